@@ -1,0 +1,44 @@
+# make demo    set up all that is needed, build the default image, run the examples
+# make test    set up all that is needed, then every check and every test
+# make unit    the part of it that needs no guest
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+
+.DELETE_ON_ERROR:
+.PHONY: demo test unit lint bench packages clean
+
+demo: $(VENV)/.done
+	$(BIN)/pytest-xhyve build debian12
+	$(BIN)/pytest conftest_examples --xhyve-image=debian12 -v
+
+test: unit
+	$(BIN)/pytest-xhyve build debian12 tiny
+	$(BIN)/pytest tests/guests conftest_examples --durations=10
+
+unit: lint
+	$(BIN)/pytest tests/unit -n 2 --dist loadfile
+
+lint: $(VENV)/.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.done
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/pytest-xhyve build debian12 tiny
+	$(BIN)/python -m benchmarks.cold
+
+packages:
+	sh tools/install-packages
+
+$(VENV)/.done: pyproject.toml tools/install-packages
+	sh tools/install-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,73 @@
+"""A pytest plugin that gives a test a real, disposable Linux machine.
+
+The names below are loaded when they are first used: pytest imports this package in every run of an
+environment that has it installed, also where no test asks for a guest.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_xhyve.errors import (
+        BootFailed,
+        BootTimeout,
+        CommandFailed,
+        CommandTimeout,
+        ConfigurationError,
+        ConnectionFailed,
+        HypervisorExited,
+        HypervisorNotFound,
+        ImageError,
+        KernelPanic,
+        NoFreeSlot,
+        NotSupported,
+        WaitTimeout,
+        XhyveError,
+    )
+    from pytest_xhyve.fleet import GuestFactory
+    from pytest_xhyve.guest import Guest
+    from pytest_xhyve.images.manifest import Image
+    from pytest_xhyve.machine import Disk, Machine, Nic
+    from pytest_xhyve.remote import Completed
+
+__all__ = [
+    "BootFailed",
+    "BootTimeout",
+    "CommandFailed",
+    "CommandTimeout",
+    "Completed",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "Disk",
+    "Guest",
+    "GuestFactory",
+    "HypervisorExited",
+    "HypervisorNotFound",
+    "Image",
+    "ImageError",
+    "KernelPanic",
+    "Machine",
+    "Nic",
+    "NoFreeSlot",
+    "NotSupported",
+    "WaitTimeout",
+    "XhyveError",
+]
+
+_HOME_OF = {
+    "Completed": "remote",
+    "Disk": "machine",
+    "Guest": "guest",
+    "GuestFactory": "fleet",
+    "Image": "images.manifest",
+    "Machine": "machine",
+    "Nic": "machine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)

@@ -1,0 +1,15 @@
+"""Programs that this process starts itself and waits for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+
+def dying_with_us(argv: Sequence[str]) -> list[str]:
+    """The command line *argv*, made so that the program is killed when this process is, where the host can do that.
+
+    setpriv(1) asks the kernel for it; Linux has it, macOS has not. What the program starts itself is not reached.
+    """
+    setpriv = shutil.which("setpriv")
+    return [*([setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []), *argv]

@@ -1,0 +1,111 @@
+"""What can go wrong, as one tree.
+
+    XhyveError
+    ├── ConfigurationError     a wrong option, ini value, marker or manifest (pytest shows it as a usage error)
+    ├── ImageError             an image that is missing, damaged, or cannot be built
+    ├── HypervisorNotFound     no program here that can run a guest
+    ├── NoFreeSlot             as many guests are alive as may be
+    ├── NotSupported           this hypervisor cannot do that; the message names one that can
+    ├── BootFailed             a guest did not come up; carries the console's tail
+    │   ├── BootTimeout
+    │   ├── KernelPanic        also an oops and systemd's emergency mode
+    │   └── HypervisorExited
+    ├── ConnectionFailed       SSH refused us: an unknown host key, a key that may not log in
+    ├── CommandFailed          a command in the guest ended with another code than 0
+    ├── CommandTimeout         a command in the guest took too long
+    └── WaitTimeout            what a test waited for did not happen
+
+Every message says what happened, what was tried, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_xhyve.remote import Completed
+
+
+class XhyveError(Exception):
+    """Base of all errors that this plugin raises."""
+
+
+class ConfigurationError(XhyveError):
+    """An option, ini value, marker or manifest that cannot be meant."""
+
+
+class ImageError(XhyveError):
+    """An image that is missing, damaged, or cannot be built."""
+
+
+class HypervisorNotFound(XhyveError):
+    """No program was found here that can run a guest."""
+
+
+class NoFreeSlot(XhyveError):
+    """As many guests are alive as may be at once."""
+
+
+class NotSupported(XhyveError):
+    """The hypervisor in use cannot do this."""
+
+
+class BootFailed(XhyveError):
+    """A guest did not come up.
+
+    Args:
+        message: what happened, what was tried, what to do.
+        console: the last lines of the guest's console.
+    """
+
+    def __init__(self, message: str, *, console: str = "") -> None:
+        self.console = console
+        if console:
+            message += "\n  last on the console:\n" + "\n".join(f"    {line}" for line in console.splitlines())
+        super().__init__(message)
+
+
+class BootTimeout(BootFailed):
+    """A guest did not answer in time."""
+
+
+class KernelPanic(BootFailed):
+    """The guest's kernel panicked or oopsed, or its init gave up."""
+
+
+class HypervisorExited(BootFailed):
+    """The hypervisor ended while its guest was needed."""
+
+
+class ConnectionFailed(XhyveError):
+    """SSH answered, and no session came of it."""
+
+
+class CommandFailed(XhyveError):
+    """A command in the guest ended with another code than 0.
+
+    Args:
+        completed: the command's code and output.
+    """
+
+    def __init__(self, completed: Completed) -> None:
+        self.completed = completed
+        super().__init__(f"command failed with code {completed.returncode}\n{completed.report()}")
+
+
+class CommandTimeout(XhyveError):
+    """A command in the guest took longer than it may.
+
+    Args:
+        completed: what was read until then; its returncode is -1.
+        timeout: the limit, in seconds.
+    """
+
+    def __init__(self, completed: Completed, timeout: float) -> None:
+        self.completed = completed
+        self.timeout = timeout
+        super().__init__(f"command did not end within {timeout:g} s; what came until then:\n{completed.report()}")
+
+
+class WaitTimeout(XhyveError):
+    """What a test waited for did not happen in time."""

@@ -1,0 +1,47 @@
+"""The plugin's folder: images, keys, slots and the folders of runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_xhyve.errors import XhyveError
+
+HOME_VARIABLE = "PYTEST_XHYVE_HOME"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where everything lies that outlives a test; each folder in it is the user's own (0700)."""
+
+    path: Path
+
+    @classmethod
+    def of_user(cls) -> Home:
+        """``$PYTEST_XHYVE_HOME``, or the user's cache folder as the platform names it."""
+        if given := os.environ.get(HOME_VARIABLE):
+            return cls(Path(given).expanduser().absolute())
+        # Half the price of our own import: asked only where the variable is not set.
+        from platformdirs import user_cache_path  # noqa: PLC0415
+
+        return cls(user_cache_path("pytest-xhyve"))
+
+    def folder(self, name: str) -> Path:
+        """The folder *name* in here, made if it is not there yet.
+
+        Raises:
+            XhyveError: it cannot be made.
+        """
+        path = self.path / name
+        try:
+            # The folder above may be shared, and is not ours to change.
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o700)
+        except OSError as error:
+            raise XhyveError(
+                f"cannot use the cache folder {self.path}: {error.strerror}\n"
+                f"  set {HOME_VARIABLE} to a folder that you may write"
+            ) from error
+        return path

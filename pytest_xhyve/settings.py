@@ -1,0 +1,256 @@
+"""Options, environment and ini file, made into one frozen `Settings`.
+
+The table `OPTIONS` is the one place that knows an option: pytest's option and ini value, the environment variable
+and the default all come from it. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from pytest_xhyve.errors import ConfigurationError
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = r"(\d+)\s*([KMGT]?)(?:i?B)?"
+
+# macOS's DHCP server has 253 addresses for guests, and keeps each for a day.
+MOST_GUESTS = 200
+
+EMULATION_FACTOR = 4.0
+"""By how much timeouts are longer when the hypervisor emulates the CPU."""
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes from ``512M``, ``2G``, ``2GiB`` or a plain number of bytes; units are powers of 1024.
+
+    Raises:
+        ConfigurationError: *text* is no such size, or not more than 0.
+    """
+    match = re.fullmatch(_SIZE, str(text).strip(), re.IGNORECASE)
+    size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
+    if size <= 0:
+        raise ConfigurationError(f"{text!r} is not a size; write 512M, 2G or a number of bytes")
+    return size
+
+
+def parse_count(text: str | int) -> int:
+    """A whole number from 1.
+
+    Raises:
+        ConfigurationError: *text* is none.
+    """
+    if isinstance(text, bool) or not re.fullmatch(r"\d+", str(text)) or int(text) < 1:
+        raise ConfigurationError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _max_guests(text: str) -> int:
+    number = parse_count(text)
+    if number > MOST_GUESTS:
+        raise ConfigurationError(f"{text!r} is more than {MOST_GUESTS}, the most that there can be")
+    return number
+
+
+def parse_positive(text: str | float) -> float:
+    """A number above 0.
+
+    Raises:
+        ConfigurationError: *text* is none.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ConfigurationError(f"{text!r} is not a number above 0")
+    return number
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ConfigurationError(f"{text!r} is none of {', '.join(choices)}{nearest(text, choices)}")
+        return text
+
+    return parse
+
+
+def nearest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+    """A hint at what may have been meant, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+class Option(NamedTuple):
+    """One option of the plugin; a tuple, as pytest makes this table in every run, and a dataclass costs more.
+
+    Attributes:
+        name: the ini key without ``xhyve_``, and the option without ``--xhyve-``.
+        metavar: what stands for the value in the help.
+        help: what it is for, with its default.
+        parse: text to value; raises `ConfigurationError`.
+        default: the value (not text) when nothing was given.
+        environment: whether ``PYTEST_XHYVE_NAME`` counts too.
+        repeatable: whether the option may be given several times.
+    """
+
+    name: str
+    metavar: str
+    help: str
+    parse: Callable[[str], Any] = str
+    default: Any = None
+    environment: bool = False
+    repeatable: bool = False
+
+    @property
+    def flag(self) -> str:
+        return "--xhyve-" + self.name.replace("_", "-")
+
+    @property
+    def ini(self) -> str:
+        return f"xhyve_{self.name}"
+
+    @property
+    def variable(self) -> str:
+        return f"PYTEST_XHYVE_{self.name.upper()}"
+
+
+OPTIONS = (
+    Option(
+        "image",
+        "IMAGE",
+        "what guests are cloned from: a name of the catalog (debian12, tiny), a path to a disk that has a manifest "
+        "beside it, or to a manifest (.yaml); given twice, each test that asks for a guest runs once on each "
+        "(default: debian12)",
+        default=("debian12",),
+        environment=True,
+        repeatable=True,
+    ),
+    Option(
+        "hypervisor",
+        "NAME",
+        "the program that runs guests: auto or qemu; auto takes the first that works here (default: auto)",
+        _one_of("auto", "qemu"),
+        default="auto",
+        environment=True,
+    ),
+    Option("executable", "PATH", "the hypervisor's program (default: looked up in PATH)"),
+    Option(
+        "accel",
+        "NAME",
+        "QEMU's acceleration: auto, kvm, hvf or tcg; auto takes what was proved to work by running something "
+        "(default: auto)",
+        _one_of("auto", "kvm", "hvf", "tcg"),
+        default="auto",
+        environment=True,
+    ),
+    Option("cpus", "N", "virtual CPUs of a guest (default: the image's)", parse_count),
+    Option("memory", "SIZE", "memory of a guest, as 512M or 2G (default: the image's)", parse_size),
+    Option(
+        "max_guests",
+        "N",
+        "guests alive at once, over all processes of this user (default: from the host's memory)",
+        _max_guests,
+        environment=True,
+    ),
+    Option(
+        "boot_timeout",
+        "SECONDS",
+        "from a guest's start to a working SSH login; "
+        f"{EMULATION_FACTOR:g} times as long where the CPU is emulated (default: 120)",
+        parse_positive,
+        default=120.0,
+    ),
+    Option(
+        "timeout_factor",
+        "X",
+        "multiplies every timeout of the plugin, for slow hosts (default: 1)",
+        parse_positive,
+        default=1.0,
+        environment=True,
+    ),
+)
+
+
+class Values(Protocol):
+    """Where settings come from: `pytest.Config` is one."""
+
+    def getoption(self, name: str) -> Any:
+        """The value given on the command line, or None."""
+
+    def getini(self, name: str) -> Any:
+        """The value in the ini file, or what stands for none."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for, after all sources were asked.
+
+    Attributes:
+        images: names or paths, at least one.
+        hypervisor: ``auto`` or a name.
+        executable: the hypervisor's program, or None to look it up.
+        accel: ``auto``, ``kvm``, ``hvf`` or ``tcg``.
+        cpus: virtual CPUs, or None for the image's.
+        memory: bytes, or None for the image's.
+        max_guests: guests alive at once, or None to work it out.
+        boot_timeout: seconds, before any factor.
+        timeout_factor: multiplies every timeout.
+        given: the names of the options that were set somewhere.
+    """
+
+    images: tuple[str, ...] = ("debian12",)
+    hypervisor: str = "auto"
+    executable: str | None = None
+    accel: str = "auto"
+    cpus: int | None = None
+    memory: int | None = None
+    max_guests: int | None = None
+    boot_timeout: float = 120.0
+    timeout_factor: float = 1.0
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+
+    @classmethod
+    def gather(cls, values: Values, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Ask the command line, the environment, the ini file and the defaults, in this order.
+
+        Raises:
+            ConfigurationError: a value cannot be meant; the message names its source.
+        """
+        found: dict[str, Any] = {}
+        given = set()
+        for option in OPTIONS:
+            source, texts = _find(option, values, environment)
+            if source is None:
+                found[option.name] = option.default
+                continue
+            given.add(option.name)
+            try:
+                parsed = tuple(option.parse(text) for text in texts)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{source}: {error}") from error
+            if any(value == "" for value in parsed):
+                raise ConfigurationError(f"{source}: the value is empty")
+            found[option.name] = parsed if option.repeatable else parsed[-1]
+        return cls(images=found.pop("image"), given=frozenset(given), **found)
+
+
+def _find(option: Option, values: Values, environment: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+    """Where *option* was given and the texts; a given 0 or empty string counts as given."""
+    typed = values.getoption(option.ini)
+    if typed is not None:
+        return option.flag, tuple(typed) if option.repeatable else (typed,)
+    if option.environment and option.variable in environment:
+        text = environment[option.variable]
+        return option.variable, tuple(text.split(os.pathsep)) if option.repeatable else (text,)
+    written = values.getini(option.ini)
+    if written is None or written == []:
+        return None, ()
+    return f"ini value {option.ini}", tuple(written) if option.repeatable else (written,)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_xhyve.errors import XhyveError
+from pytest_xhyve.home import HOME_VARIABLE, Home
+
+
+def test_folders_are_the_users_own(new_home: Home) -> None:
+    assert new_home.folder("keys").stat().st_mode & 0o777 == 0o700
+
+
+def test_looser_folder_is_tightened_and_the_one_above_left_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys").chmod(0o755)
+    assert Home(tmp_path).folder("keys").stat().st_mode & 0o777 == 0o700
+    assert tmp_path.stat().st_mode & 0o777 == 0o777
+
+
+def test_variable_beats_the_platforms_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path))
+    assert Home.of_user().path == tmp_path
+    monkeypatch.delenv(HOME_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert Home.of_user().path.name == "pytest-xhyve"
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(XhyveError, match=rf"cannot use the cache folder .*: Not a directory\n.*{HOME_VARIABLE}"):
+        Home(tmp_path / "file" / "home").folder("keys")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_that_may_not_be_written() -> None:
+    with pytest.raises(XhyveError, match="Permission denied"):
+        Home(Path("/proc/1")).folder("keys")

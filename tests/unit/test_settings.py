@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_xhyve.errors import ConfigurationError
+from pytest_xhyve.settings import OPTIONS, Settings, parse_count, parse_positive, parse_size
+
+
+class Given:
+    """A source of settings, as `pytest.Config` is one."""
+
+    def __init__(self, typed: dict[str, Any] | None = None, written: dict[str, Any] | None = None) -> None:
+        self._typed = typed or {}
+        self._written = written or {}
+
+    def getoption(self, name: str) -> Any:
+        return self._typed.get(name)
+
+    def getini(self, name: str) -> Any:
+        return self._written.get(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("512M", 512 << 20), ("2G", 2 << 30), ("2GiB", 2 << 30), ("1t", 1 << 40), ("4096", 4096), (4096, 4096)],
+)
+def test_size(text: str | int, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["12x", "", "0", "-1M", "1.5G", "M", "1 M M", "٣M x"])
+def test_wrong_size_is_named(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not a size"):
+        parse_size(text)
+
+
+@given(st.text())
+def test_any_text_is_a_size_or_a_clear_error(text: str) -> None:
+    try:
+        assert parse_size(text) > 0
+    except ConfigurationError as error:
+        assert repr(text) in str(error)
+
+
+@given(st.integers(min_value=1, max_value=1 << 30), st.sampled_from("KMGT"))
+def test_a_size_reads_back(number: int, unit: str) -> None:
+    assert parse_size(f"{number}{unit}") == number << {"K": 10, "M": 20, "G": 30, "T": 40}[unit]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", "", "1e3", True])
+def test_wrong_count_is_named(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="whole number"):
+        parse_count(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", ""])
+def test_wrong_number_is_named(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="above 0"):
+        parse_positive(text)
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert Settings.gather(Given(), {}) == Settings()
+
+
+def test_option_beats_environment_beats_ini() -> None:
+    written = {"xhyve_image": ["ini"], "xhyve_accel": "tcg", "xhyve_cpus": "3"}
+    environment = {"PYTEST_XHYVE_IMAGE": "env", "PYTEST_XHYVE_ACCEL": "kvm", "PYTEST_XHYVE_CPUS": "5"}
+    assert Settings.gather(Given({}, written), {}).images == ("ini",)
+    assert Settings.gather(Given({}, written), environment).images == ("env",)
+    settings = Settings.gather(Given({"xhyve_image": ["typed", "again"]}, written), environment)
+    assert settings.images == ("typed", "again")
+    assert settings.accel == "kvm"
+    # CPUs have no variable: it is not read.
+    assert settings.cpus == 3
+    assert settings.given == {"image", "accel", "cpus"}
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.repeatable], ids=lambda o: o.name)
+def test_what_is_empty_counts_as_given(option: Any) -> None:
+    with pytest.raises(ConfigurationError, match=option.flag):
+        Settings.gather(Given({option.ini: ""}), {})
+    with pytest.raises(ConfigurationError, match=f"ini value {option.ini}"):
+        Settings.gather(Given({}, {option.ini: ""}), {})
+
+
+@pytest.mark.parametrize("name", ["cpus", "max_guests", "boot_timeout", "timeout_factor", "memory"])
+def test_zero_counts_as_given(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="'0'"):
+        Settings.gather(Given({f"xhyve_{name}": "0"}, {f"xhyve_{name}": "1"}), {})
+
+
+def test_near_miss_is_suggested() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean qemu"):
+        Settings.gather(Given({"xhyve_hypervisor": "quemu"}), {})
