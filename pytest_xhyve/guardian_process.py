@@ -1,0 +1,254 @@
+"""The guardian: the process that owns a run's guests, and dies last.
+
+pytest can be killed at any moment, and then cannot clean up. So it starts no hypervisor itself: it asks its
+guardian to. Each guest is a socket between the two. While pytest holds its end the guest lives; when that end
+closes, be it that the test is over or that pytest was killed, the guardian kills the guest, removes its folder
+and closes its own end. There is one way to take a guest away, and every end of a run takes it.
+
+When the guardian itself is killed, Linux kills the hypervisors (``PR_SET_PDEATHSIG``, prctl(2)), and the next run
+removes the folders (`pytest_xhyve.runs`). The guardian has one thread: the signal is sent when the *thread* ends
+that started the hypervisor, so pytest's own threads would not do.
+
+The descriptors that come with a guest (the lock of its slot) stay open in the guardian and in the hypervisor: the
+slot is free at the moment when the last process that could use its UUID is gone.
+
+This file runs as a script with nothing but the standard library, so that it starts in a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_ABOVE_CHILD_FDS = 64
+_PARENT_CHECK_SECONDS = 0.5
+RECORD = "guest.json"
+"""The file in a guest's folder that tells other processes of it."""
+PIDFILE = "hypervisor.pid"
+"""The file in a guest's folder that each hypervisor's command line names; by that it can be told whose it is."""
+
+
+class Channel:
+    """One end of a stream socket pair: a JSON object a line, descriptors beside it.
+
+    A message that carries descriptors is answered before the next one is sent, so each set of descriptors
+    belongs to the message that it arrives with.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+        self._read = b""
+
+    def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        socket.send_fds(self.socket, [json.dumps(message).encode() + b"\n"], list(fds))
+
+    def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
+        """The next message and its descriptors; None when the other side is gone."""
+        fds: list[int] = []
+        while b"\n" not in self._read:
+            try:
+                data, new, _flags, _address = socket.recv_fds(self.socket, 1 << 16, 16)
+            except ConnectionError:
+                return None, fds
+            fds += new
+            if not data:
+                return None, fds
+            self._read += data
+        line, _, self._read = self._read.partition(b"\n")
+        return json.loads(line), fds
+
+    def pending(self) -> bool:
+        """Whether another whole message was read already."""
+        return b"\n" in self._read
+
+
+class _Guest:
+    """One guest, as the guardian sees it."""
+
+    def __init__(self, channel: Channel, folder: Path, held: Sequence[int]) -> None:
+        self.channel = channel
+        self.folder = folder
+        self.held = list(held)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def spawn(self, argv: Sequence[str], record: Mapping[str, Any], given: Mapping[int, int]) -> None:
+        """Start the hypervisor; *given* maps the descriptors it shall see to ours."""
+        parent = os.getpid()
+        high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_CHILD_FDS) for number, fd in given.items()}
+        held = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_CHILD_FDS) for fd in self.held]
+
+        def prepare() -> None:
+            if sys.platform == "linux":
+                _die_with(parent)
+            for number, fd in high.items():
+                os.dup2(fd, number)
+
+        words = self.folder / "hypervisor.log"
+        self._kill()
+        try:
+            with words.open("ab") as stderr:
+                self.process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stderr,
+                    stderr=stderr,
+                    cwd=self.folder,
+                    # Ctrl-C is pytest's to handle; a terminal would send it to this process too.
+                    start_new_session=True,
+                    # Safe here: this process has one thread.
+                    preexec_fn=prepare,  # noqa: PLW1509
+                    pass_fds=[*high, *held],
+                )
+            pid = self.process.pid
+            _write_atomically(self.folder / RECORD, {**record, "pid": pid, "started": time.time()})
+        except OSError as error:
+            # The host's disk may be full; the other guests of the run have nothing to do with it.
+            self._kill()
+            self.channel.send({"error": str(error)})
+            return
+        finally:
+            for fd in [*high.values(), *held]:
+                os.close(fd)
+        self.channel.send({"pid": pid})
+
+    def report_exit(self) -> None:
+        """Tell pytest when the hypervisor has ended."""
+        if self.process is None or self.process.poll() is None:
+            return
+        status, self.process = self.process.returncode, None
+        with contextlib.suppress(OSError):
+            self.channel.send({"exit": status})
+
+    def remove(self) -> None:
+        """Kill the hypervisor, remove the folder, free the slot; the order matters."""
+        self._kill()
+        _remove_tree(self.folder)
+        for fd in self.held:
+            os.close(fd)
+        self.channel.socket.close()
+
+    def _kill(self) -> None:
+        """Kill the hypervisor, and with it whatever it has started itself."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+class _Guardian:
+    """The loop: new guests from pytest, messages of each guest, hypervisors that end."""
+
+    def __init__(self, control: socket.socket, run_folder: Path) -> None:
+        self._control = Channel(control)
+        self._run_folder = run_folder
+        self._guests: dict[int, _Guest] = {}
+        self._selector = selectors.DefaultSelector()
+        self._parent = os.getppid()
+
+    def serve(self) -> None:
+        woken, wake = socket.socketpair()
+        for end in (woken, wake):
+            end.setblocking(False)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        # A handler must be set for the wake-up to be written; what happened is read from the processes.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._selector.register(self._control.socket, selectors.EVENT_READ, self._accept)
+        self._selector.register(woken, selectors.EVENT_READ, lambda: self._children(woken))
+        try:
+            # A child that the test forked may hold pytest's end open, so the parent's death counts too.
+            while os.getppid() == self._parent:
+                for key, _ in self._selector.select(_PARENT_CHECK_SECONDS):
+                    if key.data() is False:
+                        return
+        finally:
+            for guest in self._guests.values():
+                guest.remove()
+            _remove_tree(self._run_folder)
+
+    def _accept(self) -> bool:
+        """Take a new guest; False when pytest has closed its end."""
+        message, fds = self._control.receive()
+        if message is None:
+            return False
+        end, *held = fds
+        channel = Channel(socket.socket(fileno=end))
+        guest = _Guest(channel, Path(message["folder"]), held)
+        self._guests[end] = guest
+        self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._obey(end))
+        channel.send({"ready": True})
+        return True
+
+    def _obey(self, number: int) -> bool:
+        guest = self._guests[number]
+        message, fds = guest.channel.receive()
+        if message is None:
+            self._selector.unregister(guest.channel.socket)
+            del self._guests[number]
+            guest.remove()
+            return True
+        if "argv" in message:
+            try:
+                guest.spawn(message["argv"], message["record"], dict(zip(message["fds"], fds, strict=True)))
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        if "signal" in message and guest.process is not None:
+            guest.process.send_signal(message["signal"])
+        return self._obey(number) if guest.channel.pending() else True
+
+    def _children(self, woken: socket.socket) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            woken.recv(4096)
+        for guest in self._guests.values():
+            guest.report_exit()
+        return True
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the guardian *parent* dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _write_atomically(path: Path, content: Mapping[str, Any]) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(content))
+    fresh.replace(path)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove *folder*; a program that was still writing into it is given a moment to lose."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run as ``guardian.py CONTROL_FD RUN_FOLDER``; the run's lock is inherited and held open."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # A handler, for an ignored signal would be ignored by the hypervisors as well (execve(2)).
+        signal.signal(number, lambda *_: None)
+    control, run_folder = arguments
+    _Guardian(socket.socket(fileno=int(control)), Path(run_folder)).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,310 @@
+"""The guardian with real processes in the place of hypervisors: what dies, what goes, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import psutil
+import pytest
+
+from pytest_xhyve import runs
+from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, XhyveError
+from pytest_xhyve.guardian import Guardian, Ward
+from pytest_xhyve.runs import GuestRecord, live_guests, reap
+
+ABOUT = {"name": "g", "image": "tiny", "image_disk": "/images/tiny", "owner": 1, "uuid": "u", "hypervisor": "cat"}
+SLEEP = ["sleep", "600"]
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def guardian(run_folder: Path) -> Iterator[Guardian]:
+    run_folder.mkdir()
+    with runs.new_run(run_folder) as (folder, lock):
+        guardian = Guardian(folder, lock)
+        yield guardian
+        guardian.close()
+
+
+@pytest.fixture
+def ward(guardian: Guardian, run_folder: Path) -> Iterator[Ward]:
+    (run,) = run_folder.iterdir()
+    with guardian.ward(run / "g", [], ABOUT) as ward:
+        yield ward
+
+
+def becomes(condition: Callable[[], bool], seconds: float = 2.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process; one that is dead and waits for its parent to notice is none."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_starts_in_the_guests_folder_and_tells_of_it(ward: Ward) -> None:
+    ward.start(SLEEP, {"started": 0}, {})
+    assert ward.pid is not None
+    process = psutil.Process(ward.pid)
+    assert process.cwd() == str(ward.folder)
+    assert os.getsid(ward.pid) == ward.pid
+    record = GuestRecord.read(ward.folder / "guest.json")
+    assert record is not None
+    assert (record.pid, record.name) == (ward.pid, "g")
+
+
+def test_tells_how_it_ended_and_what_it_said(ward: Ward) -> None:
+    ward.start(["sh", "-c", "echo out; echo err >&2; exit 7"], {}, {})
+    assert ward.wait(10) == 7
+    assert ward.poll() == 7
+    assert ward.words() == "out\nerr"
+
+
+def test_signals_arrive_and_are_not_inherited_as_ignored(ward: Ward) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        ward.start(SLEEP, {}, {})
+        assert ward.poll() is None
+        ward.send_signal(number)
+        assert ward.wait(10) == -number
+
+
+def test_program_that_is_not_there(ward: Ward) -> None:
+    with pytest.raises(HypervisorNotFound, match=r"cannot start no-such-program: .*No such file"):
+        ward.start(["no-such-program"], {}, {})
+    ward.start(["true"], {}, {})
+    assert ward.wait(10) == 0
+
+
+def test_descriptors_arrive_under_their_numbers(ward: Ward, tmp_path: Path) -> None:
+    with (tmp_path / "given").open("w") as file:
+        ward.start([sys.executable, "-c", "import os; os.write(10, b'through')"], {}, {10: file.fileno()})
+        assert ward.wait(10) == 0
+    assert (tmp_path / "given").read_text() == "through"
+
+
+def test_held_lock_lasts_until_the_hypervisor_is_gone(guardian: Guardian, run_folder: Path, tmp_path: Path) -> None:
+    (run,) = run_folder.iterdir()
+    lock = tmp_path / "slot"
+    fd = os.open(lock, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+
+    def is_free() -> bool:
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    with guardian.ward(run / "g", [fd], ABOUT) as ward:
+        ward.start(SLEEP, {}, {})
+        assert not is_free()
+    assert is_free()
+
+
+def test_end_takes_less_than_a_tenth_of_a_second(guardian: Guardian, run_folder: Path) -> None:
+    (run,) = run_folder.iterdir()
+    took = []
+    for number in range(3):
+        with guardian.ward(run / f"g{number}", [], ABOUT) as ward:
+            ward.start(SLEEP, {}, {})
+            (ward.folder / "disk").write_bytes(bytes(1 << 20))
+            start = time.monotonic()
+            ward.close()
+            took.append(time.monotonic() - start)
+        assert not ward.folder.exists()
+        assert ward.pid is not None
+        assert not psutil.pid_exists(ward.pid)
+    assert min(took) < 0.1, took
+
+
+def test_what_the_hypervisor_started_goes_with_it(ward: Ward) -> None:
+    ward.start(["sh", "-c", "sleep 600 & echo $! && wait"], {}, {})
+    assert becomes(lambda: ward.words().isdecimal())
+    child = int(ward.words())
+    ward.close()
+    assert becomes(lambda: not is_running(child))
+
+
+def test_trouble_of_one_guest_is_not_anothers(guardian: Guardian, ward: Ward, run_folder: Path) -> None:
+    """A folder that is gone stands for a full disk: the guardian can write nothing there."""
+    ward.start(SLEEP, {}, {})
+    (run,) = run_folder.iterdir()
+    with guardian.ward(run / "other", [], ABOUT) as other:
+        other.folder.rmdir()
+        with pytest.raises(HypervisorNotFound, match=r"hypervisor\.log"):
+            other.start(SLEEP, {}, {})
+    assert ward.poll() is None
+    assert guardian.is_alive()
+
+
+def test_taken_name_harms_nobody(guardian: Guardian, ward: Ward, tmp_path: Path) -> None:
+    (ward.folder / "disk").touch()
+    slot = os.open(tmp_path / "slot", os.O_RDWR | os.O_CREAT)
+    with pytest.raises(XhyveError, match="is named 'g' already"), guardian.ward(ward.folder, [slot], ABOUT):
+        pass
+    assert (ward.folder / "disk").exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(slot)
+
+
+def test_start_after_an_end_that_nobody_waited_for(ward: Ward) -> None:
+    ward.start(["true"], {}, {})
+    time.sleep(0.2)
+    ward.start(SLEEP, {}, {})
+    assert ward.poll() is None
+
+
+def test_run_ends_at_once_though_a_forked_child_lives(tmp_path: Path) -> None:
+    with runs.new_run(tmp_path) as (folder, lock):
+        guardian = Guardian(folder, lock)
+        # As a worker process of the test's own: it has every descriptor that we have.
+        child = os.fork()
+        if child == 0:
+            time.sleep(30)
+            os._exit(0)
+        try:
+            start = time.monotonic()
+            guardian.close()
+            assert time.monotonic() - start < 5
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_killed_guardian_takes_the_hypervisor_along(guardian: Guardian, ward: Ward) -> None:
+    ward.start(SLEEP, {}, {})
+    pid = ward.pid
+    assert pid is not None
+    os.kill(guardian.pid, signal.SIGKILL)
+    assert ward.wait(10) == -signal.SIGKILL
+    assert becomes(lambda: not is_running(pid))
+    with pytest.raises(HypervisorExited, match="guardian process of this run was killed"):
+        ward.start(SLEEP, {}, {})
+    ward.close()
+    assert not ward.folder.exists()
+
+
+OWNER = dedent(
+    """
+    import json, os, sys, time
+    from pathlib import Path
+    from pytest_xhyve import runs
+    from pytest_xhyve.guardian import Guardian
+
+    folder = Path(sys.argv[1])
+    with runs.new_run(folder) as (run, lock):
+        guardian = Guardian(run, lock)
+        with guardian.ward(run / "g", [], json.loads(sys.argv[2])) as ward:
+            (run / "g" / "disk").write_bytes(b"clone")
+            ward.start(["sleep", "600"], {}, {})
+            if len(sys.argv) > 3:
+                # A child that keeps every descriptor open, as multiprocessing's fork does.
+                if os.fork() == 0:
+                    time.sleep(30)
+                    os._exit(0)
+            print(json.dumps([guardian.pid, ward.pid]), flush=True)
+            time.sleep(600)
+    """
+)
+
+
+@contextlib.contextmanager
+def owner(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A run in a process of its own, with a guest; its guardian's and its hypervisor's pids."""
+    folder.mkdir(exist_ok=True)
+    process = subprocess.Popen(
+        # This run may itself ignore them, as one in the background of a script does.
+        ["env", "--default-signal=INT,HUP", sys.executable, "-c", OWNER, str(folder), json.dumps(ABOUT), *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process, json.loads(process.stdout.readline())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_death_of_the_owner_leaves_nothing(run_folder: Path, number: signal.Signals) -> None:
+    with owner(run_folder) as (process, pids):
+        (record,) = live_guests(run_folder)
+        assert record.pid == pids[1]
+        process.send_signal(number)
+        assert becomes(lambda: not any(map(is_running, pids)) and not list(run_folder.iterdir()))
+
+
+def test_forked_child_does_not_keep_the_guests_alive(run_folder: Path) -> None:
+    with owner(run_folder, "fork") as (process, pids):
+        process.kill()
+        process.wait()
+        assert becomes(lambda: not any(map(is_running, pids)) and not list(run_folder.iterdir()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_death_of_owner_and_guardian_leaves_no_process(run_folder: Path) -> None:
+    with owner(run_folder) as (process, pids):
+        for pid in (process.pid, pids[0]):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        assert becomes(lambda: not any(map(is_running, pids)))
+    (run,) = run_folder.iterdir()
+    assert reap(run_folder) == [run]
+    assert not list(run_folder.iterdir())
+
+
+def test_reaping_spares_the_living(run_folder: Path) -> None:
+    with owner(run_folder) as (_, pids):
+        assert reap(run_folder) == []
+        assert all(map(psutil.pid_exists, pids))
+
+
+def test_reaping_kills_a_hypervisor_that_outlived_both(run_folder: Path) -> None:
+    """As on a Mac, where no kernel does it: it is known by the pidfile in its command line."""
+    folder = run_folder / "999999999-dead" / "g"
+    folder.mkdir(parents=True)
+    program = [sys.executable, "-c", "import time; time.sleep(600)"]
+    stray = subprocess.Popen([*program, str(folder / "hypervisor.pid")], start_new_session=True)
+    reader = subprocess.Popen([*program, str(folder / "console.log")], start_new_session=True)
+    try:
+        assert reap(run_folder) == [folder.parent]
+        assert not psutil.pid_exists(stray.pid)
+        assert reader.poll() is None
+    finally:
+        for process in (stray, reader):
+            process.kill()
+            process.wait()
+
+
+def test_reaping_takes_what_was_left_half_made(run_folder: Path) -> None:
+    (run_folder / ".999999999-half").mkdir(parents=True)
+    (run_folder / f".{os.getpid()}-being-made").mkdir()
+    assert [path.name for path in reap(run_folder)] == [".999999999-half"]

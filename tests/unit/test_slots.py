@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pytest_xhyve.errors import NoFreeSlot
+from pytest_xhyve.slots import Slot, Slots
+
+
+def take(folder: Path, limit: int = 10, *, timeout: float = 0.0) -> Slot:
+    return Slots(folder, limit).take(timeout=timeout, give_up=lambda: False)
+
+
+def test_slots_are_taken_from_the_lowest(tmp_path: Path) -> None:
+    slots = [take(tmp_path) for _ in range(3)]
+    assert [slot.number for slot in slots] == [0, 1, 2]
+    os.close(slots[1].fd)
+    assert take(tmp_path).number == 1
+
+
+def test_identity_is_the_slots_and_the_same_on_every_run(tmp_path: Path) -> None:
+    slots = [take(tmp_path) for _ in range(10)]
+    assert len({slot.uuid for slot in slots}) == len({slot.mac for slot in slots}) == 10
+    for slot in slots:
+        os.close(slot.fd)
+    again = take(tmp_path)
+    assert (again.uuid, again.mac) == (slots[0].uuid, slots[0].mac)
+
+
+def test_other_folder_gives_other_identities(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert take(tmp_path / "a").uuid != take(tmp_path / "b").uuid
+
+
+def test_mac_is_local_and_unicast(tmp_path: Path) -> None:
+    first = int(take(tmp_path).mac.split(":")[0], 16)
+    assert first & 0b10
+    assert not first & 0b1
+
+
+def test_full_house_is_explained(tmp_path: Path) -> None:
+    take(tmp_path, limit=1)
+    with pytest.raises(NoFreeSlot, match=r"all 1 guests .*\n.*--xhyve-max-guests"):
+        take(tmp_path, limit=1)
+
+
+def test_waits_until_one_is_free(tmp_path: Path) -> None:
+    first = take(tmp_path, limit=1)
+    threading.Timer(0.2, os.close, [first.fd]).start()
+    assert take(tmp_path, limit=1, timeout=30).number == 0
+
+
+def test_does_not_wait_for_itself(tmp_path: Path) -> None:
+    take(tmp_path, limit=1)
+    with pytest.raises(NoFreeSlot):
+        Slots(tmp_path, 1).take(timeout=3600, give_up=lambda: True)
+
+
+def test_death_of_the_last_holder_frees_it(tmp_path: Path) -> None:
+    """The descriptor goes on to a child, as to the hypervisor; the slot is its as long as it lives."""
+    slot = take(tmp_path, limit=1)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[slot.fd])
+    try:
+        os.close(slot.fd)
+        with pytest.raises(NoFreeSlot):
+            take(tmp_path, limit=1, timeout=0.3)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    assert take(tmp_path, limit=1).number == 0
