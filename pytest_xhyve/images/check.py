@@ -1,0 +1,107 @@
+"""Whether an image's files are what its manifest says, found out before anything boots."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pytest_xhyve.errors import ImageError
+from pytest_xhyve.images.manifest import Image
+
+_QCOW2_MAGIC = b"QFI\xfb"
+
+
+def check_image(image: Image, cache: Path) -> None:
+    """Check *image*'s files; its disk's SHA-256 is read once for each state that the disk was in.
+
+    Args:
+        image: the image.
+        cache: the folder in which is kept which disks were read, and in which state.
+
+    Raises:
+        ImageError: a file is missing, unreadable, truncated, altered, or not of its kind.
+    """
+    for path in (image.disk, image.kernel, image.initrd, image.key):
+        if path is not None:
+            _check_readable(path, image)
+    _check_kernel(image)
+    with image.disk.open("rb") as disk:
+        is_qcow2 = disk.read(4) == _QCOW2_MAGIC
+    if is_qcow2 != (image.format == "qcow2"):
+        raise ImageError(f"{image.disk} is {'qcow2' if is_qcow2 else 'raw'}, and {image.manifest} says {image.format}")
+    size = image.disk.stat().st_size
+    if image.size is not None and size != image.size:
+        raise ImageError(
+            f"{image.disk} has {size} bytes, and {image.manifest} says {image.size}: it was "
+            f"{'truncated' if size < image.size else 'altered'}\n  {_cure(image)}"
+        )
+    if image.sha256 is not None:
+        _check_digest(image, cache)
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of the file at *path*, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remember_digest(path: Path, digest: str, cache: Path) -> None:
+    """Keep in *cache* that the file at *path*, as it is now, has the SHA-256 *digest*."""
+    record = _record_of(path, cache)
+    fresh = record.with_suffix(".new")
+    fresh.write_text(json.dumps({"state": _state_of(path), "sha256": digest}))
+    fresh.replace(record)
+
+
+def _check_digest(image: Image, cache: Path) -> None:
+    record = _record_of(image.disk, cache)
+    with FileLock(record.with_suffix(".lock")):
+        try:
+            known = json.loads(record.read_text())
+            digest = known["sha256"] if known["state"] == _state_of(image.disk) else None
+        except (OSError, ValueError, KeyError):
+            digest = None
+        if digest is None:
+            digest = digest_of(image.disk)
+            remember_digest(image.disk, digest, cache)
+    if digest != image.sha256:
+        raise ImageError(
+            f"{image.disk} was altered: its SHA-256 is {digest}, and {image.manifest} says {image.sha256}\n"
+            f"  {_cure(image)}"
+        )
+
+
+def _record_of(path: Path, cache: Path) -> Path:
+    return cache / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}.json"
+
+
+def _state_of(path: Path) -> list[Any]:
+    """What changes whenever the file does; a program can set every time but the last (stat(2))."""
+    stat = path.stat()
+    return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _check_readable(path: Path, image: Image) -> None:
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ImageError(f"image {image.name}: cannot read {path}: {error.strerror}\n  {_cure(image)}") from error
+
+
+def _check_kernel(image: Image) -> None:
+    """See that the kernel is a bzImage (Linux, Documentation/arch/x86/boot.rst)."""
+    with image.kernel.open("rb") as kernel:
+        header = kernel.read(0x210)
+    if len(header) < 0x210 or header[0x1FE:0x200] != b"\x55\xaa" or header[0x202:0x206] != b"HdrS":
+        raise ImageError(f"image {image.name}: {image.kernel} is not a Linux kernel (a bzImage)")
+
+
+def _cure(image: Image) -> str:
+    if "recipe" in image.made:
+        return f"`pytest-xhyve build --force {image.name}` makes the image again"
+    return f"mend the file, or what {image.manifest} says of it"

@@ -1,0 +1,85 @@
+"""SSH keys: the user's own to log in with, and a pair for each image that is built."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_private_key,
+)
+from filelock import FileLock
+
+from pytest_xhyve.errors import XhyveError
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """An Ed25519 key pair.
+
+    Attributes:
+        private: in OpenSSH's format (PROTOCOL.key in its sources).
+        public: as a line of authorized_keys, without a comment.
+        seed: the private key's 32 bytes (RFC 8032).
+        point: the public key's 32 bytes.
+    """
+
+    private: bytes
+    public: str
+    seed: bytes
+    point: bytes
+
+    @classmethod
+    def generate(cls) -> KeyPair:
+        """A new pair, from the system's random numbers."""
+        key = Ed25519PrivateKey.generate()
+        return cls._of(key, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+
+    @classmethod
+    def load(cls, private: bytes) -> KeyPair:
+        """The pair of a private key in OpenSSH's format.
+
+        Raises:
+            ValueError: it is none, or not Ed25519, or encrypted.
+        """
+        key = load_ssh_private_key(private, password=None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ValueError("not an Ed25519 key")
+        return cls._of(key, private)
+
+    @classmethod
+    def _of(cls, key: Ed25519PrivateKey, private: bytes) -> KeyPair:
+        return cls(
+            private=private,
+            public=key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
+            seed=key.private_bytes_raw(),
+            point=key.public_key().public_bytes_raw(),
+        )
+
+
+def client_key(folder: Path) -> tuple[Path, KeyPair]:
+    """The user's key for guests in *folder*, made when there is none, and its path.
+
+    Raises:
+        XhyveError: what is there is no key.
+    """
+    path = folder / "id_ed25519"
+    with FileLock(folder / "id_ed25519.lock"):
+        if not path.exists():
+            fresh = folder / "id_ed25519.new"
+            fresh.unlink(missing_ok=True)
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(KeyPair.generate().private)
+            fresh.replace(path)
+        try:
+            return path, KeyPair.load(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise XhyveError(
+                f"{path} is no usable key ({error})\n  remove it; a new one is made, and images are built anew for it"
+            ) from error

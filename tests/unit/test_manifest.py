@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fake_images import write_image
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_xhyve.errors import ConfigurationError
+from pytest_xhyve.images.catalog import find_manifest
+from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.recipe import read_recipe, recipe_names
+
+
+def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
+    image = read_manifest(write_image(tmp_path, memory="2G", cpus=4))
+    assert image.name == "ubuntu18"
+    assert image.disk == tmp_path / "ubuntu18.img"
+    assert image.kernel == tmp_path / "vmlinuz"
+    assert (image.memory, image.cpus) == (2 << 30, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cpuss": 2}, "unknown key 'cpuss'; did you mean cpus"),
+        ({"cpus": 0}, "cpus: 0 is not a whole number"),
+        ({"cpus": True}, "cpus: True is not"),
+        ({"memory": "12x"}, "memory: '12x' is not a size"),
+        ({"disk": None}, "missing disk"),
+        ({"kernel": ["a"]}, "kernel: expected text"),
+        ({"format": "vmdk"}, "format: 'vmdk' is none of raw, qcow2"),
+        ({"arch": "arm64"}, "arch: 'arm64' is none of"),
+        ({"host_keys": []}, "host_keys: expected a list"),
+        ({"host_keys": "ssh-ed25519 AAAA"}, "host_keys: expected a list"),
+        ({"user": " "}, "user: expected text"),
+        ({"made": "by hand"}, "made: expected a mapping"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    manifest = write_image(tmp_path, **changes)
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        read_manifest(manifest)
+    assert str(manifest) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "is not YAML"), ("- a", "is a mapping"), ("", "is a mapping"), ("!!python/object:os.system {}", "YAML")],
+)
+def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        read_manifest(path)
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+    max_leaves=5,
+)
+
+
+@given(key=st.sampled_from(["cpus", "memory", "disk", "host_keys", "size", "cpu", "made", "name"]), value=json_like)
+def test_any_value_is_taken_or_clearly_refused(tmp_path_factory: Any, key: str, value: Any) -> None:
+    manifest = write_image(tmp_path_factory.mktemp("image"), **{key: value})
+    content = yaml.safe_load(manifest.read_text())
+    try:
+        image = read_manifest(manifest)
+    except ConfigurationError as error:
+        assert key in str(error)
+    else:
+        assert key not in content or getattr(image, key) is not None
+
+
+def test_disk_leads_to_the_manifest_beside_it(tmp_path: Path) -> None:
+    manifest = write_image(tmp_path)
+    assert find_manifest(tmp_path / "ubuntu18.img") == manifest
+    assert find_manifest(manifest) == manifest
+    assert find_manifest("tiny") is None
+
+
+def test_disk_without_manifest_is_explained(tmp_path: Path) -> None:
+    write_image(tmp_path).unlink()
+    with pytest.raises(ConfigurationError, match=r"has no manifest beside it: .*ubuntu18\.yaml"):
+        find_manifest(tmp_path / "ubuntu18.img")
+
+
+@pytest.mark.parametrize("name", ["debian13", "no/such.img", "no.yaml", ""])
+def test_unknown_image_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="there is no"):
+        find_manifest(name)
+
+
+def test_near_names_are_suggested() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean debian12"):
+        find_manifest("debian21")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_read(name: str) -> None:
+    recipe = read_recipe(name)
+    assert recipe.customize.is_file()
+    assert recipe.digest() == read_recipe(name).digest()
