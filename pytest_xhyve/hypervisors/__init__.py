@@ -1,0 +1,1 @@
+"""One file for each program that runs guests, behind the interface in `base`."""

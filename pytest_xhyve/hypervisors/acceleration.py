@@ -1,0 +1,113 @@
+"""Which acceleration works here, proved by running something.
+
+That ``/dev/kvm`` can be opened proves nothing: there are hosts where it makes machines and no guest ever prints a
+line. So a boot sector of ten bytes is run, whose one deed is to end QEMU with a code that nothing else gives. The
+answer holds until the host boots again, or QEMU is another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from pytest_xhyve.children import dying_with_us
+
+PROOF_SECONDS = 2.0
+# mov dx, 0xf4; mov al, 0x10; out dx, al; hlt; jmp to the hlt
+_PROGRAM = bytes.fromhex("baf400 b010 ee f4 ebfd")
+_BOOT_SECTOR = _PROGRAM.ljust(510, b"\0") + b"\x55\xaa"
+# isa-debug-exit ends QEMU with (value << 1) | 1 (hw/misc/debugexit.c in QEMU's sources).
+_PROVED = (0x10 << 1) | 1
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Whether an acceleration works, and for a person how that is known."""
+
+    works: bool
+    reason: str
+
+
+def candidates() -> tuple[str, ...]:
+    """The accelerations that this kind of host may have, best first; ``tcg`` works everywhere."""
+    return {"linux": ("kvm", "tcg"), "darwin": ("hvf", "tcg")}.get(sys.platform, ("tcg",))
+
+
+def prove(executable: str, version: str, acceleration: str, cache: Path) -> Proof:
+    """Whether QEMU at *executable* can run a guest with *acceleration*.
+
+    Args:
+        executable: QEMU's program.
+        version: its version, part of what the answer is remembered by.
+        acceleration: ``kvm`` or ``hvf``.
+        cache: the folder in which the answer is kept until the host boots again.
+    """
+    boot = _host_boot_id()
+    key = hashlib.sha256("\0".join((boot, executable, version, acceleration)).encode()).hexdigest()[:16]
+    remembered = cache / f"{acceleration}-{key}.json"
+    with FileLock(cache / f"{acceleration}.lock"):
+        if boot:
+            try:
+                return Proof(**json.loads(remembered.read_text()))
+            except (OSError, ValueError, TypeError):
+                pass
+        proof = _look(executable, acceleration)
+        fresh = remembered.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(proof)))
+        fresh.replace(remembered)
+        return proof
+
+
+def _look(executable: str, acceleration: str) -> Proof:
+    if acceleration == "kvm":
+        device = Path("/dev/kvm")
+        if not device.exists():
+            return Proof(False, "there is no /dev/kvm")
+        if not os.access(device, os.R_OK | os.W_OK):
+            return Proof(False, "/dev/kvm may not be opened by this user; add it to the group kvm")
+    with tempfile.TemporaryDirectory(prefix="pytest-xhyve-") as folder:
+        disk = Path(folder) / "boot.img"
+        disk.write_bytes(_BOOT_SECTOR)
+        # fmt: off
+        argv = [
+            executable,
+            "-nodefaults", "-no-user-config", "-display", "none",
+            "-machine", f"pc,accel={acceleration}",
+            "-m", "16",
+            "-no-reboot",
+            "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+            "-blockdev", json.dumps({"driver": "file", "filename": str(disk), "node-name": "boot"}),
+            "-device", "ide-hd,drive=boot",
+        ]
+        # fmt: on
+        try:
+            done = subprocess.run(
+                dying_with_us(argv), check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROOF_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return Proof(False, f"{acceleration} is there, but a test program hung for {PROOF_SECONDS:g} s")
+    if done.returncode == _PROVED:
+        return Proof(True, "proved by a test program")
+    words = done.stderr.decode(errors="replace").strip().splitlines()
+    return Proof(False, words[-1] if words else f"a test program ended QEMU with code {done.returncode}")
+
+
+def _host_boot_id() -> str:
+    """What changes when the host boots; empty where it cannot be told."""
+    if sys.platform == "linux":
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    if sys.platform == "darwin":
+        # sysctl(8)
+        done = subprocess.run(
+            ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], check=False, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+    return ""

@@ -1,0 +1,104 @@
+"""What a hypervisor is to the rest of the plugin.
+
+A hypervisor turns a `Machine` into a running `VirtualMachine`. It knows nothing of pytest, images or SSH. What it
+cannot do raises `NotSupported`.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pytest_xhyve.guardian import Ward
+from pytest_xhyve.machine import DiskFormat, Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a TCP port of a guest answers, as seen from the host."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a hypervisor tells of itself.
+
+    Attributes:
+        name: the word for it (``qemu``).
+        version: as the program says.
+        acceleration: ``kvm``, ``hvf`` or ``tcg``; what the guest's CPU is run by.
+        reason: why it is this one, for a person.
+        emulated: whether the guest's CPU is emulated, which makes everything many times slower.
+    """
+
+    name: str
+    version: str
+    acceleration: str
+    reason: str
+    emulated: bool
+
+
+class VirtualMachine(Protocol):
+    """A machine that was started; it may have ended since."""
+
+    @property
+    def console_log(self) -> Path:
+        """The file to which every byte of the serial port goes."""
+
+    def send_to_console(self, data: bytes) -> None:
+        """Type *data* on the serial port."""
+
+    def find_endpoint(self, port: int) -> Endpoint | None:
+        """Where the guest's TCP *port* answers, if that is known yet."""
+
+    def forward(self, port: int) -> Endpoint:
+        """Make the guest's TCP *port* reachable from the host."""
+
+    def count_taken(self, port: int) -> int | None:
+        """How many open connections to the guest's TCP *port* the guest itself has taken.
+
+        User-mode networks accept a connection long before the guest does. None means that this one does not, so
+        that every connection is the guest's own.
+        """
+
+    def exit_status(self) -> int | None:
+        """How the hypervisor ended, as `subprocess` has it; None while it runs."""
+
+    def wait_for_exit(self, timeout: float) -> int | None:
+        """Wait up to *timeout* seconds for the end; how it ended, or None."""
+
+    def words(self) -> str:
+        """What the hypervisor said on its standard error."""
+
+    def pause(self) -> None:
+        """Stop all CPUs of the guest."""
+
+    def resume(self) -> None:
+        """Let the CPUs run again."""
+
+    def kill(self) -> None:
+        """Cut the power: end the hypervisor at once, and return when it is gone."""
+
+
+class Hypervisor(Protocol):
+    """A program that runs guests."""
+
+    @property
+    def facts(self) -> Facts:
+        """What it is, found out once."""
+
+    @property
+    def disk_formats(self) -> frozenset[DiskFormat]:
+        """The disk formats that it takes."""
+
+    def running(self, machine: Machine, ward: Ward) -> AbstractContextManager[VirtualMachine]:
+        """Start *machine* in *ward*'s folder; at the end of the block nothing of it runs.
+
+        Raises:
+            HypervisorNotFound: the program cannot be executed.
+            HypervisorExited: it ended at once; the message is its own.
+        """

@@ -1,0 +1,275 @@
+"""QEMU as the hypervisor: on Linux, and on Macs that have no xhyve."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, NotSupported, XhyveError
+from pytest_xhyve.guardian import Ward
+from pytest_xhyve.guardian_process import PIDFILE
+from pytest_xhyve.hypervisors import acceleration
+from pytest_xhyve.hypervisors.base import Endpoint, Facts
+from pytest_xhyve.hypervisors.qmp import QmpClient, QmpClosed, QmpError
+from pytest_xhyve.machine import DiskFormat, Machine
+
+PROGRAM = "qemu-system-x86_64"
+# Every device costs the guest's kernel time at boot; of these it needs none.
+_MACHINE = "q35,usb=off,smbus=off,sata=off,vmport=off,hpet=off"
+_QMP_FD = 10
+_ANSWER_SECONDS = 60.0
+_EXIT_SECONDS = 5.0
+_LOOPBACK = "127.0.0.1"
+# TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    22     0     0   (info usernet)
+_CONNECTION = re.compile(r"TCP\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)")
+
+# What each level of the x86-64 psABI is emulated by. Emulated AVX is dear, so no more is offered than is asked.
+_EMULATED_CPU = {"x86-64-v1": "qemu64", "x86-64-v2": "Nehalem", "x86-64-v3": "max"}
+
+
+class Qemu:
+    """QEMU on this host.
+
+    Args:
+        executable: the program, or None to look it up in PATH.
+        accel: ``auto``, ``kvm``, ``hvf`` or ``tcg``.
+        cache: a folder in which is remembered what was found out about this host.
+
+    Raises:
+        HypervisorNotFound: there is no such program.
+    """
+
+    def __init__(self, *, executable: str | None, accel: str, cache: Path) -> None:
+        wanted = executable or PROGRAM
+        found = shutil.which(wanted)
+        if found is None:
+            raise HypervisorNotFound(
+                f"QEMU was not found: looked for {wanted}{'' if '/' in wanted else ' in PATH'}\n"
+                "  install it (Debian and Ubuntu: qemu-system-x86 and qemu-utils, macOS: brew install qemu),\n"
+                "  or name the program with --xhyve-executable"
+            )
+        self._executable = found
+        self._accel = accel
+        self._cache = cache
+
+    @property
+    def disk_formats(self) -> frozenset[DiskFormat]:
+        return frozenset({"raw", "qcow2"})
+
+    @cached_property
+    def facts(self) -> Facts:
+        version = self._version()
+        if self._accel != "auto":
+            chosen, reason = self._accel, "asked for"
+        else:
+            refused = []
+            for chosen in acceleration.candidates():
+                if chosen == "tcg":
+                    break
+                proof = acceleration.prove(self._executable, version, chosen, self._cache)
+                if proof.works:
+                    refused = [proof.reason]
+                    break
+                refused.append(f"no {chosen}: {proof.reason}")
+            reason = "; ".join(refused) or "nothing better on this kind of host"
+        return Facts("qemu", version, chosen, reason, emulated=chosen == "tcg")
+
+    @contextmanager
+    def running(self, machine: Machine, ward: Ward) -> Iterator[QemuMachine]:
+        ours, theirs = socket.socketpair()
+        qmp = QmpClient(ours, _ANSWER_SECONDS)
+        vm = QemuMachine(machine, ward, qmp)
+        try:
+            with theirs:
+                record = {"hypervisor": "qemu", "uuid": str(machine.uuid)}
+                ward.start(self.argv(machine, ward.folder), record, {_QMP_FD: theirs.fileno()})
+            try:
+                qmp.negotiate()
+            except (QmpClosed, TimeoutError) as error:
+                raise self._exited_at_once(ward) from error
+            yield vm
+        finally:
+            vm.kill()
+            qmp.close()
+
+    def argv(self, machine: Machine, folder: Path) -> list[str]:
+        """The command line for *machine*; relative paths in it are in *folder*, where QEMU is started."""
+        # fmt: off
+        argv = [
+            self._executable,
+            "-nodefaults", "-no-user-config", "-display", "none",
+            "-name", f"guest={machine.name}",
+            "-pidfile", str(folder / PIDFILE),
+            "-uuid", str(machine.uuid),
+            *self._cpu_options(machine),
+            "-m", f"{machine.memory // (1 << 20)}M",
+            "-kernel", str(machine.kernel),
+            "-append", machine.cmdline,
+            # With a path of its own, relative and so short enough for a socket; the log needs nobody to read it.
+            "-chardev", "socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on",
+            "-serial", "chardev:console",
+            "-chardev", f"socket,id=qmp,fd={_QMP_FD}",
+            "-mon", "chardev=qmp,mode=control",
+            "-device", "virtio-rng-pci",
+        ]
+        # fmt: on
+        if machine.initrd is not None:
+            argv += ["-initrd", str(machine.initrd)]
+        for number, disk in enumerate(machine.disks):
+            node = f"disk{number}"
+            # The clone dies with the guest, so the host's disk need never be waited for. What the guest has synced
+            # still survives a power cut of the guest: it is in the host's page cache.
+            cache = {"no-flush": True}
+            block = {
+                "node-name": node,
+                "driver": disk.format,
+                "cache": cache,
+                "discard": "unmap",
+                "file": {
+                    "driver": "file",
+                    "filename": str(disk.path),
+                    "cache": cache,
+                    "discard": "unmap",
+                },
+            }
+            argv += ["-blockdev", json.dumps(block), "-device", f"virtio-blk-pci,drive={node}"]
+        for number, nic in enumerate(machine.nics):
+            forwards = "".join(f",hostfwd=tcp:{_LOOPBACK}:0-:{port}" for port in nic.forward)
+            argv += ["-netdev", f"user,id=net{number}{forwards}"]
+            argv += ["-device", f"virtio-net-pci,netdev=net{number},mac={nic.mac},romfile="]
+        return argv
+
+    def _cpu_options(self, machine: Machine) -> list[str]:
+        if self.facts.emulated:
+            accel, cpu = "tcg,thread=multi", _EMULATED_CPU.get(machine.cpu, "max")
+        else:
+            accel, cpu = self.facts.acceleration, "host"
+        return ["-machine", _MACHINE, "-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)]
+
+    def _version(self) -> str:
+        try:
+            done = subprocess.run(
+                [self._executable, "--version"],
+                check=True,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_ANSWER_SECONDS,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or error
+            raise HypervisorNotFound(f"{self._executable} --version does not work: {said}") from error
+        match = re.search(r"QEMU emulator version (\S+)", done.stdout)
+        if match is None:
+            raise HypervisorNotFound(f"{self._executable} is no QEMU; --version says {done.stdout[:200]!r}")
+        return match[1]
+
+    def _exited_at_once(self, ward: Ward) -> HypervisorExited:
+        status = ward.wait(_EXIT_SECONDS)
+        said = ward.words() or "(it said nothing)"
+        what = "did not answer" if status is None else f"ended with code {status}"
+        return HypervisorExited(
+            f"QEMU {self.facts.version} {what} before the guest started; its words:\n"
+            + "\n".join(f"    {line}" for line in said.splitlines())
+        )
+
+
+class QemuMachine:
+    """A running machine; see `pytest_xhyve.hypervisors.base.VirtualMachine`."""
+
+    def __init__(self, machine: Machine, ward: Ward, qmp: QmpClient) -> None:
+        self._machine = machine
+        self._ward = ward
+        self._qmp = qmp
+        self._forwarded: dict[int, Endpoint] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def console_log(self) -> Path:
+        return self._ward.folder / "console.log"
+
+    def send_to_console(self, data: bytes) -> None:
+        # A socket's path may have about 100 bytes (unix(7)); a symbolic link makes any path short enough.
+        with tempfile.TemporaryDirectory(prefix="xhyve-", dir="/tmp") as short:
+            link = Path(short) / "guest"
+            link.symlink_to(self._ward.folder)
+            with socket.socket(socket.AF_UNIX) as console:
+                console.connect(str(link / "console.sock"))
+                console.sendall(data)
+
+    def find_endpoint(self, port: int) -> Endpoint | None:
+        with self._lock:
+            if port not in self._forwarded:
+                for state, host, number, _, guest_port in self._connections():
+                    if state == "HOST_FORWARD":
+                        self._forwarded[int(guest_port)] = Endpoint(host, int(number))
+            return self._forwarded.get(port)
+
+    def forward(self, port: int) -> Endpoint:
+        if not 0 < port < 1 << 16:
+            raise XhyveError(f"{port} is no TCP port")
+        known = self.find_endpoint(port)
+        if known is not None:
+            return known
+        # QEMU binds port 0 and so lets the kernel choose: there is no moment at which another may take it.
+        said = self._qmp.monitor(f"hostfwd_add net0 tcp:{_LOOPBACK}:0-:{port}").strip()
+        made = self.find_endpoint(port)
+        if made is None:
+            raise XhyveError(f"QEMU did not forward port {port}: {said or '(it said nothing)'}")
+        return made
+
+    def count_taken(self, port: int) -> int | None:
+        endpoint = self.find_endpoint(port)
+        taken = [int(number) for state, _, number, _, _ in self._connections() if state == "ESTABLISHED"]
+        return 0 if endpoint is None else taken.count(endpoint.port)
+
+    def exit_status(self) -> int | None:
+        return self._ward.poll()
+
+    def wait_for_exit(self, timeout: float) -> int | None:
+        return self._ward.wait(timeout)
+
+    def words(self) -> str:
+        return self._ward.words()
+
+    def pause(self) -> None:
+        self._execute("stop")
+
+    def resume(self) -> None:
+        self._execute("cont")
+
+    def kill(self) -> None:
+        if self._ward.pid is None or self._ward.poll() is not None:
+            return
+        self._ward.send_signal(signal.SIGKILL)
+        if self._ward.wait(_EXIT_SECONDS) is None:
+            raise XhyveError(
+                f"QEMU (process {self._ward.pid}) did not end within {_EXIT_SECONDS:g} s of being killed; the host is "
+                "overloaded, or its disk does not answer"
+            )
+
+    def _connections(self) -> list[tuple[str, ...]]:
+        try:
+            return _CONNECTION.findall(self._qmp.monitor("info usernet"))
+        except QmpClosed:
+            return []
+
+    def _execute(self, command: str) -> None:
+        try:
+            self._qmp.execute(command)
+        except QmpClosed as error:
+            raise HypervisorExited(
+                f"guest {self._machine.name} is not running; guest.start() starts it again"
+            ) from error
+        except QmpError as error:
+            raise NotSupported(f"QEMU refused: {error}") from error

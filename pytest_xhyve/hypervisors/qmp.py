@@ -1,0 +1,88 @@
+"""A client for QMP, QEMU's control protocol (docs/interop/qmp-spec.txt in its sources): just what we use of it.
+
+The qemu.qmp package does far more, on asyncio; a dozen commands on a blocking socket need none of that, and its
+import alone costs more than a command.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import threading
+from typing import Any
+
+
+class QmpError(Exception):
+    """QEMU refused a command; the message is its own."""
+
+
+class QmpClosed(Exception):
+    """QEMU closed the connection: it has ended, or is about to."""
+
+
+class QmpClient:
+    """A QMP session on a connected socket; safe to use from several threads.
+
+    Args:
+        channel: connected to QEMU's monitor; closed by `close`.
+        timeout: seconds that an answer may take.
+    """
+
+    def __init__(self, channel: socket.socket, timeout: float) -> None:
+        channel.settimeout(timeout)
+        self._channel = channel
+        self._lines = channel.makefile("rb")
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def negotiate(self) -> None:
+        """Read the greeting and enter command mode.
+
+        Raises:
+            QmpClosed: QEMU ended before it answered.
+        """
+        with self._lock:
+            self._read()
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Run *command* and return what it returns; events on the way are passed over.
+
+        Raises:
+            QmpError: QEMU refused.
+            QmpClosed: QEMU is gone.
+            TimeoutError: no answer in time.
+        """
+        with self._lock:
+            number = next(self._numbers)
+            message = {"execute": command, "arguments": arguments, "id": number}
+            try:
+                self._channel.sendall(json.dumps(message).encode() + b"\n")
+            except (BrokenPipeError, ConnectionError) as error:
+                raise QmpClosed(command) from error
+            while (answer := self._read()).get("id") != number:
+                pass
+        if "error" in answer:
+            raise QmpError(f"{command}: {answer['error']['desc']}")
+        return answer["return"]
+
+    def monitor(self, line: str) -> str:
+        """Run a command of the human monitor and return its text."""
+        text: str = self.execute("human-monitor-command", **{"command-line": line})
+        return text
+
+    def close(self) -> None:
+        """Close the connection; QEMU goes on."""
+        self._lines.close()
+        self._channel.close()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            line = self._lines.readline()
+        except ConnectionError as error:
+            raise QmpClosed("reading") from error
+        if not line:
+            raise QmpClosed("reading")
+        answer: dict[str, Any] = json.loads(line)
+        return answer

@@ -1,0 +1,215 @@
+"""What needs a QEMU but no guest: command lines, its own words, the proof of acceleration, its control protocol."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from fake_images import KERNEL
+
+from pytest_xhyve import runs
+from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, XhyveError
+from pytest_xhyve.guardian import Guardian, Ward
+from pytest_xhyve.hypervisors import acceleration
+from pytest_xhyve.hypervisors.qemu import Qemu
+from pytest_xhyve.hypervisors.qmp import QmpClient, QmpClosed, QmpError
+from pytest_xhyve.machine import Disk, Machine, Nic
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Iterator[Ward]:
+    (tmp_path / "runs").mkdir()
+    with runs.new_run(tmp_path / "runs") as (folder, lock):
+        guardian = Guardian(folder, lock)
+        with guardian.ward(folder / "a guest, with a comma", [], {}) as ward:
+            yield ward
+        guardian.close()
+
+
+@pytest.fixture
+def machine(ward: Ward, tmp_path: Path) -> Machine:
+    disk = ward.folder / "disk.raw"
+    disk.write_bytes(bytes(1 << 20))
+    kernel = tmp_path / "vmlinuz"
+    kernel.write_bytes(KERNEL)
+    return Machine(
+        name="g",
+        uuid=UUID(int=1),
+        cpus=1,
+        cpu="x86-64-v2",
+        memory=64 << 20,
+        disks=(Disk(disk),),
+        nics=(Nic("52:54:00:00:00:01", forward=(22, 80)),),
+        kernel=kernel,
+        initrd=None,
+        cmdline="console=ttyS0, with a comma",
+    )
+
+
+def qemu(tmp_path: Path, *, executable: str | None = None, accel: str = "tcg") -> Qemu:
+    return Qemu(executable=executable, accel=accel, cache=tmp_path)
+
+
+def test_starts_forwards_and_ends(tmp_path: Path, ward: Ward, machine: Machine) -> None:
+    with qemu(tmp_path).running(machine, ward) as vm:
+        ssh, web = vm.find_endpoint(22), vm.find_endpoint(80)
+        assert ssh is not None
+        assert web is not None
+        assert ssh.host == web.host == "127.0.0.1"
+        assert ssh.port != web.port
+        assert vm.find_endpoint(443) is None
+        other = vm.forward(443)
+        assert vm.forward(443) == other
+        assert vm.count_taken(22) == 0
+        # It accepts, and no guest has taken it.
+        with socket.create_connection((ssh.host, ssh.port)):
+            assert vm.count_taken(22) == 0
+        vm.pause()
+        vm.resume()
+        assert vm.exit_status() is None
+        vm.kill()
+        assert vm.exit_status() == -9
+        with pytest.raises(XhyveError, match="is not running"):
+            vm.pause()
+
+
+def test_a_port_that_is_none(tmp_path: Path, ward: Ward, machine: Machine) -> None:
+    with qemu(tmp_path).running(machine, ward) as vm, pytest.raises(XhyveError, match="70000 is no TCP port"):
+        vm.forward(70000)
+
+
+def test_wrong_option_is_told_in_qemus_words(tmp_path: Path, ward: Ward, machine: Machine) -> None:
+    wrong = replace(machine, nics=(Nic("no-mac"),))
+    with pytest.raises(HypervisorExited, match=r"ended with code 1 .*\n.*no-mac"):  # noqa: SIM117
+        with qemu(tmp_path).running(wrong, ward):
+            pass
+
+
+def test_kernel_that_is_none_is_told_in_qemus_words(tmp_path: Path, ward: Ward, machine: Machine) -> None:
+    machine.kernel.write_bytes(b"x" * 100)
+    with pytest.raises(HypervisorExited, match=r"(?i)kernel"):  # noqa: SIM117
+        with qemu(tmp_path).running(machine, ward):
+            pass
+
+
+def test_missing_program_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(HypervisorNotFound, match=r"looked for no-qemu in PATH\n.*qemu-system-x86"):
+        qemu(tmp_path, executable="no-qemu")
+
+
+def test_program_that_is_no_qemu(tmp_path: Path) -> None:
+    with pytest.raises(HypervisorNotFound, match="is no QEMU"):
+        _ = qemu(tmp_path, executable="true").facts
+    with pytest.raises(HypervisorNotFound, match="does not work"):
+        _ = qemu(tmp_path, executable="false").facts
+
+
+def test_facts(tmp_path: Path) -> None:
+    facts = qemu(tmp_path).facts
+    assert (facts.name, facts.acceleration, facts.reason, facts.emulated) == ("qemu", "tcg", "asked for", True)
+    assert facts.version[0].isdigit()
+    automatic = qemu(tmp_path, accel="auto").facts
+    assert automatic.acceleration in acceleration.candidates()
+    assert automatic.reason
+
+
+def program_of(tmp_path: Path) -> str:
+    return qemu(tmp_path)._executable
+
+
+def test_proof_runs_a_program(tmp_path: Path) -> None:
+    """Emulation always works, and so shows that the program answers where it is run at all."""
+    assert acceleration.prove(program_of(tmp_path), "1", "tcg", tmp_path) == acceleration.Proof(
+        True, "proved by a test program"
+    )
+
+
+def test_proof_fails_with_qemus_words(tmp_path: Path) -> None:
+    proof = acceleration.prove(program_of(tmp_path), "1", "nonsense", tmp_path)
+    assert not proof.works
+    assert "nonsense" in proof.reason
+
+
+def test_proof_gives_up_on_what_hangs(tmp_path: Path) -> None:
+    hangs = tmp_path / "qemu"
+    hangs.write_text("#!/bin/sh\nexec sleep 600\n")
+    hangs.chmod(0o700)
+    start = time.monotonic()
+    proof = acceleration.prove(str(hangs), "1", "tcg", tmp_path)
+    assert not proof.works
+    assert "hung" in proof.reason
+    assert time.monotonic() - start < acceleration.PROOF_SECONDS + 1
+
+
+def test_proof_is_remembered_until_something_changes(tmp_path: Path) -> None:
+    counts = tmp_path / "count"
+    program = tmp_path / "qemu"
+    program.write_text(f'#!/bin/sh\necho x >>"{counts}"\nexit 33\n')
+    program.chmod(0o700)
+    for version in ("1", "1", "2"):
+        assert acceleration.prove(str(program), version, "tcg", tmp_path).works
+    assert counts.read_text() == "x\nx\n"
+    for record in tmp_path.glob("tcg-*.json"):
+        record.write_text("damaged")
+    assert acceleration.prove(str(program), "1", "tcg", tmp_path).works
+
+
+class Monitor:
+    """QEMU's side of a QMP session."""
+
+    def __init__(self) -> None:
+        ours, self._theirs = socket.socketpair()
+        self.client = QmpClient(ours, timeout=10)
+        self._stream = self._theirs.makefile("rwb")
+
+    def say(self, **message: object) -> None:
+        self._stream.write(json.dumps(message).encode() + b"\n")
+        self._stream.flush()
+
+    def answer(self, **message: object) -> None:
+        """Wait for a command and answer it."""
+
+        def serve() -> None:
+            asked = json.loads(self._stream.readline())
+            self.say(event="RESUME", data={})
+            self.say(**{"return": "an answer that nobody waits for", "id": asked["id"] - 1})
+            self.say(**message, id=asked["id"])
+
+        threading.Thread(target=serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._stream.close()
+        self._theirs.close()
+        self.client.close()
+
+
+@pytest.fixture
+def monitor() -> Iterator[Monitor]:
+    monitor = Monitor()
+    yield monitor
+    monitor.close()
+
+
+def test_qmp_takes_its_own_answer(monitor: Monitor) -> None:
+    monitor.answer(**{"return": {"status": "running"}})
+    assert monitor.client.execute("query-status") == {"status": "running"}
+
+
+def test_qmp_error_is_qemus(monitor: Monitor) -> None:
+    monitor.answer(error={"class": "GenericError", "desc": "no such thing"})
+    with pytest.raises(QmpError, match="device_del: no such thing"):
+        monitor.client.execute("device_del", id="x")
+
+
+def test_qmp_end_is_noticed(monitor: Monitor) -> None:
+    monitor._stream.close()
+    monitor._theirs.close()
+    with pytest.raises(QmpClosed):
+        monitor.client.execute("query-status")
