@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_xhyve.console import Console
+from pytest_xhyve.errors import WaitTimeout
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "console.log"
+
+
+@pytest.fixture
+def console(log: Path) -> Console:
+    return Console(log, lambda _: None)
+
+
+def add(log: Path, data: bytes) -> None:
+    with log.open("ab") as file:
+        file.write(data)
+
+
+@pytest.mark.parametrize(
+    ("said", "line", "panic"),
+    [
+        (
+            "[    1.2] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n",
+            "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)",
+            True,
+        ),
+        (
+            "[    9.1] BUG: kernel NULL pointer dereference, address: 0000000000000000\n",
+            "BUG: kernel NULL pointer dereference, address: 0000000000000000",
+            False,
+        ),
+        ("[    9.1] Oops: 0002 [#1] PREEMPT SMP PTI\n", "Oops: 0002 [#1] PREEMPT SMP PTI", False),
+        (
+            "[    3.0] general protection fault, probably for non-canonical address 0xdead: 0000 [#1]\n",
+            "general protection fault, probably for non-canonical address 0xdead: 0000 [#1]",
+            False,
+        ),
+        ("You are in emergency mode. After logging in, type\n", "You are in emergency mode", False),
+        (
+            "Cannot open access to console, the root account is locked.\n",
+            "Cannot open access to console, the root account is locked",
+            False,
+        ),
+        ("BusyBox v1.30.1\n\n(initramfs) ", "(initramfs)", False),
+    ],
+)
+def test_trouble_is_found(log: Path, console: Console, said: str, line: str, panic: bool) -> None:
+    watch = console.watch()
+    add(log, b"[    0.0] Linux version 6.1\r\n" + said.encode())
+    trouble = watch.find_trouble()
+    assert trouble is not None
+    assert (trouble.line, trouble.panic) == (line, panic)
+    assert watch.find_trouble() is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[    1.1] Kernel command line: panic=-1 oops=panic\n",
+        "systemd[1]: emergency.service: Deactivated\n",
+        "[  OK  ] Reached target Emergency-less target\n",
+        "Oops, I did it again\n",
+        "a (initramfs) image was loaded\n",
+        "",
+    ],
+)
+def test_no_trouble(log: Path, console: Console, said: str) -> None:
+    watch = console.watch()
+    add(log, said.encode())
+    assert watch.find_trouble() is None
+
+
+def test_trouble_in_two_pieces(log: Path, console: Console) -> None:
+    watch = console.watch()
+    add(log, b"line\n[ 1.0] Kernel pan")
+    assert watch.find_trouble() is None
+    add(log, b"ic - not syncing: Attempted to kill init!\n")
+    trouble = watch.find_trouble()
+    assert trouble is not None
+    assert trouble.line.endswith("Attempted to kill init!")
+
+
+def test_watch_looks_only_at_what_is_new(log: Path, console: Console) -> None:
+    add(log, b"Kernel panic - not syncing: of an earlier start\n")
+    assert console.watch().find_trouble() is None
+
+
+def test_text_has_no_escapes_and_any_bytes(log: Path, console: Console) -> None:
+    assert console.text == ""
+    add(log, b"[\x1b[0;32m  OK  \x1b[0m] caf\xe9\r\n")
+    assert console.text == "[  OK  ] caf\ufffd\n"
+
+
+def test_tail(log: Path, console: Console) -> None:
+    add(log, b"".join(b"line %d\n" % number for number in range(100)))
+    assert console.tail(2) == "line 98\nline 99"
+
+
+def test_wait_for(log: Path, console: Console) -> None:
+    threading.Timer(0.1, add, [log, b"\r\nlogin: "]).start()
+    start = time.monotonic()
+    assert console.wait_for(r"^(\w+): $", timeout=10)[1] == "login"
+    assert time.monotonic() - start < 5
+
+
+def test_wait_for_says_what_came_instead(log: Path, console: Console) -> None:
+    add(log, b"something else\n")
+    with pytest.raises(WaitTimeout, match=r"'login:' did not come .* within 0.1 s.*\nsomething else"):
+        console.wait_for("login:", timeout=0.1)

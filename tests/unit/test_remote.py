@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_xhyve.errors import CommandFailed, CommandTimeout
+from pytest_xhyve.remote import Completed, shell_line
+
+# What an argument and an environment variable can hold (execve(2)).
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+def run(line: str) -> str:
+    return subprocess.run(["sh", "-c", line], check=True, capture_output=True, timeout=20).stdout.decode()
+
+
+def plain(command: str | list[str], **options: object) -> str:
+    defaults: dict[str, object] = {"env": None, "user": None, "login_user": "root", "timeout": None}
+    return shell_line(command, **(defaults | options))  # type: ignore[arg-type]
+
+
+@given(st.lists(words, min_size=1, max_size=4))
+def test_words_arrive_as_they_are(arguments: list[str]) -> None:
+    assert run(plain(["printf", "%s\\0", *arguments])) == "".join(f"{word}\0" for word in arguments)
+
+
+@given(words)
+def test_variables_arrive_as_they_are(value: str) -> None:
+    assert run(plain('printf %s "$VALUE"', env={"VALUE": value})) == value
+
+
+def test_line_is_the_shells() -> None:
+    assert run(plain("echo $((1 + 1)) | cat")) == "2\n"
+
+
+def test_limit_is_a_little_later_than_ours_and_never_none() -> None:
+    assert plain("true", timeout=0.2).startswith("timeout -s KILL 2 ")
+    assert run(plain("echo a; echo b", timeout=5)) == "a\nb\n"
+
+
+def test_other_user_is_reached_by_what_the_login_has() -> None:
+    assert plain("id", user="debian").startswith("su -s /bin/sh -c id debian")
+    assert plain("id", user="root") == "id"
+    assert plain("id", user="root", login_user="ubuntu").startswith("sudo -n -u root -- ")
+
+
+@pytest.fixture
+def completed() -> Completed:
+    return Completed("make test", 2, "out\n", "caf\udce9\n", 1.5)
+
+
+def test_failure_shows_command_code_and_streams(completed: Completed) -> None:
+    text = str(CommandFailed(completed))
+    assert text == ("command failed with code 2\n  $ make test\n  stdout:\n    out\n  stderr:\n    caf\\udce9")
+
+
+def test_timeout_shows_what_came(completed: Completed) -> None:
+    assert "within 3 s" in str(CommandTimeout(completed, 3))
+    assert "    out" in str(CommandTimeout(completed, 3))
+
+
+def test_long_output_is_cut_at_its_beginning() -> None:
+    report = Completed("x", 0, "a" * 5000 + "end", "", 0).report()
+    assert "1003 characters before" in report
+    assert "end" in report
+    assert "stderr: (nothing)" in report
