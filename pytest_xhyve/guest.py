@@ -1,0 +1,421 @@
+"""The guest: what a test holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
+
+from pytest_xhyve.console import Console
+from pytest_xhyve.errors import (
+    BootFailed,
+    BootTimeout,
+    CommandTimeout,
+    HypervisorExited,
+    WaitTimeout,
+    XhyveError,
+)
+from pytest_xhyve.hypervisors.base import Endpoint, VirtualMachine
+from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.machine import Machine
+from pytest_xhyve.power import SSH, Power, Timeouts
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from pytest_xhyve.remote import Completed, Connection
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_REBOOT_SECONDS = 0.25
+
+
+class Guest:
+    """A disposable Linux machine of one's own.
+
+    Guests come from the fixtures, which also take them away; as a context manager, a guest is taken away at the end
+    of the block.
+    """
+
+    def __init__(
+        self,
+        *,
+        image: Image,
+        machine: Machine,
+        running: Callable[[], AbstractContextManager[VirtualMachine]],
+        timeouts: Timeouts,
+        phases: Mapping[str, float],
+    ) -> None:
+        self._image = image
+        self._machine = machine
+        self._timeouts = timeouts
+        self._phases = dict(phases)
+        # The time in power is inside that of the owner's stack, which `remove` closes.
+        self._power = Power(machine.name, image, running, timeouts)
+        self._owner = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        return f"<Guest {self.name} ({self.image.name})>"
+
+    @property
+    def name(self) -> str:
+        """The guest's name; its host name too, where the image lets it be set."""
+        return self._machine.name
+
+    @property
+    def uuid(self) -> str:
+        """The machine's UUID, fixed by the slot."""
+        return str(self._machine.uuid)
+
+    @property
+    def mac(self) -> str:
+        """The Ethernet address of the first network card."""
+        return self._machine.nics[0].mac
+
+    @property
+    def image(self) -> Image:
+        """What the guest was cloned from."""
+        return self._image
+
+    @property
+    def machine(self) -> Machine:
+        """What the hypervisor runs."""
+        return self._machine
+
+    @property
+    def console(self) -> Console:
+        """The guest's serial port.
+
+        Raises:
+            XhyveError: the guest was never started.
+        """
+        return self._power.console
+
+    @property
+    def host(self) -> str:
+        """Where SSH answers, as seen from the test: an address."""
+        return self._ssh_endpoint().host
+
+    @property
+    def port(self) -> int:
+        """Where SSH answers, as seen from the test: a TCP port."""
+        return self._ssh_endpoint().port
+
+    @property
+    def phases(self) -> Mapping[str, float]:
+        """How long each step from request to login took, in seconds, in their order.
+
+        ``image`` (found and checked, built at worst), ``clone``, ``start`` (the hypervisor), ``boot`` (to the SSH
+        banner) and ``login``.
+        """
+        return dict(self._phases)
+
+    @property
+    def ssh(self) -> paramiko.SSHClient:
+        """A connected client, the same until the guest restarts or the connection breaks.
+
+        Raises:
+            BootFailed: the guest does not answer any more.
+            ConnectionFailed: it answers, and refuses.
+        """
+        return self._power.client()
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        check: bool = True,
+        timeout: float | None = None,
+        input: str | bytes | None = None,  # noqa: A002
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+    ) -> Completed:
+        """Run *command* in the guest and wait for its end.
+
+        Args:
+            command: a line for the guest's shell, or the words of one command, which no shell changes.
+            check: raise `CommandFailed` when the code is not 0.
+            timeout: seconds; the command is killed after them.
+            input: what it reads on its standard input.
+            env: variables to set for it.
+            user: who runs it; whoever the image logs in as, otherwise.
+
+        Returns:
+            the code and both streams; bytes that are no UTF-8 are kept as `os.fsdecode` keeps them.
+
+        Raises:
+            CommandFailed: the code was not 0.
+            CommandTimeout: it did not end in time; what came until then is shown.
+            BootFailed: the guest died meanwhile.
+        """
+        __tracebackhide__ = True
+        from pytest_xhyve import remote  # noqa: PLC0415
+
+        line = remote.shell_line(command, env=env, user=user, login_user=self.image.user, timeout=timeout)
+        return remote.run(
+            self._connection(),
+            line,
+            shown=command if isinstance(command, str) else " ".join(command),
+            check=check,
+            timeout=timeout,
+            input=input.encode(errors="surrogateescape") if isinstance(input, str) else input,
+        )
+
+    def put(self, local: str | os.PathLike[str], remote: str) -> None:
+        """Copy a file or folder into the guest, as ``cp -r``: into *remote* when that is a folder.
+
+        Folders above *remote* are made. Owner is whoever the image logs in as.
+
+        Raises:
+            FileNotFoundError: there is no *local*.
+            XhyveError: the guest refused.
+        """
+        from pytest_xhyve import transfer  # noqa: PLC0415
+
+        transfer.put(self._connection(), transfer.as_path(local), remote)
+
+    def get(self, remote: str, local: str | os.PathLike[str]) -> None:
+        """Copy a file or folder out of the guest, as ``cp -r``: into *local* when that is a folder.
+
+        Raises:
+            XhyveError: the guest has no such file, or it would be written outside *local*.
+        """
+        from pytest_xhyve import transfer  # noqa: PLC0415
+
+        transfer.get(self._connection(), remote, transfer.as_path(local))
+
+    def wait_for(self, command: str | Sequence[str], timeout: float = 60.0) -> Completed:
+        """Run *command* again and again until its code is 0.
+
+        Args:
+            command: as `run` takes it.
+            timeout: seconds.
+
+        Raises:
+            WaitTimeout: it never was; what it said last is shown.
+        """
+        __tracebackhide__ = True
+        last: list[Completed] = []
+        end = time.monotonic() + timeout
+
+        def attempt() -> bool:
+            try:
+                last[:] = [self.run(command, check=False, timeout=max(1.0, end - time.monotonic()))]
+            except CommandTimeout as error:
+                last[:] = [error.completed]
+            return last[0].returncode == 0
+
+        if not _becomes_true(attempt, timeout):
+            raise WaitTimeout(f"did not succeed within {timeout:g} s; last:\n{last[0].report()}")
+        return last[0]
+
+    def wait_for_port(self, port: int, timeout: float = 60.0) -> None:
+        """Wait until something in the guest listens on the TCP *port* of its loopback interface.
+
+        Raises:
+            WaitTimeout: nothing did within *timeout* seconds.
+        """
+        __tracebackhide__ = True
+        end = time.monotonic() + timeout
+
+        def attempt() -> bool:
+            import paramiko  # noqa: PLC0415
+
+            try:
+                self._power.transport().open_channel(
+                    "direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 0), timeout=max(1.0, end - time.monotonic())
+                ).close()
+            except paramiko.SSHException:
+                self._power.check_alive()
+                return False
+            return True
+
+        if not _becomes_true(attempt, timeout):
+            listening = self.run("ss -lnt 2>/dev/null || netstat -lnt", check=False)
+            raise WaitTimeout(
+                f"nothing listened on port {port} of guest {self.name} within {timeout:g} s\n{listening.report()}"
+            )
+
+    def wait_for_unit(self, name: str, timeout: float = 60.0) -> None:
+        """Wait until the systemd unit *name* is active.
+
+        Raises:
+            XhyveError: it has failed, so that waiting is useless; its status is shown.
+            WaitTimeout: it was not active within *timeout* seconds.
+        """
+        __tracebackhide__ = True
+
+        def attempt() -> bool:
+            state = self.run(["systemctl", "is-active", "--", name], check=False).stdout.strip()
+            if state == "failed":
+                raise XhyveError(f"unit {name} has failed\n{self._unit_status(name)}")
+            return state == "active"
+
+        if not _becomes_true(attempt, timeout):
+            raise WaitTimeout(f"unit {name} was not active within {timeout:g} s\n{self._unit_status(name)}")
+
+    def forward(self, port: int) -> tuple[str, int]:
+        """Make the guest's TCP *port* reachable from here, until the guest is switched off or taken away.
+
+        The connections come from outside of the guest: its firewall sees them.
+
+        Returns:
+            an address and a port on the loopback interface of this host.
+        """
+        endpoint = self._power.machine.forward(port)
+        return endpoint.host, endpoint.port
+
+    def reboot(self) -> None:
+        """Restart the guest from inside, and wait until it answers again.
+
+        That it was a restart is seen by the kernel's boot id (random(4)).
+
+        Raises:
+            BootFailed: it did not come back.
+        """
+        before = self._boot_id()
+        end = time.monotonic() + self._timeouts.shutdown + self._timeouts.boot
+        self._say_goodbye("reboot")
+        while time.monotonic() < end:
+            try:
+                self._power.connect(end)
+                if self._boot_id() != before:
+                    return
+            except HypervisorExited:
+                # Some hypervisors end when their guest restarts.
+                self.start()
+                return
+            except BootFailed:
+                raise
+            except XhyveError:
+                # It went down while it was being asked.
+                pass
+            self._power.disconnect()
+            time.sleep(_REBOOT_SECONDS)
+        raise BootTimeout(f"guest {self.name} was asked to reboot and did not", console=self.console.tail())
+
+    def shutdown(self) -> None:
+        """Shut the guest down from inside and wait until it is off; its disk stays for `start`.
+
+        Raises:
+            BootTimeout: it did not go down.
+        """
+        vm = self._power.machine
+        self._say_goodbye("poweroff")
+        if vm.wait_for_exit(self._timeouts.shutdown) is None:
+            raise BootTimeout(
+                f"guest {self.name} did not shut down within {self._timeouts.shutdown:g} s; kill() cuts its power",
+                console=self.console.tail(),
+            )
+        self._power.switch_off()
+
+    def kill(self) -> None:
+        """Cut the power. What the guest had not synced is lost; its disk stays for `start`."""
+        self._power.switch_off()
+
+    def start(self) -> None:
+        """Start the guest again, with the same disk and identity, after `shutdown` or `kill`.
+
+        Raises:
+            BootFailed: it did not come up.
+            XhyveError: it runs already.
+        """
+        if self._power.is_on:
+            raise XhyveError(f"guest {self.name} runs already")
+        self._phases |= self._power.switch_on()
+
+    def pause(self) -> None:
+        """Stop the guest's CPUs; `resume` lets them run on."""
+        self._power.machine.pause()
+
+    def resume(self) -> None:
+        """Let a paused guest run on."""
+        self._power.machine.resume()
+
+    def ssh_config(self) -> str:
+        """A Host block for OpenSSH's configuration (ssh_config(5)), under the guest's name.
+
+        Ansible, testinfra and fabric take it too, as does ``ssh -F``. Host keys are checked by it.
+        """
+        place = f"[{self.host}]:{self.port}"
+        known_hosts = self.console.path.parent / "known_hosts"
+        known_hosts.write_text("".join(f"{place} {key}\n" for key in self.image.host_keys))
+        settings = {
+            "HostName": self.host,
+            "Port": self.port,
+            "User": self.image.user,
+            "IdentityFile": f'"{self.image.key}"',
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": f'"{known_hosts}"',
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+            "BatchMode": "yes",
+        }
+        return f"Host {self.name}\n" + "".join(f"  {key} {value}\n" for key, value in settings.items())
+
+    def remove(self) -> None:
+        """Take the guest away: its machine, its disk and its slot. Nothing happens the second time."""
+        self._owner.close()
+
+    def owned_by(self, owner: ExitStack) -> None:
+        """Close *owner*, which holds all that the guest stands on, when the guest is removed."""
+        self._owner.push(owner)
+
+    def _connection(self) -> Connection:
+        from pytest_xhyve.remote import Connection  # noqa: PLC0415
+
+        power = self._power
+        return Connection(power.transport(), power.check_alive, power.explain_loss, self._timeouts.step)
+
+    def _say_goodbye(self, command: str) -> None:
+        """Run a command that ends the connection, and close it when it is answered or cut."""
+        import paramiko  # noqa: PLC0415
+
+        from pytest_xhyve.remote import shell_line  # noqa: PLC0415
+
+        line = shell_line(command, env=None, user="root", login_user=self.image.user, timeout=None)
+        channel = self._power.transport().open_session()
+        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
+            channel.exec_command(line)
+            channel.settimeout(self._timeouts.shutdown)
+            channel.recv_exit_status()
+        self._power.disconnect()
+
+    def _boot_id(self) -> str:
+        return self.run(["cat", _BOOT_ID]).stdout.strip()
+
+    def _unit_status(self, name: str) -> str:
+        return self.run(["systemctl", "status", "--no-pager", "--full", "--", name], check=False).report()
+
+    def _ssh_endpoint(self) -> Endpoint:
+        endpoint = self._power.machine.find_endpoint(SSH)
+        if endpoint is None:
+            raise XhyveError(f"guest {self.name} has no address yet")
+        return endpoint
+
+
+def _becomes_true(attempt: Callable[[], bool], timeout: float) -> bool:
+    """Try until *attempt* gives True, for *timeout* seconds: often at first, then every half second."""
+    waiting = Retrying(
+        retry=retry_if_result(lambda done: not done),
+        wait=wait_exponential(multiplier=0.02, max=0.5),
+        stop=stop_after_delay(timeout),
+    )
+    try:
+        waiting(attempt)
+    except RetryError:
+        return False
+    return True

@@ -1,0 +1,338 @@
+"""Build an image of the catalog from Debian's packages: no mount, no loop device, no root needed.
+
+mmdebstrap makes the root file system as an archive; keys and the recipe's files are added to it; the kernel and the
+initial RAM disk are taken from it; and mke2fs fills a file system with it. What is built becomes the image in one
+step, when its manifest is put in its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import stat
+import struct
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+from filelock import FileLock
+
+from pytest_xhyve import runs
+from pytest_xhyve.errors import ConfigurationError, ImageError
+from pytest_xhyve.guardian import Guardian
+from pytest_xhyve.home import Home
+from pytest_xhyve.images.check import digest_of, remember_digest
+from pytest_xhyve.images.initrd import build_initrd
+from pytest_xhyve.images.keys import KeyPair, client_key
+from pytest_xhyve.images.manifest import Image, read_manifest
+from pytest_xhyve.images.recipe import Recipe, read_recipe
+
+# Part of what an image is told by: counts up when this file makes something else of the same recipe.
+_FORMAT = 1
+
+_MMDEBSTRAP_OPTIONS = (
+    # The first match from below wins (dpkg(1)).
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/info/*",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    # The kernel's own hook would build an initial RAM disk; ours is made below.
+    "--dpkgopt=path-exclude=/etc/kernel/postinst.d/tiny-initramfs",
+    "--dpkgopt=path-exclude=/etc/kernel/postrm.d/tiny-initramfs",
+)
+_MKE2FS_OPTIONS = (
+    "-q",
+    "-t", "ext4",
+    "-L", "root",
+    "-m", "1",
+    "-J", "size=16",
+    # What newer mke2fs would add, and older kernels cannot read.
+    "-O", "^orphan_file,^metadata_csum_seed",
+    # All is written now, so that no guest spends its first minutes on it.
+    "-E", "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard",
+)  # fmt: skip
+_TOOLS = ("mmdebstrap", "mke2fs", "tar")
+_LOG_LINES = 15
+_KEEP_SECONDS = 86400.0
+
+
+def build_image(name: str, home: Home, report: Callable[[str], None], *, force: bool = False) -> Image:
+    """The image *name* of the catalog, built when it is not there, or its recipe or the user's key has changed.
+
+    Two builds at once make one image: the second waits, and takes what the first has made. A build that is
+    interrupted leaves nothing that is ever taken for an image.
+
+    Args:
+        name: one of `pytest_xhyve.images.recipe.recipe_names`.
+        home: the plugin's folder.
+        report: gets a line now and then, as it takes minutes.
+        force: build it also when it is there.
+
+    Raises:
+        ImageError: it cannot be built here; the message says what is missing, or what the tools said last.
+    """
+    recipe = read_recipe(name)
+    folder = home.folder("images")
+    key, pair = client_key(home.folder("keys"))
+    with FileLock(folder / f"{name}.lock") as lock:
+        del lock
+        manifest = folder / f"{name}.yaml"
+        identity = _identity(recipe, pair)
+        if not force and (image := _find_built(manifest, identity)) is not None:
+            return image
+        for left in folder.glob(f".{name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with _workspace(folder, name) as workspace, _guarded(home) as run:
+            begin = time.monotonic()
+            report(f"building {name} from Debian's packages; this is done once, and takes a few minutes")
+            _Build(recipe, workspace, folder / f"{name}.log", report, run).run(pair)
+            _publish(recipe, workspace, manifest, key, identity, home)
+            report(f"built {name} in {time.monotonic() - begin:.0f} s")
+        _remove_unused(folder, name, read_manifest(manifest), home)
+        return read_manifest(manifest)
+
+
+class _Build:
+    """One build, in a folder of its own."""
+
+    def __init__(
+        self, recipe: Recipe, workspace: Path, log: Path, report: Callable[[str], None], run: tuple[Guardian, Path]
+    ) -> None:
+        self._recipe = recipe
+        self._workspace = workspace
+        self._log = log
+        self._report = report
+        self._guardian, self._run_folder = run
+        self._number = 0
+
+    def run(self, client: KeyPair) -> None:
+        """Make disk, kernel, initrd and host key in the workspace."""
+        _check_tools()
+        host = KeyPair.generate()
+        root = self._workspace / "root.tar"
+        self._log.write_text("")
+        self._report("  unpacking packages")
+        self._make_root(root)
+        self._report("  kernel, initial RAM disk and keys")
+        self._add_files(root, client, host)
+        self._take_kernel(root)
+        self._report("  file system")
+        self._make_disk(root)
+        (self._workspace / "host_key.pub").write_text(host.public)
+        root.unlink()
+
+    def _make_root(self, root: Path) -> None:
+        recipe = self._recipe
+        # This variant runs no package's scripts, and so no customize hook.
+        hook = "extract" if recipe.variant == "extract" else "customize"
+        self._tool(
+            [
+                "mmdebstrap",
+                # Also as root: what it mounts is in a namespace of its own, and gone however it ends.
+                "--mode=unshare",
+                f"--variant={recipe.variant}",
+                f"--include={','.join(recipe.packages)}",
+                f"--architectures={'amd64' if recipe.arch == 'x86_64' else recipe.arch}",
+                *_MMDEBSTRAP_OPTIONS,
+                f"--{hook}-hook={recipe.customize}",
+                recipe.suite,
+                str(root),
+            ]
+        )
+
+    def _add_files(self, root: Path, client: KeyPair, host: KeyPair) -> None:
+        with tarfile.open(root, "a") as archive:
+            present = {member.name.removeprefix("./") for member in archive}
+            for path in sorted(self._recipe.files.rglob("*")):
+                inside = str(path.relative_to(self._recipe.files))
+                if path.is_dir():
+                    if inside not in present:
+                        _add(archive, inside, None, 0o755)
+                else:
+                    _add(archive, inside, path.read_bytes(), stat.S_IMODE(path.stat().st_mode) & 0o755)
+            _add(archive, "root/.ssh", None, 0o700)
+            _add(archive, "root/.ssh/authorized_keys", f"{client.public}\n".encode(), 0o600)
+            if "usr/sbin/dropbear" in present:
+                _add(archive, "etc/dropbear", None, 0o755)
+                _add(archive, "etc/dropbear/dropbear_ed25519_host_key", _for_dropbear(host), 0o600)
+            else:
+                _add(archive, "etc/ssh/ssh_host_ed25519_key", host.private, 0o600)
+                _add(archive, "etc/ssh/ssh_host_ed25519_key.pub", f"{host.public}\n".encode(), 0o644)
+
+    def _take_kernel(self, root: Path) -> None:
+        with tarfile.open(root) as archive:
+            kernels = [member for member in archive if "boot/vmlinuz-" in member.name]
+            if not kernels:
+                raise ImageError(f"the packages of {self._recipe.name} have no kernel")
+            kernel = archive.extractfile(kernels[-1])
+            assert kernel is not None
+            (self._workspace / "vmlinuz").write_bytes(kernel.read())
+            initrd = build_initrd(archive, self._recipe.boot_modules, self._recipe.init.read_bytes())
+            (self._workspace / "initrd.img").write_bytes(initrd)
+
+    def _make_disk(self, root: Path) -> None:
+        tree = self._workspace / "root"
+        tree.mkdir()
+        disk = self._workspace / "disk.img"
+        unpack = ["tar", "-C", str(tree), "--numeric-owner", "--exclude=./dev/*"]
+        unpack += ["-xpf", str(root)]
+        fill = ["mke2fs", *_MKE2FS_OPTIONS, "-d", str(tree), str(disk), self._recipe.disk]
+        if os.geteuid() != 0:
+            # It remembers from one to the other who would own each file.
+            owners = str(self._workspace / "owners")
+            Path(owners).touch(0o600)
+            unpack = ["fakeroot", "-s", owners, "-i", owners, "--", *unpack]
+            fill = ["fakeroot", "-i", owners, "--", *fill]
+        self._tool(unpack)
+        self._tool(["env", f"PATH={os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", *fill])
+        shutil.rmtree(tree)
+
+    def _tool(self, argv: Sequence[str]) -> None:
+        """Run a tool, its words in the log.
+
+        The guardian runs it as it runs a hypervisor, so that nothing of it is left when we are killed: mmdebstrap's
+        own children do not end with it.
+        """
+        self._number += 1
+        with self._guardian.ward(self._run_folder / f"{argv[0]}-{self._number}", [], {}) as ward:
+            # What a killed tool leaves goes with this folder; an ordinary user's namespace cannot look into it.
+            temporary = [f"TMPDIR={ward.folder}"] if os.geteuid() == 0 else []
+            ward.start(["env", "--chdir=/", *temporary, *argv], {}, {})
+            while (status := ward.wait(1.0)) is None:
+                pass
+            said = ward.words()
+        with self._log.open("a") as log:
+            log.write(f"$ {' '.join(argv)}\n{said}\n")
+        if status != 0:
+            raise ImageError(
+                f"cannot build {self._recipe.name}: {argv[0]} ended with code {status}\n"
+                + "\n".join(f"    {line}" for line in said.splitlines()[-_LOG_LINES:])
+                + f"\n  the whole log: {self._log}"
+            )
+
+
+@contextmanager
+def _guarded(home: Home) -> Iterator[tuple[Guardian, Path]]:
+    """A guardian, and the folder of its run."""
+    folder = home.folder("runs")
+    runs.reap(folder)
+    with runs.new_run(folder) as (run_folder, lock), closing(Guardian(run_folder, lock)) as guardian:
+        yield guardian, run_folder
+
+
+@contextmanager
+def _workspace(folder: Path, name: str) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identity: str, home: Home) -> None:
+    """Make what is in *workspace* the image: its folder gets its name, and then the manifest its place."""
+    disk = workspace / "disk.img"
+    digest = digest_of(disk)
+    target = manifest.with_name(f"{recipe.name}-{digest[:12]}")
+    content = {
+        "name": recipe.name,
+        "arch": recipe.arch,
+        "disk": f"{target.name}/disk.img",
+        "format": "raw",
+        "size": disk.stat().st_size,
+        "sha256": digest,
+        "kernel": f"{target.name}/vmlinuz",
+        "initrd": f"{target.name}/initrd.img",
+        "cmdline": recipe.cmdline,
+        "user": recipe.user,
+        "key": os.path.relpath(key, manifest.parent),
+        "host_keys": [(workspace / "host_key.pub").read_text()],
+        "cpus": recipe.cpus,
+        "memory": recipe.memory,
+        "cpu": recipe.cpu,
+        "made": {
+            "recipe": recipe.name,
+            "identity": identity,
+            "suite": recipe.suite,
+            "on": datetime.now(UTC).isoformat(timespec="seconds"),
+            "log": f"{recipe.name}.log",
+        },
+    }
+    for path in (disk, workspace / "vmlinuz", workspace / "initrd.img"):
+        path.chmod(0o400)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    workspace.rename(target)
+    remember_digest(target / "disk.img", digest, home.folder("checked"))
+    fresh = manifest.with_suffix(".new")
+    with fresh.open("w") as file:
+        yaml.safe_dump(content, file, sort_keys=False)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(manifest)
+
+
+def _find_built(manifest: Path, identity: str) -> Image | None:
+    """The image at *manifest*, if it is whole and was made just so."""
+    try:
+        image = read_manifest(manifest)
+    except ConfigurationError:
+        return None
+    files_are_there = all(path.exists() for path in (image.disk, image.kernel, image.initrd, image.key) if path)
+    return image if files_are_there and image.made.get("identity") == identity else None
+
+
+def _remove_unused(folder: Path, name: str, image: Image, home: Home) -> None:
+    """Remove earlier builds of *name* that no live guest reads from, if they are old enough to have none about to."""
+    used = {Path(guest.image_disk).parent for guest in runs.live_guests(home.folder("runs"))}
+    for earlier in folder.glob(f"{name}-*"):
+        unused = earlier.is_dir() and earlier != image.disk.parent and earlier not in used
+        if unused and time.time() - earlier.stat().st_mtime > _KEEP_SECONDS:
+            shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _identity(recipe: Recipe, client: KeyPair) -> str:
+    text = f"{_FORMAT}\0{recipe.digest()}\0{client.public}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_tools() -> None:
+    if sys.platform != "linux":
+        raise ImageError(
+            "images of the catalog are built on Debian and Ubuntu only\n"
+            "  build there, copy the folder of images, and give the manifest's path to --xhyve-image"
+        )
+    tools = [*_TOOLS, *(["fakeroot", "newuidmap"] if os.geteuid() != 0 else [])]
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    missing = [tool for tool in tools if shutil.which(tool, path=path) is None]
+    if missing:
+        raise ImageError(
+            f"cannot build an image: {', '.join(missing)} not found\n"
+            "  Debian and Ubuntu: apt install mmdebstrap e2fsprogs fakeroot uidmap util-linux"
+        )
+
+
+def _add(archive: tarfile.TarFile, path: str, content: bytes | None, mode: int) -> None:
+    """Add a file, or a folder where *content* is None, owned by root."""
+    member = tarfile.TarInfo(f"./{path}")
+    member.mode = mode
+    member.mtime = int(time.time())
+    if content is None:
+        member.type = tarfile.DIRTYPE
+    else:
+        member.size = len(content)
+    archive.addfile(member, io.BytesIO(content or b""))
+
+
+def _for_dropbear(pair: KeyPair) -> bytes:
+    """The private key in Dropbear's format (src/ed25519.c, buf_put_ed25519_priv_key, in its sources)."""
+    fields = (b"ssh-ed25519", pair.seed + pair.point)
+    return b"".join(struct.pack(">I", len(field)) + field for field in fields)

@@ -1,0 +1,54 @@
+"""What only a guest with systemd can do."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_xhyve import Guest, WaitTimeout, XhyveError
+
+pytestmark = pytest.mark.xhyve(image="debian12")
+
+UNIT = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '{}'\n"
+
+
+@pytest.fixture
+def guest(xhyve_module_guest: Guest) -> Guest:
+    return xhyve_module_guest
+
+
+def make_unit(guest: Guest, name: str, command: str) -> None:
+    guest.run(f"cat > /run/systemd/system/{name}.service", input=UNIT.format(command))
+    guest.run("systemctl daemon-reload")
+
+
+def test_comes_up_whole(guest: Guest) -> None:
+    done = guest.run("systemctl is-system-running --wait; systemctl --failed --no-legend", check=False, timeout=300)
+    assert done.stdout.split() == ["running"], done.stdout
+
+
+def test_unit_becomes_active(guest: Guest) -> None:
+    make_unit(guest, "slow", "sleep 1")
+    guest.run("systemctl start --no-block slow")
+    guest.wait_for_unit("slow", timeout=60)
+
+
+def test_failed_unit_is_not_waited_for(guest: Guest) -> None:
+    make_unit(guest, "broken", "echo why it broke >&2; exit 3")
+    guest.run("systemctl start --no-block broken")
+    with pytest.raises(XhyveError, match=r"unit broken has failed[\s\S]*why it broke"):
+        guest.wait_for_unit("broken", timeout=600)
+    guest.run("systemctl reset-failed")
+
+
+def test_inactive_unit_is_shown(guest: Guest) -> None:
+    with pytest.raises(WaitTimeout, match=r"unit absent was not active within 0.5 s[\s\S]*absent.service"):
+        guest.wait_for_unit("absent", timeout=0.5)
+
+
+def test_has_what_an_integration_suite_expects(guest: Guest) -> None:
+    guest.run("sudo -n true && python3 -c 'import json' && ip -br addr && systemctl --version && journalctl -n 1")
+    guest.run("sudo -n id -u | grep -x 0", user="debian")
+    guest.run("nft add table inet t && nft delete table inet t")
+    guest.run("hostnamectl --static >/dev/null || hostnamectl", timeout=60)
+    assert guest.run("getent hosts $(hostname)").returncode == 0
+    assert guest.run("find /var/lib/dpkg -name status").stdout

@@ -1,0 +1,148 @@
+"""Guests that do not come up: each fails in seconds, and says why."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pytest_xhyve import (
+    BootTimeout,
+    ConnectionFailed,
+    Guest,
+    GuestFactory,
+    HypervisorExited,
+    ImageError,
+    KernelPanic,
+    NoFreeSlot,
+)
+from pytest_xhyve.fleet import Fleet, GuestSpec
+from pytest_xhyve.home import Home
+from pytest_xhyve.images.keys import KeyPair
+from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.settings import Settings
+
+pytestmark = pytest.mark.xhyve(image="tiny")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Path:
+    """The manifest of `tiny`."""
+    from pytest_xhyve.images.build import build_image
+
+    return build_image("tiny", Home.of_user(), print).manifest
+
+
+def changed(tiny: Path, folder: Path, **changes: Any) -> Path:
+    """A manifest in *folder* of the same image, with some keys changed."""
+    content = yaml.safe_load(tiny.read_text())
+    for key in ("disk", "kernel", "initrd", "key"):
+        content[key] = str((tiny.parent / content[key]).resolve())
+    content = {key: value for key, value in {**content, **changes}.items() if value is not None}
+    manifest = folder / "changed.yaml"
+    manifest.write_text(yaml.safe_dump(content))
+    return manifest
+
+
+def cmdline(tiny: Path, word: str) -> str:
+    return f"{read_manifest(tiny).cmdline} {word}"
+
+
+def test_panic_ends_the_waiting(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
+    start = time.monotonic()
+    manifest = changed(tiny, tmp_path, cmdline=cmdline(tiny, "root=/dev/vdz rootwait=1"))
+    with pytest.raises(KernelPanic, match="Kernel panic - not syncing: Attempted to kill init") as raised:
+        xhyve_guest_factory(image=manifest)
+    assert time.monotonic() - start < 30
+    assert "no root file system: /dev/vdz did not appear" in str(raised.value)
+
+
+def test_missing_init_is_a_panic(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
+    manifest = changed(tiny, tmp_path, cmdline=cmdline(tiny, "init=/no/init"))
+    with pytest.raises(KernelPanic, match=r"has no /no/init"):
+        xhyve_guest_factory(image=manifest)
+
+
+def test_panic_during_a_command(xhyve_guest: Guest) -> None:
+    start = time.monotonic()
+    with pytest.raises(KernelPanic, match="sysrq triggered crash"):
+        xhyve_guest.run("echo c > /proc/sysrq-trigger; sleep 100")
+    assert time.monotonic() - start < 20
+    # It is told again, whatever is asked of the guest.
+    for again in (lambda: xhyve_guest.run("true"), lambda: xhyve_guest.get("/etc/hosts", "hosts")):
+        with pytest.raises(KernelPanic, match="sysrq triggered crash"):
+            again()
+    # The power button still works.
+    xhyve_guest.kill()
+    xhyve_guest.start()
+    assert xhyve_guest.run("echo well").stdout == "well\n"
+
+
+def test_hypervisor_that_is_killed(xhyve_guest: Guest) -> None:
+    import psutil
+
+    from pytest_xhyve.runs import live_guests
+
+    (record,) = [guest for guest in live_guests(Home.of_user().folder("runs")) if guest.uuid == xhyve_guest.uuid]
+    psutil.Process(record.pid).kill()
+    with pytest.raises(HypervisorExited, match="ended with code -9"):
+        xhyve_guest.run("sleep 100")
+
+
+def test_unknown_host_key(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
+    manifest = changed(tiny, tmp_path, host_keys=[KeyPair.generate().public])
+    with pytest.raises(ConnectionFailed, match="is not the one in the image's manifest"):
+        xhyve_guest_factory(image=manifest)
+
+
+def test_key_that_may_not_log_in(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(KeyPair.generate().private)
+    manifest = changed(tiny, tmp_path, key=str(tmp_path / "key"))
+    # What a booting guest may refuse is tried again for a while, less long here.
+    fleet = Fleet(Settings(timeout_factor=0.1, boot_timeout=1200), Home.of_user(), print)
+    try:
+        with pytest.raises(ConnectionFailed, match="root may not log in at"):
+            fleet.start_guest(GuestSpec(image=manifest))
+    finally:
+        fleet.close()
+
+
+def test_time_is_up(tiny: Path) -> None:
+    fleet = Fleet(Settings(boot_timeout=0.25), Home.of_user(), print)
+    try:
+        with pytest.raises(BootTimeout, match=r"tiny did not answer on SSH within .* s.*\n.*--xhyve-boot-timeout"):
+            fleet.start_guest(GuestSpec(image=tiny))
+    finally:
+        fleet.close()
+
+
+def test_altered_disk_does_not_boot(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    shutil.copyfile(read_manifest(tiny).disk, disk)
+    manifest = changed(tiny, tmp_path, disk=str(disk))
+    with disk.open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"altered")
+    with pytest.raises(ImageError, match="was altered"):
+        xhyve_guest_factory(image=manifest)
+    with disk.open("r+b") as file:
+        file.truncate(1 << 20)
+    with pytest.raises(ImageError, match="was truncated"):
+        xhyve_guest_factory(image=manifest)
+
+
+def test_no_more_guests_than_may_be(tiny: Path, new_home: Home) -> None:
+    fleet = Fleet(Settings(max_guests=1), new_home, print)
+    try:
+        with fleet.start_guest(GuestSpec(image=tiny)):
+            start = time.monotonic()
+            with pytest.raises(NoFreeSlot, match="all 1 guests"):
+                fleet.start_guest(GuestSpec(image=tiny))
+            # Nobody else could make room.
+            assert time.monotonic() - start < 5
+    finally:
+        fleet.close()
