@@ -1,0 +1,78 @@
+"""The command line: ``pytest-xhyve``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from pytest_xhyve.errors import XhyveError
+
+
+class _Command(click.Group):
+    """Shows our errors as a message, not as a traceback."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except XhyveError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pytest-xhyve")
+def main() -> None:
+    """Disposable Linux guests for tests: images, and what runs on this host."""
+
+
+@main.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--force", is_flag=True, help="Build it also when it is there and nothing has changed.")
+def build(names: tuple[str, ...], *, force: bool) -> None:
+    """Build images of the catalog from Debian's packages."""
+    from pytest_xhyve.home import Home
+    from pytest_xhyve.images.build import build_image
+    from pytest_xhyve.images.recipe import recipe_names
+    from pytest_xhyve.settings import nearest
+
+    known = recipe_names()
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"there is no recipe {name!r}{nearest(name, known)} (names: {', '.join(known)})")
+    for name in names:
+        image = build_image(name, Home.of_user(), lambda line: click.echo(line, err=True), force=force)
+        click.echo(image.manifest)
+
+
+@main.command()
+def ps() -> None:
+    """List the guests that are alive on this host."""
+    from pytest_xhyve.home import Home
+    from pytest_xhyve.runs import live_guests
+
+    guests = live_guests(Home.of_user().folder("runs"))
+    if not guests:
+        click.echo("no guests", err=True)
+        return
+    row = "{:20} {:16} {:10} {:>8} {:>8} {:>8}  {}"
+    click.echo(row.format("NAME", "IMAGE", "HYPERVISOR", "PID", "OWNER", "AGE", "UUID"))
+    for guest in guests:
+        age = f"{time.time() - guest.started:.0f} s"
+        click.echo(row.format(guest.name, guest.image, guest.hypervisor, guest.pid, guest.owner, age, guest.uuid))
+
+
+@main.command()
+def reap() -> None:
+    """Remove what runs left behind whose processes are dead."""
+    from pytest_xhyve.home import Home
+    from pytest_xhyve.runs import reap as reap_runs
+
+    removed = reap_runs(Home.of_user().folder("runs"))
+    for run in removed:
+        click.echo(f"removed {run}")
+    if not removed:
+        click.echo("nothing to remove", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""What pytest's header says of hypervisor and image."""
+
+from __future__ import annotations
+
+from pytest_xhyve.errors import XhyveError
+from pytest_xhyve.settings import EMULATION_FACTOR, Settings
+
+
+def describe(settings: Settings) -> list[str]:
+    """The header's lines; what is wrong with this host stands in them, as it is no error before a test needs it."""
+    from pytest_xhyve.fleet import Fleet
+    from pytest_xhyve.home import Home
+    from pytest_xhyve.images.catalog import find_manifest
+
+    home = Home.of_user()
+    images = []
+    for name in settings.images:
+        try:
+            manifest = find_manifest(name)
+            built = manifest is not None or (home.path / "images" / f"{name}.yaml").is_file()
+            images.append(name if built else f"{name} (not built yet; the first guest builds it)")
+        except XhyveError as error:
+            images.append(f"{name} ({error})")
+    shown = f"image {', '.join(images)}"
+    try:
+        facts = Fleet(settings, home, lambda _: None).hypervisor.facts
+    except XhyveError as error:
+        return [f"xhyve: no hypervisor, {shown}", *f"  {error}".splitlines()]
+    lines = [f"xhyve: {facts.name} {facts.version}, {facts.acceleration} ({facts.reason}), {shown}"]
+    if facts.emulated:
+        lines.append(
+            f"xhyve: the CPU is emulated, which is many times slower; timeouts are {EMULATION_FACTOR:g} times as long"
+        )
+    return lines

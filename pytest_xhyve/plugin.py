@@ -1,0 +1,116 @@
+"""The hooks of pytest that make this a plugin; whatever is heavy is imported by those who need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from pytest_xhyve import hooks
+from pytest_xhyve.errors import XhyveError
+from pytest_xhyve.fixtures import (
+    SETTINGS,
+    _xhyve_fleet,
+    xhyve_class_guest,
+    xhyve_guest,
+    xhyve_guest_factory,
+    xhyve_image,
+    xhyve_module_guest,
+    xhyve_session_guest,
+    xhyve_ssh,
+)
+from pytest_xhyve.selection import check_markers, images_to_run_on, wants_guest
+from pytest_xhyve.settings import OPTIONS, Settings
+
+# pytest finds fixtures as attributes of the plugin.
+__all__ = [
+    "_xhyve_fleet",
+    "xhyve_class_guest",
+    "xhyve_guest",
+    "xhyve_guest_factory",
+    "xhyve_image",
+    "xhyve_module_guest",
+    "xhyve_session_guest",
+    "xhyve_ssh",
+]
+
+_WRONG = pytest.StashKey[str]()
+_MARKER = (
+    "xhyve(image=None, cpus=None, memory=None, name=None): what the test's guest is made of; "
+    "on a class or module also that of its shared guest"
+)
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hooks)
+    group = parser.getgroup("xhyve", "disposable Linux guests (pytest-xhyve)")
+    for option in OPTIONS:
+        group.addoption(
+            option.flag,
+            dest=option.ini,
+            metavar=option.metavar,
+            default=None,
+            action="append" if option.repeatable else "store",
+            help=option.help + (f"; {option.variable} in the environment" if option.environment else ""),
+        )
+        kind: Literal["args", "string"] = "args" if option.repeatable else "string"
+        parser.addini(option.ini, f"as {option.flag}", kind, default=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+    try:
+        settings = Settings.gather(config)
+        if "image" in settings.given:
+            # Imports the catalog, so only where somebody has asked for guests.
+            from pytest_xhyve.images.catalog import settle
+
+            written = config.inipath is not None and settings.images == tuple(config.getini("xhyve_image") or ())
+            base = config.inipath.parent if written and config.inipath else config.invocation_params.dir
+            settings = replace(settings, images=tuple(settle(image, base) for image in settings.images))
+    except XhyveError as error:
+        raise pytest.UsageError(str(error)) from error
+    config.stash[SETTINGS] = settings
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Tell of hypervisor and image at the top, where somebody has asked for guests."""
+    return _describe(config) if config.stash[SETTINGS].given else []
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    """Tell of them after the collection, where only then it is known that a test wants a guest."""
+    if config.stash[SETTINGS].given or not any(wants_guest(item) for item in items):
+        return []
+    return _describe(config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    images = images_to_run_on(metafunc, metafunc.config.stash[SETTINGS].images)
+    if images:
+        metafunc.parametrize(
+            "xhyve_image", images, indirect=True, scope="session", ids=[Path(image).stem for image in images]
+        )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item, wrong in check_markers(items):
+        if not hasattr(item.config, "workerinput"):
+            raise pytest.UsageError(wrong)
+        # From here on a worker can tell nobody; as the error of a test, it is seen.
+        item.stash[_WRONG] = wrong
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if (wrong := item.stash.get(_WRONG, None)) is not None:
+        pytest.fail(wrong, pytrace=False)
+
+
+def _describe(config: pytest.Config) -> list[str]:
+    from pytest_xhyve.header import describe
+
+    return describe(config.stash[SETTINGS])

@@ -1,0 +1,205 @@
+"""Building images: interrupted, twice at once, as an ordinary user; and running a guest from an installed wheel."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from pytest_xhyve.errors import ImageError
+from pytest_xhyve.fleet import Fleet, GuestSpec
+from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.images import build
+from pytest_xhyve.images.build import build_image
+from pytest_xhyve.images.keys import client_key
+from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.recipe import RECIPES, read_recipe
+from pytest_xhyve.settings import Settings
+
+TOP = Path(__file__).parents[2]
+USER = "xhyve-test"
+
+
+def start_build(home: Home) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest_xhyve.cli", "build", "tiny"],
+        env=os.environ | {HOME_VARIABLE: str(home.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def tools_of(home: Home) -> list[str]:
+    """The processes that work for a build in *home*."""
+    return [
+        " ".join(process.info["cmdline"])
+        for process in psutil.process_iter(["cmdline", "status"])
+        if process.info["status"] != psutil.STATUS_ZOMBIE
+        and any(str(home.path) in word for word in process.info["cmdline"] or [])
+    ]
+
+
+def test_built_image_is_not_built_again() -> None:
+    said: list[str] = []
+    first = build_image("tiny", Home.of_user(), said.append)
+    assert build_image("tiny", Home.of_user(), said.append) == first
+    assert said == []
+    assert first.disk.stat().st_mode & 0o777 == 0o400
+    assert first.made["recipe"] == "tiny"
+    # Sparse: it takes a fraction of its size.
+    assert first.disk.stat().st_blocks * 512 < first.disk.stat().st_size / 4
+
+
+def test_killed_build_leaves_no_image_and_two_at_once_make_one(new_home: Home) -> None:
+    killed = start_build(new_home)
+    assert killed.stdout is not None
+    while "unpacking" not in killed.stdout.readline():
+        assert killed.poll() is None
+    time.sleep(1)
+    killed.kill()
+    killed.communicate()
+    images = new_home.folder("images")
+    assert not (images / "tiny.yaml").exists()
+    assert list(images.glob(".tiny-*"))
+    end = time.monotonic() + 2
+    while tools_of(new_home):
+        assert time.monotonic() < end, tools_of(new_home)
+        time.sleep(0.05)
+    if os.geteuid() == 0:
+        assert not list(Path("/tmp").glob("mmdebstrap.*"))
+
+    both = [start_build(new_home) for _ in range(2)]
+    said = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted("building tiny" in text for text in said) == [False, True]
+    assert not list(images.glob(".tiny-*"))
+    (folder,) = images.glob("tiny-*")
+    assert read_manifest(images / "tiny.yaml").disk.parent == folder
+    assert sorted(path.name for path in folder.iterdir()) == ["disk.img", "host_key.pub", "initrd.img", "vmlinuz"]
+
+
+def test_failing_tool_is_told_in_its_words(new_home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = tmp_path / "programs"
+    fake.mkdir()
+    (fake / "mmdebstrap").write_text("#!/bin/sh\necho 'E: no such suite' >&2\nexit 25\n")
+    (fake / "mmdebstrap").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{fake}:{os.environ['PATH']}")
+    with pytest.raises(ImageError, match=r"mmdebstrap ended with code 25\n[\s\S]*E: no such suite\n.*the whole log: "):
+        build_image("tiny", new_home, print)
+    assert not list(new_home.folder("images").glob("*tiny-*"))
+
+
+def test_missing_tools_are_named(new_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_TOOLS", ("mmdebstrap", "no-such-tool"))
+    with pytest.raises(ImageError, match=r"no-such-tool not found\n.*apt install"):
+        build_image("tiny", new_home, print)
+
+
+def test_other_key_or_recipe_makes_another_image(new_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be built is told by its identity, without building it."""
+    _, pair = client_key(new_home.folder("keys"))
+    recipe = read_recipe("tiny")
+    before = build._identity(recipe, pair)
+    assert before == build._identity(recipe, pair)
+    shutil.rmtree(new_home.path / "keys")
+    _, other = client_key(new_home.folder("keys"))
+    assert build._identity(recipe, other) != before
+    assert build._identity(read_recipe("debian12"), pair) != before
+
+
+@pytest.fixture
+def ordinary_user(tmp_path: Path) -> Iterator[pwd.struct_passwd]:
+    """A user who is not root and may have user namespaces (subuid(5))."""
+    if os.geteuid() != 0:
+        pytest.skip("this run is one by an ordinary user already")
+    subprocess.run(["useradd", "--create-home", "--base-dir", "/var/tmp", USER], check=True)
+    try:
+        yield pwd.getpwnam(USER)
+    finally:
+        subprocess.run(["userdel", "--remove", USER], check=True, capture_output=True)
+
+
+def test_ordinary_user_builds_and_runs(ordinary_user: pwd.struct_passwd) -> None:
+    """From an installed wheel, in an environment of the user's own, as anybody else would."""
+    at = Path(ordinary_user.pw_dir)
+    wheel_folder = at / "wheel"
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(wheel_folder), str(TOP)],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = wheel_folder.glob("*.whl")
+    at.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(at), "LANG": "C.UTF-8"}
+    environment |= {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
+    # A user of the system may not read this run's interpreter; Debian's own is for all.
+    python = "/usr/bin/python3"
+
+    def as_user(*argv: str | Path, timeout: float = 300) -> str:
+        done = subprocess.run(
+            [str(word) for word in argv],
+            check=False,
+            user=ordinary_user.pw_uid,
+            group=ordinary_user.pw_gid,
+            extra_groups=[],
+            cwd=at,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    as_user(python, "-m", "venv", at / "venv")
+    as_user(at / "venv/bin/pip", "install", "--quiet", wheel)
+    (at / "test_it.py").write_text("def test_guest(xhyve_guest): assert xhyve_guest.run('id -u').stdout == '0\\n'\n")
+    said = as_user(at / "venv/bin/pytest", "--xhyve-image=tiny", at / "test_it.py")
+    assert "1 passed" in said
+    # It says what takes so long, though pytest captures what is printed.
+    assert "xhyve: building tiny" in said
+    manifest = yaml.safe_load((at / ".cache/pytest-xhyve/images/tiny.yaml").read_text())
+    assert manifest["sha256"]
+    for secret in (at / ".cache/pytest-xhyve/keys", at / ".cache/pytest-xhyve/images"):
+        assert secret.stat().st_mode & 0o077 == 0
+    assert "no guests" not in as_user(at / "venv/bin/pytest-xhyve", "ps")
+    assert not list((at / ".cache/pytest-xhyve/runs").iterdir())
+
+
+def test_image_by_the_path_of_its_disk(tmp_path: Path) -> None:
+    """As `pytest --xhyve-image=ubuntu18.img`, raw and qcow2, with a manifest beside it."""
+    tiny = build_image("tiny", Home.of_user(), print)
+    content = yaml.safe_load(tiny.manifest.read_text())
+    content |= {"kernel": str(tiny.kernel), "initrd": str(tiny.initrd), "key": str(tiny.key)}
+    del content["name"], content["size"], content["sha256"], content["made"]
+    for kind in ("raw", "qcow2"):
+        disk = tmp_path / f"my-{kind}.img"
+        subprocess.run(["qemu-img", "convert", "-O", kind, str(tiny.disk), str(disk)], check=True)
+        disk.with_suffix(".yaml").write_text(yaml.safe_dump(content | {"disk": disk.name, "format": kind}))
+        before = disk.read_bytes() if kind == "qcow2" else b""
+        fleet = Fleet(Settings(), Home.of_user(), print)
+        try:
+            with fleet.start_guest(GuestSpec(image=disk)) as guest:
+                assert guest.run("echo $((1 + 1)); echo x > /root/x; sync").stdout == "2\n"
+                assert guest.image.name == f"my-{kind}"
+                if kind == "qcow2":
+                    live = fleet.catalog.find(disk)
+                    assert live.format == "qcow2"
+        finally:
+            fleet.close()
+        if kind == "qcow2":
+            assert disk.read_bytes() == before
+
+
+def test_recipes_are_in_the_tree() -> None:
+    assert RECIPES.joinpath("tiny", "recipe.yaml").is_file()

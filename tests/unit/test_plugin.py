@@ -1,0 +1,294 @@
+"""The plugin in runs of its own: what it says, what it refuses, and what it costs where nobody uses it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from fake_images import write_image
+
+from pytest_xhyve.settings import OPTIONS
+
+HEAVY = ("paramiko", "yaml", "tenacity", "psutil", "filelock", "cryptography", "click", "platformdirs")
+
+
+def test_help_lists_every_option(pytester: pytest.Pytester) -> None:
+    text = pytester.runpytest_subprocess("--help").stdout.str()
+    for option in OPTIONS:
+        assert option.flag in text
+        assert option.ini in text
+    assert "disposable Linux guests" in text
+
+
+def test_markers_are_explained(pytester: pytest.Pytester) -> None:
+    pytester.runpytest_subprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.xhyve(image=None, cpus=None*"])
+
+
+def test_fixtures_are_explained(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--fixtures")
+    result.stdout.fnmatch_lines(
+        [
+            "xhyve_image*session scope*",
+            "xhyve_guest -- *",
+            "*A Linux machine of the test's own*",
+            "xhyve_class_guest*class scope*",
+            "xhyve_ssh -- *",
+            "xhyve_guest_factory*session scope*",
+        ],
+        consecutive=False,
+    )
+    assert "_xhyve_fleet" not in result.stdout.str()
+
+
+def test_costs_nothing_where_nobody_asks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makepyfile(
+        f"""
+        import sys
+
+        def test_plain():
+            assert not {{name for name in {HEAVY!r} if name in sys.modules}}
+        """
+    )
+    # Other plugins of this environment may import them.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    result = pytester.runpytest_subprocess("-p", "pytest_xhyve.plugin")
+    result.assert_outcomes(passed=1)
+    assert "xhyve:" not in result.stdout.str()
+
+
+def test_can_be_turned_off(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_guest(xhyve_guest): pass")
+    result = pytester.runpytest_subprocess("-p", "no:xhyve")
+    result.stdout.fnmatch_lines(["*fixture 'xhyve_guest' not found*"])
+
+
+def test_header_tells_of_hypervisor_acceleration_and_image(pytester: pytest.Pytester) -> None:
+    manifest = write_image(pytester.path)
+    result = pytester.runpytest_subprocess(f"--xhyve-image={manifest}", "--xhyve-accel=tcg")
+    result.stdout.fnmatch_lines(
+        [f"xhyve: qemu [0-9]*, tcg (asked for), image {manifest}", "xhyve: the CPU is emulated*4 times as long"]
+    )
+
+
+def test_header_waits_for_a_test_that_wants_a_guest(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_guest(xhyve_ssh): pass")
+    result = pytester.runpytest_subprocess("--collect-only")
+    result.stdout.fnmatch_lines(["collected 1 item", "xhyve: qemu *image debian12*"])
+
+
+def test_header_says_that_there_is_no_hypervisor(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("--xhyve-executable=/no/qemu")
+    result.stdout.fnmatch_lines(["xhyve: no hypervisor, image debian12*", "*looked for /no/qemu*"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--xhyve-image=debian21"], "*there is no image 'debian21'; did you mean debian12*"),
+        (["--xhyve-image="], "*--xhyve-image: the value is empty*"),
+        (["--xhyve-memory=12x"], "*--xhyve-memory: '12x' is not a size*"),
+        (["--xhyve-cpus=0"], "*--xhyve-cpus: '0' is not a whole number from 1*"),
+        (["--xhyve-accel=kwm"], "*'kwm' is none of auto, kvm, hvf, tcg; did you mean kvm*"),
+        (["--xhyve-timeout-factor=0"], "*--xhyve-timeout-factor: '0' is not a number above 0*"),
+        (["-o", "xhyve_boot_timeout=soon"], "*ini value xhyve_boot_timeout: 'soon' is not a number above 0*"),
+    ],
+)
+def test_wrong_value_ends_the_run_before_any_test(
+    pytester: pytest.Pytester, arguments: list[str], message: str
+) -> None:
+    pytester.makepyfile("def test_plain(): pass")
+    result = pytester.runpytest_subprocess(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {message}"])
+    assert "Traceback" not in result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("image='tiny', cpu=2", "*test_marked: @pytest.mark.xhyve: a guest has no 'cpu'; did you mean cpus*"),
+        ("cpus=0", "*@pytest.mark.xhyve: cpus: 0 is not a whole number*"),
+        ("memory='much'", "*@pytest.mark.xhyve: memory: 'much' is not a size*"),
+        ("name='a b'", "*@pytest.mark.xhyve: name: 'a b' is no host name*"),
+        ("'tiny'", "*takes keywords only: image, cpus, memory, name*"),
+    ],
+)
+def test_wrong_marker_ends_the_run_before_any_test(pytester: pytest.Pytester, marker: str, message: str) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        def test_before(): pass
+
+        @pytest.mark.xhyve({marker})
+        def test_marked(xhyve_guest): pass
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {message}"])
+
+
+def test_marker_that_does_not_reach_the_guest_is_refused(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xhyve(cpus=2)
+        def test_marked(xhyve_module_guest): pass
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*does not reach xhyve_module_guest*pytestmark*"])
+
+
+def test_marker_used_twice_is_checked_for_each_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        small = pytest.mark.xhyve(memory="192M")
+
+        @small
+        def test_own(xhyve_guest): pass
+
+        @small
+        def test_shared(xhyve_session_guest): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--collect-only")
+    result.stderr.fnmatch_lines(["*test_shared: *does not reach xhyve_session_guest*"])
+
+
+def test_marker_does_not_reach_the_factory(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xhyve(image="tiny")
+        def test_marked(xhyve_guest_factory): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--collect-only")
+    result.stderr.fnmatch_lines(["*does not reach xhyve_guest_factory*"])
+
+
+def test_wrong_marker_is_seen_with_xdist(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xhyve(imag="tiny")
+        def test_marked(xhyve_guest): pass
+
+        def test_plain(): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("-n", "1")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*a guest has no 'imag'; did you mean image*"])
+
+
+def test_path_in_the_ini_file_is_relative_to_it(pytester: pytest.Pytester) -> None:
+    write_image(pytester.path)
+    pytester.makeini("[pytest]\nxhyve_image = ubuntu18.img\n")
+    below = pytester.mkdir("below")
+    (below / "test_it.py").write_text(
+        "def test_it(xhyve_image, tmp_path, monkeypatch):\n"
+        f"    assert xhyve_image == {str(pytester.path / 'ubuntu18.img')!r}\n"
+    )
+    pytester.chdir()
+    result = pytester.run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "below")
+    result.assert_outcomes(passed=1)
+    os.chdir(below)
+    pytester.run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_path_on_the_command_line_is_relative_to_the_folder_of_the_call(pytester: pytest.Pytester) -> None:
+    write_image(pytester.path)
+    pytester.makepyfile(f"def test_it(xhyve_image): assert xhyve_image == {str(pytester.path / 'ubuntu18.img')!r}")
+    pytester.runpytest_subprocess("--xhyve-image=ubuntu18.img").assert_outcomes(passed=1)
+
+
+def test_marker_on_the_module_reaches_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.xhyve(cpus=2)
+
+        def test_marked(xhyve_module_guest): pass
+        """
+    )
+    assert pytester.runpytest_subprocess("--collect-only").ret == 0
+
+
+SEVERAL = """
+    import pytest
+
+    def test_plain(): pass
+
+    def test_guest(xhyve_guest): pass
+
+    def test_session(xhyve_session_guest): pass
+
+    @pytest.mark.xhyve(image="tiny")
+    def test_marked(xhyve_guest): pass
+
+    @pytest.mark.parametrize("xhyve_guest", ["debian12", "tiny"], indirect=True)
+    def test_parametrized(xhyve_guest): pass
+
+    @pytest.mark.parametrize("xhyve_guest", [{"memory": "1G"}], indirect=True)
+    def test_big(xhyve_guest): pass
+"""
+
+
+def test_two_images_run_each_test_on_either(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=SEVERAL)
+    result = pytester.runpytest_subprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
+    assert sorted(result.stdout.lines[: result.stdout.lines.index("")]) == [
+        "test_it.py::test_big[debian12-xhyve_guest0]",
+        "test_it.py::test_big[tiny-xhyve_guest0]",
+        "test_it.py::test_guest[debian12]",
+        "test_it.py::test_guest[tiny]",
+        "test_it.py::test_marked",
+        "test_it.py::test_parametrized[debian12]",
+        "test_it.py::test_parametrized[tiny]",
+        "test_it.py::test_plain",
+        "test_it.py::test_session[debian12]",
+        "test_it.py::test_session[tiny]",
+    ]
+
+
+def test_ids_can_be_chosen_by(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=SEVERAL)
+    result = pytester.runpytest_subprocess("--collect-only", "-q", "-k", "test_parametrized and tiny")
+    result.stdout.fnmatch_lines(["test_it.py::test_parametrized?tiny?"])
+
+
+def test_overridden_image_is_not_multiplied(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def xhyve_image():
+            return "tiny"
+        """
+    )
+    pytester.makepyfile(test_it="def test_guest(xhyve_guest): pass")
+    result = pytester.runpytest_subprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
+    assert result.stdout.lines[0] == "test_it.py::test_guest"
+
+
+def test_types_are_exported_lazily() -> None:
+    import pytest_xhyve
+
+    assert pytest_xhyve.Guest.__name__ == "Guest"
+    assert set(pytest_xhyve.__all__) <= {*dir(pytest_xhyve), *pytest_xhyve.__all__}
+    for name in pytest_xhyve.__all__:
+        assert getattr(pytest_xhyve, name).__module__ in sys.modules
+    with pytest.raises(AttributeError, match="has no attribute 'guset'"):
+        _ = pytest_xhyve.guset
