@@ -1,0 +1,1 @@
+"""What guests cost, measured against the floor and the peers in one run."""
