@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import secrets
 import shutil
 import stat
 import struct
@@ -33,7 +34,9 @@ from pytest_xhyve.images.check import digest_of, remember_digest
 from pytest_xhyve.images.initrd import build_initrd
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Image, read_manifest
+from pytest_xhyve.images.mbr import FIRST, master_boot_record
 from pytest_xhyve.images.recipe import Recipe, read_recipe
+from pytest_xhyve.settings import parse_size
 
 # Part of what an image is told by: counts up when this file makes something else of the same recipe.
 _FORMAT = 1
@@ -56,11 +59,13 @@ _MKE2FS_OPTIONS = (
     "-J", "size=16",
     # What newer mke2fs would add, and older kernels cannot read.
     "-O", "^orphan_file,^metadata_csum_seed",
-    # All is written now, so that no guest spends its first minutes on it.
-    "-E", "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard",
 )  # fmt: skip
+# All is written now, so that no guest spends its first minutes on it.
+_MKE2FS_EXTENDED = "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard"
 _TOOLS = ("mmdebstrap", "mke2fs", "tar")
 _LOG_LINES = 15
+# Of the digest, in the name of an image's folder.
+_DIGITS = 12
 _KEEP_SECONDS = 86400.0
 
 
@@ -88,8 +93,7 @@ def build_image(name: str, home: Home, report: Callable[[str], None], *, force: 
         identity = _identity(recipe, pair)
         if not force and (image := _find_built(manifest, identity)) is not None:
             return image
-        for left in folder.glob(f".{name}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        _remove_unfinished(folder, name)
         with _workspace(folder, name) as workspace, _guarded(home) as run:
             begin = time.monotonic()
             report(f"building {name} from Debian's packages; this is done once, and takes a few minutes")
@@ -151,8 +155,7 @@ class _Build:
     def _add_files(self, root: Path, client: KeyPair, host: KeyPair) -> None:
         with tarfile.open(root, "a") as archive:
             present = {member.name.removeprefix("./") for member in archive}
-            for path in sorted(self._recipe.files.rglob("*")):
-                inside = str(path.relative_to(self._recipe.files))
+            for inside, path in self._recipe.files.items():
                 if path.is_dir():
                     if inside not in present:
                         _add(archive, inside, None, 0o755)
@@ -184,7 +187,10 @@ class _Build:
         disk = self._workspace / "disk.img"
         unpack = ["tar", "-C", str(tree), "--numeric-owner", "--exclude=./dev/*"]
         unpack += ["-xpf", str(root)]
-        fill = ["mke2fs", *_MKE2FS_OPTIONS, "-d", str(tree), str(disk), self._recipe.disk]
+        size = parse_size(self._recipe.disk)
+        offset = FIRST if self._recipe.partitioned else 0
+        fill = ["mke2fs", *_MKE2FS_OPTIONS, "-E", f"{_MKE2FS_EXTENDED},offset={offset}", "-d", str(tree)]
+        fill += [str(disk), f"{(size - offset) >> 10}k"]
         if os.geteuid() != 0:
             # It remembers from one to the other who would own each file.
             owners = str(self._workspace / "owners")
@@ -194,6 +200,10 @@ class _Build:
         self._tool(unpack)
         self._tool(["env", f"PATH={os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", *fill])
         shutil.rmtree(tree)
+        if self._recipe.partitioned:
+            # Not before: mke2fs asks whether a disk that has a partition table is the one that is meant.
+            with disk.open("r+b") as file:
+                file.write(master_boot_record(size, secrets.randbits(32)))
 
     def _tool(self, argv: Sequence[str]) -> None:
         """Run a tool, its words in the log.
@@ -230,7 +240,7 @@ def _guarded(home: Home) -> Iterator[tuple[Guardian, Path]]:
 
 @contextmanager
 def _workspace(folder: Path, name: str) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder))
+    path = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
     try:
         yield path
     finally:
@@ -241,7 +251,7 @@ def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identit
     """Make what is in *workspace* the image: its folder gets its name, and then the manifest its place."""
     disk = workspace / "disk.img"
     digest = digest_of(disk)
-    target = manifest.with_name(f"{recipe.name}-{digest[:12]}")
+    target = manifest.with_name(f"{recipe.name}-{digest[:_DIGITS]}")
     content = {
         "name": recipe.name,
         "arch": recipe.arch,
@@ -290,10 +300,17 @@ def _find_built(manifest: Path, identity: str) -> Image | None:
     return image if files_are_there and image.made.get("identity") == identity else None
 
 
+def _remove_unfinished(folder: Path, name: str) -> None:
+    """Remove what killed builds of *name* left; the caller has its lock."""
+    for left in folder.glob(f".{name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def _remove_unused(folder: Path, name: str, image: Image, home: Home) -> None:
     """Remove earlier builds of *name* that no live guest reads from, if they are old enough to have none about to."""
     used = {Path(guest.image_disk).parent for guest in runs.live_guests(home.folder("runs"))}
-    for earlier in folder.glob(f"{name}-*"):
+    # Not those of another image whose name begins with this one's.
+    for earlier in folder.glob(f"{name}-{'[0-9a-f]' * _DIGITS}"):
         unused = earlier.is_dir() and earlier != image.disk.parent and earlier not in used
         if unused and time.time() - earlier.stat().st_mtime > _KEEP_SECONDS:
             shutil.rmtree(earlier, ignore_errors=True)

@@ -19,13 +19,15 @@ class Recipe:
 
     Attributes:
         name: the image's.
-        folder: holds ``recipe.yaml``, ``customize`` and ``files/``.
+        folders: hold ``recipe.yaml``, ``customize`` and ``files/``: the recipe's own first, then that of the recipe
+            that it extends, and so on.
         summary: one line for people.
         arch: the CPU's architecture.
         suite: Debian's release.
         variant: mmdebstrap's ``--variant``.
         packages: Debian's packages.
         disk: the disk's size, as ``4G``.
+        partitioned: the root file system is in the disk's first partition, not all over the disk.
         boot_modules: kernel modules that the initial RAM disk loads, in this order.
         cmdline: the kernel's command line.
         user: who logs in.
@@ -35,7 +37,7 @@ class Recipe:
     """
 
     name: str
-    folder: Path
+    folders: tuple[Path, ...]
     summary: str
     arch: str
     suite: str
@@ -48,28 +50,33 @@ class Recipe:
     cpus: int
     memory: str
     cpu: str
+    partitioned: bool = False
 
     @property
     def customize(self) -> Path:
         """The hook that mmdebstrap runs with the root file system as its argument."""
-        return self.folder / "customize"
+        scripts = [folder / "customize" for folder in self.folders]
+        return next((script for script in scripts if script.is_file()), scripts[-1])
 
     @property
-    def files(self) -> Path:
-        """The tree that is laid over the root file system."""
-        return self.folder / "files"
+    def files(self) -> dict[str, Path]:
+        """What is laid over the root file system: paths inside it, and where they come from."""
+        trees = [folder / "files" for folder in reversed(self.folders)]
+        found = {str(path.relative_to(tree)): path for tree in trees for path in tree.rglob("*")}
+        return dict(sorted(found.items()))
 
     @property
     def init(self) -> Path:
         """The first program of the initial RAM disk, shared by all recipes."""
-        return self.folder.parent / "initrd" / "init"
+        return self.folders[0].parent / "initrd" / "init"
 
     def digest(self) -> str:
         """What changes when anything does that the image is made from."""
         sha256 = hashlib.sha256()
-        for path in sorted([self.init, *self.folder.rglob("*")]):
+        top = self.folders[0].parent
+        for path in sorted([self.init, *(path for folder in self.folders for path in folder.rglob("*"))]):
             if path.is_file():
-                sha256.update(f"{path.relative_to(self.folder.parent)}\0{path.stat().st_size}\0".encode())
+                sha256.update(f"{path.relative_to(top)}\0{path.stat().st_size}\0".encode())
                 sha256.update(path.read_bytes())
         return sha256.hexdigest()
 
@@ -79,12 +86,19 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in RECIPES.glob("*/recipe.yaml")))
 
 
-def read_recipe(name: str) -> Recipe:
-    """The recipe *name*, one of `recipe_names`."""
+def read_recipe(name: str, recipes: Path = RECIPES) -> Recipe:
+    """The recipe *name*, one of `recipe_names`.
+
+    A recipe that says ``extends: OTHER`` has the keys, ``customize`` and ``files/`` of OTHER, but for those that it
+    has itself.
+    """
     import yaml  # noqa: PLC0415
 
-    folder = RECIPES / name
-    content: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
+    content: dict[str, Any] = {"extends": name}
+    folders: list[Path] = []
+    while (base := content.pop("extends", None)) is not None:
+        folders.append(recipes / base)
+        content = yaml.safe_load((folders[-1] / "recipe.yaml").read_text()) | content
     content["packages"] = tuple(content["packages"])
     content["boot_modules"] = tuple(content["boot_modules"])
-    return Recipe(name=name, folder=folder, **content)
+    return Recipe(name=name, folders=tuple(folders), **content)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import struct
+
+from pytest_xhyve.images.mbr import FIRST, SECTOR, master_boot_record
+
+GIB = 1 << 30
+
+
+def test_one_linux_partition_to_the_end() -> None:
+    record = master_boot_record(GIB, 0x12345678)
+    assert len(record) == SECTOR
+    assert record[510:] == b"\x55\xaa"
+    assert record[440:444] == bytes.fromhex("78563412")
+    entry, others = record[446:462], record[462:510]
+    assert others == bytes(48)
+    # Linux takes the table for none at all when this is neither 0 nor 0x80.
+    assert entry[0] == 0
+    assert entry[4] == 0x83
+    start, sectors = struct.unpack_from("<II", entry, 8)
+    assert start * SECTOR == FIRST == 1 << 20
+    assert (start + sectors) * SECTOR == GIB

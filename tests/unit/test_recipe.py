@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pytest_xhyve.images.recipe import read_recipe, recipe_names
+
+BASE = {
+    "summary": "the base",
+    "arch": "x86_64",
+    "suite": "bookworm",
+    "variant": "extract",
+    "packages": ["busybox"],
+    "disk": "1G",
+    "boot_modules": ["virtio_blk"],
+    "cmdline": "root=/dev/vda",
+    "user": "root",
+    "cpus": 1,
+    "memory": "256M",
+    "cpu": "x86-64-v2",
+}
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> Path:
+    """A recipe ``base``, a ``variant`` of it, and a ``third`` of that."""
+    write(tmp_path / "initrd/init", "#!init")
+    write(tmp_path / "base/recipe.yaml", yaml.safe_dump(BASE))
+    write(tmp_path / "base/customize", "#!base")
+    write(tmp_path / "base/files/etc/one", "1")
+    write(tmp_path / "base/files/etc/two", "2")
+    write(tmp_path / "variant/recipe.yaml", "extends: base\npartitioned: true\ncmdline: root=/dev/vda1\n")
+    write(tmp_path / "third/recipe.yaml", "extends: variant\nmemory: 1G\npackages: [dropbear]\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_read(name: str) -> None:
+    recipe = read_recipe(name)
+    assert recipe.customize.is_file()
+    assert recipe.init.is_file()
+    assert recipe.files
+    assert recipe.digest() == read_recipe(name).digest()
+
+
+def test_the_catalog() -> None:
+    assert recipe_names() == ("debian12", "tiny", "tiny-partitioned")
+    tiny, partitioned = read_recipe("tiny"), read_recipe("tiny-partitioned")
+    assert not tiny.partitioned
+    assert partitioned.partitioned
+    # What the base says is said once more, so it must not drift.
+    assert partitioned.cmdline == tiny.cmdline.replace("root=/dev/vda ", "root=/dev/vda1 ro ")
+    assert (partitioned.packages, partitioned.files) == (tiny.packages, tiny.files)
+
+
+def test_keys_are_the_bases_but_for_its_own(recipes: Path) -> None:
+    base, variant, third = (read_recipe(name, recipes) for name in ("base", "variant", "third"))
+    assert (base.name, base.cmdline, base.partitioned) == ("base", "root=/dev/vda", False)
+    assert (variant.name, variant.cmdline, variant.partitioned) == ("variant", "root=/dev/vda1", True)
+    assert (variant.packages, variant.memory) == (base.packages, base.memory)
+    assert (third.name, third.cmdline, third.partitioned) == ("third", "root=/dev/vda1", True)
+    assert (third.packages, third.memory) == (("dropbear",), "1G")
+
+
+def test_files_are_the_bases_but_for_its_own(recipes: Path) -> None:
+    own = write(recipes / "variant/files/etc/two", "two")
+    for name in ("variant", "third"):
+        recipe = read_recipe(name, recipes)
+        assert recipe.customize == recipes / "base/customize"
+        assert recipe.init == recipes / "initrd/init"
+        assert recipe.files == {
+            "etc": recipes / "variant/files/etc",
+            "etc/one": recipes / "base/files/etc/one",
+            "etc/two": own,
+        }
+    customize = write(recipes / "variant/customize", "#!variant")
+    assert read_recipe("third", recipes).customize == customize
+    assert read_recipe("base", recipes).customize == recipes / "base/customize"
+
+
+@pytest.mark.parametrize(
+    ("changed", "others"),
+    [
+        ("initrd/init", {"base", "variant", "third"}),
+        ("base/customize", {"base", "variant", "third"}),
+        ("base/files/etc/new", {"base", "variant", "third"}),
+        ("variant/files/etc/new", {"variant", "third"}),
+        ("third/customize", {"third"}),
+    ],
+)
+def test_digest_covers_the_base(recipes: Path, changed: str, others: set[str]) -> None:
+    names = ("base", "variant", "third")
+    before = {name: read_recipe(name, recipes).digest() for name in names}
+    assert len(set(before.values())) == 3
+    write(recipes / changed, "changed")
+    assert {name for name in names if read_recipe(name, recipes).digest() != before[name]} == others
