@@ -25,6 +25,7 @@ from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.guardian_process import Channel
 
 _END_SECONDS = 10.0
+_KILL_SECONDS = 5.0
 
 
 class Ward:
@@ -38,13 +39,24 @@ class Ward:
         self._exit_status: int | None = None
         self._lock = threading.RLock()
 
-    def start(self, argv: Sequence[str], record: Mapping[str, Any], fds: Mapping[int, int]) -> None:
+    def start(
+        self,
+        argv: Sequence[str],
+        record: Mapping[str, Any],
+        fds: Mapping[int, int],
+        *,
+        console: int | None = None,
+        signaller: Sequence[str] = (),
+    ) -> None:
         """Start a hypervisor in the ward's folder.
 
         Args:
             argv: its command line.
             record: what the hypervisor adds to what other processes may know of the guest.
             fds: descriptors for it: the number that it sees, and ours.
+            console: a descriptor of the host's end of its serial port, where it does not keep a log itself: the
+                guardian copies all that comes from it to ``console.log``.
+            signaller: a command that sends signals as kill(1) does, where the program is not this user's.
 
         Raises:
             HypervisorNotFound: the program cannot be executed.
@@ -52,7 +64,14 @@ class Ward:
         """
         with self._lock:
             self.pid = self._exit_status = None
-            self._send({"argv": list(argv), "record": self._about | dict(record), "fds": list(fds)}, list(fds.values()))
+            message = {
+                "argv": list(argv),
+                "record": self._about | dict(record),
+                "fds": list(fds),
+                "console": console is not None,
+                "signaller": list(signaller),
+            }
+            self._send(message, [*fds.values(), *([] if console is None else [console])])
             answer = self._receive()
             while "exit" in answer:
                 # Of the one before, whose end nobody has waited for.
@@ -60,6 +79,12 @@ class Ward:
             if "error" in answer:
                 raise HypervisorNotFound(f"cannot start {argv[0]}: {answer['error']}")
             self.pid = answer["pid"]
+
+    def tell_pid(self, pid: int) -> None:
+        """Let other processes know the hypervisor by *pid*, where what was started is sudo."""
+        with self._lock:
+            self.pid = pid
+            self._send({"pid": pid})
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send the hypervisor a signal; nothing happens when it has ended."""
@@ -82,6 +107,21 @@ class Ward:
                 # Without a guardian there is no hypervisor: it died with it.
                 self._exit_status = -signal.SIGKILL if message is None else message.get("exit")
             return self._exit_status
+
+    def kill(self, name: str) -> None:
+        """End the hypervisor, called *name* in messages, at once, and return when it is gone.
+
+        Raises:
+            XhyveError: it did not end.
+        """
+        if self.pid is None or self.poll() is not None:
+            return
+        self.send_signal(signal.SIGKILL)
+        if self.wait(_KILL_SECONDS) is None:
+            raise XhyveError(
+                f"{name} (process {self.pid}) did not end within {_KILL_SECONDS:g} s of being killed; the host is "
+                "overloaded, or its disk does not answer"
+            )
 
     def words(self) -> str:
         """What the hypervisor itself has said, on its standard output and error."""

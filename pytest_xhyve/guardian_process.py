@@ -36,8 +36,12 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _ABOVE_CHILD_FDS = 64
 _PARENT_CHECK_SECONDS = 0.5
+_SIGNAL_SECONDS = 5.0
+_LOOK_SECONDS = 0.005
 RECORD = "guest.json"
 """The file in a guest's folder that tells other processes of it."""
+CONSOLE = "console.log"
+"""The file in a guest's folder to which its serial port is copied."""
 PIDFILE = "hypervisor.pid"
 """The file in a guest's folder that each hypervisor's command line names; by that it can be told whose it is."""
 
@@ -79,14 +83,19 @@ class Channel:
 class _Guest:
     """One guest, as the guardian sees it."""
 
-    def __init__(self, channel: Channel, folder: Path, held: Sequence[int]) -> None:
+    def __init__(self, channel: Channel, folder: Path, held: Sequence[int], selector: selectors.BaseSelector) -> None:
         self.channel = channel
         self.folder = folder
         self.held = list(held)
         self.process: subprocess.Popen[bytes] | None = None
+        self._selector = selector
+        self._console: socket.socket | None = None
+        self._signaller: list[str] = []
+        self._record: dict[str, Any] = {}
 
-    def spawn(self, argv: Sequence[str], record: Mapping[str, Any], given: Mapping[int, int]) -> None:
+    def spawn(self, message: Mapping[str, Any], given: Mapping[int, int]) -> None:
         """Start the hypervisor; *given* maps the descriptors it shall see to ours."""
+        argv, record = message["argv"], message["record"]
         parent = os.getpid()
         high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_CHILD_FDS) for number, fd in given.items()}
         held = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_CHILD_FDS) for fd in self.held]
@@ -99,6 +108,7 @@ class _Guest:
 
         words = self.folder / "hypervisor.log"
         self._kill()
+        self._signaller = message["signaller"]
         try:
             with words.open("ab") as stderr:
                 self.process = subprocess.Popen(
@@ -114,7 +124,8 @@ class _Guest:
                     pass_fds=[*high, *held],
                 )
             pid = self.process.pid
-            _write_atomically(self.folder / RECORD, {**record, "pid": pid, "started": time.time()})
+            self._record = {**record, "pid": pid, "started": time.time()}
+            _write_atomically(self.folder / RECORD, self._record)
         except OSError as error:
             # The host's disk may be full; the other guests of the run have nothing to do with it.
             self._kill()
@@ -125,11 +136,74 @@ class _Guest:
                 os.close(fd)
         self.channel.send({"pid": pid})
 
+    def send_signal(self, number: int) -> None:
+        """Signal the hypervisor, through the signaller where there is one."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        if self._signaller:
+            # sudo itself may be ours to kill, and then what it runs lives on.
+            self._signal_what_sudo_runs(number)
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if number == signal.SIGKILL:
+                os.killpg(self.process.pid, number)
+            else:
+                self.process.send_signal(number)
+
+    def _signal_what_sudo_runs(self, number: int) -> None:
+        """Signal what our sudo has started; to kill it, until that and sudo are gone."""
+        assert self.process is not None
+        end = time.monotonic() + _SIGNAL_SECONDS
+        while True:
+            pids = _descendants(self.process.pid)
+            if number == signal.SIGKILL:
+                # It may not have started anything yet.
+                pids.append(self.process.pid)
+            if pids:
+                _run([*self._signaller, f"-{number}", *map(str, pids)])
+            is_over = self.process.poll() is not None and not any(map(_exists, pids))
+            if number != signal.SIGKILL or is_over or time.monotonic() > end:
+                return
+            time.sleep(_LOOK_SECONDS)
+
+    def tell_pid(self, pid: int) -> None:
+        """Let others know the hypervisor by *pid*; what was started is a program that started it."""
+        self._record["pid"] = pid
+        with contextlib.suppress(OSError):
+            _write_atomically(self.folder / RECORD, self._record)
+
+    def listen(self, console: socket.socket) -> None:
+        """Copy what comes from *console*, the host's end of the serial port, to the log from now on."""
+        self._console = console
+        self._selector.register(console, selectors.EVENT_READ, self._drain)
+
+    def _drain(self) -> None:
+        while self._console is not None:
+            try:
+                data = self._console.recv(1 << 16, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._hang_up()
+                return
+            # A full disk of the host costs words of the console, not the guest.
+            with contextlib.suppress(OSError), (self.folder / CONSOLE).open("ab", buffering=0) as log:
+                log.write(data)
+
+    def _hang_up(self) -> None:
+        if self._console is not None:
+            self._selector.unregister(self._console)
+            self._console.close()
+            self._console = None
+
     def report_exit(self) -> None:
         """Tell pytest when the hypervisor has ended."""
         if self.process is None or self.process.poll() is None:
             return
         status, self.process = self.process.returncode, None
+        self._drain()
         with contextlib.suppress(OSError):
             self.channel.send({"exit": status})
 
@@ -144,10 +218,12 @@ class _Guest:
     def _kill(self) -> None:
         """Kill the hypervisor, and with it whatever it has started itself."""
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+            self.send_signal(signal.SIGKILL)
+            # What may not be killed is left to `pytest-xhyve reap`; the other guests must not wait for it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_SIGNAL_SECONDS)
             self.process = None
+        self._hang_up()
 
 
 class _Guardian:
@@ -187,7 +263,7 @@ class _Guardian:
             return False
         end, *held = fds
         channel = Channel(socket.socket(fileno=end))
-        guest = _Guest(channel, Path(message["folder"]), held)
+        guest = _Guest(channel, Path(message["folder"]), held, self._selector)
         self._guests[end] = guest
         self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._obey(end))
         channel.send({"ready": True})
@@ -202,13 +278,18 @@ class _Guardian:
             guest.remove()
             return True
         if "argv" in message:
+            console = socket.socket(fileno=fds.pop()) if message["console"] else None
             try:
-                guest.spawn(message["argv"], message["record"], dict(zip(message["fds"], fds, strict=True)))
+                guest.spawn(message, dict(zip(message["fds"], fds, strict=True)))
             finally:
                 for fd in fds:
                     os.close(fd)
-        if "signal" in message and guest.process is not None:
-            guest.process.send_signal(message["signal"])
+            if console is not None:
+                guest.listen(console)
+        if "signal" in message:
+            guest.send_signal(message["signal"])
+        if "pid" in message:
+            guest.tell_pid(message["pid"])
         return self._obey(number) if guest.channel.pending() else True
 
     def _children(self, woken: socket.socket) -> bool:
@@ -224,6 +305,44 @@ def _die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _descendants(pid: int) -> list[int]:
+    """The children of the process *pid* and theirs, as ps(1) has them: also those of other users."""
+    table = _run(["/bin/ps", "-A", "-o", "pid=", "-o", "ppid="])
+    parents = {int(child): int(parent) for child, parent in map(str.split, table.splitlines())}
+    found: list[int] = []
+    wave = [pid]
+    while wave:
+        wave = [child for child, parent in parents.items() if parent in wave]
+        found += wave
+    return found
+
+
+def _run(argv: Sequence[str]) -> str:
+    """What a program prints; nothing where it cannot be run, for the other guests must not suffer from that."""
+    try:
+        return subprocess.run(
+            argv,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=_SIGNAL_SECONDS,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _write_atomically(path: Path, content: Mapping[str, Any]) -> None:

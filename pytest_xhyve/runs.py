@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from typing import Any
 import psutil
 
 from pytest_xhyve.guardian_process import PIDFILE, RECORD
+from pytest_xhyve.privilege import kill
+from pytest_xhyve.processes import find_processes
 
 _LOCK = ".lock"  # no guest can be named so
 
@@ -90,7 +93,7 @@ def reap(folder: Path) -> list[Path]:
         fd = _take(run)
         if fd is not None:
             try:
-                _kill_hypervisors_of(run)
+                kill_hypervisors_of(run)
                 shutil.rmtree(run, ignore_errors=True)
                 dead.append(run)
             finally:
@@ -116,21 +119,18 @@ def _take(run: Path) -> int | None:
     return fd
 
 
-def _kill_hypervisors_of(run: Path) -> None:
+def kill_hypervisors_of(run: Path) -> None:
     """Kill the hypervisors whose guests lie in *run*.
 
     They are known by their command line, which names a pidfile in the guest's folder, so that none is missed that was
     started just before its record could be written, and no process is met that has a dead one's number or only reads
     these files.
     """
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(_is_pidfile_in(run, word) for word in process.info["cmdline"] or []):
-            with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-                process.kill()
-                found.append(process)
-    psutil.wait_procs(found, timeout=5)
-
-
-def _is_pidfile_in(run: Path, word: str) -> bool:
-    return word.startswith(f"{run}{os.sep}") and word.endswith(f"{os.sep}{PIDFILE}")
+    pidfile = re.compile(rf"{re.escape(f'{run}{os.sep}')}\S+{re.escape(f'{os.sep}{PIDFILE}')}(?: |$)")
+    pids = [process.pid for process in find_processes(f"{run}{os.sep}") if pidfile.search(process.command)]
+    processes = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            processes.append(psutil.Process(pid))
+    kill(pids)
+    psutil.wait_procs(processes, timeout=5)

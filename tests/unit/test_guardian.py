@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
 import psutil
 import pytest
+from waiting import becomes
 
 from pytest_xhyve import runs
 from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, XhyveError
@@ -45,15 +46,6 @@ def ward(guardian: Guardian, run_folder: Path) -> Iterator[Ward]:
     (run,) = run_folder.iterdir()
     with guardian.ward(run / "g", [], ABOUT) as ward:
         yield ward
-
-
-def becomes(condition: Callable[[], bool], seconds: float = 2.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def is_running(pid: int) -> bool:
