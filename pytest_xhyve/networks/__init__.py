@@ -1,0 +1,1 @@
+"""The networks that guests are on, where the host provides them."""

@@ -1,0 +1,159 @@
+"""The leases that macOS's DHCP server has given, as it writes them down.
+
+bootpd(8) keeps ``/var/db/dhcpd_leases``. It writes the whole file anew and renames it into place (bootplib/NICache.c in
+Apple's bootp sources), so a reader opens it again each time and meets no half record. The record that was used last
+stands first. An address belongs to one record at a time; of several that name it, the first is right.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+
+LEASES = Path("/var/db/dhcpd_leases")
+POOL = 253
+"""How many addresses bootpd has for guests: 192.168.64.2 to 192.168.64.254."""
+
+_ETHERNET = 1
+_HARDWARE = re.compile(r"([0-9a-f]{1,2}),([0-9a-f]{1,2}(?::[0-9a-f]{1,2})*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One record.
+
+    Attributes:
+        address: what the guest was given.
+        mac: the guest's Ethernet address, or None where the record does not tell: a guest that identifies itself
+            by a DUID (RFC 4361) has that in the place of it.
+        name: the host name that the guest sent, or None.
+        expires: seconds since the epoch; None where it cannot be read.
+    """
+
+    address: str
+    mac: bytes | None
+    name: str | None
+    expires: int | None
+
+    def is_live(self, now: float) -> bool:
+        """Whether it has not expired at *now*, in seconds since the epoch."""
+        return self.expires is None or self.expires > now
+
+
+def parse_mac(text: str) -> bytes:
+    """The six bytes of ``8e:1:99:9c:54:b1``, with or without leading zeros.
+
+    Raises:
+        ValueError: *text* is no Ethernet address.
+    """
+    octets = text.strip().split(":")
+    if len(octets) != 6 or not all(re.fullmatch(r"[0-9a-fA-F]{1,2}", octet) for octet in octets):
+        raise ValueError(f"{text!r} is no Ethernet address")
+    return bytes(int(octet, 16) for octet in octets)
+
+
+def read_leases(path: Path = LEASES) -> list[Lease]:
+    """The records in the file at *path*, the one used last first; none where there is no file yet."""
+    try:
+        return parse_leases(path.read_bytes())
+    except OSError:
+        return []
+
+
+def parse_leases(content: bytes) -> list[Lease]:
+    """The records in *content*; whatever is no whole record is passed over."""
+    leases = []
+    record: dict[str, str] | None = None
+    for line in content.decode(errors="replace").split("\n"):
+        text = line.strip(" \t\r")
+        if text == "{":
+            record = {}
+        elif text == "}":
+            if record is not None and (lease := _as_lease(record)) is not None:
+                leases.append(lease)
+            record = None
+        elif record is not None:
+            key, _, value = text.partition("=")
+            record[key] = value
+    return leases
+
+
+def find_addresses(mac: bytes, leases: Sequence[Lease], now: float | None = None) -> list[str]:
+    """The addresses that the guest with *mac* may have: of leases that live, the one that ends last first.
+
+    An address that a later record has given to another guest is not among them.
+    """
+    now = time.time() if now is None else now
+    owners: dict[str, Lease] = {}
+    for lease in leases:
+        owners.setdefault(lease.address, lease)
+    mine = [lease for lease in owners.values() if lease.mac == mac and lease.is_live(now)]
+    return [lease.address for lease in sorted(mine, key=lambda lease: -(lease.expires or 0))]
+
+
+def find_new(before: Iterable[Lease], after: Iterable[Lease]) -> list[Lease]:
+    """The leases that were given or renewed between two looks at the file."""
+    known = set(before)
+    return [lease for lease in after if lease not in known]
+
+
+def explain_no_lease(before: Sequence[Lease], path: Path = LEASES, now: float | None = None) -> str:
+    """Why a guest that runs has no lease, as far as the file can tell, with the cure.
+
+    Args:
+        before: what the file held when the guest was started.
+        path: bootpd's file.
+        now: seconds since the epoch.
+    """
+    now = time.time() if now is None else now
+    leases = read_leases(path)
+    if any(lease.mac is None for lease in find_new(before, leases)):
+        return (
+            f"a guest got a lease under a client identifier in the place of its Ethernet address ({path}: hw_address "
+            "begins with ff)\n"
+            "  have it ask under its Ethernet address: `dhcp-identifier: mac` for netplan, `ClientIdentifier=mac` in "
+            "systemd-networkd's .network file,\n"
+            "  `dhcp-client-id=mac` for NetworkManager; or set dhcp_ignore_client_identifier in /etc/bootpd.plist"
+        )
+    taken = sum(lease.is_live(now) for lease in {lease.address: lease for lease in leases}.values())
+    if taken >= POOL:
+        return (
+            f"all {POOL} addresses are leased ({path}); each stays so for a day\n"
+            f"  remove the records, while no guest runs: `sudo rm {path}`, then "
+            "`sudo launchctl kickstart -kp system/com.apple.bootpd`"
+        )
+    what = f"{path} has no lease for the guest" if path.exists() else f"there is no {path}: no guest ever got a lease"
+    return (
+        f"{what}; the guest did not ask by DHCP, or macOS's DHCP server did not answer\n"
+        "  blocked by the firewall: `sudo /usr/libexec/ApplicationFirewall/socketfilterfw --add /usr/libexec/bootpd`, "
+        "then the same with `--unblock`\n"
+        "  disabled: `sudo launchctl enable system/com.apple.bootpd`\n"
+        "  a VPN or another DHCP server in the way: disconnect it, or `pytest-xhyve doctor --fix-vpn`\n"
+        "  `pytest-xhyve doctor` looks for each of them; the guest's console tells whether it asked"
+    )
+
+
+def _as_lease(record: dict[str, str]) -> Lease | None:
+    try:
+        address = str(IPv4Address(record["ip_address"]))
+    except (KeyError, AddressValueError):
+        return None
+    return Lease(address, _as_mac(record.get("hw_address", "")), record.get("name"), _as_time(record.get("lease", "")))
+
+
+def _as_mac(text: str) -> bytes | None:
+    match = _HARDWARE.fullmatch(text)
+    if match is None or int(match[1], 16) != _ETHERNET:
+        return None
+    try:
+        return parse_mac(match[2])
+    except ValueError:
+        return None
+
+
+def _as_time(text: str) -> int | None:
+    return int(text, 16) if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", text) else None
