@@ -8,6 +8,7 @@
     ├── NotSupported           this hypervisor cannot do that; the message names one that can
     ├── BootFailed             a guest did not come up; carries the console's tail
     │   ├── BootTimeout
+    │   ├── LeaseNotFound      it runs, and DHCP has given it no address that can be found
     │   ├── KernelPanic        also an oops and systemd's emergency mode
     │   └── HypervisorExited
     ├── ConnectionFailed       SSH refused us: an unknown host key, a key that may not log in
@@ -67,6 +68,10 @@ class BootFailed(XhyveError):
 
 class BootTimeout(BootFailed):
     """A guest did not answer in time."""
+
+
+class LeaseNotFound(BootFailed):
+    """A guest runs, and no address of it can be found: it did not ask by DHCP, or nobody answered."""
 
 
 class KernelPanic(BootFailed):

@@ -18,15 +18,15 @@ from pytest_xhyve.errors import ConfigurationError, NoFreeSlot
 from pytest_xhyve.guardian import Guardian
 from pytest_xhyve.guest import Guest
 from pytest_xhyve.home import Home
-from pytest_xhyve.hypervisors.base import Facts, Hypervisor
-from pytest_xhyve.hypervisors.qemu import Qemu
+from pytest_xhyve.hypervisors.base import Facts, Hypervisor, Identity
+from pytest_xhyve.hypervisors.choice import choose
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
 from pytest_xhyve.images.clone import clone_disk
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.machine import Disk, Machine, Nic
 from pytest_xhyve.power import Timeouts
-from pytest_xhyve.settings import EMULATION_FACTOR, MOST_GUESTS, Settings, nearest, parse_count, parse_size
+from pytest_xhyve.settings import EMULATION_FACTOR, Settings, nearest, parse_count, parse_size
 from pytest_xhyve.slots import Slot, Slots
 
 _SHUTDOWN_SECONDS = 60.0
@@ -120,24 +120,21 @@ class Fleet:
 
     @cached_property
     def hypervisor(self) -> Hypervisor:
-        """The hypervisor that was asked for.
+        """The hypervisor that was asked for, or the first that works here.
 
         Raises:
-            HypervisorNotFound: it is not here.
+            HypervisorNotFound: there is none.
         """
-        return Qemu(
-            executable=self._settings.executable,
-            accel=self._settings.accel,
-            cache=self._home.folder("acceleration"),
-        )
+        return choose(self._settings, self._home, self._report)
 
     @cached_property
     def max_guests(self) -> int:
         """How many guests may be alive at once, over all processes of this user."""
+        most = self.hypervisor.most_guests
         if self._settings.max_guests is not None:
-            return min(self._settings.max_guests, MOST_GUESTS)
+            return min(self._settings.max_guests, most)
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return max(1, min(MOST_GUESTS, int(memory * _SHARE_OF_MEMORY / _GUEST_BYTES)))
+        return max(1, min(most, int(memory * _SHARE_OF_MEMORY / _GUEST_BYTES)))
 
     def start_guest(self, spec: GuestSpec, *, change: MachineHook = lambda machine: machine) -> Guest:
         """A running guest, which lives until it is removed or the fleet is closed.
@@ -167,7 +164,8 @@ class Fleet:
             }
             ward = stack.enter_context(guardian.ward(run_folder / name, [slot.fd], about))
             disk = clone_disk(Disk(image.disk, image.format), ward.folder, hypervisor.disk_formats)
-            machine = change(self._machine(spec, image, slot, name, disk))
+            identity = hypervisor.identify(slot.uuids())
+            machine = change(self._machine(spec, image, identity, name, disk))
             guest = Guest(
                 image=image,
                 machine=machine,
@@ -182,20 +180,20 @@ class Fleet:
             guest.owned_by(stack.pop_all())
         return guest
 
-    def _machine(self, spec: GuestSpec, image: Image, slot: Slot, name: str, disk: Disk) -> Machine:
+    def _machine(self, spec: GuestSpec, image: Image, identity: Identity, name: str, disk: Disk) -> Machine:
         settings = self._settings
         return Machine(
             name=name,
-            uuid=slot.uuid,
+            uuid=identity.uuid,
             cpus=spec.cpus or settings.cpus or image.cpus,
             cpu=image.cpu,
             memory=spec.memory or settings.memory or image.memory,
             disks=(disk,),
-            nics=(Nic(slot.mac),),
+            nics=(Nic(identity.mac),),
             kernel=image.kernel,
             initrd=image.initrd,
             # Both are read by systemd (kernel-command-line(7)), and by the init of our own small image.
-            cmdline=f"{image.cmdline} systemd.hostname={name} systemd.machine_id={slot.uuid.hex}",
+            cmdline=f"{image.cmdline} systemd.hostname={name} systemd.machine_id={identity.uuid.hex}",
         )
 
     def _timeouts(self, facts: Facts) -> Timeouts:
@@ -233,6 +231,9 @@ class Fleet:
             run_folder, lock = self._run
             if self._guardian is None or not self._guardian.is_alive():
                 run_folder.mkdir(mode=0o700, exist_ok=True)
+                if self._guardian is not None:
+                    # Where the kernel does not end them with it, as on macOS, its guests run on.
+                    runs.kill_hypervisors_of(run_folder)
                 self._guardian = Guardian(run_folder, lock)
                 self._stack.callback(self._guardian.close)
             return self._guardian, run_folder

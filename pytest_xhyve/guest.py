@@ -21,7 +21,7 @@ from pytest_xhyve.errors import (
     WaitTimeout,
     XhyveError,
 )
-from pytest_xhyve.hypervisors.base import Endpoint, VirtualMachine
+from pytest_xhyve.hypervisors.base import Ending, Endpoint, VirtualMachine
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.machine import Machine
 from pytest_xhyve.power import SSH, Power, Timeouts
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _REBOOT_SECONDS = 0.25
+# Some hypervisors end when their guest restarts; a kernel that restarts by a triple fault looks so (reboot=t).
+_ENDED_BY_RESTART = (Ending.RESTARTED, Ending.TRIPLE_FAULT)
 
 
 class Guest:
@@ -82,8 +84,15 @@ class Guest:
 
     @property
     def mac(self) -> str:
-        """The Ethernet address of the first network card."""
-        return self._machine.nics[0].mac
+        """The Ethernet address of the first network card.
+
+        Raises:
+            XhyveError: the guest is off, and the hypervisor has not told it yet.
+        """
+        mac = self._machine.nics[0].mac or self._power.machine.mac
+        if mac is None:
+            raise XhyveError(f"the Ethernet address of guest {self.name} is not known yet")
+        return mac
 
     @property
     def image(self) -> Image:
@@ -295,7 +304,8 @@ class Guest:
                 if self._boot_id() != before:
                     return
             except HypervisorExited:
-                # Some hypervisors end when their guest restarts.
+                if self._power.machine.ending() not in _ENDED_BY_RESTART:
+                    raise
                 self.start()
                 return
             except BootFailed:
@@ -310,11 +320,17 @@ class Guest:
     def shutdown(self) -> None:
         """Shut the guest down from inside and wait until it is off; its disk stays for `start`.
 
+        Where SSH does not answer any more, the power button is pressed.
+
         Raises:
             BootTimeout: it did not go down.
         """
         vm = self._power.machine
-        self._say_goodbye("poweroff")
+        try:
+            self._power.client(self._timeouts.step)
+            self._say_goodbye("poweroff")
+        except XhyveError:
+            vm.press_power_button()
         if vm.wait_for_exit(self._timeouts.shutdown) is None:
             raise BootTimeout(
                 f"guest {self.name} did not shut down within {self._timeouts.shutdown:g} s; kill() cuts its power",
@@ -350,7 +366,7 @@ class Guest:
 
         Ansible, testinfra and fabric take it too, as does ``ssh -F``. Host keys are checked by it.
         """
-        place = f"[{self.host}]:{self.port}"
+        place = self.host if self.port == SSH else f"[{self.host}]:{self.port}"
         known_hosts = self.console.path.parent / "known_hosts"
         known_hosts.write_text("".join(f"{place} {key}\n" for key in self.image.host_keys))
         settings = {

@@ -22,11 +22,13 @@ def describe(settings: Settings) -> list[str]:
         except XhyveError as error:
             images.append(f"{name} ({error})")
     shown = f"image {', '.join(images)}"
+    notes: list[str] = []
     try:
-        facts = Fleet(settings, home, lambda _: None).hypervisor.facts
+        facts = Fleet(settings, home, notes.append).hypervisor.facts
     except XhyveError as error:
         return [f"xhyve: no hypervisor, {shown}", *f"  {error}".splitlines()]
-    lines = [f"xhyve: {facts.name} {facts.version}, {facts.acceleration} ({facts.reason}), {shown}"]
+    lines = [f"xhyve: {line}" for note in notes for line in note.splitlines()]
+    lines += [f"xhyve: {facts.name} {facts.version}, {facts.acceleration} ({facts.reason}), {shown}"]
     if facts.emulated:
         lines.append(
             f"xhyve: the CPU is emulated, which is many times slower; timeouts are {EMULATION_FACTOR:g} times as long"

@@ -20,9 +20,12 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A network card whose guest side answers on the TCP ports *forward* (22 is SSH)."""
+    """A network card whose guest side answers on the TCP ports *forward* (22 is SSH).
 
-    mac: str
+    The address *mac* is None where the hypervisor has not told it yet.
+    """
+
+    mac: str | None
     forward: tuple[int, ...] = (22,)
 
 
@@ -41,6 +44,7 @@ class Machine:
         kernel: a Linux bzImage, loaded without a boot loader.
         initrd: the initial RAM disk, or None.
         cmdline: the kernel's command line.
+        cdroms: ISO files, each in a drive of its own behind an AHCI controller.
     """
 
     name: str
@@ -53,3 +57,4 @@ class Machine:
     kernel: Path
     initrd: Path | None
     cmdline: str
+    cdroms: tuple[Path, ...] = ()

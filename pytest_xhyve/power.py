@@ -9,8 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.console import Console, ConsoleWatch, Trouble
-from pytest_xhyve.errors import BootTimeout, HypervisorExited, KernelPanic, XhyveError
-from pytest_xhyve.hypervisors.base import VirtualMachine
+from pytest_xhyve.errors import (
+    BootFailed,
+    BootTimeout,
+    HypervisorExited,
+    KernelPanic,
+    LeaseNotFound,
+    XhyveError,
+)
+from pytest_xhyve.hypervisors.base import Ending, VirtualMachine
 from pytest_xhyve.images.manifest import Image
 
 if TYPE_CHECKING:
@@ -120,8 +127,8 @@ class Power:
         """Cut the power; nothing happens when it is off already."""
         self._on.close()
 
-    def client(self) -> paramiko.SSHClient:
-        """The connection, made again when it was lost.
+    def client(self, timeout: float | None = None) -> paramiko.SSHClient:
+        """The connection, made again when it was lost, within *timeout* seconds or as long as a boot may take.
 
         Raises:
             BootFailed: the guest does not answer any more.
@@ -132,7 +139,7 @@ class Power:
             if transport is not None and transport.is_active():
                 return self._client
             self.disconnect()
-        self.connect(time.monotonic() + self._timeouts.boot)
+        self.connect(time.monotonic() + (self._timeouts.boot if timeout is None else timeout))
         assert self._client is not None
         return self._client
 
@@ -223,16 +230,27 @@ class Power:
         vm = self.machine
         status = vm.exit_status()
         if status is not None:
-            said = vm.words() or "(it said nothing)"
+            ending = vm.ending() or Ending.FAILED
+            said = vm.words().replace("\n", "\n    ") or "(it said nothing)"
             raise HypervisorExited(
-                f"the hypervisor of guest {self._name} ended with code {status}; its words: {said}",
+                f"the hypervisor of guest {self._name} ended with code {status}: {ending.value}\n"
+                f"  its words:\n    {said}",
                 console=self.console.tail(),
             )
 
-    def _boot_timeout(self) -> BootTimeout:
+    def _boot_timeout(self) -> BootFailed:
         why = f" ({self._timeouts.why})" if self._timeouts.why else ""
+        silence = self.machine.explain_silence()
+        if silence is not None:
+            return LeaseNotFound(
+                f"{self._image.name} has no address after {self._timeouts.boot:g} s{why}: {silence}\n"
+                "  still booting, by its console: give it longer with --xhyve-boot-timeout or --xhyve-timeout-factor",
+                console=self.console.tail(),
+            )
+        endpoint = self.machine.find_endpoint(SSH)
+        where = f" at {endpoint.host}:{endpoint.port}" if endpoint is not None else ""
         return BootTimeout(
-            f"{self._image.name} did not answer on SSH within {self._timeouts.boot:g} s{why}\n"
+            f"{self._image.name} did not answer on SSH{where} within {self._timeouts.boot:g} s{why}\n"
             "  give it longer with --xhyve-boot-timeout or --xhyve-timeout-factor, or see below what it waits for",
             console=self.console.tail(),
         )

@@ -136,8 +136,9 @@ OPTIONS = (
     Option(
         "hypervisor",
         "NAME",
-        "the program that runs guests: auto or qemu; auto takes the first that works here (default: auto)",
-        _one_of("auto", "qemu"),
+        "the program that runs guests: auto, xhyve, hyperkit or qemu; auto takes the first of these that works here "
+        "(default: auto)",
+        _one_of("auto", "xhyve", "hyperkit", "qemu"),
         default="auto",
         environment=True,
     ),

@@ -13,8 +13,9 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from uuid import UUID, uuid5
 
@@ -31,18 +32,22 @@ class Slot:
 
     Attributes:
         number: from 0.
-        uuid: the same on every run, for one user's folder on one host.
+        place: whose slot it is: the user and the folder.
         fd: the locked descriptor; whoever has it (or a duplicate) holds the slot.
     """
 
     number: int
-    uuid: UUID
+    place: str
     fd: int
 
-    @property
-    def mac(self) -> str:
-        """A locally administered unicast address (RFC 7042, section 2.1), in QEMU's 52:54 block."""
-        return "52:54:" + ":".join(f"{byte:02x}" for byte in self.uuid.bytes[-4:])
+    def uuids(self) -> Iterator[UUID]:
+        """UUIDs that no other slot has, the same ones on every run; the first is used where nothing speaks against it.
+
+        Some hypervisors refuse some UUIDs, for good.
+        """
+        yield uuid5(_NAMESPACE, f"{self.place}:{self.number}")
+        for again in count(1):
+            yield uuid5(_NAMESPACE, f"{self.place}:{self.number}:{again}")
 
 
 class Slots:
@@ -88,10 +93,7 @@ class Slots:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise
                 continue
-            return Slot(number, self._uuid(number), fd)
+            # The folder and its owner are in it, so that two users of one host never share a UUID.
+            place = self._folder.resolve()
+            return Slot(number, f"{place.stat().st_uid}:{place}", fd)
         return None
-
-    def _uuid(self, number: int) -> UUID:
-        # The folder and its owner are in it, so that two users of one host never share a UUID.
-        place = self._folder.resolve()
-        return uuid5(_NAMESPACE, f"{place.stat().st_uid}:{place}:{number}")

@@ -7,18 +7,16 @@ answer holds until the host boots again, or QEMU is another one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from pytest_xhyve.children import dying_with_us
+from pytest_xhyve.hypervisors import proofs
+from pytest_xhyve.hypervisors.proofs import Proof
 
 PROOF_SECONDS = 2.0
 # mov dx, 0xf4; mov al, 0x10; out dx, al; hlt; jmp to the hlt
@@ -26,14 +24,6 @@ _PROGRAM = bytes.fromhex("baf400 b010 ee f4 ebfd")
 _BOOT_SECTOR = _PROGRAM.ljust(510, b"\0") + b"\x55\xaa"
 # isa-debug-exit ends QEMU with (value << 1) | 1 (hw/misc/debugexit.c in QEMU's sources).
 _PROVED = (0x10 << 1) | 1
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """Whether an acceleration works, and for a person how that is known."""
-
-    works: bool
-    reason: str
 
 
 def candidates() -> tuple[str, ...]:
@@ -50,20 +40,9 @@ def prove(executable: str, version: str, acceleration: str, cache: Path) -> Proo
         acceleration: ``kvm`` or ``hvf``.
         cache: the folder in which the answer is kept until the host boots again.
     """
-    boot = _host_boot_id()
-    key = hashlib.sha256("\0".join((boot, executable, version, acceleration)).encode()).hexdigest()[:16]
-    remembered = cache / f"{acceleration}-{key}.json"
-    with FileLock(cache / f"{acceleration}.lock"):
-        if boot:
-            try:
-                return Proof(**json.loads(remembered.read_text()))
-            except (OSError, ValueError, TypeError):
-                pass
-        proof = _look(executable, acceleration)
-        fresh = remembered.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(proof)))
-        fresh.replace(remembered)
-        return proof
+    return proofs.prove(
+        acceleration, (executable, version), cache, lambda: _look(executable, acceleration), keeps_refusals=True
+    )
 
 
 def _look(executable: str, acceleration: str) -> Proof:
@@ -98,16 +77,3 @@ def _look(executable: str, acceleration: str) -> Proof:
         return Proof(True, "proved by a test program")
     words = done.stderr.decode(errors="replace").strip().splitlines()
     return Proof(False, words[-1] if words else f"a test program ended QEMU with code {done.returncode}")
-
-
-def _host_boot_id() -> str:
-    """What changes when the host boots; empty where it cannot be told."""
-    if sys.platform == "linux":
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    if sys.platform == "darwin":
-        # sysctl(8)
-        done = subprocess.run(
-            ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], check=False, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-    return ""

@@ -6,12 +6,16 @@ cannot do raises `NotSupported`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
 from pytest_xhyve.guardian import Ward
+from pytest_xhyve.hypervisors.proofs import Proof
 from pytest_xhyve.machine import DiskFormat, Machine
 
 
@@ -42,8 +46,36 @@ class Facts:
     emulated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells a machine from all others.
+
+    Attributes:
+        uuid: the SMBIOS UUID.
+        mac: the Ethernet address, or None where it is known only once the machine runs.
+    """
+
+    uuid: UUID
+    mac: str | None
+
+
+class Ending(Enum):
+    """Why a hypervisor ended, for a person."""
+
+    OFF = "the guest switched itself off"
+    RESTARTED = "the guest restarted, and this hypervisor ends when its guest does: guest.reboot() starts it again"
+    HALTED = "the guest stopped all its CPUs"
+    TRIPLE_FAULT = "the guest's CPU met a triple fault"
+    KILLED = "it was killed"
+    FAILED = "it failed"
+
+
 class VirtualMachine(Protocol):
     """A machine that was started; it may have ended since."""
+
+    @property
+    def mac(self) -> str | None:
+        """The Ethernet address of the first network card, if that is known yet."""
 
     @property
     def console_log(self) -> Path:
@@ -71,6 +103,12 @@ class VirtualMachine(Protocol):
     def wait_for_exit(self, timeout: float) -> int | None:
         """Wait up to *timeout* seconds for the end; how it ended, or None."""
 
+    def ending(self) -> Ending | None:
+        """Why the hypervisor ended; None while it runs."""
+
+    def explain_silence(self) -> str | None:
+        """Why the guest has no address that can be found, with the cure; None when it has one, or nothing is known."""
+
     def words(self) -> str:
         """What the hypervisor said on its standard error."""
 
@@ -79,6 +117,9 @@ class VirtualMachine(Protocol):
 
     def resume(self) -> None:
         """Let the CPUs run again."""
+
+    def press_power_button(self) -> None:
+        """Press the machine's power button (ACPI); a guest that listens to it shuts down."""
 
     def kill(self) -> None:
         """Cut the power: end the hypervisor at once, and return when it is gone."""
@@ -94,6 +135,27 @@ class Hypervisor(Protocol):
     @property
     def disk_formats(self) -> frozenset[DiskFormat]:
         """The disk formats that it takes."""
+
+    def prove(self) -> Proof:
+        """Whether it can run a guest here, found out by running something.
+
+        Raises:
+            HypervisorNotFound: the program cannot be executed, or is another one.
+        """
+
+    @property
+    def most_guests(self) -> int:
+        """How many guests it can run at once on one host."""
+
+    def identify(self, candidates: Iterable[UUID]) -> Identity:
+        """The identity of a machine that is given the first of *candidates* that this hypervisor takes.
+
+        Args:
+            candidates: UUIDs that nothing else uses, in an order that is the same on every run.
+
+        Raises:
+            XhyveError: it takes none; the message says why.
+        """
 
     def running(self, machine: Machine, ward: Ward) -> AbstractContextManager[VirtualMachine]:
         """Start *machine* in *ward*'s folder; at the end of the block nothing of it runs.

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from uuid import UUID
 
 from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, NotSupported, XhyveError
 from pytest_xhyve.guardian import Ward
-from pytest_xhyve.guardian_process import PIDFILE
+from pytest_xhyve.guardian_process import CONSOLE, PIDFILE
 from pytest_xhyve.hypervisors import acceleration
-from pytest_xhyve.hypervisors.base import Endpoint, Facts
+from pytest_xhyve.hypervisors.base import Ending, Endpoint, Facts, Identity
+from pytest_xhyve.hypervisors.proofs import Proof
 from pytest_xhyve.hypervisors.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.machine import DiskFormat, Machine
 
@@ -58,7 +59,8 @@ class Qemu:
                 "  install it (Debian and Ubuntu: qemu-system-x86 and qemu-utils, macOS: brew install qemu),\n"
                 "  or name the program with --xhyve-executable"
             )
-        self._executable = found
+        # Guests are started in folders of their own.
+        self._executable = str(Path(found).absolute())
         self._accel = accel
         self._cache = cache
 
@@ -83,6 +85,20 @@ class Qemu:
                 refused.append(f"no {chosen}: {proof.reason}")
             reason = "; ".join(refused) or "nothing better on this kind of host"
         return Facts("qemu", version, chosen, reason, emulated=chosen == "tcg")
+
+    def prove(self) -> Proof:
+        # Where no acceleration works, it emulates.
+        return Proof(True, self.facts.reason)
+
+    @property
+    def most_guests(self) -> int:
+        # Each is a process with a port of its own; the host's memory is the limit.
+        return 200
+
+    def identify(self, candidates: Iterable[UUID]) -> Identity:
+        uuid = next(iter(candidates))
+        # A locally administered unicast address (RFC 7042, section 2.1), in QEMU's 52:54 block.
+        return Identity(uuid, "52:54:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-4:]))
 
     @contextmanager
     def running(self, machine: Machine, ward: Ward) -> Iterator[QemuMachine]:
@@ -116,7 +132,7 @@ class Qemu:
             "-kernel", str(machine.kernel),
             "-append", machine.cmdline,
             # With a path of its own, relative and so short enough for a socket; the log needs nobody to read it.
-            "-chardev", "socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log,logappend=on",
+            "-chardev", f"socket,id=console,path=console.sock,server=on,wait=off,logfile={CONSOLE},logappend=on",
             "-serial", "chardev:console",
             "-chardev", f"socket,id=qmp,fd={_QMP_FD}",
             "-mon", "chardev=qmp,mode=control",
@@ -143,6 +159,10 @@ class Qemu:
                 },
             }
             argv += ["-blockdev", json.dumps(block), "-device", f"virtio-blk-pci,drive={node}"]
+        for number, cdrom in enumerate(machine.cdroms):
+            file = {"driver": "file", "filename": str(cdrom), "node-name": f"cdrom{number}", "read-only": True}
+            argv += ["-device", f"ich9-ahci,id=ahci{number}", "-blockdev", json.dumps(file)]
+            argv += ["-device", f"ide-cd,bus=ahci{number}.0,drive=cdrom{number}"]
         for number, nic in enumerate(machine.nics):
             forwards = "".join(f",hostfwd=tcp:{_LOOPBACK}:0-:{port}" for port in nic.forward)
             argv += ["-netdev", f"user,id=net{number}{forwards}"]
@@ -195,8 +215,12 @@ class QemuMachine:
         self._lock = threading.Lock()
 
     @property
+    def mac(self) -> str | None:
+        return self._machine.nics[0].mac
+
+    @property
     def console_log(self) -> Path:
-        return self._ward.folder / "console.log"
+        return self._ward.folder / CONSOLE
 
     def send_to_console(self, data: bytes) -> None:
         # A socket's path may have about 100 bytes (unix(7)); a symbolic link makes any path short enough.
@@ -239,6 +263,17 @@ class QemuMachine:
     def wait_for_exit(self, timeout: float) -> int | None:
         return self._ward.wait(timeout)
 
+    def ending(self) -> Ending | None:
+        status = self.exit_status()
+        if status is None:
+            return None
+        if status < 0:
+            return Ending.KILLED
+        return Ending.FAILED if status else Ending.OFF
+
+    def explain_silence(self) -> str | None:
+        return None
+
     def words(self) -> str:
         return self._ward.words()
 
@@ -248,15 +283,11 @@ class QemuMachine:
     def resume(self) -> None:
         self._execute("cont")
 
+    def press_power_button(self) -> None:
+        self._execute("system_powerdown")
+
     def kill(self) -> None:
-        if self._ward.pid is None or self._ward.poll() is not None:
-            return
-        self._ward.send_signal(signal.SIGKILL)
-        if self._ward.wait(_EXIT_SECONDS) is None:
-            raise XhyveError(
-                f"QEMU (process {self._ward.pid}) did not end within {_EXIT_SECONDS:g} s of being killed; the host is "
-                "overloaded, or its disk does not answer"
-            )
+        self._ward.kill("QEMU")
 
     def _connections(self) -> list[tuple[str, ...]]:
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_xhyve.errors import ImageError
+from pytest_xhyve.images.bzimage import read_kernel_header
 from pytest_xhyve.images.manifest import Image
 
 _QCOW2_MAGIC = b"QFI\xfb"
@@ -94,10 +95,7 @@ def _check_readable(path: Path, image: Image) -> None:
 
 
 def _check_kernel(image: Image) -> None:
-    """See that the kernel is a bzImage (Linux, Documentation/arch/x86/boot.rst)."""
-    with image.kernel.open("rb") as kernel:
-        header = kernel.read(0x210)
-    if len(header) < 0x210 or header[0x1FE:0x200] != b"\x55\xaa" or header[0x202:0x206] != b"HdrS":
+    if read_kernel_header(image.kernel) is None:
         raise ImageError(f"image {image.name}: {image.kernel} is not a Linux kernel (a bzImage)")
 
 

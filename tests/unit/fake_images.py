@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,22 @@ import yaml
 
 from pytest_xhyve.images.keys import KeyPair
 
-# A boot sector's end, the magic number, boot protocol 2.12 (Documentation/arch/x86/boot.rst); the rest is nothing.
-KERNEL = (b"\0" * 0x1FE + b"\x55\xaa\0\0HdrS\x0c\x02").ljust(1 << 16, b"\0")
+
+def make_kernel(
+    *, setup_sectors: int = 4, protocol: int = 0x020C, load_flags: int = 1, cmdline_size: int = 2047, init_size: int = 0
+) -> bytes:
+    """What looks like a bzImage (Documentation/arch/x86/boot.rst); behind its header there is nothing."""
+    kernel = bytearray(1 << 16)
+    kernel[0x1F1] = setup_sectors
+    kernel[0x1FE:0x206] = b"\x55\xaa\0\0HdrS"
+    struct.pack_into("<H", kernel, 0x206, protocol)
+    kernel[0x211] = load_flags
+    struct.pack_into("<I", kernel, 0x238, cmdline_size)
+    struct.pack_into("<I", kernel, 0x260, init_size)
+    return bytes(kernel)
+
+
+KERNEL = make_kernel()
 
 
 def write_image(folder: Path, name: str = "ubuntu18", **changes: Any) -> Path:

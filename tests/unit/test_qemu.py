@@ -18,6 +18,7 @@ from pytest_xhyve import runs
 from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.guardian import Guardian, Ward
 from pytest_xhyve.hypervisors import acceleration
+from pytest_xhyve.hypervisors.proofs import Proof
 from pytest_xhyve.hypervisors.qemu import Qemu
 from pytest_xhyve.hypervisors.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.machine import Disk, Machine, Nic
@@ -126,9 +127,7 @@ def program_of(tmp_path: Path) -> str:
 
 def test_proof_runs_a_program(tmp_path: Path) -> None:
     """Emulation always works, and so shows that the program answers where it is run at all."""
-    assert acceleration.prove(program_of(tmp_path), "1", "tcg", tmp_path) == acceleration.Proof(
-        True, "proved by a test program"
-    )
+    assert acceleration.prove(program_of(tmp_path), "1", "tcg", tmp_path) == Proof(True, "proved by a test program")
 
 
 def test_proof_fails_with_qemus_words(tmp_path: Path) -> None:
@@ -213,3 +212,13 @@ def test_qmp_end_is_noticed(monitor: Monitor) -> None:
     monitor._theirs.close()
     with pytest.raises(QmpClosed):
         monitor.client.execute("query-status")
+
+
+def test_mac_is_local_unicast_and_the_uuids(tmp_path: Path) -> None:
+    identity = qemu(tmp_path).identify(iter([UUID(int=1), UUID(int=2)]))
+    assert identity.uuid == UUID(int=1)
+    assert identity.mac is not None
+    first = int(identity.mac.split(":")[0], 16)
+    assert first & 0b10
+    assert not first & 0b1
+    assert qemu(tmp_path).identify([UUID(int=2)]).mac != identity.mac
