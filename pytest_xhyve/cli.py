@@ -74,5 +74,39 @@ def reap() -> None:
         click.echo("nothing to remove", err=True)
 
 
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--fix-vpn", is_flag=True, help="Let guests use the VPNs that are up (macOS); asks before it does.")
+@click.option("--yes", is_flag=True, help="With --fix-vpn: do not ask.")
+def doctor(*, as_json: bool, fix_vpn: bool, yes: bool) -> None:
+    """Say what keeps guests from running here, and what to do; ends with code 1 when none can."""
+    import os
+    import sys
+
+    from pytest_xhyve.doctor import vpn
+    from pytest_xhyve.doctor.examine import examine
+    from pytest_xhyve.doctor.programs import Programs
+    from pytest_xhyve.home import Home
+
+    if (yes and not fix_vpn) or (as_json and fix_vpn):
+        raise click.UsageError("--yes goes with --fix-vpn, and --json without it")
+    if fix_vpn:
+        mended = vpn.fix_vpn(
+            Programs(),
+            platform=sys.platform,
+            euid=os.geteuid(),
+            confirm=lambda question: yes or click.confirm(question),
+            report=click.echo,
+        )
+        raise click.exceptions.Exit(0 if mended else 1)
+    report = examine(platform=sys.platform, home=Home.of_user(), programs=Programs())
+    if as_json:
+        click.echo(report.as_json())
+    else:
+        for line in report.lines():
+            click.echo(line)
+    raise click.exceptions.Exit(0 if report.runs_under else 1)
+
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,42 @@
+"""What there is to look at on a Mac."""
+
+from __future__ import annotations
+
+from pytest_xhyve.doctor.findings import Check
+from pytest_xhyve.doctor.mac_host import Mac, check_file_system, check_processor, check_version, is_intel
+from pytest_xhyve.doctor.mac_network import check_bootpd, check_firewall, check_leases, check_vmnet, check_vpn
+from pytest_xhyve.doctor.mac_xhyve import check_xhyve
+
+__all__ = [
+    "Mac",
+    "check_bootpd",
+    "check_file_system",
+    "check_firewall",
+    "check_leases",
+    "check_processor",
+    "check_version",
+    "check_vmnet",
+    "check_vpn",
+    "check_xhyve",
+    "checks",
+]
+
+
+def checks(mac: Mac) -> list[Check]:
+    """All checks for *mac*; few where xhyve cannot be anyway."""
+    here = [
+        Check("processor", lambda: check_processor(mac)),
+        Check("macOS", lambda: check_version(mac)),
+        Check("file system", lambda: check_file_system(mac)),
+    ]
+    if not is_intel(mac):
+        return here
+    return [
+        *here,
+        Check("xhyve", lambda: check_xhyve(mac)),
+        Check("vmnet", lambda: check_vmnet(mac)),
+        Check("DHCP server", lambda: check_bootpd(mac)),
+        Check("firewall", lambda: check_firewall(mac)),
+        Check("DHCP leases", lambda: check_leases(mac)),
+        Check("VPN", lambda: check_vpn(mac)),
+    ]

@@ -1,0 +1,72 @@
+"""The host's programs, asked questions: one object that runs them, which tests replace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a program ended.
+
+    Attributes:
+        code: the exit code; minus the number of the signal that killed it; None when it could not be run, or took
+            too long.
+        out: its standard output.
+        err: its standard error, or why it could not be run.
+    """
+
+    code: int | None
+    out: str = ""
+    err: str = ""
+
+    @property
+    def text(self) -> str:
+        """All that it said."""
+        return self.out + self.err
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line."""
+        lines = self.err.strip().splitlines() or self.out.strip().splitlines()
+        return lines[-1] if lines else f"it ended with code {self.code}"
+
+
+class Programs:
+    """Runs programs of the host, without a shell."""
+
+    def find(self, name: str) -> str | None:
+        """The path of the program *name* in PATH."""
+        return shutil.which(name)
+
+    def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = ANSWER_SECONDS) -> Answer:
+        """Run *argv* and wait for its end.
+
+        Args:
+            argv: the program and its arguments.
+            stdin: what it reads on its standard input.
+            timeout: seconds, after which it is killed.
+        """
+        try:
+            done = subprocess.run(
+                list(argv),
+                check=False,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                # Answers are read by their words.
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        except subprocess.TimeoutExpired:
+            return Answer(None, err=f"{argv[0]} did not end within {timeout:g} s")
+        except OSError as error:
+            return Answer(None, err=f"{argv[0]}: {error.strerror}")
+        return Answer(done.returncode, done.stdout, done.stderr)
