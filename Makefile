@@ -5,6 +5,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
+# What has to happen within seconds is not tested beside guests that boot.
+BY_THE_CLOCK := tests/guests/test_deaths.py
 
 .DELETE_ON_ERROR:
 .PHONY: demo test unit lint bench packages clean
@@ -14,8 +16,10 @@ demo: $(VENV)/.done
 	$(BIN)/pytest conftest_examples --xhyve-image=debian12 -v
 
 test: unit
-	$(BIN)/pytest-xhyve build debian12 tiny
-	$(BIN)/pytest tests/guests conftest_examples --durations=10
+	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned
+	$(BIN)/pytest tests/images --durations=3
+	$(BIN)/pytest $(BY_THE_CLOCK)
+	$(BIN)/pytest tests/guests tests/standin $(BY_THE_CLOCK:%=--ignore=%) -n 2 --dist loadfile --durations=15
 
 unit: lint
 	$(BIN)/pytest tests/unit -n 2 --dist loadfile

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+from standin import namespace
+from standin.mac import Mac
 
 from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.images.build import build_image
 
 # Examples that start a program take as long as the machine makes them take.
 hypothesis.settings.register_profile(
@@ -19,7 +23,28 @@ hypothesis.settings.load_profile("default-on-any-machine")
 
 def pytest_configure(config: pytest.Config) -> None:
     # pytester gives the runs inside a HOME of their own; images are built once for all.
-    os.environ[HOME_VARIABLE] = str(Home.of_user().path)
+    home = Home.of_user()
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None and home.path.name != worker:
+        # Tests look for what is left behind, so that each worker has runs and slots of its own.
+        home = share(home, home.path / "test-workers" / worker)
+    os.environ[HOME_VARIABLE] = str(home.path)
+
+
+def share(home: Home, path: Path) -> Home:
+    """A folder of the plugin's at *path* with the images and keys of *home*, which knows nothing of its guests."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("acceleration", "checked", "images", "keys"):
+        link = path / name
+        if not link.is_symlink():
+            link.symlink_to(home.folder(name))
+    return Home(path)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A folder of the plugin's in which nothing was learnt about this host, with the images of the user."""
+    return share(Home.of_user(), tmp_path / "home")
 
 
 @pytest.fixture
@@ -27,3 +52,17 @@ def new_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A folder of the plugin's that nothing has used."""
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     return Home.of_user()
+
+
+@pytest.fixture(scope="session")
+def mac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mac]:
+    """A Mac, as far as xhyve can see one; from here on this process is in namespaces of its own."""
+    reason = namespace.can_enter()
+    if reason is not None:
+        pytest.skip(f"no network for xhyve's stand-in: {reason}")
+    for name in ("debian12", "tiny", "tiny-partitioned"):
+        # In there is nothing to download from.
+        build_image(name, Home.of_user(), print)
+    namespace.enter()
+    with Mac(tmp_path_factory.mktemp("mac")) as mac:
+        yield mac

@@ -21,10 +21,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from chosen import Chosen
+from waiting import becomes
 
 from pytest_xhyve.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.settings import Settings
 
 GONE_SECONDS = 2.0
 
@@ -94,17 +97,8 @@ class Run:
         return left
 
 
-def becomes(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 @pytest.fixture
-def run(tiny: Image, tmp_path: Path) -> Iterator[Run]:
+def run(tiny: Image, tmp_path: Path, hypervisor: Chosen) -> Iterator[Run]:
     folder = tmp_path / "suite"
     folder.mkdir()
     (folder / "test_it.py").write_text(SUITE)
@@ -116,7 +110,10 @@ def run(tiny: Image, tmp_path: Path) -> Iterator[Run]:
     home = Home(tmp_path / "home")
     process = subprocess.Popen(
         # This run may itself ignore Ctrl-C, as one in the background of a script does.
-        ["env", "--default-signal=INT", sys.executable, "-m", "pytest", "-q", f"--xhyve-image={tiny.manifest}"],
+        [
+            *("env", "--default-signal=INT", sys.executable, "-m", "pytest", "-q"),
+            *(f"--xhyve-image={tiny.manifest}", *hypervisor.options),
+        ],
         cwd=folder,
         env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", HOME_VARIABLE: str(home.path)},
         stdout=subprocess.PIPE,
@@ -155,6 +152,8 @@ def kill(run: Run) -> None:
 
 def kill_both(run: Run) -> None:
     guardian = run.guardian()
+    # Before it can notice that pytest is gone.
+    guardian.suspend()
     run.process.kill()
     guardian.kill()
 
@@ -166,10 +165,15 @@ def digest(image: Image) -> str:
 
 @pytest.mark.parametrize("death", [ctrl_c, kill, kill_both])
 @pytest.mark.parametrize("stage", [in_clone, in_boot, in_test])
-def test_nothing_is_left(run: Run, tiny: Image, stage: Callable[[Run], bool], death: Callable[[Run], None]) -> None:
+def test_nothing_is_left(
+    run: Run, tiny: Image, stage: Callable[[Run], bool], death: Callable[[Run], None], hypervisor: Chosen
+) -> None:
+    if stage is in_clone and hypervisor.name != "qemu":
+        pytest.skip("its clones are made by no program that could be slow")
     assert becomes(lambda: stage(run), 60), run.process.poll()
     ports = run.ports()
-    assert bool(ports) == (stage is not in_clone)
+    # Under the others a guest has an address of its own, and nothing listens here.
+    assert bool(ports) == (stage is not in_clone and hypervisor.name == "qemu")
 
     death(run)
 
@@ -193,7 +197,7 @@ def test_nothing_is_left(run: Run, tiny: Image, stage: Callable[[Run], bool], de
     assert tiny.sha256 == digest(tiny)
 
 
-def test_next_run_removes_what_a_dead_one_left(run: Run, tiny: Image) -> None:
+def test_next_run_removes_what_a_dead_one_left(run: Run, tiny: Image, settings: Settings) -> None:
     assert becomes(lambda: in_boot(run), 60)
     kill_both(run)
     run.process.wait()
@@ -205,7 +209,8 @@ def test_next_run_removes_what_a_dead_one_left(run: Run, tiny: Image) -> None:
             "from pytest_xhyve.fleet import Fleet, GuestSpec\n"
             "from pytest_xhyve.home import Home\n"
             "from pytest_xhyve.settings import Settings\n"
-            "fleet = Fleet(Settings(), Home.of_user(), print)\n"
+            f"settings = Settings(hypervisor={settings.hypervisor!r}, executable={settings.executable!r})\n"
+            "fleet = Fleet(settings, Home.of_user(), print)\n"
             f"with fleet.start_guest(GuestSpec(image={str(tiny.manifest)!r})) as guest:\n"
             "    print(guest.run('echo well').stdout)\n"
             "fleet.close()\n",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from chosen import Chosen
 
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.settings import OPTIONS
@@ -19,14 +20,21 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_python_examples(pytester: pytest.Pytester) -> None:
+def test_python_examples(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     examples = [block for page in PAGES for block in blocks(page, "python")]
     tests = 0
     for number, example in enumerate(examples):
         pytester.makepyfile(**{f"test_example_{number}": example})
         tests += len(re.findall(r"^def test_", example, re.MULTILINE))
     # One of them runs on two images.
-    pytester.runpytest_subprocess("--xhyve-image=debian12").assert_outcomes(passed=tests + 1)
+    pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=debian12").assert_outcomes(passed=tests + 1)
+
+
+def test_example_suites(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+    suites = TOP / "conftest_examples"
+    result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=debian12", str(suites))
+    assert result.ret == 0
+    assert result.parseoutcomes()["passed"] >= len(list(suites.glob("*/test_*.py")))
 
 
 def test_manifest_examples(tmp_path: Path) -> None:

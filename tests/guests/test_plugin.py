@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from chosen import Chosen
 
 from pytest_xhyve.fleet import Fleet, GuestSpec
 from pytest_xhyve.home import Home
@@ -18,7 +19,7 @@ from pytest_xhyve.settings import Settings
 pytest_plugins = ["pytester"]
 
 
-def test_every_scope_has_its_guest(pytester: pytest.Pytester) -> None:
+def test_every_scope_has_its_guest(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile(
         """
         import pytest
@@ -46,12 +47,12 @@ def test_every_scope_has_its_guest(pytester: pytest.Pytester) -> None:
             assert out.read() == b"Linux\\n"
         """
     )
-    result = pytester.runpytest_subprocess("--xhyve-image=tiny")
+    result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=tiny")
     result.assert_outcomes(passed=4)
     assert_nothing_left()
 
 
-def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester) -> None:
+def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makeconftest(
         """
         from dataclasses import replace
@@ -91,11 +92,11 @@ def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester) -> None:
                 xhyve_guest_factory(image="tinny")
         """
     )
-    pytester.runpytest_subprocess("--xhyve-image=tiny").assert_outcomes(passed=4)
+    pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=tiny").assert_outcomes(passed=4)
     assert_nothing_left()
 
 
-def test_xdist_workers_share_nothing(pytester: pytest.Pytester) -> None:
+def test_xdist_workers_share_nothing(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile(
         """
         import pathlib
@@ -104,16 +105,16 @@ def test_xdist_workers_share_nothing(pytester: pytest.Pytester) -> None:
         @pytest.mark.parametrize("number", range(4))
         def test_guest(xhyve_guest, number):
             xhyve_guest.run("sleep 1")
-            identity = (xhyve_guest.uuid, xhyve_guest.mac, xhyve_guest.port, xhyve_guest.name)
+            identity = (xhyve_guest.uuid, xhyve_guest.mac, xhyve_guest.host, xhyve_guest.port, xhyve_guest.name)
             pathlib.Path(__file__).with_name(f"{number}.identity").write_text(repr(identity))
         """
     )
-    result = pytester.runpytest_subprocess("--xhyve-image=tiny", "-n", "2")
+    result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=tiny", "-n", "2")
     result.assert_outcomes(passed=4)
     assert_nothing_left()
 
 
-def test_failing_set_up_takes_the_guest_away(pytester: pytest.Pytester) -> None:
+def test_failing_set_up_takes_the_guest_away(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makeconftest(
         """
         def pytest_xhyve_guest_ready(guest, request):
@@ -121,19 +122,19 @@ def test_failing_set_up_takes_the_guest_away(pytester: pytest.Pytester) -> None:
         """
     )
     pytester.makepyfile("def test_guest(xhyve_guest): pass")
-    pytester.runpytest_subprocess("--xhyve-image=tiny").assert_outcomes(errors=1)
+    pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=tiny").assert_outcomes(errors=1)
     assert_nothing_left()
 
 
-def test_collecting_starts_nothing(pytester: pytest.Pytester) -> None:
+def test_collecting_starts_nothing(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile("def test_guest(xhyve_session_guest): pass")
     for option in ("--collect-only", "--setup-plan", "--fixtures-per-test"):
-        assert pytester.runpytest_subprocess("--xhyve-image=tiny", option).ret == 0
+        assert pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=tiny", option).ret == 0
         assert_nothing_left()
 
 
-def test_teardown_takes_a_tenth_of_a_second() -> None:
-    fleet = Fleet(Settings(), Home.of_user(), print)
+def test_teardown_takes_a_tenth_of_a_second(settings: Settings) -> None:
+    fleet = Fleet(settings, Home.of_user(), print)
     try:
         took = []
         for _ in range(3):
@@ -147,21 +148,22 @@ def test_teardown_takes_a_tenth_of_a_second() -> None:
         fleet.close()
 
 
-def test_same_guests_on_the_next_run() -> None:
-    def identities() -> list[tuple[str, str]]:
-        fleet = Fleet(Settings(), Home.of_user(), print)
+def test_same_guests_on_the_next_run(settings: Settings) -> None:
+    def identities() -> list[tuple[str, str, str]]:
+        fleet = Fleet(settings, Home.of_user(), print)
         try:
             with ExitStack() as stack:
                 guests = [stack.enter_context(fleet.start_guest(GuestSpec(image="tiny"))) for _ in range(2)]
-                return [(guest.uuid, guest.mac) for guest in guests]
+                # Forwarded ports are the kernel's choice; an address of its own is DHCP's.
+                return [(guest.uuid, guest.mac, guest.host) for guest in guests]
         finally:
             fleet.close()
 
     assert identities() == identities()
 
 
-def test_ps_lists_and_reap_spares_the_living(xhyve_guest_factory: object) -> None:
-    fleet = Fleet(Settings(), Home.of_user(), print)
+def test_ps_lists_and_reap_spares_the_living(settings: Settings) -> None:
+    fleet = Fleet(settings, Home.of_user(), print)
     try:
         with fleet.start_guest(GuestSpec(image="tiny", name="listed")) as guest:
             listed = run_cli("ps")

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from standin.iso import write_mini_iso
 
 from pytest_xhyve import Guest, XhyveError
+from pytest_xhyve.fleet import Fleet, GuestSpec
+from pytest_xhyve.home import Home
+from pytest_xhyve.settings import Settings
 
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
@@ -42,3 +49,14 @@ def test_off_and_on_again(xhyve_guest: Guest) -> None:
     assert guest.run("cat /proc/sys/kernel/hostname").stdout.strip() == guest.name
     guest.kill()
     guest.kill()
+
+
+def test_disc_in_a_drive(settings: Settings, tmp_path: Path) -> None:
+    """Debian's cloud kernel has no driver for it; that the drive's controller is there can be seen all the same."""
+    disc = write_mini_iso(tmp_path / "mini, with a comma.iso")
+    with closing(Fleet(settings, Home.of_user(), print)) as fleet:
+        spec = GuestSpec(image="tiny")
+        with fleet.start_guest(spec, change=lambda machine: replace(machine, cdroms=(disc,))) as guest:
+            assert "0x010601" in guest.run("cat /sys/bus/pci/devices/*/class").stdout.split()
+        with fleet.start_guest(spec) as guest:
+            assert "0x010601" not in guest.run("cat /sys/bus/pci/devices/*/class").stdout.split()

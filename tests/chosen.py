@@ -1,0 +1,31 @@
+"""The hypervisor that a test runs under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pytest_xhyve.settings import Settings
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The hypervisor of a test.
+
+    Attributes:
+        name: as ``--xhyve-hypervisor`` has it.
+        executable: its program, or None for the one in PATH.
+    """
+
+    name: str
+    executable: Path | None = None
+
+    def settings(self, base: Settings = Settings()) -> Settings:  # noqa: B008  # it is frozen
+        """*base*, with this hypervisor."""
+        return replace(base, hypervisor=self.name, executable=None if self.executable is None else str(self.executable))
+
+    @property
+    def options(self) -> list[str]:
+        """The options by which a run of its own gets it."""
+        given = [f"--xhyve-hypervisor={self.name}"]
+        return given if self.executable is None else [*given, f"--xhyve-executable={self.executable}"]
