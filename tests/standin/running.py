@@ -11,11 +11,12 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+
+from waiting import becomes
 
 POLL_SECONDS = 0.01
 # Long, for a machine that has much else to do.
@@ -24,15 +25,6 @@ BOOT_SECONDS = 120.0
 # What a guest needs for a quick start, and to be quiet about it.
 QUICK = "quiet mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1 tsc=reliable no_timer_check"
 BRIDGES = ("-s", "0,hostbridge", "-s", "31,lpc")
-
-
-def becomes(condition: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(POLL_SECONDS)
-    return True
 
 
 class Console:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from waiting import becomes
 
 from standin.bootpd import Record, read_records
 from standin.conftest import Start
 from standin.mac import Mac
-from standin.running import Console, becomes
+from standin.running import Console
 
 # All that a network needs, as the initial RAM disk has it.
 SET_UP = "for m in $(busybox cat /modules); do busybox insmod $m; done; busybox ip link set eth0 up"

@@ -14,10 +14,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from waiting import becomes
 
 from standin.commandline import Build
 from standin.conftest import Start
-from standin.running import BOOT_SECONDS, START_SECONDS, Console, becomes
+from standin.running import BOOT_SECONDS, START_SECONDS, Console
 
 ANNOUNCED = re.compile(r"COM1 connected to (/dev/pts/\d+)\n")
 STDIO = ["-l", "com1,stdio"]

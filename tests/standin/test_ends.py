@@ -11,10 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import becomes
 
 from standin.commandline import Build
 from standin.conftest import BUILDS, Start
-from standin.running import START_SECONDS, Console, Running, becomes, state_of
+from standin.running import START_SECONDS, Console, Running, state_of
 from standin.test_vmnet import NIC
 
 STDIO = ["-l", "com1,stdio"]

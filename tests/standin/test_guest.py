@@ -14,13 +14,14 @@ from pathlib import Path
 
 import paramiko
 import pytest
+from waiting import becomes
 
 from pytest_xhyve.images.manifest import Image
 from standin.bootpd import Record, read_records
 from standin.commandline import Build
 from standin.conftest import Run, Start, copy_disk
 from standin.mac import Mac
-from standin.running import BOOT_SECONDS, BRIDGES, Running, becomes
+from standin.running import BOOT_SECONDS, BRIDGES, Running
 from standin.test_vmnet import MESSAGE, NO_KERNEL
 
 UUID = "0fbb1f1a-1c0d-4bb0-8a21-2d7a6ac0e0b1"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import becomes
 
 from pytest_xhyve.images.manifest import Image
 from standin import namespace
 from standin.mac import Mac
-from standin.running import QUICK, START_SECONDS, becomes
+from standin.running import QUICK, START_SECONDS
 from standin.test_vmnet import AS_USER
 
 GONE_SECONDS = 10.0

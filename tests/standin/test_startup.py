@@ -13,12 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import becomes
 
 from pytest_xhyve.images.manifest import Image
 from standin.commandline import Build
 from standin.conftest import BUILDS, Run, Start
 from standin.mac import Mac
-from standin.running import BRIDGES, START_SECONDS, becomes
+from standin.running import BRIDGES, START_SECONDS
 from standin.test_vmnet import NIC, NO_KERNEL, NO_KERNEL_WORDS
 
 PIDFILE_EXISTS = "Failed to set up pidfile\npidfile error -1\n"

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import becomes
 
 from standin.commandline import Build
 from standin.conftest import BUILDS, Run, Start
 from standin.mac import Mac
-from standin.running import BRIDGES, START_SECONDS, becomes
+from standin.running import BRIDGES, START_SECONDS
 
 MESSAGE = "virtio_net: Could not create vmnet interface, permission denied or no entitlement?\n"
 NIC = ["-s", "2,virtio-net"]
