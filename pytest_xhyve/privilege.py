@@ -72,7 +72,7 @@ def sudoers_line(program: str, user: str | None = None) -> str:
     return f"{user or getpass.getuser()} ALL=(root) NOPASSWD: {command}, {KILL}"
 
 
-def run_to_end(privilege: Privilege, argv: Sequence[str], timeout: float, cwd: Path | None = None) -> Done:
+def run_to_end(privilege: Privilege, argv: Sequence[str], timeout: float) -> Done:
     """Run *argv* with *privilege*; after *timeout* seconds it is killed.
 
     Raises:
@@ -83,7 +83,6 @@ def run_to_end(privilege: Privilege, argv: Sequence[str], timeout: float, cwd: P
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=cwd,
     ) as process:
         try:
             said, _ = process.communicate(timeout=timeout)

@@ -94,26 +94,26 @@ class Xhyve:
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
         refused: list[UUID] = []
-        why = ""
         for uuid in candidates:
             known = self._known.find(uuid)
-            if known is None:
-                answer = self._ask(uuid)
-                known, why = answer.known, answer.why
-                if known is None:
-                    raise HypervisorExited(why)
-            if not known.refused:
-                self._known.keep(uuid, known)
-                # That another one was taken shows that these were refused for what they are.
+            if known is not None and known.refused:
+                continue
+            if known is not None:
+                return Identity(uuid, known.mac)
+            answer = self._ask(uuid)
+            if answer.known is None:
+                raise HypervisorExited(answer.why)
+            if not answer.known.refused:
+                # That this one was taken shows that the others were refused for what they are.
                 for other in refused:
                     self._known.keep(other, Known(refused=True))
-                return Identity(uuid, known.mac)
-            if self._known.find(uuid) is None:
-                self._check_free(uuid)
-                refused.append(uuid)
-                if len(refused) == _REFUSALS_IN_A_ROW:
-                    break
-        raise HypervisorExited(why)
+                self._known.keep(uuid, answer.known)
+                return Identity(uuid, answer.known.mac)
+            self._check_free(uuid)
+            refused.append(uuid)
+            if len(refused) == _REFUSALS_IN_A_ROW:
+                raise HypervisorExited(answer.why)
+        raise AssertionError("a slot has as many UUIDs as are asked for")
 
     @contextmanager
     def running(self, machine: Machine, ward: Ward) -> Iterator[XhyveMachine]:
