@@ -282,7 +282,7 @@ class Guest:
         The connections come from outside of the guest: its firewall sees them.
 
         Returns:
-            an address and a port on the loopback interface of this host.
+            where it answers: an address and a port on the loopback interface of this host, or the guest's own.
         """
         endpoint = self._power.machine.forward(port)
         return endpoint.host, endpoint.port

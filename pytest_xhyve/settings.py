@@ -18,8 +18,8 @@ from pytest_xhyve.errors import ConfigurationError
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = r"(\d+)\s*([KMGT]?)(?:i?B)?"
 
-# macOS's DHCP server has 253 addresses for guests, and keeps each for a day.
 MOST_GUESTS = 200
+"""More guests at once than any host has memory for; a hypervisor may have a lower limit of its own."""
 
 EMULATION_FACTOR = 4.0
 """By how much timeouts are longer when the hypervisor emulates the CPU."""

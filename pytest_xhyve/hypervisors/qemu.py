@@ -23,6 +23,7 @@ from pytest_xhyve.hypervisors.base import Ending, Endpoint, Facts, Identity
 from pytest_xhyve.hypervisors.proofs import Proof
 from pytest_xhyve.hypervisors.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.machine import DiskFormat, Machine
+from pytest_xhyve.settings import MOST_GUESTS
 
 PROGRAM = "qemu-system-x86_64"
 # Every device costs the guest's kernel time at boot; of these it needs none.
@@ -93,7 +94,7 @@ class Qemu:
     @property
     def most_guests(self) -> int:
         # Each is a process with a port of its own; the host's memory is the limit.
-        return 200
+        return MOST_GUESTS
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
         uuid = next(iter(candidates))
