@@ -22,6 +22,7 @@ from pytest_xhyve.hypervisors import acceleration
 from pytest_xhyve.hypervisors.base import Ending, Endpoint, Facts, Identity
 from pytest_xhyve.hypervisors.proofs import Proof
 from pytest_xhyve.hypervisors.qmp import QmpClient, QmpClosed, QmpError
+from pytest_xhyve.hypervisors.warded import WardedMachine
 from pytest_xhyve.machine import DiskFormat, Machine
 from pytest_xhyve.settings import MOST_GUESTS
 
@@ -205,12 +206,12 @@ class Qemu:
         )
 
 
-class QemuMachine:
+class QemuMachine(WardedMachine):
     """A running machine; see `pytest_xhyve.hypervisors.base.VirtualMachine`."""
 
     def __init__(self, machine: Machine, ward: Ward, qmp: QmpClient) -> None:
+        super().__init__(ward)
         self._machine = machine
-        self._ward = ward
         self._qmp = qmp
         self._forwarded: dict[int, Endpoint] = {}
         self._lock = threading.Lock()
@@ -218,10 +219,6 @@ class QemuMachine:
     @property
     def mac(self) -> str | None:
         return self._machine.nics[0].mac
-
-    @property
-    def console_log(self) -> Path:
-        return self._ward.folder / CONSOLE
 
     def send_to_console(self, data: bytes) -> None:
         # A socket's path may have about 100 bytes (unix(7)); a symbolic link makes any path short enough.
@@ -258,12 +255,6 @@ class QemuMachine:
         taken = [int(number) for state, _, number, _, _ in self._connections() if state == "ESTABLISHED"]
         return 0 if endpoint is None else taken.count(endpoint.port)
 
-    def exit_status(self) -> int | None:
-        return self._ward.poll()
-
-    def wait_for_exit(self, timeout: float) -> int | None:
-        return self._ward.wait(timeout)
-
     def ending(self) -> Ending | None:
         status = self.exit_status()
         if status is None:
@@ -274,9 +265,6 @@ class QemuMachine:
 
     def explain_silence(self) -> str | None:
         return None
-
-    def words(self) -> str:
-        return self._ward.words()
 
     def pause(self) -> None:
         self._execute("stop")

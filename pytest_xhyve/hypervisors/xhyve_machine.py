@@ -7,12 +7,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from pytest_xhyve.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.guardian import Ward
-from pytest_xhyve.guardian_process import CONSOLE
 from pytest_xhyve.hypervisors.base import Ending, Endpoint
+from pytest_xhyve.hypervisors.warded import WardedMachine
 from pytest_xhyve.hypervisors.xhyve_build import Build
 from pytest_xhyve.hypervisors.xhyve_identity import Known, KnownUuids
 from pytest_xhyve.machine import Machine
@@ -25,7 +24,7 @@ _TYPE_SECONDS = 10.0
 _APART_SECONDS = 0.1
 
 
-class XhyveMachine:
+class XhyveMachine(WardedMachine):
     """A running machine; see `pytest_xhyve.hypervisors.base.VirtualMachine`.
 
     Args:
@@ -46,8 +45,8 @@ class XhyveMachine:
         before: Sequence[Lease],
         known: KnownUuids,
     ) -> None:
+        super().__init__(ward)
         self._machine = machine
-        self._ward = ward
         self._build = build
         self._console = console
         self._before = before
@@ -66,10 +65,6 @@ class XhyveMachine:
     def on_lease(self, learnt: Callable[[], None]) -> None:
         """Have *learnt* called when the machine's Ethernet address is known."""
         self._learnt = learnt
-
-    @property
-    def console_log(self) -> Path:
-        return self._ward.folder / CONSOLE
 
     def send_to_console(self, data: bytes) -> None:
         try:
@@ -102,18 +97,9 @@ class XhyveMachine:
             self._known.forget(self._machine.uuid)
         return leases.explain_no_lease(self._before)
 
-    def exit_status(self) -> int | None:
-        return self._ward.poll()
-
-    def wait_for_exit(self, timeout: float) -> int | None:
-        return self._ward.wait(timeout)
-
     def ending(self) -> Ending | None:
         status = self.exit_status()
         return None if status is None else self._build.ending(status)
-
-    def words(self) -> str:
-        return self._ward.words()
 
     def pause(self) -> None:
         self._signal_cpus(signal.SIGUSR1)

@@ -1,0 +1,28 @@
+"""What the machines of all hypervisors have in common: each is a process in the guardian's care."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_xhyve.guardian import Ward
+from pytest_xhyve.guardian_process import CONSOLE
+
+
+class WardedMachine:
+    """The part of a `pytest_xhyve.hypervisors.base.VirtualMachine` that its process tells."""
+
+    def __init__(self, ward: Ward) -> None:
+        self._ward = ward
+
+    @property
+    def console_log(self) -> Path:
+        return self._ward.folder / CONSOLE
+
+    def exit_status(self) -> int | None:
+        return self._ward.poll()
+
+    def wait_for_exit(self, timeout: float) -> int | None:
+        return self._ward.wait(timeout)
+
+    def words(self) -> str:
+        return self._ward.words()
