@@ -11,11 +11,12 @@ import psutil
 
 from benchmarks.inside import read_stamps
 from benchmarks.measure import Boot, Clock
-from pytest_xhyve.fleet import Fleet, GuestSpec
+from pytest_xhyve.fleet import Fleet
 from pytest_xhyve.guest import Guest
 from pytest_xhyve.home import Home
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.settings import Settings
+from pytest_xhyve.spec import GuestSpec
 
 
 def boot(image: Image, accel: str, look: Callable[[Guest], None] = lambda _: None) -> Boot:

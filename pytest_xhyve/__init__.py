@@ -27,11 +27,11 @@ if TYPE_CHECKING:
         WaitTimeout,
         XhyveError,
     )
-    from pytest_xhyve.fleet import GuestFactory
     from pytest_xhyve.guest import Guest
     from pytest_xhyve.images.manifest import Image
     from pytest_xhyve.machine import Disk, Machine, Nic
     from pytest_xhyve.remote import Completed
+    from pytest_xhyve.spec import GuestFactory
 
 __all__ = [
     "BootFailed",
@@ -62,7 +62,7 @@ _HOME_OF = {
     "Completed": "remote",
     "Disk": "machine",
     "Guest": "guest",
-    "GuestFactory": "fleet",
+    "GuestFactory": "spec",
     "Image": "images.manifest",
     "Machine": "machine",
     "Nic": "machine",

@@ -14,8 +14,9 @@ from pytest_xhyve.settings import Settings
 if TYPE_CHECKING:
     import paramiko
 
-    from pytest_xhyve.fleet import Fleet, GuestFactory, GuestSpec
+    from pytest_xhyve.fleet import Fleet
     from pytest_xhyve.guest import Guest
+    from pytest_xhyve.spec import GuestFactory, GuestSpec
 
 SETTINGS = pytest.StashKey[Settings]()
 """Where a `pytest.Config` keeps the settings of its run."""
@@ -39,7 +40,7 @@ def xhyve_image(request: pytest.FixtureRequest) -> str:
 
 
 def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any) -> Iterator[Guest]:
-    from pytest_xhyve.fleet import GuestSpec
+    from pytest_xhyve.spec import GuestSpec
 
     spec = GuestSpec.parse(**(marked(request.node) | _param(request))).over(GuestSpec(image=image))
     with _start(request, fleet, spec) as guest:
@@ -81,7 +82,7 @@ def xhyve_guest_factory(
     request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str
 ) -> Iterator[GuestFactory]:
     """Makes guests by hand: ``factory(image="tiny", name="web")``; they live until the run ends."""
-    from pytest_xhyve.fleet import GuestFactory, GuestSpec
+    from pytest_xhyve.spec import GuestFactory, GuestSpec
 
     with ExitStack() as made:
 

@@ -54,7 +54,7 @@ def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, s
 def _find_wrong(mark: pytest.Mark) -> str | None:
     # Parsing takes the modules that the guests of these tests need anyway.
     from pytest_xhyve.errors import XhyveError
-    from pytest_xhyve.fleet import GuestSpec
+    from pytest_xhyve.spec import GuestSpec
 
     if mark.args:
         return f"@pytest.mark.xhyve takes keywords only: {', '.join(_MARKER_KEYS)}"

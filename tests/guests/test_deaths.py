@@ -206,7 +206,8 @@ def test_next_run_removes_what_a_dead_one_left(run: Run, tiny: Image, settings: 
         [
             sys.executable,
             "-c",
-            "from pytest_xhyve.fleet import Fleet, GuestSpec\n"
+            "from pytest_xhyve.fleet import Fleet\n"
+            "from pytest_xhyve.spec import GuestSpec\n"
             "from pytest_xhyve.home import Home\n"
             "from pytest_xhyve.settings import Settings\n"
             f"settings = Settings(hypervisor={settings.hypervisor!r}, executable={settings.executable!r})\n"

@@ -22,11 +22,12 @@ from pytest_xhyve import (
     LeaseNotFound,
     NoFreeSlot,
 )
-from pytest_xhyve.fleet import Fleet, GuestSpec
+from pytest_xhyve.fleet import Fleet
 from pytest_xhyve.home import Home
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.settings import Settings
+from pytest_xhyve.spec import GuestSpec
 
 pytestmark = pytest.mark.xhyve(image="tiny")
 

@@ -26,13 +26,14 @@ from pytest_xhyve import (
     NotSupported,
     XhyveError,
 )
-from pytest_xhyve.fleet import Fleet, GuestSpec
+from pytest_xhyve.fleet import Fleet
 from pytest_xhyve.home import HOME_VARIABLE, Home
 from pytest_xhyve.hypervisors import xhyve as driver
 from pytest_xhyve.hypervisors.xhyve_identity import Known, KnownUuids
 from pytest_xhyve.networks.leases import read_leases
 from pytest_xhyve.settings import Settings
 from pytest_xhyve.slots import Slots
+from pytest_xhyve.spec import GuestSpec
 
 TINY = GuestSpec(image="tiny")
 

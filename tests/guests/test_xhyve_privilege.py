@@ -28,7 +28,8 @@ SUITE = """
 import json, os, signal, sys
 from contextlib import closing
 from pytest_xhyve.errors import XhyveError
-from pytest_xhyve.fleet import Fleet, GuestSpec
+from pytest_xhyve.fleet import Fleet
+from pytest_xhyve.spec import GuestSpec
 from pytest_xhyve.home import Home
 from pytest_xhyve.runs import live_guests
 from pytest_xhyve.settings import Settings

@@ -1,0 +1,108 @@
+"""What a guest shall be made of, as a test, a marker or a factory asks for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_xhyve.errors import ConfigurationError
+from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.settings import nearest, parse_count, parse_size
+
+if TYPE_CHECKING:
+    from pytest_xhyve.guest import Guest
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """What a guest shall be made of; None leaves it to the options, and these to the image.
+
+    Attributes:
+        image: a name, a path or an image.
+        name: the guest's, and its host name: letters, digits and dashes (RFC 1123); made up where it is None.
+        cpus: virtual CPUs.
+        memory: bytes.
+    """
+
+    image: str | os.PathLike[str] | Image | None = None
+    name: str | None = None
+    cpus: int | None = None
+    memory: int | None = None
+
+    @classmethod
+    def parse(cls, **keys: Any) -> GuestSpec:
+        """A spec from what a test wrote: sizes as ``512M`` too.
+
+        Raises:
+            ConfigurationError: an unknown key, or a value that cannot be meant; the message names the key.
+        """
+        parsers: dict[str, Callable[[Any], Any]] = {
+            "image": _parse_image,
+            "name": _parse_name,
+            "cpus": parse_count,
+            "memory": parse_size,
+        }
+        values = {}
+        for key, value in keys.items():
+            if key not in parsers:
+                raise ConfigurationError(f"a guest has no {key!r}{nearest(key, parsers)} (known: {', '.join(parsers)})")
+            try:
+                values[key] = None if value is None else parsers[key](value)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{key}: {error}") from error
+        return cls(**values)
+
+    def over(self, other: GuestSpec) -> GuestSpec:
+        """This spec, with what it leaves open taken from *other*."""
+        given = {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
+        return replace(other, **given)
+
+
+class GuestFactory:
+    """Makes guests by hand: ``factory(image="tiny", name="web") -> Guest``.
+
+    A guest lives until the factory's scope ends, or until the end of a ``with`` block around it.
+    """
+
+    def __init__(self, make: Callable[[GuestSpec], Guest], default: GuestSpec) -> None:
+        self._make = make
+        self._default = default
+
+    def __call__(
+        self,
+        *,
+        image: str | os.PathLike[str] | Image | None = None,
+        name: str | None = None,
+        cpus: int | None = None,
+        memory: int | str | None = None,
+    ) -> Guest:
+        """A guest, booted and reachable.
+
+        Args:
+            image: a name, a path or an image; that of the run, otherwise.
+            name: the guest's, and its host name; made up, otherwise.
+            cpus: virtual CPUs.
+            memory: bytes, or a text as ``512M``.
+
+        Raises:
+            XhyveError: in one of its kinds.
+        """
+        spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory)
+        return self._make(spec.over(self._default))
+
+
+def _parse_name(value: Any) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ConfigurationError(f"{value!r} is no host name: letters, digits and dashes, 63 at most")
+    return value
+
+
+def _parse_image(value: Any) -> str | os.PathLike[str] | Image:
+    if not isinstance(value, str | os.PathLike | Image) or not str(value):
+        raise ConfigurationError(f"{value!r} is no image: a name or a path")
+    return value
