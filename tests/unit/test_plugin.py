@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from textwrap import dedent
 
 import pytest
 from fake_images import write_image
@@ -144,35 +145,35 @@ def test_marker_that_does_not_reach_the_guest_is_refused(pytester: pytest.Pytest
     result.stderr.fnmatch_lines(["*does not reach xhyve_module_guest*pytestmark*"])
 
 
-def test_marker_used_twice_is_checked_for_each_test(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
+@pytest.mark.parametrize(
+    ("tests", "words"),
+    [
+        (
+            """
+            small = pytest.mark.xhyve(memory="192M")
 
-        small = pytest.mark.xhyve(memory="192M")
+            @small
+            def test_own(xhyve_guest): pass
 
-        @small
-        def test_own(xhyve_guest): pass
-
-        @small
-        def test_shared(xhyve_session_guest): pass
-        """
-    )
+            @small
+            def test_shared(xhyve_session_guest): pass
+            """,
+            "*test_shared: *does not reach xhyve_session_guest*",
+        ),
+        (
+            """
+            @pytest.mark.xhyve(image="tiny")
+            def test_marked(xhyve_guest_factory): pass
+            """,
+            "*does not reach xhyve_guest_factory*",
+        ),
+    ],
+    ids=["a marker used twice", "the factory"],
+)
+def test_marker_that_reaches_nobody(pytester: pytest.Pytester, tests: str, words: str) -> None:
+    pytester.makepyfile("import pytest\n" + dedent(tests))
     result = pytester.runpytest_subprocess("--collect-only")
-    result.stderr.fnmatch_lines(["*test_shared: *does not reach xhyve_session_guest*"])
-
-
-def test_marker_does_not_reach_the_factory(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-
-        @pytest.mark.xhyve(image="tiny")
-        def test_marked(xhyve_guest_factory): pass
-        """
-    )
-    result = pytester.runpytest_subprocess("--collect-only")
-    result.stderr.fnmatch_lines(["*does not reach xhyve_guest_factory*"])
+    result.stderr.fnmatch_lines([words])
 
 
 def test_wrong_marker_is_seen_with_xdist(pytester: pytest.Pytester) -> None:
