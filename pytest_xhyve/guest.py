@@ -10,15 +10,12 @@ from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
-
+from pytest_xhyve import waits
 from pytest_xhyve.console import Console
 from pytest_xhyve.errors import (
     BootFailed,
     BootTimeout,
-    CommandTimeout,
     HypervisorExited,
-    WaitTimeout,
     XhyveError,
 )
 from pytest_xhyve.hypervisors.base import Ending, Endpoint, VirtualMachine
@@ -217,19 +214,7 @@ class Guest:
             WaitTimeout: it never was; what it said last is shown.
         """
         __tracebackhide__ = True
-        last: list[Completed] = []
-        end = time.monotonic() + timeout
-
-        def attempt() -> bool:
-            try:
-                last[:] = [self.run(command, check=False, timeout=max(1.0, end - time.monotonic()))]
-            except CommandTimeout as error:
-                last[:] = [error.completed]
-            return last[0].returncode == 0
-
-        if not _becomes_true(attempt, timeout):
-            raise WaitTimeout(f"did not succeed within {timeout:g} s; last:\n{last[0].report()}")
-        return last[0]
+        return waits.wait_for_success(lambda left: self.run(command, check=False, timeout=left), timeout)
 
     def wait_for_port(self, port: int, timeout: float = 60.0) -> None:
         """Wait until something in the guest listens on the TCP *port* of its loopback interface.
@@ -238,25 +223,7 @@ class Guest:
             WaitTimeout: nothing did within *timeout* seconds.
         """
         __tracebackhide__ = True
-        end = time.monotonic() + timeout
-
-        def attempt() -> bool:
-            import paramiko  # noqa: PLC0415
-
-            try:
-                self._power.transport().open_channel(
-                    "direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 0), timeout=max(1.0, end - time.monotonic())
-                ).close()
-            except paramiko.SSHException:
-                self._power.check_alive()
-                return False
-            return True
-
-        if not _becomes_true(attempt, timeout):
-            listening = self.run("ss -lnt 2>/dev/null || netstat -lnt", check=False)
-            raise WaitTimeout(
-                f"nothing listened on port {port} of guest {self.name} within {timeout:g} s\n{listening.report()}"
-            )
+        waits.wait_for_port(self, self._power, port, timeout)
 
     def wait_for_unit(self, name: str, timeout: float = 60.0) -> None:
         """Wait until the systemd unit *name* is active.
@@ -266,15 +233,7 @@ class Guest:
             WaitTimeout: it was not active within *timeout* seconds.
         """
         __tracebackhide__ = True
-
-        def attempt() -> bool:
-            state = self.run(["systemctl", "is-active", "--", name], check=False).stdout.strip()
-            if state == "failed":
-                raise XhyveError(f"unit {name} has failed\n{self._unit_status(name)}")
-            return state == "active"
-
-        if not _becomes_true(attempt, timeout):
-            raise WaitTimeout(f"unit {name} was not active within {timeout:g} s\n{self._unit_status(name)}")
+        waits.wait_for_unit(self, name, timeout)
 
     def forward(self, port: int) -> tuple[str, int]:
         """Make the guest's TCP *port* reachable from here, until the guest is switched off or taken away.
@@ -413,25 +372,8 @@ class Guest:
     def _boot_id(self) -> str:
         return self.run(["cat", _BOOT_ID]).stdout.strip()
 
-    def _unit_status(self, name: str) -> str:
-        return self.run(["systemctl", "status", "--no-pager", "--full", "--", name], check=False).report()
-
     def _ssh_endpoint(self) -> Endpoint:
         endpoint = self._power.machine.find_endpoint(SSH)
         if endpoint is None:
             raise XhyveError(f"guest {self.name} has no address yet")
         return endpoint
-
-
-def _becomes_true(attempt: Callable[[], bool], timeout: float) -> bool:
-    """Try until *attempt* gives True, for *timeout* seconds: often at first, then every half second."""
-    waiting = Retrying(
-        retry=retry_if_result(lambda done: not done),
-        wait=wait_exponential(multiplier=0.02, max=0.5),
-        stop=stop_after_delay(timeout),
-    )
-    try:
-        waiting(attempt)
-    except RetryError:
-        return False
-    return True
