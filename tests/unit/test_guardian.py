@@ -16,7 +16,7 @@ from textwrap import dedent
 
 import psutil
 import pytest
-from waiting import becomes
+from waiting import becomes, has_its_command_line
 
 from pytest_xhyve import runs
 from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, XhyveError
@@ -287,6 +287,7 @@ def test_reaping_kills_a_hypervisor_that_outlived_both(run_folder: Path) -> None
     stray = subprocess.Popen([*program, str(folder / "hypervisor.pid")], start_new_session=True)
     reader = subprocess.Popen([*program, str(folder / "console.log")], start_new_session=True)
     try:
+        assert has_its_command_line(stray.pid)
         assert reap(run_folder) == [folder.parent]
         assert not psutil.pid_exists(stray.pid)
         assert reader.poll() is None

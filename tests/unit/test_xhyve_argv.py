@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from standin.commandline import Build as StandInBuild
 from standin.commandline import CommandLine, parse
 from standin.devices import parse_disk
+from waiting import has_its_command_line
 
 from pytest_xhyve.errors import ConfigurationError, HypervisorExited, ImageError, NotSupported
 from pytest_xhyve.hypervisors.xhyve_argv import argv_for, check_machine, probe_argv, remove_stale_pidfile
@@ -198,12 +200,13 @@ def test_pidfile_of_a_dead_process_is_removed(tmp_path: Path) -> None:
 
 
 def test_pidfile_of_a_live_process_stays(tmp_path: Path) -> None:
-    import subprocess
-
     path = tmp_path / "hypervisor.pid"
     with subprocess.Popen(["tail", "-F", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        path.write_text(str(process.pid))
-        with pytest.raises(HypervisorExited, match=f"process {process.pid}"):
-            remove_stale_pidfile(path)
-        process.kill()
+        try:
+            assert has_its_command_line(process.pid)
+            path.write_text(str(process.pid))
+            with pytest.raises(HypervisorExited, match=f"process {process.pid}"):
+                remove_stale_pidfile(path)
+        finally:
+            process.kill()
     assert path.exists()
