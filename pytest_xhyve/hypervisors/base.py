@@ -6,6 +6,7 @@ cannot do raises `NotSupported`.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -125,6 +126,57 @@ class VirtualMachine(Protocol):
         """Cut the power: end the hypervisor at once, and return when it is gone."""
 
 
+class SavableMachine(VirtualMachine, Protocol):
+    """A machine whose memory is in a file, and to whose second serial port we are connected."""
+
+    @property
+    def agent(self) -> socket.socket:
+        """The host's end of the second serial port."""
+
+    def restore(self) -> None:
+        """Load what was saved, and let the machine run on, with a UUID of its own.
+
+        Raises:
+            HypervisorExited: it cannot be restored; the message has the hypervisor's own words.
+        """
+
+    def save(self, *, as_itself: bool = False) -> None:
+        """Save the machine into its folder, and end it.
+
+        Args:
+            as_itself: only the machine itself will be restored from there, and none with another UUID; is faster.
+
+        Raises:
+            HypervisorExited: the hypervisor ended while it did.
+            XhyveError: it cannot be saved, as for want of space.
+        """
+
+
+class Saver(Protocol):
+    """The part of a hypervisor that saves running machines and restores others from them."""
+
+    def depends_on(self, machine: Machine) -> dict[str, str]:
+        """What a saved *machine* depends on beside the machine itself: the program, the CPU that it runs on."""
+
+    def recording(
+        self, machine: Machine, ward: Ward, folder: Path, source: Path | None = None
+    ) -> AbstractContextManager[SavableMachine]:
+        """As `Hypervisor.running`, with the memory in a file in *folder*, into which the machine can be saved.
+
+        Args:
+            machine: what is started.
+            ward: its place in the guardian's care.
+            folder: gets the memory, and what is saved.
+            source: the folder of a saved machine that this one is to be restored from, in the place of being booted.
+        """
+
+    def restoring(self, machine: Machine, ward: Ward, folder: Path) -> AbstractContextManager[SavableMachine]:
+        """As `Hypervisor.running`, for a machine that waits to be restored from *folder*, which stays as it is.
+
+        Its disk has to be as it was when *folder* was saved. It cannot be saved again.
+        """
+
+
 class Hypervisor(Protocol):
     """A program that runs guests."""
 
@@ -135,6 +187,10 @@ class Hypervisor(Protocol):
     @property
     def disk_formats(self) -> frozenset[DiskFormat]:
         """The disk formats that it takes."""
+
+    @property
+    def saver(self) -> Saver | None:
+        """What saves and restores its machines; None where it cannot."""
 
     def prove(self) -> Proof:
         """Whether it can run a guest here, found out by running something.

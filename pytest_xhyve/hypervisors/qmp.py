@@ -10,6 +10,7 @@ import itertools
 import json
 import socket
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -46,6 +47,10 @@ class QmpClient:
             self._read()
         self.execute("qmp_capabilities")
 
+    def send_file(self, name: str, fd: int) -> None:
+        """Give QEMU a duplicate of the descriptor *fd*, which commands then know as ``fd:`` and *name*."""
+        self._execute("getfd", {"fdname": name}, fd)
+
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run *command* and return what it returns; events on the way are passed over.
 
@@ -54,11 +59,19 @@ class QmpClient:
             QmpClosed: QEMU is gone.
             TimeoutError: no answer in time.
         """
+        return self._execute(command, arguments)
+
+    def _execute(self, command: str, arguments: Mapping[str, Any], fd: int | None = None) -> Any:
+        """As `execute`; a descriptor goes with the command where *fd* is given (unix(7), SCM_RIGHTS)."""
         with self._lock:
             number = next(self._numbers)
-            message = {"execute": command, "arguments": arguments, "id": number}
+            message = {"execute": command, "arguments": dict(arguments), "id": number}
             try:
-                self._channel.sendall(json.dumps(message).encode() + b"\n")
+                line = json.dumps(message).encode() + b"\n"
+                if fd is None:
+                    self._channel.sendall(line)
+                else:
+                    socket.send_fds(self._channel, [line], [fd])
             except (BrokenPipeError, ConnectionError) as error:
                 raise QmpClosed(command) from error
             while (answer := self._read()).get("id") != number:

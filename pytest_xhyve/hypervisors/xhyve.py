@@ -92,6 +92,11 @@ class Xhyve:
         with_what = (self._executable, self.build.version, self._privilege.how)
         return proofs.prove(self.build.name, with_what, self._cache, look, keeps_refusals=False)
 
+    @property
+    def saver(self) -> None:
+        # Neither xhyve nor hyperkit has a way to write down a machine's state.
+        return None
+
     def identify(self, candidates: Iterable[UUID]) -> Identity:
         refused: list[UUID] = []
         for uuid in candidates:

@@ -80,6 +80,34 @@ def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Di
     raise AssertionError("a plain copy is always open")
 
 
+def overlay_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Disk:
+    """As `clone_disk`, with only the differences in the clone where the hypervisor takes that."""
+    overlay = Disk(folder / "disk.qcow2", "qcow2")
+    if overlay.format in formats and source.format in formats:
+        try:
+            clone_by_overlay(source, overlay.path)
+        except _WayClosed:
+            # No qemu-img.
+            return clone_disk(source, folder, formats)
+        return overlay
+    return clone_disk(source, folder, formats)
+
+
+def clone_file(source: Path, target: Path) -> None:
+    """Clone a file of any kind, sharing what it holds where the file system can.
+
+    Raises:
+        OSError: it cannot be done, as for want of space.
+    """
+    for way in (clone_by_clonefile, clone_by_reflink, clone_by_copy):
+        try:
+            way(source, target)
+        except _WayClosed:
+            target.unlink(missing_ok=True)
+        else:
+            return
+
+
 def clone_by_clonefile(source: Path, target: Path) -> None:
     """Clone with clonefile(2): macOS on APFS."""
     if sys.platform != "darwin":
