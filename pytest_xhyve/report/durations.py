@@ -1,0 +1,132 @@
+"""Where the guests' time went: the times of one guest, and the tables of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import median
+from typing import Any
+
+WIDTH = 100
+"""Columns that a table takes at most; beyond them stands only who asked for a guest."""
+
+COMMAND = "command"
+TEARDOWN = "teardown"
+
+_ORDER = ("image", "template", "clone", "start", "restore", "boot", "banner", "login")
+_LAST = (COMMAND, TEARDOWN)
+_HEADS = {"login": "handshake"}
+_GAP = "  "
+_NONE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestTimes:
+    """How long each step in the life of a guest took.
+
+    Attributes:
+        name: the guest's.
+        image: the name of its image.
+        asked_by: the test, or the class, module or session whose fixture it was; empty when nobody knows.
+        phases: seconds, as `pytest_xhyve.Guest.phases` names them, with `COMMAND`, its first, and `TEARDOWN`.
+    """
+
+    name: str
+    image: str
+    asked_by: str
+    phases: Mapping[str, float]
+
+    @property
+    def start(self) -> str:
+        """``warm`` when it was restored, ``cold`` when it booted."""
+        return "warm" if "restore" in self.phases else "cold"
+
+    @property
+    def total(self) -> float:
+        """All phases together."""
+        return sum(self.phases.values())
+
+    def to_message(self) -> dict[str, Any]:
+        """Itself, in what a worker can send to its controller."""
+        return {"name": self.name, "image": self.image, "asked_by": self.asked_by, "phases": dict(self.phases)}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> GuestTimes:
+        """What `to_message` made a message of."""
+        return cls(**message)
+
+
+def tabulate(guests: Iterable[GuestTimes], *, each: bool) -> list[str]:
+    """The lines of a table for each way of starting; the median of each phase, and its worst below.
+
+    Args:
+        guests: those of the whole run.
+        each: add a line for each guest, in the order in which they were taken away.
+    """
+    lines: list[str] = []
+    by_start = sorted(guests, key=lambda guest: (guest.start != "warm", guest.image))
+    for start, group in groupby(by_start, key=lambda guest: guest.start):
+        lines += _table(start, list(group), each=each)
+    return lines
+
+
+def shown_seconds(seconds: float) -> str:
+    """*seconds* with three digits at most where that is possible, as ``12 ms``, ``0.13 s`` or ``12.3 s``."""
+    # What would be rounded to 100 ms, or to 10.00 s, is shown as the larger one is.
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    return f"{seconds:.1f} s" if seconds < 99.95 else f"{seconds:.0f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    label: str
+    times: tuple[float | None, ...]
+    note: str = ""
+
+    @property
+    def cells(self) -> list[str]:
+        return [_NONE if seconds is None else shown_seconds(seconds) for seconds in self.times]
+
+
+def _table(start: str, guests: Sequence[GuestTimes], *, each: bool) -> list[str]:
+    phases = list(_phases(guests))
+    rows = []
+    for image, group in groupby(guests, key=lambda guest: guest.image):
+        members = list(group)
+        columns = [[guest.phases[phase] for guest in members if phase in guest.phases] for phase in phases]
+        columns.append([guest.total for guest in members])
+        rows.append(_Row(f"{len(members)} x {image}", tuple(median(column) if column else None for column in columns)))
+        if len(members) > 1:
+            rows.append(_Row("  worst", tuple(max(column, default=None) for column in columns)))
+        if each:
+            rows += [
+                _Row(f"  {guest.name}", (*(guest.phases.get(phase) for phase in phases), guest.total), guest.asked_by)
+                for guest in members
+            ]
+    heads = [*(_HEADS.get(phase, phase) for phase in phases), "total"]
+    cells = [row.cells for row in rows]
+    widths = [max(len(text) for text in column) for column in zip(heads, *cells, strict=True)]
+    room = WIDTH - sum(len(_GAP) + width for width in widths)
+    label_width = min(max(len(start), *(len(row.label) for row in rows)), max(room, len("  worst")))
+
+    def line(label: str, texts: Sequence[str], note: str = "") -> str:
+        aligned = (text.rjust(width) for text, width in zip(texts, widths, strict=True))
+        return _GAP.join([_cut(label, label_width).ljust(label_width), *aligned, *([note] if note else [])])
+
+    return [line(start, heads), *(line(row.label, row.cells, row.note) for row in rows)]
+
+
+def _phases(guests: Sequence[GuestTimes]) -> Iterator[str]:
+    """The phases that one of *guests* had, in the order of a guest's life; those that are unknown here included."""
+    had = dict.fromkeys(phase for guest in guests for phase in guest.phases)
+    yield from (phase for phase in _ORDER if phase in had)
+    yield from (phase for phase in had if phase not in _ORDER and phase not in _LAST)
+    yield from (phase for phase in _LAST if phase in had)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

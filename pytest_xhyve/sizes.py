@@ -1,0 +1,24 @@
+"""Sizes: what files take of the disk, and how people read it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes that the file at *path* takes on the disk, or all files in a folder; holes take none, nor what is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            return sum(size_on_disk(inside) for inside in path.iterdir())
+        return path.lstat().st_blocks * 512
+    return 0
+
+
+def shown_size(size: int) -> str:
+    """*size* in bytes as ``12 KiB`` or ``1.5 GiB``."""
+    if size < 1 << 10:
+        return f"{size} B"
+    if size < 1 << 20:
+        return f"{size / (1 << 10):.0f} KiB"
+    return f"{size / (1 << 20):.1f} MiB" if size < 1 << 30 else f"{size / (1 << 30):.1f} GiB"
