@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         LeaseNotFound,
         NoFreeSlot,
         NotSupported,
+        TemplateError,
         WaitTimeout,
         XhyveError,
     )
@@ -54,6 +55,7 @@ __all__ = [
     "Nic",
     "NoFreeSlot",
     "NotSupported",
+    "TemplateError",
     "WaitTimeout",
     "XhyveError",
 ]

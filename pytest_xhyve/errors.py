@@ -3,6 +3,7 @@
     XhyveError
     ├── ConfigurationError     a wrong option, ini value, marker or manifest (pytest shows it as a usage error)
     ├── ImageError             an image that is missing, damaged, or cannot be built
+    ├── TemplateError          no template can be made, or used; where nobody insists on one, the guest boots
     ├── HypervisorNotFound     no program here that can run a guest
     ├── NoFreeSlot             as many guests are alive as may be
     ├── NotSupported           this hypervisor cannot do that; the message names one that can
@@ -37,6 +38,10 @@ class ConfigurationError(XhyveError):
 
 class ImageError(XhyveError):
     """An image that is missing, damaged, or cannot be built."""
+
+
+class TemplateError(XhyveError):
+    """No guest can be restored from a template."""
 
 
 class HypervisorNotFound(XhyveError):
@@ -110,6 +115,10 @@ class CommandTimeout(XhyveError):
         self.completed = completed
         self.timeout = timeout
         super().__init__(f"command did not end within {timeout:g} s; what came until then:\n{completed.report()}")
+
+
+class Abandoned(Exception):
+    """Not an error: a guest that nobody has asked for yet is not made, as it is not wanted any more or not now."""
 
 
 class WaitTimeout(XhyveError):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_xhyve import guardian_process
-from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, XhyveError
+from pytest_xhyve.errors import Abandoned, HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.guardian_process import Channel
 
 _END_SECONDS = 10.0
@@ -37,6 +37,7 @@ class Ward:
         self.folder = folder
         self.pid: int | None = None
         self._exit_status: int | None = None
+        self._is_abandoned = False
         self._lock = threading.RLock()
 
     def start(
@@ -61,8 +62,11 @@ class Ward:
         Raises:
             HypervisorNotFound: the program cannot be executed.
             HypervisorExited: the guardian is gone.
+            Abandoned: the ward is.
         """
         with self._lock:
+            if self._is_abandoned:
+                raise Abandoned(f"{self.folder.name} is not wanted any more")
             self.pid = self._exit_status = None
             message = {
                 "argv": list(argv),
@@ -79,6 +83,14 @@ class Ward:
             if "error" in answer:
                 raise HypervisorNotFound(f"cannot start {argv[0]}: {answer['error']}")
             self.pid = answer["pid"]
+
+    def abandon(self) -> None:
+        """End the hypervisor from another thread, so that whoever waits for the guest soon does not; start no more."""
+        with self._lock:
+            self._is_abandoned = True
+            if self.pid is not None and self._channel.socket.fileno() >= 0:
+                with contextlib.suppress(HypervisorExited):
+                    self.send_signal(signal.SIGKILL)
 
     def tell_pid(self, pid: int) -> None:
         """Let other processes know the hypervisor by *pid*, where what was started is sudo."""

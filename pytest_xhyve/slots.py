@@ -14,6 +14,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -81,6 +82,20 @@ class Slots:
                 f"(waited {time.monotonic() - start:.0f} s)\n"
                 "  `pytest-xhyve ps` shows them; --xhyve-max-guests raises the limit"
             )
+        return slot
+
+    def take_spare(self) -> Slot | None:
+        """Hold the lowest free slot if another one stays free; None otherwise, without waiting."""
+        slot = self._find_free()
+        if slot is None:
+            return None
+        with ExitStack() as stack:
+            stack.callback(os.close, slot.fd)
+            other = self._find_free()
+            if other is None:
+                return None
+            os.close(other.fd)
+            stack.pop_all()
         return slot
 
     def _find_free(self) -> Slot | None:

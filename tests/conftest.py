@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from homes import share
 from standin import namespace
 from standin.mac import Mac
 
@@ -29,16 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
         # Tests look for what is left behind, so that each worker has runs and slots of its own.
         home = share(home, home.path / "test-workers" / worker)
     os.environ[HOME_VARIABLE] = str(home.path)
-
-
-def share(home: Home, path: Path) -> Home:
-    """A folder of the plugin's at *path* with the images and keys of *home*, which knows nothing of its guests."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in ("acceleration", "checked", "images", "keys"):
-        link = path / name
-        if not link.is_symlink():
-            link.symlink_to(home.folder(name))
-    return Home(path)
 
 
 @pytest.fixture

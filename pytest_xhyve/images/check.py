@@ -50,25 +50,32 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def known_digest(path: Path, cache: Path) -> str:
+    """As `digest_of`, read once for each state that the file was in."""
+    record = _record_of(path, cache)
+    with FileLock(record.with_suffix(".lock")):
+        try:
+            known = json.loads(record.read_text())
+            if known["state"] == _state_of(path):
+                return str(known["sha256"])
+        except (OSError, ValueError, KeyError):
+            # Nothing is known, or nothing that can be read.
+            pass
+        digest = digest_of(path)
+        remember_digest(path, digest, cache)
+        return digest
+
+
 def remember_digest(path: Path, digest: str, cache: Path) -> None:
     """Keep in *cache* that the file at *path*, as it is now, has the SHA-256 *digest*."""
     record = _record_of(path, cache)
     fresh = record.with_suffix(".new")
-    fresh.write_text(json.dumps({"state": _state_of(path), "sha256": digest}))
+    fresh.write_text(json.dumps({"path": str(path.resolve()), "state": _state_of(path), "sha256": digest}))
     fresh.replace(record)
 
 
 def _check_digest(image: Image, cache: Path) -> None:
-    record = _record_of(image.disk, cache)
-    with FileLock(record.with_suffix(".lock")):
-        try:
-            known = json.loads(record.read_text())
-            digest = known["sha256"] if known["state"] == _state_of(image.disk) else None
-        except (OSError, ValueError, KeyError):
-            digest = None
-        if digest is None:
-            digest = digest_of(image.disk)
-            remember_digest(image.disk, digest, cache)
+    digest = known_digest(image.disk, cache)
     if digest != image.sha256:
         raise ImageError(
             f"{image.disk} was altered: its SHA-256 is {digest}, and {image.manifest} says {image.sha256}\n"
@@ -77,7 +84,7 @@ def _check_digest(image: Image, cache: Path) -> None:
 
 
 def _record_of(path: Path, cache: Path) -> Path:
-    return cache / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]}.json"
+    return cache / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.json"
 
 
 def _state_of(path: Path) -> list[Any]:

@@ -75,3 +75,15 @@ def test_death_of_the_last_holder_frees_it(tmp_path: Path) -> None:
         child.send_signal(signal.SIGKILL)
         child.communicate()
     assert take(tmp_path, limit=1).number == 0
+
+
+def test_spare_slot_is_never_the_last(tmp_path: Path) -> None:
+    slots = Slots(tmp_path, 2)
+    spare = slots.take_spare()
+    assert spare is not None
+    assert spare.number == 0
+    assert slots.take_spare() is None
+    # Looking has not kept it.
+    last = slots.take(timeout=0, give_up=lambda: True)
+    for slot in (spare, last):
+        os.close(slot.fd)

@@ -1,0 +1,1 @@
+"""Templates: guests that have booted once and were saved with their memory, from which others are restored."""

@@ -1,0 +1,121 @@
+"""The agent: a program of 318 bytes in a template, which makes system calls for us, before SSH has woken up.
+
+A restored guest needs an identity of its own before anything in it runs on. Over SSH that would take longer than the
+restoring itself, and the SSH server would have drawn random numbers by then. So a process waits in the template, at
+the second serial port: it reads system calls, makes them, and answers with what they returned. All that is known of
+the guest stays here; the program itself knows nothing, and so needs no shell, no library and no interpreter, which a
+guest may not have. It runs on every Linux for x86-64 (syscall(2), elf(5)).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+_CODE_AT = 0x400000
+_BUFFER = 0x500000
+_BUFFER_SIZE = 1 << 16
+_CALL = struct.Struct("<q6Q")
+_LENGTH = struct.Struct("<Q")
+_END = struct.pack("<q", -1)
+
+# Made from tests/unit/agent.S, as a test of it shows.
+_CODE = bytes.fromhex(
+    # message: read its length, then as much as that
+    "41bc00005000 41bd08000000 e85b000000 448b2c2500005000 e84e000000 41bc08005000"
+    # call: a number below 0 ends the list
+    "498b0424 4885c0 782a 498b7c2408 498b742410 498b542418 4d8b542420 4d8b442428 4d8b4c2430 0f05"
+    # its result takes the place of its number
+    "49890424 4983c438 ebcd"
+    # answer: write all results to standard output, then the next message
+    "b801000000 89c7 be08005000 4489e2 29f2 0f05 eb94"
+    # fill: read as many bytes as r13 says to where r12 points
+    "31c0 31ff 4c89e6 4489ea 0f05 85c0 7e09 4901c4 4129c5 75e8 c3"
+    # leave: the port is closed
+    "89c7 b83c000000 0f05"
+)
+
+
+def program() -> bytes:
+    """The agent as an executable file: an ELF header, a segment of code, one of memory, and the code (elf(5))."""
+    headers = 64 + 2 * 56
+    size = headers + len(_CODE)
+    # ELFCLASS64, ELFDATA2LSB, EV_CURRENT; ET_EXEC for EM_X86_64.
+    start = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
+        "<HHIQQQIHHHHHH", 2, 62, 1, _CODE_AT + headers, 64, 0, 0, 64, 56, 2, 0, 0, 0
+    )
+    code = struct.pack("<IIQQQQQQ", 1, 0b101, 0, _CODE_AT, _CODE_AT, size, size, 0x1000)
+    memory = struct.pack("<IIQQQQQQ", 1, 0b110, 0, _BUFFER, _BUFFER, 0, _BUFFER_SIZE, 0x1000)
+    return start + code + memory + _CODE
+
+
+class AgentError(Exception):
+    """The agent does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A system call: its number on x86-64 and its arguments; bytes are passed as a pointer to them."""
+
+    number: int
+    arguments: tuple[int | bytes, ...]
+
+
+def call(number: int, *arguments: int | bytes) -> Call:
+    """A `Call` of *number* with *arguments*."""
+    return Call(number, arguments)
+
+
+class Agent:
+    """The agent at the other end of *channel*, which is the host's end of the guest's second serial port.
+
+    Args:
+        channel: connected to the port; stays the caller's.
+        timeout: seconds that an answer may take.
+    """
+
+    def __init__(self, channel: socket.socket, timeout: float) -> None:
+        self._channel = channel
+        self._timeout = timeout
+
+    def make(self, *calls: Call) -> list[int]:
+        """Make *calls* in the guest, one after the other.
+
+        Returns:
+            what each returned: below 0, it is an error number (errno(3)).
+
+        Raises:
+            AgentError: there is no answer.
+        """
+        data_at = _LENGTH.size + _CALL.size * len(calls) + len(_END)
+        records, data = b"", b""
+        for each in calls:
+            arguments = []
+            for argument in each.arguments:
+                if isinstance(argument, bytes):
+                    arguments.append(_BUFFER + data_at + len(data))
+                    data += argument.ljust(-(-len(argument) // 8) * 8, b"\0")
+                else:
+                    arguments.append(argument & (1 << 64) - 1)
+            records += _CALL.pack(each.number, *arguments, *[0] * (6 - len(arguments)))
+        body = records + _END + data
+        assert data_at + len(data) <= _BUFFER_SIZE
+        answer = self._exchange(_LENGTH.pack(len(body)) + body, _CALL.size * len(calls))
+        results: list[Any] = [_CALL.unpack_from(answer, _CALL.size * number)[0] for number in range(len(calls))]
+        return results
+
+    def _exchange(self, message: bytes, size: int) -> bytes:
+        answer = b""
+        try:
+            self._channel.settimeout(self._timeout)
+            self._channel.sendall(message)
+            while len(answer) < size:
+                got = self._channel.recv(size - len(answer))
+                if not got:
+                    raise AgentError("the guest's second serial port was closed")
+                answer += got
+        except OSError as error:
+            raise AgentError(f"the agent in the guest did not answer: {error}") from error
+        return answer

@@ -1,0 +1,84 @@
+"""The way in which a guest comes up that is restored from a template."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_xhyve.errors import XhyveError
+from pytest_xhyve.guardian import Ward
+from pytest_xhyve.guardian_process import CONSOLE
+from pytest_xhyve.hypervisors.base import SavableMachine, Saver
+from pytest_xhyve.machine import Machine
+from pytest_xhyve.templates.renewal import RenewalFailed, renew
+from pytest_xhyve.templates.store import Template
+
+
+class RestoreFailed(XhyveError):
+    """A guest was restored, and cannot be used."""
+
+
+class Restore:
+    """See `pytest_xhyve.power.Start`.
+
+    Args:
+        saver: the hypervisor's.
+        machine: with its own identity and its own disk, cloned from the template's.
+        ward: its place in the guardian's care.
+        template: what it is restored from.
+        timeout: seconds that the agent may take to answer.
+        record: where the machine can be saved again; None for one that need not be.
+    """
+
+    phase = "restore"
+
+    def __init__(
+        self,
+        saver: Saver,
+        machine: Machine,
+        ward: Ward,
+        template: Template,
+        timeout: float,
+        record: Path | None = None,
+    ) -> None:
+        self._saver = saver
+        self._machine = machine
+        self._ward = ward
+        self._template = template
+        self._timeout = timeout
+        self._record = record
+        self._vm: SavableMachine | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[SavableMachine]:
+        source = self._template.folder
+        # What the guest said while it booted.
+        shutil.copyfile(source / CONSOLE, self._ward.folder / CONSOLE)
+        if self._record is None:
+            starting = self._saver.restoring(self._machine, self._ward, source)
+        else:
+            starting = self._saver.recording(self._machine, self._ward, self._record, source)
+        with starting as vm:
+            self._vm = vm
+            yield vm
+
+    def make_ready(self) -> None:
+        assert self._vm is not None
+        self._vm.restore()
+        mac = self._machine.nics[0].mac
+        assert mac is not None
+        try:
+            renew(
+                self._vm.agent,
+                self._template.prepared,
+                name=self._machine.name,
+                machine_id=self._machine.uuid.hex,
+                mac=mac,
+                timeout=self._timeout,
+            )
+        except RenewalFailed as error:
+            raise RestoreFailed(
+                f"{self._machine.name} was restored, and cannot be told from others: {error}"
+            ) from error

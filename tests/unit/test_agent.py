@@ -1,0 +1,189 @@
+"""The agent is an ordinary Linux program, and so it is run here, with a socket in the place of a serial port."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pytest_xhyve.templates.agent import Agent, AgentError, call, program
+
+HEADERS = 64 + 2 * 56
+SECONDS = 10.0
+
+# arch/x86/entry/syscalls/syscall_64.tbl in Linux
+WRITE, OPEN, CLOSE, PWRITE64, GETPID, UNLINK = 1, 2, 3, 18, 39, 87
+
+needs_linux = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="the agent is a program for Linux on x86-64"
+)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+    """The agent, and our end of what it takes for a serial port."""
+    file = tmp_path / "agent"
+    file.write_bytes(program())
+    file.chmod(0o700)
+    ours, theirs = socket.socketpair()
+    with ours, closing(theirs), subprocess.Popen([str(file)], stdin=theirs.fileno(), stdout=theirs.fileno()) as running:
+        theirs.close()
+        yield running, ours
+        running.kill()
+
+
+@pytest.fixture
+def agent(process: tuple[subprocess.Popen[bytes], socket.socket]) -> Agent:
+    return Agent(process[1], SECONDS)
+
+
+@pytest.mark.skipif(shutil.which("as") is None or shutil.which("objcopy") is None, reason="no as and objcopy here")
+@needs_linux
+def test_its_code_is_what_its_source_says(tmp_path: Path) -> None:
+    source = Path(__file__).with_name("agent.S")
+    subprocess.run(["as", "-o", str(tmp_path / "agent.o"), str(source)], check=True)
+    subprocess.run(
+        ["objcopy", "-O", "binary", "-j", ".text", str(tmp_path / "agent.o"), str(tmp_path / "agent")], check=True
+    )
+    assert program()[HEADERS:] == (tmp_path / "agent").read_bytes()
+
+
+def test_it_is_as_small_as_its_description_says() -> None:
+    from pytest_xhyve.templates import agent
+
+    assert f"a program of {len(program())} bytes" in (agent.__doc__ or "")
+
+
+@needs_linux
+def test_it_answers_with_what_the_call_returned(
+    process: tuple[subprocess.Popen[bytes], socket.socket], agent: Agent
+) -> None:
+    assert agent.make(call(GETPID)) == [process[0].pid]
+
+
+@needs_linux
+def test_calls_are_made_in_their_order(agent: Agent, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    name = os.fsencode(path) + b"\0"
+    (opened,) = agent.make(call(OPEN, name, os.O_WRONLY | os.O_CREAT, 0o600))
+    assert agent.make(
+        call(WRITE, opened, b"written by the agent", 20),
+        call(PWRITE64, opened, b"W", 1, 0),
+        call(CLOSE, opened),
+        call(WRITE, opened, b"more", 4),
+    ) == [20, 1, 0, -errno.EBADF]
+    assert path.read_bytes() == b"Written by the agent"
+
+
+@needs_linux
+def test_a_call_that_fails_is_answered_with_its_error(agent: Agent, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path / "missing") + b"\0"
+    assert agent.make(call(UNLINK, name), call(WRITE, -1, b"", 0)) == [-errno.ENOENT, -errno.EBADF]
+
+
+@needs_linux
+def test_one_message_has_many_calls_and_much_data(agent: Agent, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    (opened,) = agent.make(call(OPEN, os.fsencode(path) + b"\0", os.O_WRONLY | os.O_CREAT, 0o600))
+    pieces = [os.urandom(100 + number) for number in range(200)]
+    results = agent.make(*(call(WRITE, opened, piece, len(piece)) for piece in pieces))
+    assert results == [len(piece) for piece in pieces]
+    assert path.read_bytes() == b"".join(pieces)
+
+
+@needs_linux
+def test_each_message_stands_for_itself(
+    process: tuple[subprocess.Popen[bytes], socket.socket], agent: Agent, tmp_path: Path
+) -> None:
+    for number in range(1, 50):
+        assert agent.make(*[call(GETPID)] * number) == [process[0].pid] * number
+
+
+@needs_linux
+def test_no_call_at_all_is_no_trouble(process: tuple[subprocess.Popen[bytes], socket.socket], agent: Agent) -> None:
+    assert agent.make() == []
+    assert agent.make(call(GETPID)) == [process[0].pid]
+
+
+class Dribble:
+    """A channel over which bytes come one at a time, as over a slow line."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+
+    def settimeout(self, seconds: float) -> None:
+        self._channel.settimeout(seconds)
+
+    def sendall(self, data: bytes) -> None:
+        for byte in data:
+            self._channel.sendall(bytes([byte]))
+            time.sleep(0.001)
+
+    def recv(self, size: int) -> bytes:
+        return self._channel.recv(min(size, 3))
+
+
+@needs_linux
+def test_messages_may_come_in_pieces(process: tuple[subprocess.Popen[bytes], socket.socket]) -> None:
+    agent = Agent(Dribble(process[1]), SECONDS)  # type: ignore[arg-type]
+    assert agent.make(call(GETPID), call(CLOSE, -1)) == [process[0].pid, -errno.EBADF]
+
+
+@needs_linux
+@pytest.mark.parametrize("sent", [b"", b"\x40\0\0", b"\x40\0\0\0\0\0\0\0", b"\x40\0\0\0\0\0\0\0half a record"])
+def test_it_ends_well_when_the_port_is_closed(
+    process: tuple[subprocess.Popen[bytes], socket.socket], sent: bytes
+) -> None:
+    running, channel = process
+    channel.sendall(sent)
+    channel.shutdown(socket.SHUT_WR)
+    assert running.wait(SECONDS) == 0
+
+
+@needs_linux
+def test_with_nothing_to_read_it_ends_well(tmp_path: Path) -> None:
+    file = tmp_path / "agent"
+    file.write_bytes(program())
+    file.chmod(0o700)
+    assert subprocess.run([str(file)], check=False, stdin=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_closed_port_is_told() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        theirs.close()
+        with pytest.raises(AgentError):
+            Agent(ours, SECONDS).make(call(GETPID))
+
+
+def test_a_port_that_closes_within_an_answer_is_told() -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+
+        def answer_half() -> None:
+            with theirs:
+                theirs.recv(4096)
+                theirs.sendall(b"half")
+
+        answering = threading.Thread(target=answer_half)
+        answering.start()
+        with pytest.raises(AgentError, match="closed"):
+            Agent(ours, SECONDS).make(call(GETPID))
+        answering.join()
+
+
+def test_silence_is_told() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(AgentError, match="did not answer"):
+        Agent(ours, 0.05).make(call(GETPID))
