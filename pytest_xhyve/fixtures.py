@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.selection import marked
+from pytest_xhyve.selection import keys_of, marked
 from pytest_xhyve.settings import Settings
+from pytest_xhyve.shared import check_can_reset, resetting
 
 if TYPE_CHECKING:
     import paramiko
 
     from pytest_xhyve.fleet import Fleet
     from pytest_xhyve.guest import Guest
+    from pytest_xhyve.machine import Machine
+    from pytest_xhyve.prewarm import Prewarmer
+    from pytest_xhyve.report.durations import GuestTimes
     from pytest_xhyve.spec import GuestFactory, GuestSpec
 
 SETTINGS = pytest.StashKey[Settings]()
 """Where a `pytest.Config` keeps the settings of its run."""
+
+PREWARMER: pytest.StashKey[Prewarmer] = pytest.StashKey()
+"""Where it keeps what makes guests ahead, where that was asked for, as long as there is a fleet."""
+
+GUEST_TIMES: pytest.StashKey[list[GuestTimes]] = pytest.StashKey()
+"""Where it keeps the times of the guests of its run, under xdist those of all workers; empty without guests."""
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +39,18 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     from pytest_xhyve.fleet import Fleet
     from pytest_xhyve.home import Home
 
-    with closing(Fleet(request.config.stash[SETTINGS], Home.of_user(), _reporter(request.config))) as fleet:
+    settings = request.config.stash[SETTINGS]
+    report = _reporter(request.config)
+    with ExitStack() as stack:
+        if settings.prewarm:
+            from pytest_xhyve.prewarm import prewarming, silent_ahead
+
+            report = silent_ahead(report)
+        fleet = stack.enter_context(closing(Fleet(settings, Home.of_user(), report)))
+        if settings.prewarm:
+            stack.enter_context(prewarming(request.config, fleet, settings.prewarm))
+        # The very list, which has those too that live until the fleet is closed.
+        request.config.stash[GUEST_TIMES] = fleet.times
         yield fleet
 
 
@@ -39,36 +61,58 @@ def xhyve_image(request: pytest.FixtureRequest) -> str:
     return image
 
 
-def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any) -> Iterator[Guest]:
+@pytest.fixture(scope="session")
+def _xhyve_start(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> str | None:
+    """How guests start where each test runs on either; otherwise nothing, which leaves it to the settings."""
+    start: str | None = getattr(request, "param", None)
+    if start == "warm" and _xhyve_fleet.hypervisor.saver is None:
+        pytest.skip(f"{_xhyve_fleet.hypervisor.facts.name} cannot save a running machine")
+    return start
+
+
+def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: str | None) -> Iterator[Guest]:
     from pytest_xhyve.spec import GuestSpec
 
-    spec = GuestSpec.parse(**(marked(request.node) | _param(request))).over(GuestSpec(image=image))
-    with _start(request, fleet, spec) as guest:
+    spec = GuestSpec.parse(**(marked(request.node) | _param(request))).over(GuestSpec(image=image, start=start))
+    if request.scope == "function":
+        # It is always fresh; the marker is for the shared guests around it.
+        spec = replace(spec, reset=None)
+    if spec.reset:
+        check_can_reset(request)
+    with _start(request, fleet, spec) as guest, resetting(request, guest):
         yield guest
 
 
 @pytest.fixture
-def xhyve_guest(request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str) -> Iterator[Guest]:
+def xhyve_guest(
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
+) -> Iterator[Guest]:
     """A Linux machine of the test's own: a `pytest_xhyve.Guest`, booted and reachable by SSH."""
-    yield from _guest(request, _xhyve_fleet, xhyve_image)
+    yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
 @pytest.fixture(scope="class")
-def xhyve_class_guest(request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str) -> Iterator[Guest]:
+def xhyve_class_guest(
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
+) -> Iterator[Guest]:
     """A guest that the tests of a class share."""
-    yield from _guest(request, _xhyve_fleet, xhyve_image)
+    yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
 @pytest.fixture(scope="module")
-def xhyve_module_guest(request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str) -> Iterator[Guest]:
+def xhyve_module_guest(
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
+) -> Iterator[Guest]:
     """A guest that the tests of a module share."""
-    yield from _guest(request, _xhyve_fleet, xhyve_image)
+    yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
 @pytest.fixture(scope="session")
-def xhyve_session_guest(request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str) -> Iterator[Guest]:
+def xhyve_session_guest(
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
+) -> Iterator[Guest]:
     """A guest that all tests of the run share."""
-    yield from _guest(request, _xhyve_fleet, xhyve_image)
+    yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
 @pytest.fixture
@@ -79,7 +123,7 @@ def xhyve_ssh(xhyve_guest: Guest) -> paramiko.SSHClient:
 
 @pytest.fixture(scope="session")
 def xhyve_guest_factory(
-    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
 ) -> Iterator[GuestFactory]:
     """Makes guests by hand: ``factory(image="tiny", name="web")``; they live until the run ends."""
     from pytest_xhyve.spec import GuestFactory, GuestSpec
@@ -89,14 +133,24 @@ def xhyve_guest_factory(
         def make(spec: GuestSpec) -> Guest:
             return made.enter_context(_start(request, _xhyve_fleet, spec))
 
-        yield GuestFactory(make, GuestSpec(image=xhyve_image))
+        yield GuestFactory(make, GuestSpec(image=xhyve_image, start=_xhyve_start))
 
 
 def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:
     hook = request.config.hook
-    guest = fleet.start_guest(
-        spec, change=lambda machine: hook.pytest_xhyve_machine(machine=machine, request=request) or machine
-    )
+
+    def change(machine: Machine) -> Machine:
+        changed: Machine | None = hook.pytest_xhyve_machine(machine=machine, request=request)
+        return changed or machine
+
+    asked_by = request.node.nodeid or request.scope
+    prewarmer = request.config.stash.get(PREWARMER, None)
+    if hook.pytest_xhyve_machine.get_hookimpls():
+        guest = fleet.start_guest(spec, change=change, asked_by=asked_by)
+    elif prewarmer is not None:
+        guest = prewarmer.start_guest(spec, asked_by)
+    else:
+        guest = fleet.start_guest(spec, asked_by=asked_by)
     try:
         hook.pytest_xhyve_guest_ready(guest=guest, request=request)
     except BaseException:
@@ -107,8 +161,7 @@ def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Gue
 
 def _param(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What an indirect parameter says: an image, or a dict of the marker's keys."""
-    param = getattr(request, "param", {})
-    return dict(param) if isinstance(param, dict) else {"image": param}
+    return keys_of(getattr(request, "param", {}))
 
 
 def _reporter(config: pytest.Config) -> Callable[[str], None]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from pytest_xhyve import runs
-from pytest_xhyve.errors import NoFreeSlot
+from pytest_xhyve.ahead import Ahead
+from pytest_xhyve.errors import Abandoned, NoFreeSlot, NotSupported, TemplateError
 from pytest_xhyve.guardian import Guardian
 from pytest_xhyve.guest import Guest
 from pytest_xhyve.home import Home
@@ -20,24 +24,30 @@ from pytest_xhyve.hypervisors.base import Facts, Hypervisor, Identity
 from pytest_xhyve.hypervisors.choice import choose
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
-from pytest_xhyve.images.clone import clone_disk
 from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.limits import guests_for_memory, has_memory_to_spare
 from pytest_xhyve.machine import Disk, Machine, Nic
+from pytest_xhyve.making import GuestMaking, MachineHook
 from pytest_xhyve.power import Timeouts
+from pytest_xhyve.report.durations import GuestTimes
+from pytest_xhyve.report.recording import Recording
 from pytest_xhyve.settings import EMULATION_FACTOR, Settings
 from pytest_xhyve.slots import Slot, Slots
 from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.templates.key import identity_words
+from pytest_xhyve.templates.library import Make, TemplateLibrary
+from pytest_xhyve.templates.renewal import Prepared
 
 _SHUTDOWN_SECONDS = 60.0
 _STEP_SECONDS = 30.0
 _REFUSAL_SECONDS = 10.0
+_RESTORE_SECONDS = 30.0
+_SETTLE_SECONDS = 30.0
 _SLOT_SECONDS = 600.0
+_GLANCE_SECONDS = 0.1
 
-# What a guest of the default size costs the host, with the hypervisor's own share.
-_GUEST_BYTES = 640 << 20
-_SHARE_OF_MEMORY = 0.75
-
-MachineHook = Callable[[Machine], Machine]
+# No guest can be named so.
+_TEMPLATE = ".template"
 
 
 class Fleet:
@@ -62,7 +72,12 @@ class Fleet:
         self._run: tuple[Path, int] | None = None
         self._own_slots: set[int] = set()
         self._guests: set[Guest] = set()
+        self._told: set[str] = set()
         self.catalog = Catalog(home, report)
+        self.make_room: Callable[[], bool] = lambda: False
+        """Takes away a guest that nobody has asked for yet, when a test finds no free slot; False when none is left."""
+        self.times: list[GuestTimes] = []
+        """What became of the guests that were taken away, in that order; grows until the fleet is closed."""
 
     def close(self) -> None:
         """Take away whatever is left, and wait until nothing runs any more."""
@@ -86,54 +101,105 @@ class Fleet:
         most = self.hypervisor.most_guests
         if self._settings.max_guests is not None:
             return min(self._settings.max_guests, most)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return max(1, min(most, int(memory * _SHARE_OF_MEMORY / _GUEST_BYTES)))
+        # With "both", half of them boot.
+        restored = self._settings.start in ("auto", "warm") and self.hypervisor.saver is not None
+        return min(most, guests_for_memory(restored=restored))
 
-    def start_guest(self, spec: GuestSpec, *, change: MachineHook = lambda machine: machine) -> Guest:
+    def start_guest(
+        self, spec: GuestSpec, *, change: MachineHook | None = None, asked_by: str = "", ahead: Ahead | None = None
+    ) -> Guest:
         """A running guest, which lives until it is removed or the fleet is closed.
 
         Args:
             spec: what it is made of.
             change: gets the machine before it starts, and returns what shall be started.
+            asked_by: who wants it, for `times`.
+            ahead: given where nobody has asked for it yet, so that it takes nothing that a test may need, and waits
+                for nobody; `times` has it when somebody got it.
 
         Raises:
+            Abandoned: it is made ahead, and this cannot be done now.
             XhyveError: in one of its kinds.
         """
+        # First of all: while a run lives, nobody prunes the image that it finds.
+        guardian, run_folder = self._take_guardian()
         asked = time.monotonic()
         image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
         check_image(image, self._home.folder("checked"))
         hypervisor = self.hypervisor
-        timeouts = self._timeouts(hypervisor.facts)
+        start = spec.start or self._settings.start
+        if start == "warm" and hypervisor.saver is None:
+            raise NotSupported(
+                f"{hypervisor.facts.name} cannot save a running machine, and so restores none; QEMU does, and "
+                "--xhyve-start=auto boots guests where there is no other way"
+            )
+        if spec.reset and hypervisor.saver is None:
+            raise NotSupported(
+                f"{hypervisor.facts.name} cannot save a running machine, and so gives no guest back as it was "
+                "(reset=True); QEMU does (--xhyve-hypervisor=qemu)"
+            )
         with ExitStack() as stack:
             begin = time.monotonic()
-            guardian, run_folder = self._take_guardian()
-            slot = self._take_slot(stack)
+            recording = Recording(self.times.append if ahead is None else partial(self._keep_used, ahead), asked_by)
+            stack.callback(recording.ended)
+            slot = self._take_slot(stack) if ahead is None else self._take_spare(stack, spec, image)
             name = spec.name or f"{_as_name(image.name)}-{slot.number}"
-            about = {
-                "name": name,
-                "image": image.name,
-                "image_disk": str(image.disk),
-                "owner": os.getpid(),
-            }
-            ward = stack.enter_context(guardian.ward(run_folder / name, [slot.fd], about))
-            disk = clone_disk(Disk(image.disk, image.format), ward.folder, hypervisor.disk_formats)
-            identity = hypervisor.identify(slot.uuids())
-            machine = change(self._machine(spec, image, identity, name, disk))
-            guest = Guest(
+            ward = stack.enter_context(guardian.ward(run_folder / name, [slot.fd], _about(name, image)))
+            if ahead is not None:
+                ahead.goes_on_in(ward)
+            making = GuestMaking(
                 image=image,
-                machine=machine,
-                running=lambda: hypervisor.running(machine, ward),
-                timeouts=timeouts,
-                phases={"image": begin - asked, "clone": time.monotonic() - begin},
+                machine=self._machine(spec, image, hypervisor.identify(slot.uuids()), name),
+                hypervisor=hypervisor,
+                ward=ward,
+                timeouts=self._timeouts(hypervisor.facts),
+                phases={"image": begin - asked},
+                change=change,
+                ahead=ahead,
+                savable=bool(spec.reset),
             )
+            guest = None
+            if start != "cold" and hypervisor.saver is not None:
+                make = None if ahead else self._template_maker(image, guardian, run_folder / f"{name}{_TEMPLATE}")
+                try:
+                    guest = making.restore(self._templates, hypervisor.saver, make, stack)
+                except TemplateError as error:
+                    if start == "warm":
+                        raise
+                    if ahead is None:
+                        self._tell_once(f"guests of {image.name} boot, for want of a template: {error}")
+            guest = guest or making.boot()
             self._guests.add(guest)
             stack.callback(self._guests.discard, guest)
             stack.callback(guest.kill)
-            guest.start()
+            recording.made(guest)
+            stack.callback(recording.ending)
             guest.owned_by(stack.pop_all())
         return guest
 
-    def _machine(self, spec: GuestSpec, image: Image, identity: Identity, name: str, disk: Disk) -> Machine:
+    @cached_property
+    def _templates(self) -> TemplateLibrary:
+        return TemplateLibrary(self._home, self._settings.templates_size, self._report)
+
+    def _template_maker(self, image: Image, guardian: Guardian, folder: Path) -> Make:
+        """What makes a template in the guardian's care, in the place of the guest that waits for it."""
+
+        def make(workspace: Path, machine: Machine) -> tuple[Disk, Prepared]:
+            # Imported only where there is none yet.
+            from pytest_xhyve.templates.maker import make_template  # noqa: PLC0415
+
+            timeouts = self._timeouts(self.hypervisor.facts)
+            with guardian.ward(folder, [], _about(machine.name, image)) as ward:
+                return make_template(image, machine, self.hypervisor, ward, workspace, timeouts)
+
+        return make
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self._report(line)
+
+    def _machine(self, spec: GuestSpec, image: Image, identity: Identity, name: str) -> Machine:
         settings = self._settings
         return Machine(
             name=name,
@@ -141,21 +207,22 @@ class Fleet:
             cpus=spec.cpus or settings.cpus or image.cpus,
             cpu=image.cpu,
             memory=spec.memory or settings.memory or image.memory,
-            disks=(disk,),
+            disks=(),
             nics=(Nic(identity.mac),),
             kernel=image.kernel,
             initrd=image.initrd,
-            # Both are read by systemd (kernel-command-line(7)), and by the init of our own small image.
-            cmdline=f"{image.cmdline} systemd.hostname={name} systemd.machine_id={identity.uuid.hex}",
+            cmdline=" ".join([image.cmdline, *identity_words(name, identity.uuid)]),
         )
 
     def _timeouts(self, facts: Facts) -> Timeouts:
         factor = self._settings.timeout_factor * (EMULATION_FACTOR if facts.emulated else 1)
         return Timeouts(
             boot=self._settings.boot_timeout * factor,
+            restore=_RESTORE_SECONDS * factor,
             shutdown=_SHUTDOWN_SECONDS * factor,
             step=_STEP_SECONDS * factor,
             refusal=_REFUSAL_SECONDS * factor,
+            settle=_SETTLE_SECONDS * factor,
             why=f"emulated: {facts.reason}" if facts.emulated else "",
         )
 
@@ -168,11 +235,35 @@ class Fleet:
         try:
             slot = take(0)
         except NoFreeSlot:
-            self._report(f"waiting: {self.max_guests} guests are alive, and no more may be (--xhyve-max-guests)")
-            slot = take(_SLOT_SECONDS * self._settings.timeout_factor)
+            slot = self._wait_for_slot(take)
         self._own_slots.add(slot.number)
         stack.callback(self._own_slots.discard, slot.number)
         return slot
+
+    def _wait_for_slot(self, take: Callable[[float], Slot]) -> Slot:
+        while self.make_room():
+            with contextlib.suppress(NoFreeSlot):
+                return take(0)
+        with contextlib.suppress(NoFreeSlot):
+            # Who looks whether a slot is free holds it for a moment.
+            return take(_GLANCE_SECONDS)
+        self._report(f"waiting: {self.max_guests} guests are alive, and no more may be (--xhyve-max-guests)")
+        return take(_SLOT_SECONDS * self._settings.timeout_factor)
+
+    def _take_spare(self, stack: ExitStack, spec: GuestSpec, image: Image) -> Slot:
+        """A slot for a guest that nobody has asked for yet, where this leaves enough of everything for others."""
+        if not has_memory_to_spare(spec.memory or self._settings.memory or image.memory):
+            raise Abandoned("the host has no memory to spare")
+        slot = Slots(self._home.folder("slots"), self.max_guests).take_spare()
+        if slot is None:
+            raise Abandoned("no two slots are free")
+        self._own_slots.add(slot.number)
+        stack.callback(self._own_slots.discard, slot.number)
+        return slot
+
+    def _keep_used(self, ahead: Ahead, times: GuestTimes) -> None:
+        if ahead.asked_by is not None:
+            self.times.append(replace(times, asked_by=ahead.asked_by))
 
     def _take_guardian(self) -> tuple[Guardian, Path]:
         """The run's guardian and its folder; the first call starts it, after what dead runs left was removed."""
@@ -190,6 +281,11 @@ class Fleet:
                 self._guardian = Guardian(run_folder, lock)
                 self._stack.callback(self._guardian.close)
             return self._guardian, run_folder
+
+
+def _about(name: str, image: Image) -> dict[str, Any]:
+    """What other processes may know of a guest."""
+    return {"name": name, "image": image.name, "image_disk": str(image.disk), "owner": os.getpid()}
 
 
 def _as_name(text: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,15 +18,16 @@ from pytest_xhyve.errors import (
     HypervisorExited,
     XhyveError,
 )
-from pytest_xhyve.hypervisors.base import Ending, Endpoint, VirtualMachine
+from pytest_xhyve.hypervisors.base import Ending, Endpoint
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.machine import Machine
-from pytest_xhyve.power import SSH, Power, Timeouts
+from pytest_xhyve.power import SSH, Power, Start, Timeouts
 
 if TYPE_CHECKING:
     import paramiko
 
     from pytest_xhyve.remote import Completed, Connection
+    from pytest_xhyve.reset import Reset
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _REBOOT_SECONDS = 0.25
@@ -46,17 +47,23 @@ class Guest:
         *,
         image: Image,
         machine: Machine,
-        running: Callable[[], AbstractContextManager[VirtualMachine]],
+        boot: Start,
         timeouts: Timeouts,
         phases: Mapping[str, float],
     ) -> None:
         self._image = image
+        self._boot = boot
         self._machine = machine
         self._timeouts = timeouts
         self._phases = dict(phases)
         # The time in power is inside that of the owner's stack, which `remove` closes.
-        self._power = Power(machine.name, image, running, timeouts)
+        self._power = Power(machine.name, image, timeouts)
         self._owner = ExitStack()
+        self.resetting: Reset | None = None
+        """What gives each test the same guest again, where that was asked for (``reset=True``)."""
+        self._first_command: float | None = None
+        self.prewarmed = False
+        """Whether it was made before the test asked for it (``--xhyve-prewarm``)."""
 
     def __enter__(self) -> Self:
         return self
@@ -124,10 +131,20 @@ class Guest:
     def phases(self) -> Mapping[str, float]:
         """How long each step from request to login took, in seconds, in their order.
 
-        ``image`` (found and checked, built at worst), ``clone``, ``start`` (the hypervisor), ``boot`` (to the SSH
-        banner) and ``login``.
+        ``image`` (found and checked, built at worst), ``template`` (found and checked, made at worst; only for a
+        guest that was restored), ``clone``, ``start`` (the hypervisor), ``boot`` (to the SSH banner) or ``restore``
+        and ``banner``, and ``login``.
         """
         return dict(self._phases)
+
+    @property
+    def first_command(self) -> float | None:
+        """How long the first `run` took, in seconds, from the call to the command's output; None before it."""
+        return self._first_command
+
+    def is_well(self) -> bool:
+        """Whether it runs, by all that can be seen from here, and its connection stands."""
+        return self._power.is_well()
 
     @property
     def ssh(self) -> paramiko.SSHClient:
@@ -168,17 +185,22 @@ class Guest:
             BootFailed: the guest died meanwhile.
         """
         __tracebackhide__ = True
+        begin = time.monotonic()
         from pytest_xhyve import remote  # noqa: PLC0415
 
         line = remote.shell_line(command, env=env, user=user, login_user=self.image.user, timeout=timeout)
-        return remote.run(
-            self._connection(),
-            line,
-            shown=command if isinstance(command, str) else " ".join(command),
-            check=check,
-            timeout=timeout,
-            input=input.encode(errors="surrogateescape") if isinstance(input, str) else input,
-        )
+        try:
+            return remote.run(
+                self._connection(),
+                line,
+                shown=command if isinstance(command, str) else " ".join(command),
+                check=check,
+                timeout=timeout,
+                input=input.encode(errors="surrogateescape") if isinstance(input, str) else input,
+            )
+        finally:
+            if self._first_command is None:
+                self._first_command = time.monotonic() - begin
 
     def put(self, local: str | os.PathLike[str], remote: str) -> None:
         """Copy a file or folder into the guest, as ``cp -r``: into *remote* when that is a folder.
@@ -302,7 +324,7 @@ class Guest:
         self._power.switch_off()
 
     def start(self) -> None:
-        """Start the guest again, with the same disk and identity, after `shutdown` or `kill`.
+        """Boot the guest again, with the same disk and identity, after `shutdown` or `kill`.
 
         Raises:
             BootFailed: it did not come up.
@@ -310,7 +332,25 @@ class Guest:
         """
         if self._power.is_on:
             raise XhyveError(f"guest {self.name} runs already")
-        self._phases |= self._power.switch_on()
+        for phase in ("template", "restore", "banner"):
+            self._phases.pop(phase, None)
+        self._phases |= self._power.switch_on(self._boot, self._timeouts.boot)
+
+    def restore(self, restore: Start) -> None:
+        """As `start`, restored in the place of being booted."""
+        self._phases.pop("boot", None)
+        self._phases |= self._power.switch_on(restore, self._timeouts.restore)
+
+    def change_machine(self, machine: Machine, boot: Start) -> None:
+        """Cut the power and go on with another *machine* of the same identity, which `start` boots by *boot*."""
+        self._power.switch_off()
+        self._machine = machine
+        self._boot = boot
+
+    @property
+    def power(self) -> Power:
+        """Its switch, for what of this plugin starts and saves guests."""
+        return self._power
 
     def pause(self) -> None:
         """Stop the guest's CPUs; `resume` lets them run on."""

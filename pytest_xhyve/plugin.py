@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from pytest_xhyve import hooks
 from pytest_xhyve.errors import XhyveError
 from pytest_xhyve.fixtures import (
+    GUEST_TIMES,
     SETTINGS,
     _xhyve_fleet,
+    _xhyve_start,
     xhyve_class_guest,
     xhyve_guest,
     xhyve_guest_factory,
@@ -22,12 +24,15 @@ from pytest_xhyve.fixtures import (
     xhyve_session_guest,
     xhyve_ssh,
 )
-from pytest_xhyve.selection import check_markers, images_to_run_on, wants_guest
+from pytest_xhyve.selection import check_markers, images_to_run_on, starts_either_way, wants_guest
 from pytest_xhyve.settings import OPTIONS, Settings
+from pytest_xhyve.shared import _xhyve_reset, plan_resets
 
 # pytest finds fixtures as attributes of the plugin.
 __all__ = [
     "_xhyve_fleet",
+    "_xhyve_reset",
+    "_xhyve_start",
     "xhyve_class_guest",
     "xhyve_guest",
     "xhyve_guest_factory",
@@ -37,9 +42,10 @@ __all__ = [
     "xhyve_ssh",
 ]
 
+_WORKERS_TIMES = "xhyve_guest_times"
 _WRONG = pytest.StashKey[str]()
 _MARKER = (
-    "xhyve(image=None, cpus=None, memory=None, name=None): what the test's guest is made of; "
+    "xhyve(image=None, cpus=None, memory=None, name=None, start=None, reset=None): what the test's guest is made of; "
     "on a class or module also that of its shared guest"
 )
 
@@ -94,6 +100,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             "xhyve_image", images, indirect=True, scope="session", ids=[Path(image).stem for image in images]
         )
+    if metafunc.config.stash[SETTINGS].start == "both" and starts_either_way(metafunc):
+        metafunc.parametrize("_xhyve_start", ["cold", "warm"], indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -102,12 +110,56 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(wrong)
         # From here on a worker can tell nobody; as the error of a test, it is seen.
         item.stash[_WRONG] = wrong
+    plan_resets(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Where guests are made ahead: see what this test and those after it will ask for."""
+    if item.config.stash[SETTINGS].prewarm:
+        from pytest_xhyve.prewarm import look_ahead
+
+        look_ahead(item, nextitem)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if (wrong := item.stash.get(_WRONG, None)) is not None:
         pytest.fail(wrong, pytrace=False)
+
+
+# Not before the last fixture is taken down, which pytest may do in this hook.
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of xdist: hand what is known of the guests to the controller."""
+    times = session.config.stash.get(GUEST_TIMES, [])
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if times and output is not None:
+        output[_WORKERS_TIMES] = [guest.to_message() for guest in times]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """In the controller of xdist: take what a worker hands over; one that crashed hands over nothing."""
+    messages = getattr(node, "workeroutput", {}).get(_WORKERS_TIMES, [])
+    if messages:
+        from pytest_xhyve.report.durations import GuestTimes
+
+        times = node.config.stash.setdefault(GUEST_TIMES, [])
+        times += [GuestTimes.from_message(message) for message in messages]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell where the guests' time went, where pytest tells it of tests, and with ``-v``."""
+    times = config.stash.get(GUEST_TIMES, [])
+    verbose = config.get_verbosity() > 0
+    if not times or not (verbose or config.getoption("durations") is not None):
+        return
+    from pytest_xhyve.report.durations import tabulate
+
+    terminalreporter.section("guest durations")
+    for line in tabulate(times, each=verbose):
+        terminalreporter.line(line)
 
 
 def _describe(config: pytest.Config) -> list[str]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_xhyve.console import Console, ConsoleWatch, Trouble
 from pytest_xhyve.errors import (
@@ -17,8 +17,10 @@ from pytest_xhyve.errors import (
     LeaseNotFound,
     XhyveError,
 )
-from pytest_xhyve.hypervisors.base import Ending, VirtualMachine
+from pytest_xhyve.guardian import Ward
+from pytest_xhyve.hypervisors.base import Ending, Hypervisor, VirtualMachine
 from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.machine import Machine
 
 if TYPE_CHECKING:
     import paramiko
@@ -34,17 +36,53 @@ class Timeouts:
 
     Attributes:
         boot: from the hypervisor's start to a login.
+        restore: likewise, for a guest that is restored.
         shutdown: from the request to the hypervisor's end.
         step: one step of a protocol, such as the SSH handshake.
         refusal: how long a booting guest may refuse a login.
+        settle: how long a guest that is going to be saved may take to come to rest.
         why: what a message adds about them, as ``emulated``.
     """
 
     boot: float
+    restore: float
     shutdown: float
     step: float
     refusal: float
+    settle: float
     why: str = ""
+
+
+class Start(Protocol):
+    """A way in which a machine comes up."""
+
+    @property
+    def phase(self) -> str:
+        """What it is called among a guest's phases."""
+
+    def running(self) -> AbstractContextManager[VirtualMachine]:
+        """Start the machine, for the time of a block."""
+
+    def make_ready(self) -> None:
+        """Do what has to be done once the hypervisor runs, and before the guest is talked to."""
+
+
+class Boot:
+    """From power-on, by *hypervisor*."""
+
+    phase = "boot"
+
+    def __init__(self, hypervisor: Hypervisor, machine: Machine, ward: Ward) -> None:
+        self._hypervisor = hypervisor
+        self._machine = machine
+        self._ward = ward
+
+    def running(self) -> AbstractContextManager[VirtualMachine]:
+        return self._hypervisor.running(self._machine, self._ward)
+
+    def make_ready(self) -> None:
+        # The guest does it itself.
+        return
 
 
 class Power:
@@ -53,20 +91,12 @@ class Power:
     Args:
         name: the guest's, for messages.
         image: tells how to log in.
-        running: starts the machine, for the time of a block.
         timeouts: how long each may take.
     """
 
-    def __init__(
-        self,
-        name: str,
-        image: Image,
-        running: Callable[[], AbstractContextManager[VirtualMachine]],
-        timeouts: Timeouts,
-    ) -> None:
+    def __init__(self, name: str, image: Image, timeouts: Timeouts) -> None:
         self._name = name
         self._image = image
-        self._running = running
         self._timeouts = timeouts
         self._on = ExitStack()
         self._vm: VirtualMachine | None = None
@@ -74,6 +104,7 @@ class Power:
         self._watch: ConsoleWatch | None = None
         self._client: paramiko.SSHClient | None = None
         self._panic: KernelPanic | None = None
+        self._start = (Boot.phase, timeouts.boot)
 
     @property
     def is_on(self) -> bool:
@@ -102,26 +133,33 @@ class Power:
             raise XhyveError(f"guest {self._name} was never started")
         return self._console
 
-    def switch_on(self) -> dict[str, float]:
-        """Start the machine and connect to it.
+    def switch_on(self, start: Start, timeout: float) -> dict[str, float]:
+        """Start the machine and connect to it, within *timeout* seconds.
 
         Returns:
-            the seconds that each step took: ``start``, ``boot``, ``login``.
+            the seconds that each step took: ``start``, ``boot`` or ``restore``, ``banner``, ``login``.
 
         Raises:
             BootFailed: it did not come up.
         """
         self._on.close()
+        self._start = (start.phase, timeout)
         begin = time.monotonic()
         # Undone in the opposite order: once the machine is gone, closing the connection waits for nothing.
         self._on.callback(self._forget)
-        self._vm = self._on.enter_context(self._running())
+        self._vm = self._on.enter_context(start.running())
         self._console = Console(self._vm.console_log, self._vm.send_to_console)
         self._watch = self._console.watch()
         self._panic = None
         started = time.monotonic()
-        boot, login = self.connect(begin + self._timeouts.boot)
-        return {"start": started - begin, "boot": boot, "login": login}
+        start.make_ready()
+        ready = time.monotonic()
+        banner, login = self.connect(begin + timeout)
+        phases = {"start": started - begin, start.phase: ready - started, "banner": banner, "login": login}
+        if start.phase == Boot.phase:
+            # A guest that boots shows it by nothing but the banner.
+            phases[Boot.phase] += phases.pop("banner")
+        return phases
 
     def switch_off(self) -> None:
         """Cut the power; nothing happens when it is off already."""
@@ -204,6 +242,15 @@ class Power:
         """
         self._check(lambda trouble: trouble.panic)
 
+    def is_well(self) -> bool:
+        """Whether it is on, has met no trouble that can be seen from here, and the connection stands."""
+        try:
+            self.check_alive()
+        except XhyveError:
+            return False
+        transport = None if self._client is None else self._client.get_transport()
+        return transport is not None and transport.is_active()
+
     def explain_loss(self) -> None:
         """As `check_alive`, for a lost connection, which is noticed a little before the hypervisor's end."""
         self.machine.wait_for_exit(_END_SECONDS)
@@ -240,17 +287,19 @@ class Power:
 
     def _boot_timeout(self) -> BootFailed:
         why = f" ({self._timeouts.why})" if self._timeouts.why else ""
+        phase, timeout = self._start
+        longer = "--xhyve-boot-timeout or --xhyve-timeout-factor" if phase == Boot.phase else "--xhyve-timeout-factor"
         silence = self.machine.explain_silence()
         if silence is not None:
             return LeaseNotFound(
-                f"{self._image.name} has no address after {self._timeouts.boot:g} s{why}: {silence}\n"
-                "  still booting, by its console: give it longer with --xhyve-boot-timeout or --xhyve-timeout-factor",
+                f"{self._image.name} has no address after {timeout:g} s{why}: {silence}\n"
+                f"  still booting, by its console: give it longer with {longer}",
                 console=self.console.tail(),
             )
         endpoint = self.machine.find_endpoint(SSH)
         where = f" at {endpoint.host}:{endpoint.port}" if endpoint is not None else ""
         return BootTimeout(
-            f"{self._image.name} did not answer on SSH{where} within {self._timeouts.boot:g} s{why}\n"
-            "  give it longer with --xhyve-boot-timeout or --xhyve-timeout-factor, or see below what it waits for",
+            f"{self._image.name} did not answer on SSH{where} within {timeout:g} s{why}\n"
+            f"  give it longer with {longer}, or see below what it waits for",
             console=self.console.tail(),
         )

@@ -10,7 +10,8 @@ import pytest
 MARKER = "xhyve"
 GUEST_FIXTURES = frozenset({"xhyve_guest", "xhyve_class_guest", "xhyve_module_guest", "xhyve_session_guest"})
 _NEEDS_GUEST = {*GUEST_FIXTURES, "xhyve_guest_factory", "xhyve_ssh"}
-_MARKER_KEYS = ("image", "cpus", "memory", "name")
+_MARKER_KEYS = ("image", "cpus", "memory", "name", "start", "reset")
+_ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
 
 
 def wants_guest(item: pytest.Item) -> bool:
@@ -24,6 +25,11 @@ def marked(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
     for mark in node.iter_markers(MARKER):
         keys = {**mark.kwargs, **keys}
     return keys
+
+
+def keys_of(param: Any) -> dict[str, Any]:
+    """What an indirect parameter says: an image, or a dict of the marker's keys."""
+    return dict(param) if isinstance(param, dict) else {"image": param}
 
 
 def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tuple[str, ...]:
@@ -41,14 +47,26 @@ def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tupl
     return () if overriding and len(overriding) > 1 else images
 
 
+def starts_either_way(metafunc: pytest.Metafunc) -> bool:
+    """Whether this test asks for a guest and leaves open how it starts."""
+    definition = metafunc.definition
+    if "_xhyve_start" not in metafunc.fixturenames or "start" in marked(definition):
+        return False
+    return not any(_says_start(mark) for mark in definition.iter_markers("parametrize"))
+
+
 def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
     """Each test whose marker cannot be meant, and why: a wrong key or value, or a guest that it does not reach."""
     for item in items:
         for node, mark in item.iter_markers_with_node(MARKER):
-            wrong = _find_wrong(mark) or _find_unreached(item, node)
+            wrong = _find_wrong(mark) or _find_unreached(item, node) or _find_useless_reset(item, node, mark)
             if wrong is not None:
                 yield item, f"{item.nodeid}: {wrong}"
                 break
+        else:
+            own = getattr(getattr(item, "callspec", None), "params", {}).get("xhyve_guest")
+            if isinstance(own, dict) and own.get("reset") is True:
+                yield item, f"{item.nodeid}: {_ALWAYS_FRESH}"
 
 
 def _find_wrong(mark: pytest.Mark) -> str | None:
@@ -81,13 +99,48 @@ def _find_unreached(item: pytest.Item, node: Any) -> str | None:
     return None
 
 
+def _find_useless_reset(item: pytest.Item, node: Any, mark: pytest.Mark) -> str | None:
+    """What ``reset=True`` does not do for *item*: reset a guest of its own, or one that more tests share than it says.
+
+    A class or module may hold tests with other guests, so of it no more is asked than that nobody takes it wrong.
+    """
+    from pytest_xhyve.shared import SHARED, asked_to_reset
+
+    if mark.kwargs.get("reset") is not True:
+        return None
+    shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+    if shared and not asked_to_reset(item) and marked(item).get("reset") is True:
+        return (
+            f"@pytest.mark.xhyve(reset=True) on a {type(node).__name__.lower()} does not reach {shared[0]}, which "
+            "other tests share; put it where all of these are: on the class, into the module's pytestmark, or into the "
+            "fixture's parameter"
+        )
+    if node is item and not shared:
+        return _ALWAYS_FRESH
+    return None
+
+
+def _says_start(mark: pytest.Mark) -> bool:
+    """Whether a parametrize mark says how a guest starts."""
+    names, values = _parametrized(mark)
+    if GUEST_FIXTURES.isdisjoint(names):
+        return False
+    return any(isinstance(value, dict) and "start" in value for value in values)
+
+
 def _names_image(mark: pytest.Mark) -> bool:
     """Whether a parametrize mark says which image to use."""
-    argnames = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
-    names = [name.strip() for name in (argnames.split(",") if isinstance(argnames, str) else argnames)]
+    names, values = _parametrized(mark)
     if "xhyve_image" in names:
         return True
     if GUEST_FIXTURES.isdisjoint(names):
         return False
-    values = mark.args[1] if len(mark.args) > 1 else mark.kwargs.get("argvalues", ())
     return not all(isinstance(value, dict) and "image" not in value for value in values)
+
+
+def _parametrized(mark: pytest.Mark) -> tuple[list[str], list[Any]]:
+    """The names and the values of a parametrize mark."""
+    argnames = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+    names = [name.strip() for name in (argnames.split(",") if isinstance(argnames, str) else argnames)]
+    values = mark.args[1] if len(mark.args) > 1 else mark.kwargs.get("argvalues", ())
+    return names, list(values)

@@ -49,6 +49,12 @@ def parse_count(text: str | int) -> int:
     return int(text)
 
 
+def _whole_number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]+", text):
+        raise ConfigurationError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
 def _max_guests(text: str) -> int:
     number = parse_count(text)
     if number > MOST_GUESTS:
@@ -71,7 +77,9 @@ def parse_positive(text: str | float) -> float:
     return number
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
+def parse_choice(*choices: str) -> Callable[[str], str]:
+    """A parser that takes one of *choices* and raises `ConfigurationError` at anything else."""
+
     def parse(text: str) -> str:
         if text not in choices:
             raise ConfigurationError(f"{text!r} is none of {', '.join(choices)}{nearest(text, choices)}")
@@ -138,7 +146,7 @@ OPTIONS = (
         "NAME",
         "the program that runs guests: auto, xhyve, hyperkit or qemu; auto takes the first of these that works here "
         "(default: auto)",
-        _one_of("auto", "xhyve", "hyperkit", "qemu"),
+        parse_choice("auto", "xhyve", "hyperkit", "qemu"),
         default="auto",
         environment=True,
     ),
@@ -148,7 +156,16 @@ OPTIONS = (
         "NAME",
         "QEMU's acceleration: auto, kvm, hvf or tcg; auto takes what was proved to work by running something "
         "(default: auto)",
-        _one_of("auto", "kvm", "hvf", "tcg"),
+        parse_choice("auto", "kvm", "hvf", "tcg"),
+        default="auto",
+        environment=True,
+    ),
+    Option(
+        "start",
+        "HOW",
+        "how guests start: cold boots them, warm restores them from a template that has booted once, both runs each "
+        "test on either, auto is warm where the hypervisor can and cold elsewhere (default: auto)",
+        parse_choice("auto", "cold", "warm", "both"),
         default="auto",
         environment=True,
     ),
@@ -160,6 +177,21 @@ OPTIONS = (
         "guests alive at once, over all processes of this user (default: from the host's memory)",
         _max_guests,
         environment=True,
+    ),
+    Option(
+        "prewarm",
+        "N",
+        "guests that are kept ready in the background for the tests that come next; no more than --xhyve-max-guests "
+        "and the host's memory leave room for (default: 0)",
+        _whole_number,
+        default=0,
+    ),
+    Option(
+        "templates_size",
+        "SIZE",
+        "what templates may take of the disk; beyond it, those unused for longest are removed (default: 8G)",
+        parse_size,
+        default=8 << 30,
     ),
     Option(
         "boot_timeout",
@@ -199,9 +231,12 @@ class Settings:
         hypervisor: ``auto`` or a name.
         executable: the hypervisor's program, or None to look it up.
         accel: ``auto``, ``kvm``, ``hvf`` or ``tcg``.
+        start: ``auto``, ``cold``, ``warm`` or ``both``.
         cpus: virtual CPUs, or None for the image's.
         memory: bytes, or None for the image's.
         max_guests: guests alive at once, or None to work it out.
+        prewarm: guests kept ready for the tests that come.
+        templates_size: bytes that templates may take.
         boot_timeout: seconds, before any factor.
         timeout_factor: multiplies every timeout.
         given: the names of the options that were set somewhere.
@@ -211,9 +246,12 @@ class Settings:
     hypervisor: str = "auto"
     executable: str | None = None
     accel: str = "auto"
+    start: str = "auto"
     cpus: int | None = None
     memory: int | None = None
     max_guests: int | None = None
+    prewarm: int = 0
+    templates_size: int = 8 << 30
     boot_timeout: float = 120.0
     timeout_factor: float = 1.0
     given: frozenset[str] = field(default=frozenset(), compare=False)

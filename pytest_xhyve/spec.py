@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.errors import ConfigurationError
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.settings import nearest, parse_count, parse_size
+from pytest_xhyve.settings import nearest, parse_choice, parse_count, parse_size
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest import Guest
@@ -27,12 +27,16 @@ class GuestSpec:
         name: the guest's, and its host name: letters, digits and dashes (RFC 1123); made up where it is None.
         cpus: virtual CPUs.
         memory: bytes.
+        start: ``cold`` to boot it, ``warm`` to restore it from a template, ``auto`` for what can be had.
+        reset: whether each test shall get a shared guest in the state that the fixtures left.
     """
 
     image: str | os.PathLike[str] | Image | None = None
     name: str | None = None
     cpus: int | None = None
     memory: int | None = None
+    start: str | None = None
+    reset: bool | None = None
 
     @classmethod
     def parse(cls, **keys: Any) -> GuestSpec:
@@ -46,6 +50,8 @@ class GuestSpec:
             "name": _parse_name,
             "cpus": parse_count,
             "memory": parse_size,
+            "start": parse_choice("auto", "cold", "warm"),
+            "reset": _parse_flag,
         }
         values = {}
         for key, value in keys.items():
@@ -80,6 +86,7 @@ class GuestFactory:
         name: str | None = None,
         cpus: int | None = None,
         memory: int | str | None = None,
+        start: str | None = None,
     ) -> Guest:
         """A guest, booted and reachable.
 
@@ -88,17 +95,24 @@ class GuestFactory:
             name: the guest's, and its host name; made up, otherwise.
             cpus: virtual CPUs.
             memory: bytes, or a text as ``512M``.
+            start: ``cold``, ``warm`` or ``auto``; as the run's option says, otherwise.
 
         Raises:
             XhyveError: in one of its kinds.
         """
-        spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory)
+        spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory, start=start)
         return self._make(spec.over(self._default))
 
 
 def _parse_name(value: Any) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise ConfigurationError(f"{value!r} is no host name: letters, digits and dashes, 63 at most")
+    return value
+
+
+def _parse_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{value!r} is neither True nor False")
     return value
 
 

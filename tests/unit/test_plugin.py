@@ -28,17 +28,15 @@ def test_markers_are_explained(pytester: pytest.Pytester) -> None:
 
 def test_fixtures_are_explained(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--fixtures")
-    result.stdout.fnmatch_lines(
-        [
-            "xhyve_image*session scope*",
-            "xhyve_guest -- *",
-            "*A Linux machine of the test's own*",
-            "xhyve_class_guest*class scope*",
-            "xhyve_ssh -- *",
-            "xhyve_guest_factory*session scope*",
-        ],
-        consecutive=False,
-    )
+    for line in (
+        "xhyve_image*session scope*",
+        "xhyve_guest -- *",
+        "*A Linux machine of the test's own*",
+        "xhyve_class_guest*class scope*",
+        "xhyve_ssh -- *",
+        "xhyve_guest_factory*session scope*",
+    ):
+        result.stdout.fnmatch_lines([line])
     assert "_xhyve_fleet" not in result.stdout.str()
 
 
