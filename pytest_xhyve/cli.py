@@ -75,6 +75,63 @@ def reap() -> None:
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
+def images(*, as_json: bool) -> None:
+    """List the images of the catalog, and the templates that guests are restored from."""
+    import json
+
+    from pytest_xhyve.home import Home
+    from pytest_xhyve.images.stock import Stock
+
+    stock = Stock.take(Home.of_user())
+    if as_json:
+        click.echo(json.dumps(stock.as_json(), indent=2))
+        return
+    for line in stock.lines():
+        click.echo(line)
+
+
+@main.command()
+@click.option(
+    "--older-than", type=click.FloatRange(min=0), default=0.0, metavar="DAYS", help="Only what was not used that long."
+)
+@click.option("--images", is_flag=True, help="Also the images of the catalog; asks before it does.")
+@click.option("--yes", is_flag=True, help="With --images: do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
+def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Free the disk of templates, earlier images and leftovers; what guests use stays."""
+    import json
+
+    from pytest_xhyve.home import Home
+    from pytest_xhyve.prune import find_pieces, remove
+    from pytest_xhyve.sizes import shown_size
+
+    if yes and not images:
+        raise click.UsageError("--yes goes with --images")
+    if as_json and images and not (yes or dry_run):
+        raise click.UsageError("--json asks nothing: with --images it takes --yes or --dry-run")
+    home = Home.of_user()
+    pieces = find_pieces(home, older_than=older_than * 86400, images=images)
+    built = [piece.name for piece in pieces if piece.kind == "image"]
+    if built and not (yes or dry_run):
+        click.confirm(f"Remove {', '.join(built)} too, which take minutes to build again?", abort=True, err=True)
+    pruned = remove(pieces, home, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(pruned.as_json(dry_run=dry_run), indent=2))
+        return
+    would = "would " if dry_run else ""
+    for piece in pruned.removed:
+        click.echo(f"{would}remove{'' if would else 'd'} {piece.kind} {piece.name}: {shown_size(piece.size)}")
+    for piece, why in pruned.kept:
+        click.echo(f"kept {piece.kind} {piece.name}: {why}", err=True)
+    if pruned.removed:
+        click.echo(f"{would}free{'' if would else 'd'} {shown_size(pruned.freed)}")
+    else:
+        click.echo("nothing to remove", err=True)
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--fix-vpn", is_flag=True, help="Let guests use the VPNs that are up (macOS); asks before it does.")
 @click.option("--yes", is_flag=True, help="With --fix-vpn: do not ask.")

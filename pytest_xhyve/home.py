@@ -40,8 +40,26 @@ class Home:
             if path.stat().st_mode & 0o077:
                 path.chmod(0o700)
         except OSError as error:
-            raise XhyveError(
-                f"cannot use the cache folder {self.path}: {error.strerror}\n"
-                f"  set {HOME_VARIABLE} to a folder that you may write"
-            ) from error
+            raise self._unusable(error, "write") from error
         return path
+
+    def find_folder(self, name: str) -> Path | None:
+        """The folder *name* in here, or None when it is not there; nothing is made.
+
+        Raises:
+            XhyveError: it cannot be read.
+        """
+        path = self.path / name
+        try:
+            next(path.iterdir(), None)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error, "read") from error
+        return path
+
+    def _unusable(self, error: OSError, what: str) -> XhyveError:
+        return XhyveError(
+            f"cannot use the cache folder {self.path}: {error.strerror}\n"
+            f"  set {HOME_VARIABLE} to a folder that you may {what}"
+        )

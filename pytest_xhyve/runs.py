@@ -101,6 +101,20 @@ def reap(folder: Path) -> list[Path]:
     return dead
 
 
+def living_runs(folder: Path) -> list[float]:
+    """When each run in *folder* began whose process or guardian lives, as `time.time` counts."""
+    began = []
+    for run in folder.iterdir():
+        fd = _take(run)
+        if fd is not None:
+            os.close(fd)
+            continue
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            # Nobody ever writes to it.
+            began.append((run / _LOCK).stat().st_mtime)
+    return began
+
+
 def _take(run: Path) -> int | None:
     """The descriptor of *run*'s lock, now ours; None when the run has an owner."""
     maker = run.name.lstrip(".").partition("-")[0]

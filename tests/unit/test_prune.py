@@ -1,0 +1,338 @@
+"""`pytest-xhyve images` and `pytest-xhyve prune`: what they show, what goes, and what has to stay."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from fake_images import write_image
+from filelock import FileLock
+
+from pytest_xhyve import runs
+from pytest_xhyve.cli import main
+from pytest_xhyve.guardian_process import RECORD
+from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.images.check import known_digest, remember_digest
+from pytest_xhyve.machine import Disk
+from pytest_xhyve.prune import Pruned, find_pieces, remove
+from pytest_xhyve.sizes import shown_size, size_on_disk
+from pytest_xhyve.templates.renewal import Prepared
+from pytest_xhyve.templates.store import Template, TemplateStore
+
+LONG_AGO = time.time() - 30 * 86400
+CURRENT, EARLIER = "tiny-0123456789ab", "tiny-ba9876543210"
+
+
+def store_of(home: Home) -> TemplateStore:
+    return TemplateStore(home.folder("templates"), home.folder("checked"))
+
+
+def write_template(home: Home, key: str = "57c71a1aa0fac907", image: str = "tiny", used: float = LONG_AGO) -> Template:
+    store = store_of(home)
+    with store.workspace(key) as workspace:
+        disk = workspace / "disk.raw"
+        disk.write_bytes(os.urandom(1 << 16))
+        store.publish(workspace, key, image, Disk(disk, "raw"), Prepared(3, 4, "eth0", 5))
+    [template] = [template for template in store.all() if template.key == key]
+    for path in [*template.folder.iterdir(), template.folder]:
+        os.utime(path, (used, used))
+    return template
+
+
+def write_build(home: Home, *, replaced: float = LONG_AGO) -> tuple[Path, Path]:
+    """The image ``tiny``, built twice; the folders of both."""
+    images = home.folder("images")
+    current, earlier = images / CURRENT, images / EARLIER
+    for folder in (current, earlier):
+        folder.mkdir()
+        fake = write_image(folder, "disk")
+        content: dict[str, Any] = yaml.safe_load(fake.read_text())
+        fake.unlink()
+    for key in ("disk", "kernel", "initrd", "key"):
+        content[key] = f"{CURRENT}/{content[key]}"
+    (images / "tiny.yaml").write_text(yaml.safe_dump(content))
+    for path in (images / "tiny.yaml", current / "disk.img", current, earlier):
+        os.utime(path, (replaced, replaced))
+    return current, earlier
+
+
+@contextmanager
+def living_run(home: Home, image_disk: Path | None = None) -> Iterator[None]:
+    """A run, with a guest that reads from *image_disk*."""
+    with runs.new_run(home.folder("runs")) as (folder, _):
+        if image_disk is not None:
+            (folder / "guest").mkdir()
+            about: dict[str, Any] = {
+                "name": "guest",
+                "image": "tiny",
+                "image_disk": str(image_disk),
+                "uuid": "",
+                "hypervisor": "qemu",
+            }
+            about |= {"pid": os.getpid(), "owner": os.getpid(), "started": time.time()}
+            (folder / "guest" / RECORD).write_text(json.dumps(about))
+        yield
+
+
+def call(*arguments: str, typed: str | None = None) -> Result:
+    return CliRunner().invoke(main, arguments, input=typed)
+
+
+def prune(*arguments: str) -> dict[str, Any]:
+    """What is removed and kept, as pairs of kind and name."""
+    done = call("prune", "--json", *arguments)
+    assert done.exit_code == 0, done.output
+    content: dict[str, Any] = json.loads(done.stdout)
+    assert content["freed"] == sum(piece["bytes"] for piece in content["removed"])
+    return {which: {(piece["kind"], piece["name"]): piece for piece in content[which]} for which in ("removed", "kept")}
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0, "0 B"), (1023, "1023 B"), (4096, "4 KiB"), (3 << 19, "1.5 MiB"), (5 << 29, "2.5 GiB")],
+)
+def test_shown_size(size: int, shown: str) -> None:
+    assert shown_size(size) == shown
+
+
+def test_size_on_disk_counts_no_holes(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+    assert size_on_disk(tmp_path) < 1 << 20
+    assert size_on_disk(tmp_path / "gone") == 0
+
+
+def test_images_of_a_folder_that_nothing_has_used(new_home: Home) -> None:
+    done = call("images")
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["IMAGE", "STATE", "SIZE", "BUILT", "SUMMARY"]
+    assert [line.split()[0] for line in lines[1:4]] == ["debian12", "tiny", "tiny-partitioned"]
+    assert all("not built" in line for line in lines[1:4])
+    assert lines[-1] == "no templates"
+    assert not new_home.path.exists()
+
+
+def test_images_and_templates(new_home: Home) -> None:
+    write_build(new_home)
+    template = write_template(new_home)
+    lines = call("images").stdout.splitlines()
+    [tiny] = [line.split() for line in lines if line.startswith("tiny ") and "built" in line]
+    assert tiny[1:4] == ["built", "72", "KiB"]
+    assert lines[-1].split()[:2] == ["tiny", "unused"]
+    assert lines[-1].endswith(template.key)
+    with store_of(new_home).holding(template.key):
+        assert "in use" in call("images").stdout
+        content = json.loads(call("images", "--json").stdout)
+    [shown] = content["templates"]
+    assert (shown["key"], shown["bytes"], shown["in_use"]) == (template.key, template.size, True)
+    by_name = {image["name"]: image for image in content["images"]}
+    assert by_name["tiny"]["built_at"].endswith("+00:00")
+    assert (by_name["debian12"]["built"], by_name["debian12"]["bytes"]) == (False, None)
+
+
+def test_damaged_image_is_said_to_be(new_home: Home) -> None:
+    current, _ = write_build(new_home)
+    (current / "disk.img").unlink()
+    assert "damaged" in call("images").stdout
+
+
+@pytest.mark.parametrize("arguments", [["images"], ["prune"], ["prune", "--dry-run"]])
+def test_folder_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "file"))
+    done = call(*arguments)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: cannot use the cache folder {tmp_path / 'file'}: Not a directory")
+    assert HOME_VARIABLE in done.stderr
+
+
+def test_folder_that_may_not_be_written(new_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    template = write_template(new_home)
+    # root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    done = call("prune")
+    assert done.exit_code == 1
+    assert f"cannot remove anything in {new_home.path}" in done.stderr
+    assert template.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--yes"], ["--images", "--json"], ["--older-than=-1"], ["--older-than=soon"], ["more"]]
+)
+def test_wrong_usage(new_home: Home, arguments: list[str]) -> None:
+    assert call("prune", *arguments).exit_code == 2
+
+
+def test_nothing_to_prune(new_home: Home) -> None:
+    done = call("prune")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "nothing to remove\n")
+    assert not new_home.path.exists()
+
+
+def test_prune_says_what_went_and_how_much(new_home: Home) -> None:
+    template = write_template(new_home)
+    shown = f"template tiny ({template.key}): {shown_size(template.size)}\n"
+    total = shown_size(template.size)
+    assert call("prune", "--dry-run").stdout == f"would remove {shown}would free {total}\n"
+    assert template.folder.exists()
+    assert call("prune").stdout.startswith(f"removed {shown}")
+    assert not template.folder.exists()
+    # What it was known by goes the next time.
+    assert call("prune").stdout.startswith("removed digests 1 of files that are gone")
+    assert call("prune").stderr == "nothing to remove\n"
+
+
+def test_template_in_use_stays(new_home: Home) -> None:
+    template = write_template(new_home)
+    with store_of(new_home).holding(template.key):
+        for arguments in (["--dry-run"], []):
+            done = prune(*arguments)
+            assert done["removed"] == {}
+            [kept] = done["kept"].values()
+            assert kept["why"] == "a guest stands on it, or it is being made"
+    assert template.folder.exists()
+    assert [*prune()["removed"]] == [("template", f"tiny ({template.key})")]
+
+
+def test_template_that_was_set_aside_or_damaged(new_home: Home) -> None:
+    aside, damaged = write_template(new_home), write_template(new_home, "f1561e982920791b")
+    store_of(new_home).set_aside(aside, "it does not work")
+    (damaged.folder / "template.json").write_text("{")
+    assert {kind for kind, _ in prune("--dry-run")["removed"]} == {"leftover"}
+    prune()
+    assert not aside.folder.exists()
+    assert not damaged.folder.exists()
+
+
+def test_template_that_is_being_made_stays(new_home: Home) -> None:
+    store = store_of(new_home)
+    with store.making("abc", print), store.workspace("abc") as workspace:
+        assert [*prune()["kept"]] == [("leftover", workspace.name)]
+        assert workspace.exists()
+    left = new_home.folder("templates") / ".abc.killed"
+    left.mkdir()
+    assert [*prune()["removed"]] == [("leftover", ".abc.killed")]
+    assert not left.exists()
+
+
+def test_only_what_was_not_used_for_long(new_home: Home) -> None:
+    old, new = write_template(new_home), write_template(new_home, "f1561e982920791b", used=time.time() - 86400)
+    assert [*prune("--older-than=7")["removed"]] == [("template", f"tiny ({old.key})")]
+    assert new.folder.exists()
+    assert [*prune("--older-than=0.5")["removed"]] == [("template", f"tiny ({new.key})")]
+
+
+def test_earlier_build(new_home: Home) -> None:
+    current, earlier = write_build(new_home)
+    others = [new_home.folder("images") / name for name in ("mine", "mine-1", "own.img")]
+    for path in others:
+        path.mkdir()
+    assert [*prune()["removed"]] == [("earlier build", EARLIER)]
+    assert (current.exists(), earlier.exists()) == (True, False)
+    assert all(path.exists() for path in others)
+
+
+def test_earlier_build_that_a_guest_reads_from_stays(new_home: Home) -> None:
+    _, earlier = write_build(new_home)
+    with living_run(new_home, earlier / "disk.img"):
+        assert prune()["kept"]["earlier build", EARLIER]["why"] == "a guest reads from it"
+    assert earlier.exists()
+
+
+def test_earlier_build_that_a_run_may_have_found_stays(new_home: Home) -> None:
+    _, earlier = write_build(new_home, replaced=time.time() + 60)
+    with living_run(new_home):
+        assert "a run is alive" in prune()["kept"]["earlier build", EARLIER]["why"]
+    assert earlier.exists()
+
+
+def test_earlier_build_goes_beside_a_run_that_began_after_it(new_home: Home) -> None:
+    write_build(new_home)
+    with living_run(new_home):
+        assert [*prune()["removed"]] == [("earlier build", EARLIER)]
+
+
+def test_build_that_was_killed(new_home: Home) -> None:
+    images = new_home.folder("images")
+    left = images / ".tiny-partitioned.abc_1"
+    left.mkdir()
+    with FileLock(images / "tiny-partitioned.lock"):
+        assert prune()["kept"]["leftover", left.name]["why"] == "it is being built"
+    assert left.exists()
+    prune()
+    assert not left.exists()
+
+
+def test_images_go_when_they_are_asked_for(new_home: Home) -> None:
+    current, earlier = write_build(new_home)
+    done = call("prune", "--images", typed="n\n")
+    assert done.exit_code == 1
+    assert "Remove tiny too" in done.stderr
+    assert current.exists()
+    assert earlier.exists()
+    assert ("image", "tiny") in prune("--images", "--dry-run")["removed"]
+    assert ("image", "tiny") in prune("--images", "--yes")["removed"]
+    assert not current.exists()
+    assert [path.name for path in new_home.folder("images").iterdir() if path.suffix != ".lock"] == []
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_images_stay_while_a_run_lives(new_home: Home, reads: bool) -> None:
+    current, _ = write_build(new_home)
+    with living_run(new_home, current / "disk.img" if reads else None):
+        assert ("image", "tiny") in prune("--images", "--yes")["kept"]
+    assert (new_home.path / "images" / "tiny.yaml").exists()
+    assert current.exists()
+
+
+def test_images_of_another_folder_stay(new_home: Home, tmp_path: Path) -> None:
+    other = Home(tmp_path / "other")
+    current, earlier = write_build(other)
+    new_home.path.mkdir()
+    (new_home.path / "images").symlink_to(other.path / "images")
+    assert prune("--images", "--yes")["removed"] == {}
+    assert current.exists()
+    assert earlier.exists()
+
+
+def test_digests_of_files_that_are_gone(new_home: Home, tmp_path: Path) -> None:
+    checked = new_home.folder("checked")
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    for path in (there, gone):
+        path.write_text("content")
+        known_digest(path, checked)
+    gone.unlink()
+    (checked / "0123456789abcdef.json").write_text("{}")
+    assert [*prune()["removed"]] == [("digests", "2 of files that are gone")]
+    assert len(list(checked.glob("*.json"))) == 1
+    remember_digest(there, "so it is", checked)
+    assert known_digest(there, checked) == "so it is"
+
+
+def test_two_at_once_are_no_error(new_home: Home) -> None:
+    write_template(new_home)
+    write_build(new_home)
+    first, second = (find_pieces(new_home, images=True) for _ in range(2))
+    assert len(remove(first, new_home).removed) == 3
+    assert remove(second, new_home) == Pruned((), ())
+
+
+def test_nobody_is_kept_waiting_by_the_question(new_home: Home) -> None:
+    """Asking whether a template is in use leaves no lock behind."""
+    template = write_template(new_home)
+    assert not store_of(new_home).is_in_use(template.folder)
+    fd = os.open(new_home.folder("templates") / f"{template.key}.used", os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(fd)
