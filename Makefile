@@ -33,6 +33,8 @@ bench: $(VENV)/.done
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/pytest-xhyve build debian12 tiny
 	$(BIN)/python -m benchmarks.cold
+	$(BIN)/python -m benchmarks.warm
+	$(BIN)/python -m benchmarks.plot
 
 packages:
 	sh tools/install-packages

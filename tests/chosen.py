@@ -15,17 +15,20 @@ class Chosen:
     Attributes:
         name: as ``--xhyve-hypervisor`` has it.
         executable: its program, or None for the one in PATH.
+        start: how its guests start, as ``--xhyve-start`` has it.
     """
 
     name: str
     executable: Path | None = None
+    start: str = "cold"
 
     def settings(self, base: Settings = Settings()) -> Settings:  # noqa: B008  # it is frozen
         """*base*, with this hypervisor."""
-        return replace(base, hypervisor=self.name, executable=None if self.executable is None else str(self.executable))
+        executable = None if self.executable is None else str(self.executable)
+        return replace(base, hypervisor=self.name, executable=executable, start=self.start)
 
     @property
     def options(self) -> list[str]:
         """The options by which a run of its own gets it."""
-        given = [f"--xhyve-hypervisor={self.name}"]
+        given = [f"--xhyve-hypervisor={self.name}", f"--xhyve-start={self.start}"]
         return given if self.executable is None else [*given, f"--xhyve-executable={self.executable}"]

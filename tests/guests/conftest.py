@@ -1,4 +1,7 @@
-"""Every test here that uses a guest runs under each hypervisor: QEMU, and xhyve, for which a stand-in stands."""
+"""Every test here that uses a guest runs under each hypervisor: QEMU, and xhyve, for which a stand-in stands.
+
+Under QEMU it runs twice: on guests that were booted, and on guests that were restored from a template.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,17 @@ import pytest
 from chosen import Chosen
 from standin.mac import Mac
 
+from pytest_xhyve import Guest
 from pytest_xhyve.fleet import Fleet
 from pytest_xhyve.home import Home
 from pytest_xhyve.settings import Settings
 
 
-@pytest.fixture(scope="session", params=["qemu", "xhyve"])
+@pytest.fixture(scope="session", params=["qemu", "warm", "xhyve"])
 def hypervisor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Chosen:
     """What runs the guests of a test."""
-    if request.param == "qemu":
-        return Chosen("qemu")
+    if request.param in ("qemu", "warm"):
+        return Chosen("qemu", start="auto" if request.param == "warm" else "cold")
     mac: Mac = request.getfixturevalue("mac")
     mac.behave()
     return Chosen("xhyve", mac.install(tmp_path_factory.mktemp("program") / "xhyve", "head"))
@@ -35,3 +39,28 @@ def _xhyve_fleet(settings: Settings) -> Iterator[Fleet]:
     """The fleet that the plugin's fixtures take guests from: here, one for each hypervisor."""
     with closing(Fleet(settings, Home.of_user(), print)) as fleet:
         yield fleet
+
+
+def pytest_xhyve_guest_ready(guest: Guest, request: pytest.FixtureRequest) -> None:
+    """No test that is to run on a restored guest runs on a booted one unseen."""
+    warm = request.getfixturevalue("hypervisor").start == "auto"
+    assert ("restore" in guest.phases) == warm
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of what would run on both images or each way, leave out what shows least, for the time that it takes.
+
+    Each way keeps an image, and each image a way; the examples of the docs run as users run them.
+    """
+    dropped = [item for item in items if _shows_least(item)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
+
+
+def _shows_least(item: pytest.Item) -> bool:
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    hypervisor = params.get("hypervisor")
+    if item.path.name == "test_docs.py":
+        return hypervisor == "qemu"
+    return (hypervisor, params.get("xhyve_image")) in {("qemu", "tiny"), ("xhyve", "debian12")}

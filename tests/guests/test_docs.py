@@ -22,6 +22,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def test_python_examples(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     examples = [block for page in PAGES for block in blocks(page, "python")]
+    if hypervisor.name == "xhyve":
+        # It cannot save a machine, and says so.
+        examples = [example for example in examples if "reset=True" not in example]
     tests = 0
     for number, example in enumerate(examples):
         pytester.makepyfile(**{f"test_example_{number}": example})
