@@ -122,15 +122,15 @@ def _check_same_machine(image: Image, accel: str) -> None:
     seen: list[list[str]] = []
 
     def look(guest: Guest) -> None:
-        seen.append(_machine_of(product.qemu_arguments(guest)))
+        seen.append(machine_of(product.qemu_arguments(guest)))
 
     product.boot(image, accel, look)
-    ours = _machine_of(floor.arguments(image, accel, Path("disk"), Path()))
+    ours = machine_of(floor.arguments(image, accel, Path("disk"), Path()))
     if seen != [ours]:
         raise SystemExit(f"the floor's machine is not the plugin's:\n  {' '.join(ours)}\n  {' '.join(seen[0])}")
 
 
-def _machine_of(argv: Sequence[str]) -> list[str]:
+def machine_of(argv: Sequence[str]) -> list[str]:
     """The options that make the machine, without Ethernet addresses, which are each guest's own."""
     pairs = [(option, value) for option, value in pairwise(argv) if option in _MACHINE_OPTIONS]
     parts = [(option, [part for part in value.split(",") if not part.startswith("mac=")]) for option, value in pairs]

@@ -24,7 +24,7 @@ from pytest_xhyve.images.manifest import Image
 PROGRAM = "qemu-system-x86_64"
 MACHINE = "q35"
 MACHINE_OPTIONS = "usb=off,smbus=off,sata=off,vmport=off,hpet=off"
-NETWORK_CARD = "virtio-net-pci,netdev=net0,romfile="
+NETWORK_CARD = "virtio-net-pci,netdev=net0,romfile=,guest_announce=off"
 HOST = "127.0.0.1"
 _EMULATED_CPU = {"x86-64-v1": "qemu64", "x86-64-v2": "Nehalem", "x86-64-v3": "max"}
 _MACHINE_ID = "6d0f6b7a35c54a1b8f0d2f0c9d0e4b11"
@@ -41,8 +41,8 @@ def boot(image: Image, accel: str) -> Boot:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="floor-")))
         disk = _overlay(image, folder)
         monitor = stack.enter_context(_qemu(arguments(image, accel, disk, folder)))
-        port = _find_port(monitor)
-        client = stack.enter_context(_log_in(image, _await_banner(port), port))
+        port = find_port(monitor)
+        client = stack.enter_context(log_in(image, await_banner(port), port))
         output = client.exec_command("echo ready")[1].read()
         ready = clock.lap()
         assert output == b"ready\n", output
@@ -119,7 +119,7 @@ class Monitor:
         from_qemu.readline()
         self.execute("qmp_capabilities")
 
-    def execute(self, command: str, **arguments: str) -> Any:
+    def execute(self, command: str, **arguments: Any) -> Any:
         self._to_qemu.write(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
         self._to_qemu.flush()
         while "return" not in (answer := json.loads(self._from_qemu.readline())):
@@ -127,14 +127,14 @@ class Monitor:
         return answer["return"]
 
 
-def _find_port(monitor: Monitor) -> int:
+def find_port(monitor: Monitor) -> int:
     said = monitor.execute("human-monitor-command", **{"command-line": "info usernet"})
     found = _FORWARD.search(said)
     assert found is not None, said
     return int(found[1])
 
 
-def _await_banner(port: int) -> socket.socket:
+def await_banner(port: int) -> socket.socket:
     """A connection on which the guest has shown its banner, which is still unread."""
     end = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < end:
@@ -150,7 +150,7 @@ def _await_banner(port: int) -> socket.socket:
     raise TimeoutError(f"no banner within {_PATIENCE_SECONDS:g} s")
 
 
-def _log_in(image: Image, connection: socket.socket, port: int) -> paramiko.SSHClient:
+def log_in(image: Image, connection: socket.socket, port: int) -> paramiko.SSHClient:
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     place = f"[{HOST}]:{port}"

@@ -19,50 +19,67 @@ from pytest_xhyve.settings import Settings
 from pytest_xhyve.spec import GuestSpec
 
 
-def boot(image: Image, accel: str, look: Callable[[Guest], None] = lambda _: None) -> Boot:
-    """Boot *image*, run the command, and take the guest away again.
+def boot(image: Image, accel: str, look: Callable[[Guest], None] = lambda _: None, *, start: str = "cold") -> Boot:
+    """Start a guest of *image*, run the command, and take the guest away again.
 
-    Each boot is the first of a fleet of its own: it pays for the guardian and for all that is found out once.
+    Each is the first of a fleet of its own: it pays for the guardian and for all that is found out once.
 
     Args:
         image: the image.
         accel: QEMU's acceleration.
         look: gets the guest between the two measurements.
+        start: ``cold`` or ``warm``.
     """
-    with _fleet(accel) as fleet:
-        clock = Clock()
-        guest = fleet.start_guest(GuestSpec(image=image.name))
-        started = clock.lap()
-        output = guest.run("echo ready").stdout
-        command = clock.lap()
-        assert output == "ready\n", output
-        look(guest)
-        inside = read_stamps(guest.console.text)
-        clock.lap()
-        guest.remove()
-        teardown = clock.lap()
+    with fleet_of(accel, start) as fleet:
+        return boot_in(fleet, image, look)
+
+
+def boot_in(fleet: Fleet, image: Image, look: Callable[[Guest], None] = lambda _: None) -> Boot:
+    """As `boot`, in a *fleet* that may have had other guests."""
+    clock = Clock()
+    guest = fleet.start_guest(GuestSpec(image=image.name))
+    started = clock.lap()
+    output = guest.run("echo ready").stdout
+    command = clock.lap()
+    assert output == "ready\n", output
+    look(guest)
+    inside = read_stamps(guest.console.text)
+    clock.lap()
+    guest.remove()
+    teardown = clock.lap()
     phases = {"checks": started - sum(guest.phases.values()), **guest.phases, "command": command}
     return Boot(started + command, teardown, phases, inside)
 
 
 def find_acceleration(accel: str) -> str:
     """What the plugin takes where *accel* was asked for."""
-    with _fleet(accel) as fleet:
+    with fleet_of(accel, "cold") as fleet:
         return fleet.hypervisor.facts.acceleration
 
 
 def qemu_arguments(guest: Guest) -> list[str]:
     """The command line of the guest's hypervisor, as it runs."""
-    folder: Path = guest.console.path.parent
-    return psutil.Process(int((folder / "hypervisor.pid").read_text())).cmdline()
+    return psutil.Process(hypervisor_of(guest)).cmdline()
+
+
+def hypervisor_of(guest: Guest) -> int:
+    """The process id of the guest's hypervisor."""
+    return int((folder_of(guest) / "hypervisor.pid").read_text())
+
+
+def folder_of(guest: Guest) -> Path:
+    """The folder with all of the guest's files."""
+    return guest.console.path.parent
 
 
 @contextmanager
-def _fleet(accel: str) -> Iterator[Fleet]:
+def fleet_of(accel: str, start: str, max_guests: int | None = None) -> Iterator[Fleet]:
+    """A fleet of guests that start in one way, with nothing started yet."""
     # A test's first guest imports these while it boots; here they are imported before the clock starts for all.
     for module in ("paramiko", "pytest_xhyve.ssh", "pytest_xhyve.remote"):
         importlib.import_module(module)
-    fleet = Fleet(Settings(accel=accel), Home.of_user(), print)
+    settings = Settings(hypervisor="qemu", accel=accel, start=start, max_guests=max_guests)
+    fleet = Fleet(settings, Home.of_user(), print)
     try:
         yield fleet
     finally:
