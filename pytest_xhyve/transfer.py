@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 import paramiko
 
@@ -21,6 +22,17 @@ from pytest_xhyve.errors import XhyveError
 from pytest_xhyve.remote import Connection, begin
 
 _CHUNK = 1 << 16
+
+
+class _Input:
+    """A command's standard input; paramiko's own file writes what is left once more when it is thrown away."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def write(self, data: bytes) -> int:
+        self._channel.sendall(data)
+        return len(data)
 
 
 def put(connection: Connection, local: Path, remote: str) -> None:
@@ -39,10 +51,9 @@ def put(connection: Connection, local: Path, remote: str) -> None:
     with _command(connection, f"mkdir -p {folder} && tar -C {folder} -xf -", what) as channel:
         refused: OSError | None = None
         try:
-            with (
-                channel.makefile_stdin("wb", _CHUNK) as stream,
-                tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as archive,
-            ):
+            with tarfile.open(
+                fileobj=cast(Any, _Input(channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
+            ) as archive:
                 archive.add(local, arcname=target.name, filter=_owned_by_whoever_logs_in)
         except TimeoutError:
             raise
