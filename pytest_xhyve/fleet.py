@@ -34,8 +34,8 @@ from pytest_xhyve.report.recording import Recording
 from pytest_xhyve.settings import EMULATION_FACTOR, Settings
 from pytest_xhyve.slots import Slot, Slots
 from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.templates.cache import Make, TemplateCache
 from pytest_xhyve.templates.key import identity_words
-from pytest_xhyve.templates.library import Make, TemplateLibrary
 from pytest_xhyve.templates.renewal import Prepared
 
 _SHUTDOWN_SECONDS = 60.0
@@ -178,8 +178,8 @@ class Fleet:
         return guest
 
     @cached_property
-    def _templates(self) -> TemplateLibrary:
-        return TemplateLibrary(self._home, self._settings.templates_size, self._report)
+    def _templates(self) -> TemplateCache:
+        return TemplateCache(self._home, self._settings.templates_size, self._report)
 
     def _template_maker(self, image: Image, guardian: Guardian, folder: Path) -> Make:
         """What makes a template in the guardian's care, in the place of the guest that waits for it."""

@@ -21,7 +21,7 @@ from pytest_xhyve.images.clone import clone_disk
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.machine import Disk, Machine
 from pytest_xhyve.power import Boot, Start, Timeouts
-from pytest_xhyve.templates.library import Make, TemplateLibrary
+from pytest_xhyve.templates.cache import Make, TemplateCache
 from pytest_xhyve.templates.renewal import Prepared
 from pytest_xhyve.templates.restore import Restore, RestoreFailed
 
@@ -99,11 +99,11 @@ class GuestMaking:
         self._let_be_reset(guest, folder, None)
         return guest
 
-    def restore(self, library: TemplateLibrary, saver: Saver, make: Make | None, stack: ExitStack) -> Guest:
+    def restore(self, cache: TemplateCache, saver: Saver, make: Make | None, stack: ExitStack) -> Guest:
         """The guest, restored from its template, which is made first when there is none.
 
         Args:
-            library: has the templates.
+            cache: has the templates.
             saver: the hypervisor's.
             make: makes a template; None where no test waits for it.
             stack: keeps the template from being removed as long as the guest lives.
@@ -117,7 +117,7 @@ class GuestMaking:
         self._check_can_be_restored(machine)
         with ExitStack() as held:
             begin = time.monotonic()
-            template = held.enter_context(library.holding(self.image, machine, saver, make))
+            template = held.enter_context(cache.holding(self.image, machine, saver, make))
             found = time.monotonic()
             folder = self._ward.folder / _RESTORED
             record = folder if self._savable else None
@@ -135,7 +135,7 @@ class GuestMaking:
                 shutil.rmtree(folder, ignore_errors=True)
                 (self._ward.folder / CONSOLE).unlink(missing_ok=True)
                 if self._ahead is None and self._is_about_the_template(error):
-                    library.failed(template, str(error))
+                    cache.failed(template, str(error))
                 raise TemplateError(f"no guest can be restored from its template: {error}") from error
             stack.push(held.pop_all())
         self._let_be_reset(guest, record, template.prepared)

@@ -37,7 +37,7 @@ from pytest_xhyve.images.build import build_image
 from pytest_xhyve.machine import Disk, Machine
 from pytest_xhyve.settings import Settings
 from pytest_xhyve.spec import GuestSpec
-from pytest_xhyve.templates import library, renewal
+from pytest_xhyve.templates import cache, renewal
 from pytest_xhyve.templates.store import ABOUT, Template, TemplateStore
 
 # What was measured; --log-cli-level=INFO shows it.
@@ -412,7 +412,7 @@ class TestTrouble:
         self, other_home: Home, said: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # The check up front thinks that there is room.
-        monkeypatch.setattr(library, "_ROOM", -(1 << 40))
+        monkeypatch.setattr(cache, "_ROOM", -(1 << 40))
         with self._small_disk(other_home, "48m"), fleet_of(other_home, said, start="auto") as fleet:
             assert not is_warm(fleet.start_guest(GuestSpec()))
             assert "is full" in boots_cold(said)

@@ -26,8 +26,8 @@ from pytest_xhyve.hypervisors.gdb import GdbError, GdbStub
 from pytest_xhyve.hypervisors.qemu_saver import _address
 from pytest_xhyve.images.manifest import Image, read_manifest
 from pytest_xhyve.machine import Disk, Machine, Nic
+from pytest_xhyve.templates.cache import TemplateCache
 from pytest_xhyve.templates.key import as_template, identity_words, template_key
-from pytest_xhyve.templates.library import TemplateLibrary
 from pytest_xhyve.templates.renewal import Prepared, RenewalFailed
 from pytest_xhyve.templates.store import ABOUT, Template, TemplateDamaged, TemplateStore
 
@@ -367,10 +367,10 @@ class TestLibrary:
 
         said: list[str] = []
         # The limit is below what one takes.
-        library = TemplateLibrary(home, 1, said.append)
-        with library.holding(image, machine, FakeSaver(), make) as first:
+        cache = TemplateCache(home, 1, said.append)
+        with cache.holding(image, machine, FakeSaver(), make) as first:
             other = named(image, "g-2", UUID(int=2), "52:54:00:00:00:08")
-            with library.holding(image, other, FakeSaver(), make) as second:
+            with cache.holding(image, other, FakeSaver(), make) as second:
                 assert first == second
         assert [template.name for template in made] == ["template"]
         assert len(said) == 2
@@ -384,10 +384,10 @@ class TestLibrary:
             time.sleep(0.3)
             return fill(workspace), PREPARED
 
-        library = TemplateLibrary(home, 1 << 30, quiet)
+        cache = TemplateCache(home, 1 << 30, quiet)
 
         def want() -> None:
-            with library.holding(image, machine, FakeSaver(), make) as template:
+            with cache.holding(image, machine, FakeSaver(), make) as template:
                 got.append(template.folder)
 
         threads = [threading.Thread(target=want) for _ in range(6)]
@@ -423,11 +423,11 @@ class TestLibrary:
             tries.append(workspace)
             raise error
 
-        library = TemplateLibrary(home, 1 << 30, quiet)
+        cache = TemplateCache(home, 1 << 30, quiet)
         for _ in range(3):
             with (
                 pytest.raises(TemplateError, match=r"no template of ubuntu18 can be made: .*no"),
-                library.holding(image, machine, FakeSaver(), make),
+                cache.holding(image, machine, FakeSaver(), make),
             ):
                 pass
         assert len(tries) == 1
@@ -444,11 +444,11 @@ class TestLibrary:
             time.sleep(0.3)
             raise XhyveError("no")
 
-        library = TemplateLibrary(home, 1 << 30, quiet)
+        cache = TemplateCache(home, 1 << 30, quiet)
 
         def want() -> None:
             try:
-                with library.holding(image, machine, FakeSaver(), make):
+                with cache.holding(image, machine, FakeSaver(), make):
                     pass
             except TemplateError as error:
                 failures.append(str(error))
@@ -463,16 +463,16 @@ class TestLibrary:
 
     def test_a_damaged_one_is_made_anew_with_a_word(self, home: Home, image: Image, machine: Machine) -> None:
         said: list[str] = []
-        library = TemplateLibrary(home, 1 << 30, said.append)
+        cache = TemplateCache(home, 1 << 30, said.append)
 
         def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
             return fill(workspace), PREPARED
 
-        with library.holding(image, machine, FakeSaver(), make) as first:
+        with cache.holding(image, machine, FakeSaver(), make) as first:
             pass
         (first.folder / "state").write_bytes(b"?")
         said.clear()
-        with library.holding(image, machine, FakeSaver(), make) as second:
+        with cache.holding(image, machine, FakeSaver(), make) as second:
             assert second.folder != first.folder
         assert "state is not as it was saved" in said[0]
         assert "\n" not in said[0]
@@ -483,18 +483,18 @@ class TestLibrary:
         def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
             raise AssertionError
 
-        library = TemplateLibrary(home, 1 << 30, quiet)
+        cache = TemplateCache(home, 1 << 30, quiet)
         huge = replace(machine, memory=shutil.disk_usage(home.path).free)
-        with pytest.raises(TemplateError, match="MiB are free"), library.holding(image, huge, FakeSaver(), make):
+        with pytest.raises(TemplateError, match="MiB are free"), cache.holding(image, huge, FakeSaver(), make):
             pass
 
     def test_a_folder_that_cannot_be_used_is_told(self, home: Home, image: Image, machine: Machine) -> None:
         def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
             raise AssertionError
 
-        library = TemplateLibrary(home, 1 << 30, quiet)
+        cache = TemplateCache(home, 1 << 30, quiet)
         shutil.rmtree(home.path / "templates")
-        with pytest.raises(TemplateError, match="cannot be used"), library.holding(image, machine, FakeSaver(), make):
+        with pytest.raises(TemplateError, match="cannot be used"), cache.holding(image, machine, FakeSaver(), make):
             pass
 
 
@@ -504,7 +504,7 @@ def _want(home: Home, image: Image, machine: Machine, notes: Path) -> None:
         time.sleep(2)
         return fill(workspace), PREPARED
 
-    with TemplateLibrary(home, 1 << 30, quiet).holding(image, machine, FakeSaver(), make) as template:
+    with TemplateCache(home, 1 << 30, quiet).holding(image, machine, FakeSaver(), make) as template:
         (notes / f"got-{os.getpid()}").write_text(str(template.folder))
 
 

@@ -27,7 +27,7 @@ Make = Callable[[Path, Machine], tuple[Disk, Prepared]]
 """Makes a template of a machine in a folder."""
 
 
-class TemplateLibrary:
+class TemplateCache:
     """The templates of this user.
 
     Args:
