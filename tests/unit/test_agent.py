@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from assembler import assemble, needs_assembler
 
 from pytest_xhyve.templates.agent import Agent, AgentError, call, program
 
@@ -48,15 +48,10 @@ def agent(process: tuple[subprocess.Popen[bytes], socket.socket]) -> Agent:
     return Agent(process[1], SECONDS)
 
 
-@pytest.mark.skipif(shutil.which("as") is None or shutil.which("objcopy") is None, reason="no as and objcopy here")
+@needs_assembler
 @needs_linux
 def test_its_code_is_what_its_source_says(tmp_path: Path) -> None:
-    source = Path(__file__).with_name("agent.S")
-    subprocess.run(["as", "-o", str(tmp_path / "agent.o"), str(source)], check=True)
-    subprocess.run(
-        ["objcopy", "-O", "binary", "-j", ".text", str(tmp_path / "agent.o"), str(tmp_path / "agent")], check=True
-    )
-    assert program()[HEADERS:] == (tmp_path / "agent").read_bytes()
+    assert program()[HEADERS:] == assemble(Path(__file__).with_name("agent.S"), tmp_path)
 
 
 def test_it_is_as_small_as_its_description_says() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from assembler import assemble, needs_assembler
 from fake_images import KERNEL
 
 from pytest_xhyve import runs
@@ -128,6 +129,12 @@ def program_of(tmp_path: Path) -> str:
 def test_proof_runs_a_program(tmp_path: Path) -> None:
     """Emulation always works, and so shows that the program answers where it is run at all."""
     assert acceleration.prove(program_of(tmp_path), "1", "tcg", tmp_path) == Proof(True, "proved by a test program")
+
+
+@needs_assembler
+def test_proofs_program_is_what_its_source_says(tmp_path: Path) -> None:
+    assert assemble(Path(__file__).with_name("boot_sector.S"), tmp_path) == acceleration._PROGRAM
+    assert len(acceleration._BOOT_SECTOR) == 512
 
 
 def test_proof_fails_with_qemus_words(tmp_path: Path) -> None:
