@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import threading
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_xhyve import runs
+from pytest_xhyve.admission import Admission
 from pytest_xhyve.ahead import Ahead
-from pytest_xhyve.errors import Abandoned, NoFreeSlot, NotSupported, TemplateError
+from pytest_xhyve.errors import NotSupported, TemplateError
 from pytest_xhyve.guardian import Guardian
 from pytest_xhyve.guest import Guest
 from pytest_xhyve.home import Home
@@ -25,14 +25,13 @@ from pytest_xhyve.hypervisors.choice import choose
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.limits import guests_for_memory, has_memory_to_spare
+from pytest_xhyve.limits import guests_for_memory
 from pytest_xhyve.machine import Disk, Machine, Nic
 from pytest_xhyve.making import GuestMaking, MachineHook
 from pytest_xhyve.power import Timeouts
 from pytest_xhyve.report.durations import GuestTimes
 from pytest_xhyve.report.recording import Recording
 from pytest_xhyve.settings import EMULATION_FACTOR, Settings
-from pytest_xhyve.slots import Slot, Slots
 from pytest_xhyve.spec import GuestSpec
 from pytest_xhyve.templates.cache import Make, TemplateCache
 from pytest_xhyve.templates.key import identity_words
@@ -43,8 +42,6 @@ _STEP_SECONDS = 30.0
 _REFUSAL_SECONDS = 10.0
 _RESTORE_SECONDS = 30.0
 _SETTLE_SECONDS = 30.0
-_SLOT_SECONDS = 600.0
-_GLANCE_SECONDS = 0.1
 
 # No guest can be named so.
 _TEMPLATE = ".template"
@@ -70,7 +67,6 @@ class Fleet:
         self._lock = threading.RLock()
         self._guardian: Guardian | None = None
         self._run: tuple[Path, int] | None = None
-        self._own_slots: set[int] = set()
         self._guests: set[Guest] = set()
         self._told: set[str] = set()
         self.catalog = Catalog(home, report)
@@ -142,7 +138,8 @@ class Fleet:
             begin = time.monotonic()
             recording = Recording(self.times.append if ahead is None else partial(self._keep_used, ahead), asked_by)
             stack.callback(recording.ended)
-            slot = self._take_slot(stack) if ahead is None else self._take_spare(stack, spec, image)
+            admission = self._admission
+            slot = admission.take(stack) if ahead is None else admission.take_spare(stack, self._memory(spec, image))
             name = spec.name or f"{_as_name(image.name)}-{slot.number}"
             ward = stack.enter_context(guardian.ward(run_folder / name, [slot.fd], _about(name, image)))
             if ahead is not None:
@@ -178,6 +175,13 @@ class Fleet:
         return guest
 
     @cached_property
+    def _admission(self) -> Admission:
+        folder, settings = self._home.folder("slots"), self._settings
+        admission = Admission(folder, self.max_guests, settings.timeout_factor, self._report)
+        admission.make_room = lambda: self.make_room()
+        return admission
+
+    @cached_property
     def _templates(self) -> TemplateCache:
         return TemplateCache(self._home, self._settings.templates_size, self._report)
 
@@ -206,13 +210,16 @@ class Fleet:
             uuid=identity.uuid,
             cpus=spec.cpus or settings.cpus or image.cpus,
             cpu=image.cpu,
-            memory=spec.memory or settings.memory or image.memory,
+            memory=self._memory(spec, image),
             disks=(),
             nics=(Nic(identity.mac),),
             kernel=image.kernel,
             initrd=image.initrd,
             cmdline=" ".join([image.cmdline, *identity_words(name, identity.uuid)]),
         )
+
+    def _memory(self, spec: GuestSpec, image: Image) -> int:
+        return spec.memory or self._settings.memory or image.memory
 
     def _timeouts(self, facts: Facts) -> Timeouts:
         factor = self._settings.timeout_factor * (EMULATION_FACTOR if facts.emulated else 1)
@@ -225,41 +232,6 @@ class Fleet:
             settle=_SETTLE_SECONDS * factor,
             why=f"emulated: {facts.reason}" if facts.emulated else "",
         )
-
-    def _take_slot(self, stack: ExitStack) -> Slot:
-        slots = Slots(self._home.folder("slots"), self.max_guests)
-
-        def take(timeout: float) -> Slot:
-            return slots.take(timeout=timeout, give_up=lambda: len(self._own_slots) >= self.max_guests)
-
-        try:
-            slot = take(0)
-        except NoFreeSlot:
-            slot = self._wait_for_slot(take)
-        self._own_slots.add(slot.number)
-        stack.callback(self._own_slots.discard, slot.number)
-        return slot
-
-    def _wait_for_slot(self, take: Callable[[float], Slot]) -> Slot:
-        while self.make_room():
-            with contextlib.suppress(NoFreeSlot):
-                return take(0)
-        with contextlib.suppress(NoFreeSlot):
-            # Who looks whether a slot is free holds it for a moment.
-            return take(_GLANCE_SECONDS)
-        self._report(f"waiting: {self.max_guests} guests are alive, and no more may be (--xhyve-max-guests)")
-        return take(_SLOT_SECONDS * self._settings.timeout_factor)
-
-    def _take_spare(self, stack: ExitStack, spec: GuestSpec, image: Image) -> Slot:
-        """A slot for a guest that nobody has asked for yet, where this leaves enough of everything for others."""
-        if not has_memory_to_spare(spec.memory or self._settings.memory or image.memory):
-            raise Abandoned("the host has no memory to spare")
-        slot = Slots(self._home.folder("slots"), self.max_guests).take_spare()
-        if slot is None:
-            raise Abandoned("no two slots are free")
-        self._own_slots.add(slot.number)
-        stack.callback(self._own_slots.discard, slot.number)
-        return slot
 
     def _keep_used(self, ahead: Ahead, times: GuestTimes) -> None:
         if ahead.asked_by is not None:
