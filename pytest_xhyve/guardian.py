@@ -38,6 +38,7 @@ class Ward:
         self.pid: int | None = None
         self._exit_status: int | None = None
         self._is_abandoned = False
+        self.is_kept = False
         self._lock = threading.RLock()
 
     def start(
@@ -98,6 +99,21 @@ class Ward:
             self.pid = pid
             self._send({"pid": pid})
 
+    def keep(self, record: Mapping[str, Any]) -> None:
+        """Let the guest live on when the ward is closed, and the guardian with it, until the hypervisor ends.
+
+        From here on nothing here ends it.
+
+        Args:
+            record: added to what other processes may know of the guest.
+
+        Raises:
+            HypervisorExited: the guardian is gone.
+        """
+        with self._lock:
+            self._send({"keep": dict(record)})
+            self.is_kept = True
+
     def send_signal(self, number: signal.Signals) -> None:
         """Send the hypervisor a signal; nothing happens when it has ended."""
         with self._lock:
@@ -121,12 +137,12 @@ class Ward:
             return self._exit_status
 
     def kill(self, name: str) -> None:
-        """End the hypervisor, called *name* in messages, at once, and return when it is gone.
+        """End the hypervisor, called *name* in messages, at once, and return when it is gone; not one that is kept.
 
         Raises:
             XhyveError: it did not end.
         """
-        if self.pid is None or self.poll() is not None:
+        if self.is_kept or self.pid is None or self.poll() is not None:
             return
         self.send_signal(signal.SIGKILL)
         if self.wait(_KILL_SECONDS) is None:
@@ -143,7 +159,10 @@ class Ward:
             return ""
 
     def close(self) -> None:
-        """Have the hypervisor killed, the folder removed and the slot freed, and wait until it is done."""
+        """Have the hypervisor killed, the folder removed and the slot freed, and wait until it is done.
+
+        Of a guest that is kept, only this process's part is given up.
+        """
         with self._lock:
             if self._channel.socket.fileno() < 0:
                 return
@@ -153,6 +172,8 @@ class Ward:
                 while self._channel.receive()[0] is not None:
                     pass
             self._channel.socket.close()
+            if self.is_kept:
+                return
             # Only where the guardian was killed is there something left to remove.
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -195,6 +216,7 @@ class Guardian:
             )
         self._channel = Channel(ours)
         self._lock = threading.Lock()
+        self._keeps = False
 
     @property
     def pid(self) -> int:
@@ -238,6 +260,7 @@ class Guardian:
             ward._receive()
             yield ward
         finally:
+            self._keeps |= ward.is_kept
             ward.close()
 
     def _hand_over(self, folder: Path, fds: Sequence[int]) -> None:
@@ -248,11 +271,15 @@ class Guardian:
             raise _guardian_lost() from error
 
     def close(self) -> None:
-        """Let the guardian take away what is left, and wait for its end."""
+        """Let the guardian take away what is left, and wait for its end; one that keeps a guest lives on."""
         # Also when a child that the test forked still holds this end.
         with contextlib.suppress(OSError):
             self._channel.socket.shutdown(socket.SHUT_RDWR)
         self._channel.socket.close()
+        if self._keeps:
+            # Nobody waits for it any more, and Popen is not to complain of that.
+            self._process.returncode = 0
+            return
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:

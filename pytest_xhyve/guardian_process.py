@@ -5,6 +5,8 @@ guardian to. Each guest is a socket between the two. While pytest holds its end 
 closes, be it that the test is over or that pytest was killed, the guardian kills the guest, removes its folder
 and closes its own end. There is one way to take a guest away, and every end of a run takes it.
 
+A guest that is to be kept is the one exception: the guardian lets go of pytest and lives on until that guest ends.
+
 When the guardian itself is killed, Linux kills the hypervisors (``PR_SET_PDEATHSIG``, prctl(2)), and the next run
 removes the folders (`pytest_xhyve.runs`). The guardian has one thread: the signal is sent when the *thread* ends
 that started the hypervisor, so pytest's own threads would not do.
@@ -88,6 +90,7 @@ class _Guest:
         self.folder = folder
         self.held = list(held)
         self.process: subprocess.Popen[bytes] | None = None
+        self.is_kept = False
         self._selector = selector
         self._console: socket.socket | None = None
         self._signaller: list[str] = []
@@ -172,6 +175,18 @@ class _Guest:
         with contextlib.suppress(OSError):
             _write_atomically(self.folder / RECORD, self._record)
 
+    def keep(self, record: Mapping[str, Any]) -> None:
+        """Let the guest live on when pytest lets go of it, and tell others so."""
+        self._record |= record
+        # Who cannot be told of finds it all the same, by its process.
+        with contextlib.suppress(OSError):
+            _write_atomically(self.folder / RECORD, self._record)
+        self.is_kept = self.process is not None
+
+    def has_ended(self) -> bool:
+        """Whether the hypervisor has ended."""
+        return self.process is None or self.process.poll() is not None
+
     def listen(self, console: socket.socket) -> None:
         """Copy what comes from *console*, the host's end of the serial port, to the log from now on."""
         self._console = console
@@ -233,6 +248,7 @@ class _Guardian:
         self._control = Channel(control)
         self._run_folder = run_folder
         self._guests: dict[int, _Guest] = {}
+        self._kept: list[_Guest] = []
         self._selector = selectors.DefaultSelector()
         self._parent = os.getppid()
 
@@ -246,15 +262,34 @@ class _Guardian:
         self._selector.register(self._control.socket, selectors.EVENT_READ, self._accept)
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._children(woken))
         try:
-            # A child that the test forked may hold pytest's end open, so the parent's death counts too.
-            while os.getppid() == self._parent:
-                for key, _ in self._selector.select(_PARENT_CHECK_SECONDS):
-                    if key.data() is False:
-                        return
+            self._serve_pytest()
+            while self._guests:
+                self._guests.popitem()[1].remove()
+            if self._kept:
+                self._let_go_of_pytest()
+            while self._kept:
+                for key, _ in self._selector.select():
+                    key.data()
         finally:
-            for guest in self._guests.values():
+            for guest in [*self._guests.values(), *self._kept]:
                 guest.remove()
             _remove_tree(self._run_folder)
+
+    def _serve_pytest(self) -> None:
+        # A child that the test forked may hold pytest's end open, so the parent's death counts too.
+        while os.getppid() == self._parent:
+            for key, _ in self._selector.select(_PARENT_CHECK_SECONDS):
+                if key.data() is False:
+                    return
+
+    def _let_go_of_pytest(self) -> None:
+        """Hold nothing open that somebody may wait for the end of, as ``pytest | tee log`` does."""
+        self._selector.unregister(self._control.socket)
+        self._control.socket.close()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(null, number)
+        os.close(null)
 
     def _accept(self) -> bool:
         """Take a new guest; False when pytest has closed its end."""
@@ -275,7 +310,11 @@ class _Guardian:
         if message is None:
             self._selector.unregister(guest.channel.socket)
             del self._guests[number]
-            guest.remove()
+            if guest.is_kept and not guest.has_ended():
+                guest.channel.socket.close()
+                self._kept.append(guest)
+            else:
+                guest.remove()
             return True
         if "argv" in message:
             console = socket.socket(fileno=fds.pop()) if message["console"] else None
@@ -290,6 +329,8 @@ class _Guardian:
             guest.send_signal(message["signal"])
         if "pid" in message:
             guest.tell_pid(message["pid"])
+        if "keep" in message:
+            guest.keep(message["keep"])
         return self._obey(number) if guest.channel.pending() else True
 
     def _children(self, woken: socket.socket) -> bool:
@@ -297,6 +338,9 @@ class _Guardian:
             woken.recv(4096)
         for guest in self._guests.values():
             guest.report_exit()
+        for guest in [guest for guest in self._kept if guest.has_ended()]:
+            self._kept.remove(guest)
+            guest.remove()
         return True
 
 

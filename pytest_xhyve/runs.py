@@ -13,9 +13,10 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,27 @@ from pytest_xhyve.privilege import kill
 from pytest_xhyve.processes import find_processes
 
 _LOCK = ".lock"  # no guest can be named so
+_END_SECONDS = 5.0
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class GuestRecord:
-    """A guest that is alive on this host, as its run's folder tells."""
+    """A guest that is alive on this host, as its run's folder tells.
+
+    Attributes:
+        name: the guest's.
+        image: its image's name.
+        image_disk: the disk that it was cloned from.
+        uuid: the machine's.
+        hypervisor: the program's name.
+        pid: the hypervisor's process.
+        owner: the process that has, or had, the guest.
+        started: when the hypervisor was started, as `time.time` counts.
+        folder: the guest's.
+        kept: of a guest that was left running: ``by`` (the test), ``since`` and ``run``; None for all others.
+        ssh: the command line that logs in there; empty where it is not known.
+    """
 
     name: str
     image: str
@@ -41,6 +58,8 @@ class GuestRecord:
     owner: int
     started: float
     folder: Path
+    kept: Mapping[str, Any] | None = None
+    ssh: tuple[str, ...] = field(default=())
 
     @classmethod
     def read(cls, path: Path) -> GuestRecord | None:
@@ -49,7 +68,9 @@ class GuestRecord:
             content: dict[str, Any] = json.loads(path.read_text())
             return cls(
                 folder=path.parent,
-                **{field: content[field] for field in cls.__slots__ if field != "folder"},
+                kept=content.get("kept"),
+                ssh=tuple(content.get("ssh", ())),
+                **{key: content[key] for key in cls.__slots__ if key not in ("folder", "kept", "ssh")},
             )
         except (OSError, ValueError, KeyError):
             return None
@@ -59,7 +80,8 @@ class GuestRecord:
 def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
     """A run's folder in *folder*, and the descriptor of its lock; the guardian removes the folder.
 
-    The folder gets its name when it is locked already, so that nobody takes it for a dead run's.
+    The folder gets its name when it is locked already, so that nobody takes it for a dead run's. At the end of the
+    block it is gone, but where a guest is kept in it.
     """
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
     being_made = folder / f".{name}"
@@ -72,13 +94,14 @@ def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
     finally:
         # The guardian has done it before, if there was one.
         for left in (being_made, folder / name):
-            shutil.rmtree(left, ignore_errors=True)
+            if not any(guest.kept for guest in live_guests(folder, name)):
+                shutil.rmtree(left, ignore_errors=True)
         os.close(fd)
 
 
-def live_guests(folder: Path) -> list[GuestRecord]:
-    """The guests of all runs in *folder*, also of dead ones, whose process still exists."""
-    records = (GuestRecord.read(path) for path in sorted(folder.glob(f"*/*/{RECORD}")))
+def live_guests(folder: Path, run: str = "*") -> list[GuestRecord]:
+    """The guests in *folder* whose process still exists, of all runs, also of dead ones, or of the one named *run*."""
+    records = (GuestRecord.read(path) for path in sorted(folder.glob(f"{run}/*/{RECORD}")))
     return [record for record in records if record is not None and psutil.pid_exists(record.pid)]
 
 
@@ -99,6 +122,36 @@ def reap(folder: Path) -> list[Path]:
             finally:
                 os.close(fd)
     return dead
+
+
+def reap_kept(folder: Path) -> list[GuestRecord]:
+    """End the guests in *folder* that were kept, and whose owner is dead.
+
+    Returns:
+        those that are gone.
+    """
+    kept = [guest for guest in live_guests(folder) if guest.kept and not _owner_lives(guest)]
+    return [guest for guest in kept if end_kept(guest)]
+
+
+def _owner_lives(guest: GuestRecord) -> bool:
+    """Whether the process that had *guest* still runs, and not another one that has got its number since."""
+    try:
+        return psutil.Process(guest.owner).create_time() < guest.started
+    except psutil.Error:
+        return False
+
+
+def end_kept(guest: GuestRecord) -> bool:
+    """End a *guest* that was kept; whether it is gone. Its guardian removes what it stood on."""
+    # Known by its command line: its number may be another's by now.
+    kill([process.pid for process in find_processes(str(guest.folder / PIDFILE))])
+    end = time.monotonic() + _END_SECONDS
+    while guest.folder.exists():
+        if time.monotonic() > end:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
 
 
 def living_runs(folder: Path) -> list[float]:
@@ -133,15 +186,20 @@ def _take(run: Path) -> int | None:
     return fd
 
 
-def kill_hypervisors_of(run: Path) -> None:
-    """Kill the hypervisors whose guests lie in *run*.
+def find_hypervisors_of(run: Path) -> list[int]:
+    """The processes of the hypervisors whose guests lie in *run*.
 
     They are known by their command line, which names a pidfile in the guest's folder, so that none is missed that was
     started just before its record could be written, and no process is met that has a dead one's number or only reads
     these files.
     """
     pidfile = re.compile(rf"{re.escape(f'{run}{os.sep}')}\S+{re.escape(f'{os.sep}{PIDFILE}')}(?: |$)")
-    pids = [process.pid for process in find_processes(f"{run}{os.sep}") if pidfile.search(process.command)]
+    return [process.pid for process in find_processes(f"{run}{os.sep}") if pidfile.search(process.command)]
+
+
+def kill_hypervisors_of(run: Path) -> None:
+    """Kill the hypervisors whose guests lie in *run*, and wait until they are gone."""
+    pids = find_hypervisors_of(run)
     processes = []
     for pid in pids:
         with contextlib.suppress(psutil.Error):

@@ -1,0 +1,124 @@
+"""Guests that outlive their run, with real processes in the place of hypervisors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import dedent
+
+import psutil
+import pytest
+from waiting import becomes
+
+from pytest_xhyve import runs
+from pytest_xhyve.runs import live_guests, reap, reap_kept
+
+ABOUT = {"name": "g", "image": "tiny", "image_disk": "/images/tiny", "uuid": "u", "hypervisor": "sleep"}
+
+# The hypervisor names a pidfile in its folder, as all do.
+OWNER = dedent(
+    """
+    import json, os, sys
+    from pathlib import Path
+    from pytest_xhyve import runs
+    from pytest_xhyve.guardian import Guardian
+
+    folder = Path(sys.argv[1])
+    about = json.loads(sys.argv[2]) | {"owner": os.getpid()}
+    with runs.new_run(folder) as (run, lock):
+        guardian = Guardian(run, lock)
+        for name in ("kept", "other"):
+            with guardian.ward(run / name, [], about | {"name": name}) as ward:
+                program = "import time; time.sleep(600)"
+                ward.start([sys.executable, "-c", program, str(run / name / "hypervisor.pid")], {}, {})
+                if name == "kept":
+                    ward.keep({"kept": {"by": "test_it", "since": 1.0, "run": "1"}, "ssh": ["ssh", name]})
+                    ward.kill("it")
+                    print(json.dumps([guardian.pid, ward.pid]), flush=True)
+        guardian.close()
+    """
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@contextmanager
+def kept_guest(folder: Path) -> Iterator[list[int]]:
+    """A run that is over and has kept a guest: its guardian's and its hypervisor's process."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", OWNER, str(folder), json.dumps(ABOUT)],
+        check=True,
+        # Does not end before nobody holds them open any more, as `pytest | tee`.
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.stderr == ""
+    pids = json.loads(done.stdout)
+    try:
+        yield pids
+    finally:
+        for pid in pids:
+            if psutil.pid_exists(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_kept_guest_outlives_its_run(folder: Path) -> None:
+    with kept_guest(folder) as pids:
+        assert all(map(psutil.pid_exists, pids))
+        (guest,) = live_guests(folder)
+        assert (guest.name, guest.pid, guest.ssh) == ("kept", pids[1], ("ssh", "kept"))
+        assert guest.kept == {"by": "test_it", "since": 1.0, "run": "1"}
+        # A run that begins takes away what dead ones left, and not this.
+        assert reap(folder) == []
+        assert [path.name for path in guest.folder.parent.iterdir() if path.is_dir()] == ["kept"]
+
+
+def test_reaping_ends_it_and_all_that_it_stood_on(folder: Path) -> None:
+    with kept_guest(folder) as pids:
+        assert [guest.name for guest in reap_kept(folder)] == ["kept"]
+        assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
+        assert reap_kept(folder) == []
+
+
+def test_guest_that_shuts_down_leaves_nothing(folder: Path) -> None:
+    with kept_guest(folder) as pids:
+        os.kill(pids[1], signal.SIGTERM)
+        assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
+
+
+def test_killed_guardian_leaves_what_the_next_run_removes(folder: Path) -> None:
+    with kept_guest(folder) as pids:
+        os.kill(pids[0], signal.SIGKILL)
+        assert becomes(lambda: not any(map(psutil.pid_exists, pids)), 10)
+        (run,) = folder.iterdir()
+        assert reap_kept(folder) == []
+        assert reap(folder) == [run]
+
+
+def test_another_process_with_its_number_is_spared(folder: Path) -> None:
+    """The guest and its guardian are dead, and their run's folder is still there."""
+    with kept_guest(folder) as pids:
+        os.kill(pids[0], signal.SIGKILL)
+        assert becomes(lambda: not any(map(psutil.pid_exists, pids)), 10)
+    other = subprocess.Popen(["sleep", "600"])
+    try:
+        (record,) = folder.glob("*/*/guest.json")
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"pid": other.pid}))
+        (guest,) = live_guests(folder)
+        assert not runs.end_kept(guest)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
