@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_xhyve.completed import Completed
     from pytest_xhyve.errors import (
         BootFailed,
         BootTimeout,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest import Guest
     from pytest_xhyve.images.manifest import Image
     from pytest_xhyve.machine import Disk, Machine, Nic
-    from pytest_xhyve.remote import Completed
     from pytest_xhyve.spec import GuestFactory
 
 __all__ = [
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 _HOME_OF = {
-    "Completed": "remote",
+    "Completed": "completed",
     "Disk": "machine",
     "Guest": "guest",
     "GuestFactory": "spec",

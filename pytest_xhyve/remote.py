@@ -12,46 +12,13 @@ from dataclasses import dataclass
 
 import paramiko
 
+from pytest_xhyve.completed import Completed
 from pytest_xhyve.errors import CommandFailed, CommandTimeout, XhyveError
 
 _CHUNK = 1 << 16
 _LOOK_SECONDS = 0.25
 # As good as for ever: whoever waits ends it, or the guest's death does.
 _OPENING_SECONDS = 86400.0
-_REPORTED = 4000
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """A command that has run, as `subprocess.CompletedProcess` has it.
-
-    Attributes:
-        command: the shell line that was run.
-        returncode: its exit code; -1 when a signal ended it or it did not end.
-        stdout: its output; bytes that are no UTF-8 are kept as surrogates (`os.fsdecode` does the same).
-        stderr: its error output, likewise.
-        duration: seconds.
-    """
-
-    command: str
-    returncode: int
-    stdout: str
-    stderr: str
-    duration: float
-
-    def report(self) -> str:
-        """The command and what it said, for a person."""
-        lines = [f"  $ {self.command}"]
-        for name, text in (("stdout", self.stdout), ("stderr", self.stderr)):
-            lines.append(f"  {name}:{'' if text else ' (nothing)'}")
-            if len(text) > _REPORTED:
-                lines.append(f"    … {len(text) - _REPORTED} characters before")
-            lines += [f"    {line}" for line in _printable(text[-_REPORTED:]).splitlines()]
-        return "\n".join(lines)
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()
 
 
 def shell_line(
@@ -140,6 +107,8 @@ def run(
         CommandTimeout: it did not end in time; what came until then is in the error.
         XhyveError: the connection broke.
     """
+    # What failed is the caller's command, and not this.
+    __tracebackhide__ = True
     start = time.monotonic()
     end = None if timeout is None else start + timeout
     streams: tuple[list[bytes], list[bytes]] = ([], [])

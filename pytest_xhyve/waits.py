@@ -11,9 +11,9 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from pytest_xhyve.errors import CommandTimeout, WaitTimeout, XhyveError
 
 if TYPE_CHECKING:
+    from pytest_xhyve.completed import Completed
     from pytest_xhyve.guest import Guest
     from pytest_xhyve.power import Power
-    from pytest_xhyve.remote import Completed
 
 
 def wait_for_success(run: Callable[[float], Completed], timeout: float) -> Completed:
