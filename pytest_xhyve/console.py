@@ -51,11 +51,13 @@ class Console:
     Args:
         log: the file that the hypervisor writes.
         send: types bytes on the port.
+        is_over: whether nothing will come any more, as the machine is off.
     """
 
-    def __init__(self, log: Path, send: Callable[[bytes], None]) -> None:
+    def __init__(self, log: Path, send: Callable[[bytes], None], is_over: Callable[[], bool] = lambda: False) -> None:
         self._log = log
         self._send = send
+        self._is_over = is_over
 
     @property
     def path(self) -> Path:
@@ -65,7 +67,19 @@ class Console:
     @property
     def text(self) -> str:
         """All that came so far, without terminal escapes; what is no UTF-8 is replaced."""
-        return _ESCAPES.sub("", self.read().decode(errors="replace"))
+        return self.text_from(0)
+
+    def text_from(self, start: int) -> str:
+        """As `text`, from the byte *start* of the port's output on."""
+        return _ESCAPES.sub("", self.read(start).decode(errors="replace"))
+
+    @property
+    def size(self) -> int:
+        """How many bytes came so far."""
+        try:
+            return self._log.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def read(self, start: int = 0) -> bytes:
         """The bytes from *start*; none before the first came."""
@@ -102,32 +116,41 @@ class Console:
             timeout: seconds.
 
         Raises:
-            WaitTimeout: it did not come.
+            WaitTimeout: it did not come in time, or will not come, as the guest is off.
         """
+        __tracebackhide__ = True
         expression = re.compile(pattern, re.MULTILINE)
+        over: list[bool] = []
+
+        def look() -> re.Match[str] | None:
+            # Asked first: what came with the end is still read.
+            over[:] = [self._is_over()]
+            return expression.search(self.text)
+
         waiting = Retrying(
-            retry=retry_if_result(lambda match: match is None),
+            retry=retry_if_result(lambda match: match is None and not over[0]),
             wait=wait_exponential(multiplier=0.01, max=0.2),
             stop=stop_after_delay(timeout),
             retry_error_callback=lambda _: None,
         )
-        match: re.Match[str] | None = waiting(lambda: expression.search(self.text))
+        match: re.Match[str] | None = waiting(look)
         if match is None:
-            raise WaitTimeout(
-                f"{pattern!r} did not come on the console within {timeout:g} s; its last lines:\n{self.tail()}"
-            )
+            why = "will not come: the guest is off" if over[0] else f"did not come within {timeout:g} s"
+            tail = "\n".join(f"    {line}" for line in self.tail().splitlines()) or "    (nothing)"
+            raise WaitTimeout(f"{pattern!r} is not on the console, and {why}\n  its last lines:\n{tail}")
         return match
 
-    def watch(self) -> ConsoleWatch:
-        """A look-out for trouble from here on."""
-        return ConsoleWatch(self, len(self.read()))
+    def watch(self, saw: Callable[[bytes], None] = lambda _: None) -> ConsoleWatch:
+        """A look-out for trouble from here on; *saw* gets what comes, a line's beginning once more with its end."""
+        return ConsoleWatch(self, self.size, saw)
 
 
 class ConsoleWatch:
     """Looks for trouble in what a console says from *start* on, reading each byte once."""
 
-    def __init__(self, console: Console, start: int) -> None:
+    def __init__(self, console: Console, start: int, saw: Callable[[bytes], None]) -> None:
         self._console = console
+        self._saw = saw
         self._read = start
         self._line = b""
 
@@ -136,6 +159,7 @@ class ConsoleWatch:
         new = self._console.read(self._read)
         self._read += len(new)
         seen = self._line + new
+        self._saw(seen)
         found = list(_TROUBLE.finditer(seen))
         # A sign may come in two pieces, and is told once.
         end = found[-1].end() if found else 0
@@ -151,6 +175,6 @@ class ConsoleWatch:
         """Wait for the trace that follows, until the console is silent for a moment."""
         end = time.monotonic() + 20 * _SETTLED_SECONDS
         length = -1
-        while (now := len(self._console.read())) != length and time.monotonic() < end:
+        while (now := self._console.size) != length and time.monotonic() < end:
             length = now
             time.sleep(_SETTLED_SECONDS)

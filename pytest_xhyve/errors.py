@@ -22,14 +22,19 @@ Every message says what happened, what was tried, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_xhyve.remote import Completed
+    from pytest_xhyve.completed import Completed
+    from pytest_xhyve.evidence import Evidence
 
 
 class XhyveError(Exception):
     """Base of all errors that this plugin raises."""
+
+    evidence: Evidence | None = None
+    """What is known of a guest that did not come up, for whoever reports the error."""
 
 
 class ConfigurationError(XhyveError):
@@ -57,7 +62,7 @@ class NotSupported(XhyveError):
 
 
 class BootFailed(XhyveError):
-    """A guest did not come up.
+    """A guest did not come up, or went down.
 
     Args:
         message: what happened, what was tried, what to do.
@@ -65,10 +70,31 @@ class BootFailed(XhyveError):
     """
 
     def __init__(self, message: str, *, console: str = "") -> None:
-        self.console = console
-        if console:
-            message += "\n  last on the console:\n" + "\n".join(f"    {line}" for line in console.splitlines())
         super().__init__(message)
+        self.message = message
+        self.console = console
+        self.phases: Mapping[str, float] = {}
+        """How long each part of coming up took, in seconds; the last one is where it ended. Empty once it was up."""
+        self.hints: Sequence[str] = ()
+        """What may help whoever looks for the cause, a line each."""
+
+    @property
+    def phase(self) -> str:
+        """The part of coming up in which it ended; empty once it was up."""
+        return list(self.phases)[-1] if self.phases else ""
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.phases:
+            times = " · ".join(f"{phase} {seconds:.1f} s" for phase, seconds in self.phases.items())
+            lines.append(f"  it got as far as: {self.phase} ({times})")
+        if self.console:
+            lines += ["  last on the console:", *(f"    {line}" for line in self.console.splitlines())]
+        elif self.phases:
+            lines.append("  nothing came on the console")
+        if self.hints:
+            lines += ["  what may help:", *(f"    {hint}" for hint in self.hints)]
+        return "\n".join(lines)
 
 
 class BootTimeout(BootFailed):

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest import Guest
     from pytest_xhyve.machine import Machine
     from pytest_xhyve.prewarm import Prewarmer
-    from pytest_xhyve.report.durations import GuestTimes
+    from pytest_xhyve.report.gathered import Gathered
+    from pytest_xhyve.report.witness import Witness
     from pytest_xhyve.spec import GuestFactory, GuestSpec
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -29,8 +30,14 @@ SETTINGS = pytest.StashKey[Settings]()
 PREWARMER: pytest.StashKey[Prewarmer] = pytest.StashKey()
 """Where it keeps what makes guests ahead, where that was asked for, as long as there is a fleet."""
 
-GUEST_TIMES: pytest.StashKey[list[GuestTimes]] = pytest.StashKey()
-"""Where it keeps the times of the guests of its run, under xdist those of all workers; empty without guests."""
+GATHERED: pytest.StashKey[Gathered] = pytest.StashKey()
+"""Where it keeps what is told of guests at the end of a run, under xdist of those of all workers."""
+
+WITNESS: pytest.StashKey[Witness] = pytest.StashKey()
+"""Where it keeps what tells of the guests of each test, once there is a fleet."""
+
+ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
+"""Where it keeps the test that is set up, run or taken down."""
 
 
 @pytest.fixture(scope="session")
@@ -38,19 +45,29 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     """All guests of this process; taken away at its end."""
     from pytest_xhyve.fleet import Fleet
     from pytest_xhyve.home import Home
+    from pytest_xhyve.report.gathered import Gathered
+    from pytest_xhyve.report.leaks import find_leaks
+    from pytest_xhyve.report.witness import Witness
 
-    settings = request.config.stash[SETTINGS]
-    report = _reporter(request.config)
+    config = request.config
+    settings = config.stash[SETTINGS]
+    report = _reporter(config)
+    home = Home.of_user()
+    gathered = config.stash.setdefault(GATHERED, Gathered())
+    witness = config.stash[WITNESS] = Witness(settings, gathered)
+    config.pluginmanager.register(witness, "xhyve-witness")
     with ExitStack() as stack:
         if settings.prewarm:
             from pytest_xhyve.prewarm import prewarming, silent_ahead
 
             report = silent_ahead(report)
-        fleet = stack.enter_context(closing(Fleet(settings, Home.of_user(), report)))
+        fleet = Fleet(settings, home, report, holds_failed=bool(config.getoption("usepdb", False)))
+        # The very lists, which have those too that live until the fleet is closed.
+        gathered.times, gathered.kept = fleet.times, fleet.kept
+        stack.callback(lambda: gathered.leaks.extend(find_leaks(home, fleet.run_folder)))
+        stack.enter_context(closing(fleet))
         if settings.prewarm:
-            stack.enter_context(prewarming(request.config, fleet, settings.prewarm))
-        # The very list, which has those too that live until the fleet is closed.
-        request.config.stash[GUEST_TIMES] = fleet.times
+            stack.enter_context(prewarming(config, fleet, settings.prewarm))
         yield fleet
 
 
@@ -151,10 +168,13 @@ def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Gue
         guest = prewarmer.start_guest(spec, asked_by)
     else:
         guest = fleet.start_guest(spec, asked_by=asked_by)
+    witness = request.config.stash.get(WITNESS, None)
+    if witness is not None:
+        witness.watch(guest, request, request.config.stash.get(ITEM, None))
     try:
         hook.pytest_xhyve_guest_ready(guest=guest, request=request)
-    except BaseException:
-        guest.remove()
+    except BaseException as error:
+        guest.end(error)
         raise
     return guest
 

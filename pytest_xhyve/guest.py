@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from pytest_xhyve import waits
+from pytest_xhyve import openssh, waits
 from pytest_xhyve.console import Console
 from pytest_xhyve.errors import (
     BootFailed,
@@ -18,7 +19,7 @@ from pytest_xhyve.errors import (
     HypervisorExited,
     XhyveError,
 )
-from pytest_xhyve.hypervisors.base import Ending, Endpoint
+from pytest_xhyve.hypervisors.base import Ending, Endpoint, Facts
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.machine import Machine
 from pytest_xhyve.power import SSH, Power, Start, Timeouts
@@ -26,13 +27,31 @@ from pytest_xhyve.power import SSH, Power, Start, Timeouts
 if TYPE_CHECKING:
     import paramiko
 
-    from pytest_xhyve.remote import Completed, Connection
+    from pytest_xhyve.completed import Completed
+    from pytest_xhyve.keeping import Kept
+    from pytest_xhyve.remote import Connection
     from pytest_xhyve.reset import Reset
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _REBOOT_SECONDS = 0.25
 # Some hypervisors end when their guest restarts; a kernel that restarts by a triple fault looks so (reboot=t).
 _ENDED_BY_RESTART = (Ending.RESTARTED, Ending.TRIPLE_FAULT)
+
+
+class Witness(Protocol):
+    """Who sees what becomes of a guest: in pytest, what reports it."""
+
+    def fetched(self, guest: Guest, local: Path) -> None:
+        """*guest* has copied something to *local*."""
+
+    def leaving(self, guest: Guest) -> None:
+        """*guest* is about to be taken away."""
+
+    def reason_to_keep(self, guest: Guest, error: BaseException | None) -> str | None:
+        """For whom *guest* is to be left running, whose block ends, with *error* when there is one; None for nobody."""
+
+    def not_kept(self, guest: Guest, error: XhyveError) -> None:
+        """*guest* had to be left running, and could not be."""
 
 
 class Guest:
@@ -47,18 +66,25 @@ class Guest:
         *,
         image: Image,
         machine: Machine,
+        hypervisor: Facts,
         boot: Start,
         timeouts: Timeouts,
         phases: Mapping[str, float],
+        entered: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._image = image
+        self._hypervisor = hypervisor
         self._boot = boot
         self._machine = machine
         self._timeouts = timeouts
         self._phases = dict(phases)
         # The time in power is inside that of the owner's stack, which `remove` closes.
-        self._power = Power(machine.name, image, timeouts)
+        self._power = Power(machine.name, image, timeouts, entered)
         self._owner = ExitStack()
+        self._keep: Callable[[str], Kept] | None = None
+        self._is_there = True
+        self.witness: Witness | None = None
+        """Is told what becomes of it."""
         self.resetting: Reset | None = None
         """What gives each test the same guest again, where that was asked for (``reset=True``)."""
         self._first_command: float | None = None
@@ -71,7 +97,13 @@ class Guest:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.remove()
+        try:
+            self.end(error)
+        except XhyveError as trouble:
+            if error is None:
+                raise
+            # What went wrong first is what has to be seen.
+            error.add_note(f"and then guest {self.name} could not be taken away: {trouble}")
 
     def __repr__(self) -> str:
         return f"<Guest {self.name} ({self.image.name})>"
@@ -107,6 +139,11 @@ class Guest:
     def machine(self) -> Machine:
         """What the hypervisor runs."""
         return self._machine
+
+    @property
+    def hypervisor(self) -> Facts:
+        """What runs it: name, version and acceleration."""
+        return self._hypervisor
 
     @property
     def console(self) -> Console:
@@ -223,7 +260,9 @@ class Guest:
         """
         from pytest_xhyve import transfer  # noqa: PLC0415
 
-        transfer.get(self._connection(), remote, transfer.as_path(local))
+        got = transfer.get(self._connection(), remote, transfer.as_path(local))
+        if self.witness is not None:
+            self.witness.fetched(self, got)
 
     def wait_for(self, command: str | Sequence[str], timeout: float = 60.0) -> Completed:
         """Run *command* again and again until its code is 0.
@@ -365,29 +404,67 @@ class Guest:
 
         Ansible, testinfra and fabric take it too, as does ``ssh -F``. Host keys are checked by it.
         """
-        place = self.host if self.port == SSH else f"[{self.host}]:{self.port}"
-        known_hosts = self.console.path.parent / "known_hosts"
-        known_hosts.write_text("".join(f"{place} {key}\n" for key in self.image.host_keys))
-        settings = {
-            "HostName": self.host,
-            "Port": self.port,
-            "User": self.image.user,
-            "IdentityFile": f'"{self.image.key}"',
-            "IdentitiesOnly": "yes",
-            "UserKnownHostsFile": f'"{known_hosts}"',
-            "GlobalKnownHostsFile": "/dev/null",
-            "StrictHostKeyChecking": "yes",
-            "BatchMode": "yes",
-        }
-        return f"Host {self.name}\n" + "".join(f"  {key} {value}\n" for key, value in settings.items())
+        return openssh.host_block(self.name, self._ssh_endpoint(), self.image, self._folder)
+
+    def ssh_command(self) -> tuple[str, ...]:
+        """The command line by which OpenSSH logs in to the guest, as long as the guest is there.
+
+        Raises:
+            XhyveError: it is off, or has no address yet.
+        """
+        return openssh.login_command(self.name, self.ssh_config(), self._folder)
+
+    @property
+    def _folder(self) -> Path:
+        return self.console.path.parent
 
     def remove(self) -> None:
         """Take the guest away: its machine, its disk and its slot. Nothing happens the second time."""
+        if self._is_there and self.witness is not None:
+            self.witness.leaving(self)
+        self._is_there = False
         self._owner.close()
 
-    def owned_by(self, owner: ExitStack) -> None:
-        """Close *owner*, which holds all that the guest stands on, when the guest is removed."""
+    def keep(self, by: str) -> Kept:
+        """Leave the guest running when this process has ended, until `pytest-xhyve reap` or its own shutdown.
+
+        For this process it is gone.
+
+        Args:
+            by: what it is kept for, for people.
+
+        Raises:
+            XhyveError: it is off, or its kernel has panicked.
+        """
+        if self._keep is None:
+            raise XhyveError(f"guest {self.name} has no owner that could let go of it")
+        self._power.check_alive()
+        kept = self._keep(by)
+        self.remove()
+        return kept
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Take the guest away, or keep it where there is a reason to; *error* is what ended the block that had it."""
+        by = self.witness.reason_to_keep(self, error) if self._is_there and self.witness is not None else None
+        if by is None:
+            self.remove()
+            return
+        try:
+            self.keep(by)
+        except XhyveError as trouble:
+            assert self.witness is not None
+            self.witness.not_kept(self, trouble)
+            self.remove()
+
+    def owned_by(self, owner: ExitStack, keep: Callable[[str], Kept]) -> None:
+        """Close *owner*, which holds all that the guest stands on, when the guest is removed.
+
+        Args:
+            owner: see above.
+            keep: lets the guest outlive this process.
+        """
         self._owner.push(owner)
+        self._keep = keep
 
     def _connection(self) -> Connection:
         from pytest_xhyve.remote import Connection  # noqa: PLC0415

@@ -21,6 +21,7 @@ from pytest_xhyve.images.clone import clone_disk
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.machine import Disk, Machine
 from pytest_xhyve.power import Boot, Start, Timeouts
+from pytest_xhyve.starting import Failed, start
 from pytest_xhyve.templates.cache import Make, TemplateCache
 from pytest_xhyve.templates.renewal import Prepared
 from pytest_xhyve.templates.restore import Restore, RestoreFailed
@@ -46,6 +47,8 @@ class GuestMaking:
         change: gets the machine before it starts, and returns what shall be started.
         ahead: given where nobody has asked for it yet.
         savable: whether the guest shall live on memory that can be saved; a template's way is `restore` all the same.
+        failed: sees a guest that does not boot.
+        entered: gets the name of each phase of a boot when it begins.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class GuestMaking:
         change: MachineHook | None,
         ahead: Ahead | None = None,
         savable: bool = False,
+        failed: Failed = lambda *_: None,
+        entered: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.image = image
         self._machine = machine
@@ -70,6 +75,8 @@ class GuestMaking:
         self._change = change
         self._ahead = ahead
         self._savable = savable
+        self._failed = failed
+        self._entered = entered
         self._cloned: Machine | None = None
         self._final: Machine | None = None
         self._state = (0, 0)
@@ -91,11 +98,7 @@ class GuestMaking:
             folder = self._ward.folder / _RECORDED
             folder.mkdir(mode=0o700)
         guest = self._guest(machine, record=folder)
-        try:
-            guest.start()
-        except BaseException:
-            guest.kill()
-            raise
+        start(guest, self._ward, self._failed)
         self._let_be_reset(guest, folder, None)
         return guest
 
@@ -200,9 +203,11 @@ class GuestMaking:
         return Guest(
             image=self.image,
             machine=machine,
+            hypervisor=self._hypervisor.facts,
             boot=boot,
             timeouts=self._timeouts,
             phases=self._phases | dict(phases),
+            entered=self._entered,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from pytest_xhyve import hooks
 from pytest_xhyve.errors import XhyveError
 from pytest_xhyve.fixtures import (
-    GUEST_TIMES,
+    GATHERED,
+    ITEM,
     SETTINGS,
     _xhyve_fleet,
     _xhyve_start,
@@ -42,7 +44,7 @@ __all__ = [
     "xhyve_ssh",
 ]
 
-_WORKERS_TIMES = "xhyve_guest_times"
+_OF_WORKERS = "xhyve_gathered"
 _WRONG = pytest.StashKey[str]()
 _MARKER = (
     "xhyve(image=None, cpus=None, memory=None, name=None, start=None, reset=None): what the test's guest is made of; "
@@ -54,13 +56,13 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     pluginmanager.add_hookspecs(hooks)
     group = parser.getgroup("xhyve", "disposable Linux guests (pytest-xhyve)")
     for option in OPTIONS:
+        takes: dict[str, Any] = {"action": "append" if option.repeatable else "store", "metavar": option.metavar}
         group.addoption(
             option.flag,
             dest=option.ini,
-            metavar=option.metavar,
             default=None,
-            action="append" if option.repeatable else "store",
             help=option.help + (f"; {option.variable} in the environment" if option.environment else ""),
+            **({"action": "store_true"} if option.switch else takes),
         )
         kind: Literal["args", "string"] = "args" if option.repeatable else "string"
         parser.addini(option.ini, f"as {option.flag}", kind, default=None)
@@ -77,6 +79,10 @@ def pytest_configure(config: pytest.Config) -> None:
             written = config.inipath is not None and settings.images == tuple(config.getini("xhyve_image") or ())
             base = config.inipath.parent if written and config.inipath else config.invocation_params.dir
             settings = replace(settings, images=tuple(settle(image, base) for image in settings.images))
+        if settings.artifacts is not None:
+            written = config.inipath is not None and settings.artifacts == config.getini("xhyve_artifacts")
+            base = config.inipath.parent if written and config.inipath else config.invocation_params.dir
+            settings = replace(settings, artifacts=str(base / Path(settings.artifacts).expanduser()))
     except XhyveError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SETTINGS] = settings
@@ -124,6 +130,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.config.stash[ITEM] = item
     if (wrong := item.stash.get(_WRONG, None)) is not None:
         pytest.fail(wrong, pytrace=False)
 
@@ -131,35 +138,44 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 # Not before the last fixture is taken down, which pytest may do in this hook.
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In a worker of xdist: hand what is known of the guests to the controller."""
-    times = session.config.stash.get(GUEST_TIMES, [])
+    """Fail a run that left something, where that was asked for; in a worker of xdist: hand all to the controller."""
+    gathered = session.config.stash.get(GATHERED, None)
+    if gathered is None:
+        return
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
-    if times and output is not None:
-        output[_WORKERS_TIMES] = [guest.to_message() for guest in times]
+    if output is not None:
+        output[_OF_WORKERS] = gathered.to_message()
+    elif gathered.leaks and session.config.stash[SETTINGS].strict and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """In the controller of xdist: take what a worker hands over; one that crashed hands over nothing."""
-    messages = getattr(node, "workeroutput", {}).get(_WORKERS_TIMES, [])
-    if messages:
-        from pytest_xhyve.report.durations import GuestTimes
+    message = getattr(node, "workeroutput", {}).get(_OF_WORKERS)
+    if message is not None:
+        from pytest_xhyve.report.gathered import Gathered
 
-        times = node.config.stash.setdefault(GUEST_TIMES, [])
-        times += [GuestTimes.from_message(message) for message in messages]
+        node.config.stash.setdefault(GATHERED, Gathered()).add_message(message)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tell where the guests' time went, where pytest tells it of tests, and with ``-v``."""
-    times = config.stash.get(GUEST_TIMES, [])
-    verbose = config.get_verbosity() > 0
-    if not times or not (verbose or config.getoption("durations") is not None):
-        return
-    from pytest_xhyve.report.durations import tabulate
+    """Tell of guests that were kept or left, and where their time went, where pytest tells it of tests or with -v."""
+    gathered = config.stash.get(GATHERED, None)
+    if gathered is not None:
+        verbose = config.get_verbosity() > 0
+        durations = verbose or config.getoption("durations") is not None
+        strict = config.stash[SETTINGS].strict
+        gathered.summarize(terminalreporter, durations=durations, verbose=verbose, strict=strict)
 
-    terminalreporter.section("guest durations")
-    for line in tabulate(times, each=verbose):
-        terminalreporter.line(line)
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Show the command and both streams where a command's result is compared."""
+    if "pytest_xhyve.completed" not in sys.modules:
+        return None
+    from pytest_xhyve.report.assertions import explain
+
+    return explain(op, left, right)
 
 
 def _describe(config: pytest.Config) -> list[str]:

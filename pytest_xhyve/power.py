@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_xhyve.boot_phases import BANNER, FIRMWARE, LOGIN, BootPhases
 from pytest_xhyve.console import Console, ConsoleWatch, Trouble
 from pytest_xhyve.errors import (
     BootFailed,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 SSH = 22
 _REFUSED_SECONDS = 1.0
 _END_SECONDS = 1.0
+# In a message; whoever reports the error has more of it.
+_LAST_LINES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +95,17 @@ class Power:
         name: the guest's, for messages.
         image: tells how to log in.
         timeouts: how long each may take.
+        entered: gets the name of each phase of a boot when it begins.
     """
 
-    def __init__(self, name: str, image: Image, timeouts: Timeouts) -> None:
+    def __init__(
+        self, name: str, image: Image, timeouts: Timeouts, entered: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._name = name
         self._image = image
         self._timeouts = timeouts
+        self._entered = entered
+        self._progress: BootPhases | None = None
         self._on = ExitStack()
         self._vm: VirtualMachine | None = None
         self._console: Console | None = None
@@ -140,21 +148,34 @@ class Power:
             the seconds that each step took: ``start``, ``boot`` or ``restore``, ``banner``, ``login``.
 
         Raises:
-            BootFailed: it did not come up.
+            BootFailed: it did not come up; the error tells how far it came.
         """
         self._on.close()
         self._start = (start.phase, timeout)
         begin = time.monotonic()
         # Undone in the opposite order: once the machine is gone, closing the connection waits for nothing.
         self._on.callback(self._forget)
-        self._vm = self._on.enter_context(start.running())
-        self._console = Console(self._vm.console_log, self._vm.send_to_console)
-        self._watch = self._console.watch()
+        vm = self._vm = self._on.enter_context(start.running())
+        self._console = Console(
+            vm.console_log, vm.send_to_console, lambda: self._vm is not vm or vm.exit_status() is not None
+        )
+        progress = self._progress = BootPhases(FIRMWARE if start.phase == Boot.phase else start.phase, self._entered)
+        self._watch = self._console.watch(progress.saw)
         self._panic = None
         started = time.monotonic()
-        start.make_ready()
-        ready = time.monotonic()
-        banner, login = self.connect(begin + timeout)
+        try:
+            start.make_ready()
+            ready = time.monotonic()
+            if start.phase != Boot.phase:
+                progress.enter(BANNER)
+            banner, login = self.connect(begin + timeout)
+        except BootFailed as error:
+            progress.stop()
+            error.phases = progress.seconds()
+            error.hints = self._hints(error, progress)
+            raise
+        finally:
+            self._progress = None
         phases = {"start": started - begin, start.phase: ready - started, "banner": banner, "login": login}
         if start.phase == Boot.phase:
             # A guest that boots shows it by nothing but the banner.
@@ -208,6 +229,8 @@ class Power:
             if found is None:
                 raise self._boot_timeout()
             banner = time.monotonic()
+            if self._progress is not None:
+                self._progress.enter(LOGIN)
             try:
                 self._client = ssh.log_in(
                     *found,
@@ -287,19 +310,30 @@ class Power:
 
     def _boot_timeout(self) -> BootFailed:
         why = f" ({self._timeouts.why})" if self._timeouts.why else ""
-        phase, timeout = self._start
-        longer = "--xhyve-boot-timeout or --xhyve-timeout-factor" if phase == Boot.phase else "--xhyve-timeout-factor"
+        _, timeout = self._start
+        console = self.console.tail(_LAST_LINES)
         silence = self.machine.explain_silence()
         if silence is not None:
             return LeaseNotFound(
-                f"{self._image.name} has no address after {timeout:g} s{why}: {silence}\n"
-                f"  still booting, by its console: give it longer with {longer}",
-                console=self.console.tail(),
+                f"{self._image.name} has no address after {timeout:g} s{why}: {silence}", console=console
             )
         endpoint = self.machine.find_endpoint(SSH)
         where = f" at {endpoint.host}:{endpoint.port}" if endpoint is not None else ""
         return BootTimeout(
-            f"{self._image.name} did not answer on SSH{where} within {timeout:g} s{why}\n"
-            f"  give it longer with {longer}, or see below what it waits for",
-            console=self.console.tail(),
+            f"{self._image.name} did not answer on SSH{where} within {timeout:g} s{why}", console=console
         )
+
+    def _hints(self, error: BootFailed, progress: BootPhases) -> list[str]:
+        """What may help whoever looks for the cause."""
+        phase, _ = self._start
+        hints = []
+        if isinstance(error, BootTimeout | LeaseNotFound):
+            longer = "--xhyve-boot-timeout or " if phase == Boot.phase else ""
+            hints.append(f"give it longer: {longer}--xhyve-timeout-factor=2")
+            if progress.is_silent:
+                hints.append("see what the kernel does: console=ttyS0 in its command line, in the manifest")
+                if not self._timeouts.why:
+                    hints.append("do without acceleration: --xhyve-accel=tcg")
+            hints.append("log in when it is up after all: --xhyve-keep=on-failure leaves it running")
+        hints.append("read the whole console: --xhyve-artifacts=DIR keeps it")
+        return hints

@@ -77,6 +77,19 @@ def parse_positive(text: str | float) -> float:
     return number
 
 
+def parse_switch(text: str | bool) -> bool:
+    """Whether something is on: True, or a word as an ini file has it.
+
+    Raises:
+        ConfigurationError: *text* is no such word.
+    """
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    on = words.get(str(text).strip().lower())
+    if on is None:
+        raise ConfigurationError(f"{text!r} is neither true nor false")
+    return on
+
+
 def parse_choice(*choices: str) -> Callable[[str], str]:
     """A parser that takes one of *choices* and raises `ConfigurationError` at anything else."""
 
@@ -107,6 +120,7 @@ class Option(NamedTuple):
         default: the value (not text) when nothing was given.
         environment: whether ``PYTEST_XHYVE_NAME`` counts too.
         repeatable: whether the option may be given several times.
+        switch: whether the option takes no value.
     """
 
     name: str
@@ -116,6 +130,7 @@ class Option(NamedTuple):
     default: Any = None
     environment: bool = False
     repeatable: bool = False
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -194,6 +209,30 @@ OPTIONS = (
         default=8 << 30,
     ),
     Option(
+        "keep",
+        "WHEN",
+        "leave the guests of a test running when it is over, and print how to log in: never, on-failure or always; "
+        "`pytest-xhyve reap` removes them (default: never)",
+        parse_choice("never", "on-failure", "always"),
+        default="never",
+        environment=True,
+    ),
+    Option(
+        "artifacts",
+        "DIR",
+        "keep what is known of each test's guests, in a folder for each test: the console, the journal, and what the "
+        "test fetched",
+        environment=True,
+    ),
+    Option(
+        "strict",
+        "",
+        "fail the run when something of its guests is left at its end: a process, a folder or a lock",
+        parse_switch,
+        default=False,
+        switch=True,
+    ),
+    Option(
         "boot_timeout",
         "SECONDS",
         "from a guest's start to a working SSH login; "
@@ -237,6 +276,9 @@ class Settings:
         max_guests: guests alive at once, or None to work it out.
         prewarm: guests kept ready for the tests that come.
         templates_size: bytes that templates may take.
+        keep: ``never``, ``on-failure`` or ``always``.
+        artifacts: a folder, or None to keep nothing.
+        strict: whether leftovers make the run fail.
         boot_timeout: seconds, before any factor.
         timeout_factor: multiplies every timeout.
         given: the names of the options that were set somewhere.
@@ -252,6 +294,9 @@ class Settings:
     max_guests: int | None = None
     prewarm: int = 0
     templates_size: int = 8 << 30
+    keep: str = "never"
+    artifacts: str | None = None
+    strict: bool = False
     boot_timeout: float = 120.0
     timeout_factor: float = 1.0
     given: frozenset[str] = field(default=frozenset(), compare=False)

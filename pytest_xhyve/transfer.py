@@ -63,11 +63,14 @@ def put(connection: Connection, local: Path, remote: str) -> None:
         _check(channel, what, refused)
 
 
-def get(connection: Connection, remote: str, local: Path) -> None:
+def get(connection: Connection, remote: str, local: Path) -> Path:
     """Copy *remote*, a file or folder, to *local* as ``cp -rH`` does: into it when it is a folder.
 
     All is unpacked in a new folder first and gets its place when it is whole, so that a guest, which may be hostile,
     can write nothing else.
+
+    Returns:
+        the copy.
 
     Raises:
         XhyveError: the guest has no such file, or refused; or there is something in it that leads outside, as a
@@ -107,6 +110,7 @@ def get(connection: Connection, remote: str, local: Path) -> None:
                 got[0].replace(local)
         except OSError as error:
             raise XhyveError(f"cannot {what}: {error}") from error
+        return local
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from pytest_xhyve.images.clone import overlay_disk
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.machine import Disk, Machine
 from pytest_xhyve.power import Timeouts
+from pytest_xhyve.starting import Failed, start
 from pytest_xhyve.templates.renewal import Prepared, RenewalFailed, prepare
 
 _IDLE_SHARE = 0.1
@@ -66,7 +67,14 @@ class Record:
 
 
 def make_template(
-    image: Image, machine: Machine, hypervisor: Hypervisor, ward: Ward, folder: Path, timeouts: Timeouts
+    image: Image,
+    machine: Machine,
+    hypervisor: Hypervisor,
+    ward: Ward,
+    folder: Path,
+    timeouts: Timeouts,
+    failed: Failed = lambda *_: None,
+    entered: Callable[[str], None] = lambda _: None,
 ) -> tuple[Disk, Prepared]:
     """Make a template of *image* in *folder*.
 
@@ -77,6 +85,8 @@ def make_template(
         ward: the template's place in the guardian's care while it runs.
         folder: gets what is saved; empty.
         timeouts: a guest's.
+        failed: sees a guest that does not boot.
+        entered: gets the name of each phase of the boot when it begins.
 
     Returns:
         the disk as it was when the guest was saved, and what restored guests have to know of it.
@@ -89,9 +99,17 @@ def make_template(
     disk = overlay_disk(Disk(image.disk, image.format), folder, hypervisor.disk_formats)
     machine = replace(machine, disks=(disk,))
     record = Record(hypervisor.saver, machine, ward, folder)
-    guest = Guest(image=image, machine=machine, boot=record, timeouts=timeouts, phases={})
+    guest = Guest(
+        image=image,
+        machine=machine,
+        hypervisor=hypervisor.facts,
+        boot=record,
+        timeouts=timeouts,
+        phases={},
+        entered=entered,
+    )
     try:
-        guest.start()
+        start(guest, ward, failed)
         _finish_boot(guest, timeouts.settle)
         agent, mac = record.machine.agent, guest.mac
         prepared = prepare(lambda line, data: run_as_root(guest, line, data), agent, mac, timeouts.step)

@@ -61,6 +61,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _shows_least(item: pytest.Item) -> bool:
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
     hypervisor = params.get("hypervisor")
-    if item.path.name == "test_docs.py":
+    if item.path.name in ("test_docs.py", "test_failure.py"):
         return hypervisor == "qemu"
     return (hypervisor, params.get("xhyve_image")) in {("qemu", "tiny"), ("xhyve", "debian12")}

@@ -114,5 +114,18 @@ def test_wait_for(log: Path, console: Console) -> None:
 
 def test_wait_for_says_what_came_instead(log: Path, console: Console) -> None:
     add(log, b"something else\n")
-    with pytest.raises(WaitTimeout, match=r"'login:' did not come .* within 0.1 s.*\nsomething else"):
+    with pytest.raises(WaitTimeout, match=r"'login:' is not .* within 0.1 s\n.*\n    something else"):
         console.wait_for("login:", timeout=0.1)
+
+
+def test_wait_for_ends_with_the_guest(log: Path) -> None:
+    """What the guest has said last is still found; what it has not, nobody waits for."""
+    over: list[bool] = []
+    console = Console(log, lambda _: None, lambda: bool(over))
+    add(log, b"reboot: Power down\n")
+    over.append(True)
+    assert console.wait_for("Power down", timeout=30)
+    start = time.monotonic()
+    with pytest.raises(WaitTimeout, match="'login:' is not on the console, and will not come: the guest is off"):
+        console.wait_for("login:", timeout=30)
+    assert time.monotonic() - start < 5

@@ -112,13 +112,14 @@ CONFTEST = """
     import sys
 
     import pytest
-    from pytest_xhyve.fixtures import GUEST_TIMES
+    from pytest_xhyve.fixtures import GATHERED
+    from pytest_xhyve.report.gathered import Gathered
 
     @pytest.fixture(scope="session")
     def fleet(request):
         from pytest_xhyve.report.durations import GuestTimes
 
-        times = request.config.stash.setdefault(GUEST_TIMES, [])
+        times = request.config.stash.setdefault(GATHERED, Gathered()).times
         yield
         name = getattr(request.config, "workerinput", {"workerid": "alone"})["workerid"]
         times.append(GuestTimes(name, "tiny", "session", {"clone": 0.01, "boot": 2.0, "teardown": 0.02}))

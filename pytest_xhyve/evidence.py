@@ -1,0 +1,68 @@
+"""What is known of a guest, for whoever has to find out why something went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_xhyve.errors import XhyveError
+from pytest_xhyve.hypervisors.base import Facts
+from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.machine import Machine
+from pytest_xhyve.sizes import shown_size
+
+if TYPE_CHECKING:
+    from pytest_xhyve.guest import Guest
+
+_SECTION_LINES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A guest at one moment.
+
+    Attributes:
+        name: the guest's.
+        made: how it was made, a line each.
+        console: all that its serial port has said, as text.
+    """
+
+    name: str
+    made: tuple[str, ...]
+    console: str
+
+    @classmethod
+    def of(cls, guest: Guest, start: int = 0) -> Evidence:
+        """What is known of *guest* now; of its console what came from byte *start* on."""
+        try:
+            where = f"SSH at {guest.host}:{guest.port}"
+        except XhyveError:
+            where = "off"
+        try:
+            console = guest.console.text_from(start)
+        except XhyveError:
+            console = ""
+        made = _how(guest.image, guest.machine, guest.hypervisor, guest.phases)
+        return cls(guest.name, (*made, where), console)
+
+    def section(self) -> str:
+        """The text for a report: how the guest was made, and its console's last lines."""
+        lines = self.console.rstrip().splitlines()
+        cut = f", the last {_SECTION_LINES} of {len(lines)} lines" if len(lines) > _SECTION_LINES else ""
+        shown = [f"  {line}" for line in lines[-_SECTION_LINES:]] or ["  (nothing)"]
+        return "\n".join([*self.made, f"console{cut}:", *shown]) + "\n"
+
+
+def _how(image: Image, machine: Machine, facts: Facts, phases: Mapping[str, float]) -> tuple[str, ...]:
+    way = "did not come up"
+    if "login" in phases:
+        way = "restored from a template" if "restore" in phases else "booted"
+        steps = " · ".join(f"{phase} {seconds:.2f} s" for phase, seconds in phases.items())
+        way += f" in {sum(phases.values()):.2f} s: {steps}"
+    return (
+        f"image {image.name} ({image.manifest})",
+        f"{facts.name} {facts.version}, {facts.acceleration}, {machine.cpus} CPU{'s' if machine.cpus > 1 else ''}, "
+        f"{shown_size(machine.memory)}; {way}",
+        f"UUID {machine.uuid}, Ethernet address {machine.nics[0].mac or 'not known'}",
+    )

@@ -1,0 +1,102 @@
+"""What is told of guests, where no guest is needed to tell it."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_xhyve import Completed
+from pytest_xhyve.keeping import Kept
+from pytest_xhyve.report.artifacts import folder_name
+from pytest_xhyve.report.assertions import explain
+from pytest_xhyve.report.durations import GuestTimes
+from pytest_xhyve.report.gathered import Gathered
+
+FAILED = Completed("hwclock --show", 1, "", "hwclock: Cannot access the Hardware Clock\n", 0.25)
+
+
+def test_result_is_what_it_was() -> None:
+    assert FAILED.returncode == 1
+    assert isinstance(FAILED.returncode, int)
+    assert FAILED.stderr == "hwclock: Cannot access the Hardware Clock\n"
+    assert pickle.loads(pickle.dumps(FAILED)) == FAILED  # noqa: S301  # our own
+    assert repr(FAILED) == (
+        "Completed('hwclock --show', returncode=1, stdout='', stderr='hwclock: Cannot access the Hardware Clock\\n', "
+        "duration=0.25)"
+    )
+    assert len(repr(Completed("cat", 0, "x" * 10_000, "", 1.0))) < 200
+
+
+def test_compared_code_shows_the_command() -> None:
+    assert explain("==", FAILED.returncode, 0) == [
+        "1 == 0",
+        "",
+        "$ hwclock --show",
+        "stdout: (nothing)",
+        "stderr:",
+        "  hwclock: Cannot access the Hardware Clock",
+        "it ended with code 1 after 0.2 s",
+    ]
+
+
+def test_compared_output_shows_the_difference_and_the_command() -> None:
+    done = Completed("seq 3", 0, "1\n2\n3\n", "careful\n", 0.1)
+    lines = explain("==", done.stdout, "1\nx\n3\n")
+    assert lines is not None
+    assert lines[:6] == [r"'1\n2\n3\n' == '1\nx\n3\n'", "", "  1", "- x", "+ 2", "  3"]
+    assert {"$ seq 3", "  careful"} <= set(lines)
+    for value in (done.stdout.strip(), done.stdout.rstrip("\n")):
+        assert "$ seq 3" in (explain("in", "x", value) or [])
+
+
+def test_other_comparisons_are_left_to_pytest() -> None:
+    assert explain("==", 1, 0) is None
+    assert explain("==", "a", "b") is None
+
+
+def test_pytest_shows_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from pytest_xhyve import Completed
+
+        def test_code():
+            done = Completed("modprobe nothing", 1, "", "FATAL: Module nothing not found", 0.1)
+            assert done.returncode == 0
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["E *assert 1 == 0", "E *$ modprobe nothing", "E *FATAL: Module nothing not found"])
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=400))
+def test_artifacts_folder_has_a_name_that_every_file_system_takes(test: str) -> None:
+    name = folder_name(test)
+    assert name not in ("", ".", "..")
+    assert not set(name) & set('/\\:*?"<>|\0')
+    assert len(name.encode()) <= 255
+
+
+@given(st.lists(st.text("ab-/:[]é.", min_size=1, max_size=8), unique=True))
+def test_artifacts_folders_are_each_tests_own(ids: list[str]) -> None:
+    tests = [f"tests/test_it.py::test[{text}]" for text in ids]
+    assert len({folder_name(test) for test in tests}) == len(tests)
+
+
+def test_artifacts_folder_can_be_read() -> None:
+    assert folder_name("tests/test_web.py::TestWeb::test_starts") == "tests-test_web.py-TestWeb-test_starts"
+
+
+def test_workers_hand_over_all_they_gathered() -> None:
+    gathered = Gathered(
+        [GuestTimes("tiny-0", "tiny", "test_it", {"boot": 2.0})],
+        [Kept("tiny-0", "tiny", "test_it", ("ssh", "-F", "a b", "tiny-0"), "/console", 7)],
+        ["note"],
+        ["process 7: qemu"],
+    )
+    other = Gathered()
+    other.add_message(gathered.to_message())
+    assert other == gathered
+    assert other.kept[0].login == "ssh -F 'a b' tiny-0"
