@@ -11,6 +11,7 @@ def describe(settings: Settings) -> list[str]:
     from pytest_xhyve.fleet import Fleet
     from pytest_xhyve.home import Home
     from pytest_xhyve.images.catalog import find_manifest
+    from pytest_xhyve.runs import live_guests
 
     home = Home.of_user()
     images = []
@@ -28,6 +29,10 @@ def describe(settings: Settings) -> list[str]:
     except XhyveError as error:
         return [f"xhyve: no hypervisor, {shown}", *f"  {error}".splitlines()]
     lines = [f"xhyve: {line}" for note in notes for line in note.splitlines()]
+    kept = [guest for guest in live_guests(home.folder("runs")) if guest.kept]
+    if kept:
+        names = ", ".join(guest.name for guest in kept)
+        lines.append(f"xhyve: kept by earlier runs: {names} (`pytest-xhyve reap` ends them)")
     lines += [f"xhyve: {facts.name} {facts.version}, {facts.acceleration} ({facts.reason}), {shown}"]
     if facts.emulated:
         lines.append(
