@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import click
 
+from pytest_xhyve.commands.progress import Progress
 from pytest_xhyve.errors import XhyveError
 
 
-class _Command(click.Group):
+class _Commands(click.Group):
     """Shows our errors as a message, not as a traceback."""
 
     def invoke(self, context: click.Context) -> object:
@@ -19,7 +21,7 @@ class _Command(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="pytest-xhyve")
 def main() -> None:
     """Disposable Linux guests for tests: images, and what runs on this host."""
@@ -29,7 +31,11 @@ def main() -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Build it also when it is there and nothing has changed.")
 def build(names: tuple[str, ...], *, force: bool) -> None:
-    """Build images of the catalog from Debian's packages."""
+    """Build images of the catalog from Debian's packages.
+
+    This takes minutes, and is done once: what is there and has not changed is not built again. The paths of the images'
+    manifests are printed.
+    """
     from pytest_xhyve.home import Home
     from pytest_xhyve.images.build import build_image
     from pytest_xhyve.images.recipe import recipe_names
@@ -39,8 +45,10 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
     for name in names:
         if name not in known:
             raise click.UsageError(f"there is no recipe {name!r}{nearest(name, known)} (names: {', '.join(known)})")
+    progress = Progress()
     for name in names:
-        image = build_image(name, Home.of_user(), lambda line: click.echo(line, err=True), force=force)
+        with progress.activity(f"building {name}"):
+            image = build_image(name, Home.of_user(), progress.line, force=force)
         click.echo(image.manifest)
 
 
@@ -77,7 +85,7 @@ def reap() -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
 def images(*, as_json: bool) -> None:
-    """List the images of the catalog, and the templates that guests are restored from."""
+    """List the images of the catalog and the templates of guests."""
     import json
 
     from pytest_xhyve.home import Home
@@ -100,7 +108,10 @@ def images(*, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
 def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Free the disk of templates, earlier images and leftovers; what guests use stays."""
+    """Free the disk of templates, earlier images and leftovers.
+
+    What guests use stays, and whatever goes can be made again.
+    """
     import json
 
     from pytest_xhyve.home import Home
@@ -112,11 +123,14 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
     if as_json and images and not (yes or dry_run):
         raise click.UsageError("--json asks nothing: with --images it takes --yes or --dry-run")
     home = Home.of_user()
-    pieces = find_pieces(home, older_than=older_than * 86400, images=images)
+    progress = Progress()
+    with progress.activity(f"looking at {home.path}"):
+        pieces = find_pieces(home, older_than=older_than * 86400, images=images)
     built = [piece.name for piece in pieces if piece.kind == "image"]
     if built and not (yes or dry_run):
         click.confirm(f"Remove {', '.join(built)} too, which take minutes to build again?", abort=True, err=True)
-    pruned = remove(pieces, home, dry_run=dry_run)
+    with progress.activity(f"{'looking at' if dry_run else 'removing'} {len(pieces)} pieces"):
+        pruned = remove(pieces, home, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps(pruned.as_json(dry_run=dry_run), indent=2))
         return
@@ -136,8 +150,10 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
 @click.option("--fix-vpn", is_flag=True, help="Let guests use the VPNs that are up (macOS); asks before it does.")
 @click.option("--yes", is_flag=True, help="With --fix-vpn: do not ask.")
 def doctor(*, as_json: bool, fix_vpn: bool, yes: bool) -> None:
-    """Say what keeps guests from running here, and what to do; ends with code 1 when none can."""
-    import os
+    """Say what keeps guests from running here, and what to do.
+
+    What is wrong has commands below it that mend it. The exit code is 1 when no guest can run here.
+    """
     import sys
 
     from pytest_xhyve.doctor import vpn
@@ -156,7 +172,8 @@ def doctor(*, as_json: bool, fix_vpn: bool, yes: bool) -> None:
             report=click.echo,
         )
         raise click.exceptions.Exit(0 if mended else 1)
-    report = examine(platform=sys.platform, home=Home.of_user(), programs=Programs())
+    with Progress().activity("looking at this host"):
+        report = examine(platform=sys.platform, home=Home.of_user(), programs=Programs())
     if as_json:
         click.echo(report.as_json())
     else:

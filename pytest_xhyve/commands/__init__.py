@@ -1,0 +1,1 @@
+"""What stands behind the commands of `pytest_xhyve.cli` and is of no use to tests."""

@@ -1,0 +1,159 @@
+"""What is going on, on standard error, while somebody waits for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.spinner import Spinner
+
+PATIENCE_SECONDS = 2.0
+"""How long nobody wonders what is going on."""
+
+
+class Progress:
+    """Tells of what takes long, and of nothing else; safe to use from several threads.
+
+    On a terminal, a line with a spinner and the seconds comes after a moment, and goes when it is over. Elsewhere one
+    plain line says what takes long, and another that it is over, unless `line` had something to say meanwhile.
+
+    Args:
+        on_terminal: whether standard error is a terminal; found out, where it is None.
+        patience: seconds before anything is shown.
+    """
+
+    def __init__(self, *, on_terminal: bool | None = None, patience: float = PATIENCE_SECONDS) -> None:
+        self._on_terminal = _is_terminal() if on_terminal is None else on_terminal
+        self._patience = patience
+        self._lock = threading.RLock()
+        self._current: _Activity | None = None
+        self._shown: _Shown | None = None
+
+    @contextmanager
+    def activity(self, what: str) -> Iterator[None]:
+        """Tell that *what* is going on, as ``building tiny``, when the block takes long."""
+        activity = _Activity(what)
+        timer = threading.Timer(self._patience, self._show, [activity])
+        timer.daemon = True
+        with self._lock:
+            self._current = activity
+        timer.start()
+        ending = "given up"
+        try:
+            yield
+            ending = "done"
+        finally:
+            timer.cancel()
+            with self._lock:
+                self._current = None
+                if self._shown is not None:
+                    shown, self._shown = self._shown, None
+                    shown.end(activity, ending)
+
+    def step(self, text: str) -> None:
+        """Say which part of the current activity is going on, until the next call."""
+        with self._lock:
+            if self._current is not None:
+                self._current.step = text
+
+    def line(self, text: str) -> None:
+        """Show a line at once, which stays; it may be one of several that an engine reports."""
+        with self._lock:
+            if self._current is not None:
+                self._current.has_lines = True
+            if self._shown is None:
+                click.echo(text, err=True)
+            else:
+                self._shown.line(text)
+
+    def _show(self, activity: _Activity) -> None:
+        with self._lock:
+            if self._current is not activity:
+                return
+            if self._on_terminal:
+                self._shown = _OnTerminal(activity)
+            elif not activity.has_lines:
+                self._shown = _Plain(activity)
+
+
+class _Activity:
+    """Something that is going on."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.step = ""
+        self.has_lines = False
+        self._begin = time.monotonic()
+
+    @property
+    def text(self) -> str:
+        return f"{self.what}: {self.step}" if self.step else self.what
+
+    @property
+    def seconds(self) -> str:
+        return f"{time.monotonic() - self._begin:.0f} s"
+
+
+class _Shown(Protocol):
+    """An activity that is shown by now."""
+
+    def line(self, text: str) -> None: ...
+
+    def end(self, activity: _Activity, ending: str) -> None: ...
+
+
+class _Plain:
+    def __init__(self, activity: _Activity) -> None:
+        self.line(f"{activity.text} …")
+
+    def line(self, text: str) -> None:
+        click.echo(text, err=True)
+
+    def end(self, activity: _Activity, ending: str) -> None:
+        if not activity.has_lines:
+            self.line(f"{activity.what}: {ending} after {activity.seconds}")
+
+
+class _OnTerminal:
+    def __init__(self, activity: _Activity) -> None:
+        # It takes a while to import, and most commands are quick.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.live import Live  # noqa: PLC0415
+        from rich.spinner import Spinner  # noqa: PLC0415
+
+        self._activity = activity
+        self._spinner: Spinner = Spinner("dots")
+        self._live: Live = Live(
+            get_renderable=self._render,
+            console=Console(stderr=True),
+            refresh_per_second=8,
+            transient=True,
+            # It would go to standard error.
+            redirect_stdout=False,
+        )
+        self._live.start()
+
+    def line(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def end(self, activity: _Activity, ending: str) -> None:  # noqa: ARG002
+        self._live.stop()
+
+    def _render(self) -> Spinner:
+        from rich.text import Text  # noqa: PLC0415
+
+        self._spinner.update(text=Text(f"{self._activity.text}  {self._activity.seconds}", no_wrap=True))
+        return self._spinner
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"

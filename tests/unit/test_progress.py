@@ -1,0 +1,127 @@
+"""What is told of things that take long, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from waiting import becomes
+
+from pytest_xhyve.commands.progress import Progress
+
+SOON = 0.05
+
+
+def is_shown(capsys: pytest.CaptureFixture[str], text: str) -> bool:
+    seen = ""
+
+    def look() -> bool:
+        nonlocal seen
+        seen += capsys.readouterr().err
+        return text in seen
+
+    return becomes(look)
+
+
+def test_what_is_quick_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    before = set(threading.enumerate())
+    with Progress(on_terminal=False).activity("doing it"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    # Nothing is left that would tell of it later.
+    assert becomes(lambda: set(threading.enumerate()) <= before)
+
+
+def test_beginning_and_end_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(on_terminal=False, patience=SOON).activity("doing it"):
+        assert is_shown(capsys, "doing it …\n")
+    assert capsys.readouterr() == ("", "doing it: done after 0 s\n")
+
+
+def test_failure_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        with Progress(on_terminal=False, patience=SOON).activity("doing it"):
+            assert is_shown(capsys, "doing it …\n")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert capsys.readouterr().err == "doing it: given up after 0 s\n"
+
+
+def test_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(on_terminal=False, patience=SOON)
+    progress.step("of nothing")
+    with progress.activity("doing it"):
+        progress.step("half of it")
+        assert is_shown(capsys, "doing it: half of it …\n")
+
+
+def test_lines_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(on_terminal=False, patience=SOON)
+    with progress.activity("doing it"):
+        progress.line("doing it with [brackets]")
+        time.sleep(4 * SOON)
+    assert capsys.readouterr().err == "doing it with [brackets]\n"
+
+
+def test_line_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress(on_terminal=False).line("said")
+    assert capsys.readouterr() == ("", "said\n")
+
+
+ON_TERMINAL = """
+import sys, time
+from pytest_xhyve.commands.progress import Progress
+assert "rich" not in sys.modules
+progress = Progress(patience=0.05)
+with progress.activity("doing it"):
+    time.sleep(1)
+    progress.line("said with [brackets]")
+    progress.step("half of it")
+    time.sleep(0.5)
+print("on standard output", "rich" in sys.modules)
+"""
+
+
+def on_terminal(term: str) -> tuple[str, bytes]:
+    """What the script says on a terminal as its standard error, and on standard output."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ON_TERMINAL],
+        env=os.environ | {"TERM": term},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    text = b""
+    try:
+        while data := os.read(ours, 4096):
+            text += data
+    except OSError:
+        pass  # the other side is closed
+    finally:
+        os.close(ours)
+    return text.decode(), process.communicate()[0]
+
+
+def test_terminal_has_a_line_that_goes() -> None:
+    said, output = on_terminal("xterm")
+    assert output == b"on standard output True\n"
+    assert "doing it  0 s" in said
+    assert "doing it: half of it  1 s" in said
+    assert "said with [brackets]" in said
+    # The cursor is back, and the line is gone.
+    assert said.index("\x1b[?25l") < said.index("said with") < said.rindex("\x1b[?25h")
+    assert "\x1b[2K" in said[said.rindex("half of it") :]
+
+
+def test_terminal_that_cannot_go_back() -> None:
+    said, output = on_terminal("dumb")
+    assert output == b"on standard output False\n"
+    assert said.splitlines() == ["doing it …", "said with [brackets]"]
