@@ -154,6 +154,8 @@ def doctor(*, as_json: bool, fix_vpn: bool, yes: bool) -> None:
 
     What is wrong has commands below it that mend it. The exit code is 1 when no guest can run here.
     """
+    import contextlib
+    import shutil
     import sys
 
     from pytest_xhyve.doctor import vpn
@@ -172,12 +174,17 @@ def doctor(*, as_json: bool, fix_vpn: bool, yes: bool) -> None:
             report=click.echo,
         )
         raise click.exceptions.Exit(0 if mended else 1)
+    home = None
+    with contextlib.suppress(XhyveError):
+        # Without one, that is a finding.
+        home = Home.of_user()
     with Progress().activity("looking at this host"):
-        report = examine(platform=sys.platform, home=Home.of_user(), programs=Programs())
+        report = examine(platform=sys.platform, home=home, programs=Programs())
     if as_json:
         click.echo(report.as_json())
     else:
-        for line in report.lines():
+        on_terminal = sys.stdout is not None and sys.stdout.isatty()
+        for line in report.lines(min(shutil.get_terminal_size().columns, 120) if on_terminal else 0):
             click.echo(line)
     raise click.exceptions.Exit(0 if report.runs_under else 1)
 

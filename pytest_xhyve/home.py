@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,32 @@ class Home:
 
     @classmethod
     def of_user(cls) -> Home:
-        """``$PYTEST_XHYVE_HOME``, or the user's cache folder as the platform names it."""
-        if given := os.environ.get(HOME_VARIABLE):
-            return cls(Path(given).expanduser().absolute())
-        # Half the price of our own import: asked only where the variable is not set.
-        from platformdirs import user_cache_path  # noqa: PLC0415
+        """``$PYTEST_XHYVE_HOME``, or the user's cache folder as the platform names it.
 
-        return cls(user_cache_path("pytest-xhyve"))
+        Raises:
+            XhyveError: the user has no home folder, which either would be in.
+        """
+        try:
+            if given := os.environ.get(HOME_VARIABLE):
+                return cls(Path(given).expanduser().absolute())
+            # Half the price of our own import: asked only where the variable is not set.
+            from platformdirs import user_cache_path  # noqa: PLC0415
+
+            path = user_cache_path("pytest-xhyve")
+        except RuntimeError:
+            path = Path()
+        if not path.is_absolute():
+            raise XhyveError(
+                "there is no cache folder: this user has no home folder, and HOME is not set\n"
+                f"  set {HOME_VARIABLE} to a folder that you may write"
+            )
+        return cls(path)
 
     def folder(self, name: str) -> Path:
         """The folder *name* in here, made if it is not there yet.
 
         Raises:
-            XhyveError: it cannot be made.
+            XhyveError: it cannot be made, or is not ours.
         """
         path = self.path / name
         try:
@@ -39,6 +53,8 @@ class Home:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.stat().st_mode & 0o077:
                 path.chmod(0o700)
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise self._unusable(error, "write") from error
         return path

@@ -7,8 +7,9 @@ import os
 import pwd
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from pytest_xhyve.doctor import host, mac
+from pytest_xhyve.doctor import host, mac, tools
 from pytest_xhyve.doctor.findings import Finding, gather
 from pytest_xhyve.doctor.programs import Programs
 from pytest_xhyve.home import Home
@@ -26,10 +27,10 @@ class Report:
     findings: tuple[Finding, ...]
     runs_under: tuple[str, ...]
 
-    def lines(self) -> Iterator[str]:
-        """The report for a terminal."""
+    def lines(self, width: int = 0) -> Iterator[str]:
+        """The report for people, its sentences broken at *width* characters unless that is 0."""
         for finding in self.findings:
-            yield from finding.lines()
+            yield from finding.lines(width)
         yield ""
         under = " and ".join(self.runs_under)
         yield f"guests can run here, under {under}" if under else "no guest can run here"
@@ -40,19 +41,19 @@ class Report:
         return json.dumps({"runs_under": self.runs_under, "findings": findings}, indent=2)
 
 
-def examine(*, platform: str, home: Home, programs: Programs) -> Report:
+def examine(*, platform: str, home: Home | None, programs: Programs) -> Report:
     """Look at everything; what is wrong is in the report, and nothing is changed.
 
     Args:
         platform: as `sys.platform` has it.
-        home: the plugin's folder, which need not be there.
+        home: the plugin's folder, which need not be there; None where nobody knows where it would be.
         programs: runs the host's programs.
     """
     hypervisors = ["qemu"]
-    checks = host.checks(home, platform)
+    checks = host.checks(home, platform) + tools.checks(platform, programs)
     if platform == "darwin":
         hypervisors.append("xhyve")
-        folder = host.nearest_folder(home.path)
+        folder = host.nearest_folder(Path("/") if home is None else home.path)
         checks += mac.checks(mac.Mac(programs=programs, folder=folder, euid=os.geteuid(), user=_user()))
     findings = gather(checks)
     stopped = frozenset[str]().union(*(finding.stops for finding in findings))

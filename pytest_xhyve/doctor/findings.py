@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -9,6 +10,7 @@ from typing import Literal, NamedTuple
 from pytest_xhyve.errors import XhyveError
 
 Level = Literal["ok", "warning", "problem"]
+_LEAST_WIDTH = 40
 _WORST_FIRST: tuple[Level, ...] = ("problem", "warning", "ok")
 
 
@@ -35,11 +37,22 @@ class Finding:
         if (self.level == "ok") == bool(self.cure):
             raise ValueError(f"{self.title}: a cure, and only where something is wrong")
 
-    def lines(self) -> Iterator[str]:
-        """The finding for a terminal: one line, and the cure indented below."""
+    def lines(self, width: int = 0) -> Iterator[str]:
+        """The finding for people: a line, broken at *width* characters unless that is 0, and the cure below."""
         label = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}[self.level]
-        yield f"{label:8} {self.title}: {' '.join(self.seen.split())}"
+        text = f"{label:8} {self.title}: {' '.join(self.seen.split())}"
+        if width:
+            yield from textwrap.wrap(
+                text,
+                max(width, _LEAST_WIDTH),
+                subsequent_indent=" " * 9,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        else:
+            yield text
         for line in self.cure.splitlines():
+            # To be pasted, and so never broken.
             yield f"{'':8}   {line}"
 
 

@@ -34,11 +34,11 @@ def ask_qemu(cache: Path) -> Facts:
     return Qemu(executable=None, accel="auto", cache=cache).facts
 
 
-def checks(home: Home, platform: str) -> list[Check]:
+def checks(home: Home | None, platform: str) -> list[Check]:
     """The checks of this module.
 
     Args:
-        home: the plugin's folder, which need not be there.
+        home: the plugin's folder, which need not be there; None where nobody knows where it would be.
         platform: as `sys.platform` has it.
     """
     return [
@@ -47,7 +47,7 @@ def checks(home: Home, platform: str) -> list[Check]:
     ]
 
 
-def check_qemu(home: Home, platform: str, ask: AskQemu = ask_qemu) -> Iterator[Finding]:
+def check_qemu(home: Home | None, platform: str, ask: AskQemu = ask_qemu) -> Iterator[Finding]:
     """Whether QEMU is here, and what runs the guests' CPUs."""
     try:
         # Looked at anew: what is remembered holds until the host boots, and a cure may have been tried since.
@@ -66,15 +66,20 @@ def check_qemu(home: Home, platform: str, ask: AskQemu = ask_qemu) -> Iterator[F
         yield Finding("QEMU", "warning", seen, cure)
     else:
         yield Finding("QEMU", "ok", seen)
-    yield from _check_memory(home, facts, ask)
+    if home is not None:
+        yield from _check_memory(home, facts, ask)
 
 
 def _check_memory(home: Home, facts: Facts, ask: AskQemu) -> Iterator[Finding]:
     """Whether the plugin remembers something else than is true by now."""
     memory = home.path / "acceleration"
-    if not memory.is_dir():
+    try:
+        if not memory.is_dir():
+            return
+        remembered = ask(memory)
+    except OSError:
+        # That the folder is not ours is another finding.
         return
-    remembered = ask(memory)
     if remembered.acceleration != facts.acceleration:
         yield Finding(
             "QEMU's acceleration",
@@ -115,9 +120,12 @@ def _is_so(ask: Callable[[], bool]) -> bool:
         return False
 
 
-def check_folder(home: Home, platform: str) -> Iterator[Finding]:
+def check_folder(home: Home | None, platform: str) -> Iterator[Finding]:
     """Whether the plugin's folder can be written, has room, and clones cheaply."""
     title = "cache folder"
+    if home is None:
+        yield Finding(title, "problem", "this user has no home folder, and HOME is not set", _elsewhere(), _ALL)
+        return
     place = nearest_folder(home.path)
     # A file in the place of a folder, which mkdir would stumble over.
     blocked = next((path for path in (home.path, *home.path.parents) if _is_so(path.is_file)), None)

@@ -63,6 +63,8 @@ _MKE2FS_OPTIONS = (
 # All is written now, so that no guest spends its first minutes on it.
 _MKE2FS_EXTENDED = "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard"
 _TOOLS = ("mmdebstrap", "mke2fs", "tar")
+TOOLS_PACKAGES = "mmdebstrap e2fsprogs fakeroot uidmap util-linux"
+"""The packages of Debian and Ubuntu that have the tools."""
 _LOG_LINES = 15
 # Of the digest, in the name of an image's folder.
 _DIGITS = 12
@@ -321,19 +323,22 @@ def _identity(recipe: Recipe, client: KeyPair) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def missing_tools() -> list[str]:
+    """The tools that building takes and this host has not."""
+    tools = [*_TOOLS, *(["fakeroot", "newuidmap"] if os.geteuid() != 0 else [])]
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    return [tool for tool in tools if shutil.which(tool, path=path) is None]
+
+
 def _check_tools() -> None:
     if sys.platform != "linux":
         raise ImageError(
             "images of the catalog are built on Debian and Ubuntu only\n"
             "  build there, copy the folder of images, and give the manifest's path to --xhyve-image"
         )
-    tools = [*_TOOLS, *(["fakeroot", "newuidmap"] if os.geteuid() != 0 else [])]
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-    missing = [tool for tool in tools if shutil.which(tool, path=path) is None]
-    if missing:
+    if missing := missing_tools():
         raise ImageError(
-            f"cannot build an image: {', '.join(missing)} not found\n"
-            "  Debian and Ubuntu: apt install mmdebstrap e2fsprogs fakeroot uidmap util-linux"
+            f"cannot build an image: {', '.join(missing)} not found\n  Debian and Ubuntu: apt install {TOOLS_PACKAGES}"
         )
 
 

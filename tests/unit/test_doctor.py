@@ -20,13 +20,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pytest_xhyve.cli import main
-from pytest_xhyve.doctor import host, mac, mac_xhyve, vpn
+from pytest_xhyve.doctor import host, mac, mac_xhyve, tools, vpn
 from pytest_xhyve.doctor.examine import examine
 from pytest_xhyve.doctor.findings import Check, Finding, gather
 from pytest_xhyve.doctor.mac import Mac
 from pytest_xhyve.doctor.programs import Answer, Programs
 from pytest_xhyve.errors import HypervisorNotFound, NotSupported, XhyveError
-from pytest_xhyve.home import Home
+from pytest_xhyve.home import HOME_VARIABLE, Home
 from pytest_xhyve.hypervisors.base import Facts
 
 OUTPUT = Path(__file__).parent / "mac_output"
@@ -655,6 +655,62 @@ def test_nothing_of_xhyve_is_asked_elsewhere(new_home: Home) -> None:
     report = examine(platform="linux", home=new_home, programs=Recorded({}))
     assert report.runs_under == ()
     assert list(report.lines())[-1] == "no guest can run here"
+
+
+def test_ssh_client() -> None:
+    assert [finding.level for finding in tools.check_ssh("linux", Recorded({}, {"ssh": "/usr/bin/ssh"}))] == ["ok"]
+    [finding] = tools.check_ssh("linux", Recorded({}))
+    assert (finding.level, finding.cure) == ("warning", "sudo apt install openssh-client")
+    assert "pytest-xhyve run and shell need it" in finding.seen
+    [finding] = tools.check_ssh("darwin", Recorded({}))
+    assert "/usr/bin" in finding.cure
+    # Guests run without it.
+    assert finding.stops == frozenset()
+
+
+def test_tools_to_build_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert [finding.level for finding in tools.check_building()] == ["ok"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    [finding] = tools.check_building()
+    assert finding.level == "warning"
+    assert finding.seen.startswith("mmdebstrap, ")
+    assert "fakeroot" not in finding.seen
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    [finding] = tools.check_building()
+    assert "fakeroot, newuidmap not found" in finding.seen
+    assert "mmdebstrap" in finding.cure
+
+
+@pytest.mark.usefixtures("no_programs")
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_nobody_knows_the_cache_folder(platform: str) -> None:
+    report = examine(platform=platform, home=None, programs=Recorded({**GOOD, "/bin/df -P /": GOOD[DF]}))
+    [finding] = [finding for finding in report.findings if finding.title == "cache folder"]
+    assert finding.level == "problem"
+    assert HOME_VARIABLE in finding.cure
+    assert report.runs_under == ()
+
+
+def test_memory_of_another_user_is_no_finding_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "acceleration").mkdir()
+
+    def ask(cache: Path) -> Facts:
+        if cache == tmp_path / "acceleration":
+            raise PermissionError(13, "Permission denied")
+        return Facts("qemu", "7.2", "kvm", "proved", False)
+
+    assert [finding.level for finding in host.check_qemu(Home(tmp_path), "linux", ask)] == ["ok"]
+
+
+def test_lines_are_as_wide_as_the_terminal() -> None:
+    finding = Finding("title", "warning", "seen " * 30, f"do {'this ' * 30}")
+    *seen, cure = finding.lines(60)
+    assert seen[0].startswith("WARNING  title: seen")
+    assert len(seen) > 2
+    assert all(len(line) <= 60 and line.startswith(" " * 9) for line in seen[1:])
+    # It is for pasting.
+    assert cure.endswith("this this ")
+    assert len(list(finding.lines())) == 2
 
 
 def call_doctor(*arguments: str, typed: str = "") -> Result:

@@ -29,6 +29,17 @@ def test_variable_beats_the_platforms_folder(monkeypatch: pytest.MonkeyPatch, tm
     assert Home.of_user().path.name == "pytest-xhyve"
 
 
+@pytest.mark.parametrize("given", ["", "~/home"])
+def test_no_home_folder(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(HOME_VARIABLE, given)
+    # As for a user that a container was given by number.
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(XhyveError, match=rf"no home folder, and HOME is not set\n.*{HOME_VARIABLE}"):
+        Home.of_user()
+
+
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(XhyveError, match=rf"cannot use the cache folder .*: Not a directory\n.*{HOME_VARIABLE}"):
