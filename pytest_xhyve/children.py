@@ -6,10 +6,11 @@ import shutil
 from collections.abc import Sequence
 
 
-def dying_with_us(argv: Sequence[str]) -> list[str]:
-    """The command line *argv*, made so that the program is killed when this process is, where the host can do that.
+def dying_with_us(argv: Sequence[str], by: str = "KILL") -> list[str]:
+    """The command line *argv*, made so that the program gets the signal *by* when this process is killed.
 
-    setpriv(1) asks the kernel for it; Linux has it, macOS has not. What the program starts itself is not reached.
+    Only where the host can do that: setpriv(1) asks the kernel; Linux has it, macOS has not. What the program starts
+    itself is not reached.
     """
     setpriv = shutil.which("setpriv")
-    return [*([setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []), *argv]
+    return [*([setpriv, "--pdeathsig", by, "--"] if setpriv else []), *argv]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
 import click
 
+from pytest_xhyve.commands.guest_options import ADVICE, GuestCommand, gather, guest_options
 from pytest_xhyve.commands.progress import Progress
-from pytest_xhyve.errors import XhyveError
+from pytest_xhyve.errors import ConfigurationError, XhyveError
 
 
 class _Commands(click.Group):
@@ -19,12 +21,91 @@ class _Commands(click.Group):
             return super().invoke(context)
         except XhyveError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                # Whoever read our output has seen enough, which click knows.
+                raise
+            raise click.ClickException(f"{error}\n  {ADVICE}") from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="pytest-xhyve")
 def main() -> None:
-    """Disposable Linux guests for tests: images, and what runs on this host."""
+    """Disposable Linux guests for tests: images, guests by hand, and what runs on this host."""
+    for fd in range(3):
+        # A standard stream that is closed would be the number of something of ours, which a child then reads or writes.
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+@main.command(cls=GuestCommand, short_help="Run a command in a new guest, without a test.")
+@click.argument("image")
+@click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "-t",
+    "--tty",
+    "ttys",
+    count=True,
+    help="Run COMMAND on a terminal, as an editor wants it; given twice, also where there is none here.",
+)
+@guest_options
+def run(image: str, command: tuple[str, ...], ttys: int, **options: str | None) -> None:
+    r"""Run COMMAND in a new guest of IMAGE, then throw the guest away.
+
+    IMAGE is a name of the catalog, built first where it has to be, or the path of a disk or a manifest.
+
+    All is as with `ssh guest COMMAND`, for it is ssh that does it. The words of COMMAND are joined by spaces for the
+    guest's shell. Standard input, output and error are the command's; what is said here goes to standard error. What
+    stands after the first word of COMMAND belongs to it; "--" before it may, and need not, be written.
+
+    \b
+      pytest-xhyve run tiny uname -r
+      pytest-xhyve run debian12 --memory 1G -- make check < sources.tar
+      pytest-xhyve run debian12 -t top
+
+    The exit code is the command's. Others are 255 where there was no guest or no connection, or a signal killed the
+    command; 128 and its number when a signal (Ctrl-C: 130) ended this program; and 2 for a wrong option. However it
+    ends, the guest is gone afterwards.
+    """
+    from pytest_xhyve.commands.one_guest import run_command
+
+    _check_image(image)
+    code = run_command(image, gather(options), command, ttys=ttys, progress=Progress())
+    raise click.exceptions.Exit(code)
+
+
+@main.command(cls=GuestCommand, short_help="Log into a new guest, without a test.")
+@click.argument("image")
+@guest_options
+def shell(image: str, **options: str | None) -> None:
+    r"""Log into a new guest of IMAGE; when the shell ends, the guest is thrown away.
+
+    IMAGE is a name of the catalog, built first where it has to be, or the path of a disk or a manifest.
+
+    All is as with `ssh guest`, for it is ssh that does it: "~." hangs up, "~?" lists more such. Where standard input is
+    no terminal, it is the shell's script.
+
+    \b
+      pytest-xhyve shell debian12
+      pytest-xhyve shell tiny < script.sh
+
+    The exit code is the shell's. Others are as those of `pytest-xhyve run`.
+    """
+    from pytest_xhyve.commands.one_guest import run_shell
+
+    _check_image(image)
+    raise click.exceptions.Exit(run_shell(image, gather(options), progress=Progress()))
+
+
+def _check_image(image: str) -> None:
+    from pytest_xhyve.images.catalog import find_manifest
+
+    try:
+        find_manifest(image)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="'IMAGE'") from error
 
 
 @main.command()

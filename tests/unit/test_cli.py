@@ -1,0 +1,167 @@
+"""The command line: how its words are read, what is wrong with them, and what it says to people and programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from pytest_xhyve import cli
+from pytest_xhyve.cli import main
+from pytest_xhyve.commands.guest_options import gather
+from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.settings import OPTIONS, Settings
+
+
+def call(*words: str, **environment: str) -> Result:
+    return CliRunner().invoke(main, words, env=environment)
+
+
+def parsed(command: click.Command, *words: str) -> dict[str, Any]:
+    """What *words* give the command that were typed."""
+    context = command.make_context(command.name, list(words))
+    return {name: value for name, value in context.params.items() if value}
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["tiny", "ls", "-t", "--cpus", "2"], {"command": ("ls", "-t", "--cpus", "2")}),
+        (["tiny", "--", "ls", "-t"], {"command": ("ls", "-t")}),
+        (["--", "tiny", "ls", "-t"], {"command": ("ls", "-t")}),
+        (["tiny", "--", "-x"], {"command": ("-x",)}),
+        (["tiny", "ls", "--", "x"], {"command": ("ls", "--", "x")}),
+        (["--cpus", "2", "tiny", "ls", "-l"], {"cpus": "2", "command": ("ls", "-l")}),
+        (["tiny", "--cpus", "2", "ls", "-l"], {"cpus": "2", "command": ("ls", "-l")}),
+        (["--cpus=2", "tiny", "-t", "ls", "-l"], {"cpus": "2", "ttys": 1, "command": ("ls", "-l")}),
+        (["-tt", "tiny", "--memory", "1G", "--", "ls"], {"ttys": 2, "memory": "1G", "command": ("ls",)}),
+        (["tiny", "echo", "-"], {"command": ("echo", "-")}),
+    ],
+)
+def test_words_are_read_as_ssh_reads_them(words: list[str], meant: dict[str, Any]) -> None:
+    assert parsed(cli.run, *words) == {"image": "tiny", **meant}
+
+
+def test_options_are_those_of_the_plugin() -> None:
+    given = {
+        "hypervisor": "qemu",
+        "executable": "/bin/qemu",
+        "accel": "tcg",
+        "start": "cold",
+        "cpus": "2",
+        "memory": "1G",
+        "boot_timeout": "60",
+        "timeout_factor": "2",
+        "max_guests": "3",
+    }
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    for command in (cli.run, cli.shell):
+        context = command.make_context("x", ["tiny", *words, *(["true"] if command is cli.run else [])])
+        assert {name: context.params[name] for name in given} == given
+        assert gather(given) == Settings(
+            hypervisor="qemu",
+            executable="/bin/qemu",
+            accel="tcg",
+            start="cold",
+            cpus=2,
+            memory=1 << 30,
+            boot_timeout=60.0,
+            timeout_factor=2.0,
+            max_guests=3,
+        )
+
+
+def test_environment_counts_and_options_beat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XHYVE_MAX_GUESTS", "2")
+    monkeypatch.setenv("PYTEST_XHYVE_TIMEOUT_FACTOR", "3")
+    settings = gather({"max_guests": "4"})
+    assert (settings.max_guests, settings.timeout_factor) == (4, 3.0)
+
+
+@pytest.mark.parametrize("name", ["run", "shell"])
+def test_help_tells_of_exit_codes_and_options(name: str) -> None:
+    text = call(name, "--help").stdout
+    assert "exit code" in text
+    for option in OPTIONS:
+        shown = option.flag.replace("--xhyve-", "--")
+        if option.name in ("image", "prewarm", "templates_size"):
+            assert shown not in text
+        else:
+            assert shown in text
+    assert "--xhyve" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "tinny", "true"], "'IMAGE': there is no image 'tinny'; did you mean tiny?"),
+        (["shell", "debian"], "'IMAGE': there is no image 'debian'; did you mean debian12?"),
+        (["shell", "no.yaml"], "'IMAGE': there is no manifest no.yaml"),
+        (["run", "tiny"], "Missing argument 'COMMAND...'"),
+        (["run", "--cpus", "none", "tiny", "true"], "'--cpus': 'none' is not a whole number from 1"),
+        (["run", "tiny", "--memory=1X", "true"], "'--memory': '1X' is not a size; write 512M, 2G"),
+        (["shell", "tiny", "--start=both"], "'--start': 'both' is none of auto, cold, warm"),
+        (["shell", "tiny", "--accel=kvn"], "'--accel': 'kvn' is none of auto, kvm, hvf, tcg; did you mean kvm?"),
+        (["run", "--cpu=2", "tiny", "true"], "No such option '--cpu'"),
+        (["run", "tiny", "--executable=", "true"], "--executable: the value is empty"),
+        (["build", "tinny"], "there is no recipe 'tinny'; did you mean tiny?"),
+        (["buld", "tiny"], "No such command 'buld'"),
+        (["prune", "--older-than=-1"], "'--older-than'"),
+    ],
+)
+def test_wrong_words(words: list[str], said: str) -> None:
+    result = call(*words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.startswith("Usage: ")
+    assert result.stdout == ""
+
+
+def test_wrong_environment() -> None:
+    result = call("run", "tiny", "true", PYTEST_XHYVE_MAX_GUESTS="0")
+    assert result.exit_code == 2
+    assert "PYTEST_XHYVE_MAX_GUESTS: '0' is not a whole number" in result.stderr
+
+
+def test_failures_of_ours_end_as_those_of_ssh(new_home: Home, tmp_path: Path) -> None:
+    result = call("run", "tiny", "true", PATH=str(tmp_path))
+    assert result.exit_code == 255
+    assert result.stderr.startswith("Error: there is no ssh in PATH")
+    # Nothing was started for it.
+    assert not new_home.path.exists()
+
+
+def test_options_in_messages_have_the_names_they_have_here(new_home: Home) -> None:
+    result = call("run", "tiny", "--hypervisor=xhyve", "true")
+    assert result.exit_code == 255
+    assert "--hypervisor=qemu" in result.stderr
+    assert "--xhyve" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [["images"], ["prune"], ["build", "tiny"], ["run", "tiny", "true"]])
+def test_unusable_cache_folder(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = call(*words, **{HOME_VARIABLE: str(tmp_path / "file" / "home")})
+    assert result.exit_code == (255 if words[0] == "run" else 1)
+    assert result.stderr.startswith(f"Error: cannot use the cache folder {tmp_path}/file/home: Not a directory")
+    assert HOME_VARIABLE in result.stderr
+
+
+def test_reader_that_has_seen_enough(new_home: Home) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        argv = [sys.executable, "-m", "pytest_xhyve.cli", "images"]
+        done = subprocess.run(argv, check=False, stdout=output, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_standard_streams_that_are_closed(new_home: Home) -> None:
+    argv = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "pytest_xhyve.cli", "ps"]
+    assert subprocess.run(argv, check=False).returncode == 0
