@@ -134,12 +134,20 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
 
 
 @main.command()
-def ps() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: all that is known of each guest.")
+def ps(*, as_json: bool) -> None:
     """List the guests that are alive on this host."""
+    import json
+    from dataclasses import asdict
+
     from pytest_xhyve.home import Home
     from pytest_xhyve.runs import live_guests
 
-    guests = live_guests(Home.of_user().folder("runs"))
+    folder = Home.of_user().find_folder("runs")
+    guests = [] if folder is None else live_guests(folder)
+    if as_json:
+        click.echo(json.dumps([asdict(guest) for guest in guests], indent=2, default=str))
+        return
     if not guests:
         click.echo("no guests", err=True)
         return
@@ -151,12 +159,19 @@ def ps() -> None:
 
 
 @main.command()
-def reap() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def reap(*, as_json: bool) -> None:
     """Remove what runs left behind whose processes are dead."""
+    import json
+
     from pytest_xhyve.home import Home
     from pytest_xhyve.runs import reap as reap_runs
 
-    removed = reap_runs(Home.of_user().folder("runs"))
+    folder = Home.of_user().find_folder("runs")
+    removed = [] if folder is None else reap_runs(folder)
+    if as_json:
+        click.echo(json.dumps({"removed": [str(run) for run in removed]}, indent=2))
+        return
     for run in removed:
         click.echo(f"removed {run}")
     if not removed:

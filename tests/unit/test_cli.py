@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from pytest_xhyve import cli
 from pytest_xhyve.cli import main
 from pytest_xhyve.commands.guest_options import gather
+from pytest_xhyve.guardian_process import RECORD
 from pytest_xhyve.home import HOME_VARIABLE, Home
 from pytest_xhyve.settings import OPTIONS, Settings
 
@@ -144,13 +146,54 @@ def test_options_in_messages_have_the_names_they_have_here(new_home: Home) -> No
     assert "--xhyve" not in result.stderr
 
 
-@pytest.mark.parametrize("words", [["images"], ["prune"], ["build", "tiny"], ["run", "tiny", "true"]])
+@pytest.mark.parametrize("words", [["ps"], ["reap"], ["images"], ["prune"], ["build", "tiny"], ["run", "tiny", "true"]])
 def test_unusable_cache_folder(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = call(*words, **{HOME_VARIABLE: str(tmp_path / "file" / "home")})
     assert result.exit_code == (255 if words[0] == "run" else 1)
     assert result.stderr.startswith(f"Error: cannot use the cache folder {tmp_path}/file/home: Not a directory")
     assert HOME_VARIABLE in result.stderr
+
+
+def test_ps_without_guests(new_home: Home) -> None:
+    result = call("ps")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no guests\n")
+    result = call("ps", "--json")
+    assert (result.exit_code, json.loads(result.stdout), result.stderr) == (0, [], "")
+    # Looking makes nothing.
+    assert not new_home.path.exists()
+
+
+def test_ps_as_json_has_all_that_is_known(new_home: Home) -> None:
+    folder = new_home.folder("runs") / "1-run" / "tiny-0"
+    folder.mkdir(parents=True)
+    record = {
+        "name": "tiny-0",
+        "image": "tiny",
+        "image_disk": "/images/disk.img",
+        "uuid": "1db1b6b5-1c4b-4b0b-8b0b-0b0b0b0b0b0b",
+        "hypervisor": "qemu",
+        "pid": os.getpid(),
+        "owner": 1,
+        "started": 1.5,
+    }
+    (folder / RECORD).write_text(json.dumps(record))
+    [guest] = json.loads(call("ps", "--json").stdout)
+    assert guest == {**guest, **record, "folder": str(folder)}
+    table = call("ps").stdout.splitlines()
+    assert table[0].split() == ["NAME", "IMAGE", "HYPERVISOR", "PID", "OWNER", "AGE", "UUID"]
+    assert table[1].split()[:3] == ["tiny-0", "tiny", "qemu"]
+
+
+def test_reap_tells_what_it_removed(new_home: Home) -> None:
+    assert json.loads(call("reap", "--json").stdout) == {"removed": []}
+    assert not new_home.path.exists()
+    # No process can have this number.
+    run = new_home.folder("runs") / "4194999-dead"
+    run.mkdir()
+    assert json.loads(call("reap", "--json").stdout) == {"removed": [str(run)]}
+    assert not run.exists()
+    assert call("reap").stderr == "nothing to remove\n"
 
 
 def test_reader_that_has_seen_enough(new_home: Home) -> None:
