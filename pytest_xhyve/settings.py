@@ -16,7 +16,11 @@ from typing import Any, NamedTuple, Protocol
 from pytest_xhyve.errors import ConfigurationError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = r"(\d+)\s*([KMGT]?)(?:i?B)?"
+# So many digits that no disk has more bytes; int() gives up on thousands of them.
+_SIZE = r"([0-9]{1,18})\s*([KMGT]?)(?:i?B)?"
+_COUNT = r"[0-9]{1,18}"
+_MOST_BYTES = (1 << 63) - 1
+_SHOWN = 100
 
 MOST_GUESTS = 200
 """More guests at once than any host has memory for; a hypervisor may have a lower limit of its own."""
@@ -31,10 +35,10 @@ def parse_size(text: str | int) -> int:
     Raises:
         ConfigurationError: *text* is no such size, or not more than 0.
     """
-    match = re.fullmatch(_SIZE, str(text).strip(), re.IGNORECASE)
+    match = None if isinstance(text, bool) else re.fullmatch(_SIZE, _digits(text).strip(), re.IGNORECASE)
     size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
-    if size <= 0:
-        raise ConfigurationError(f"{text!r} is not a size; write 512M, 2G or a number of bytes")
+    if not 0 < size <= _MOST_BYTES:
+        raise ConfigurationError(f"{shown(text)} is not a size; write 512M, 2G or a number of bytes")
     return size
 
 
@@ -44,13 +48,31 @@ def parse_count(text: str | int) -> int:
     Raises:
         ConfigurationError: *text* is none.
     """
-    if isinstance(text, bool) or not re.fullmatch(r"\d+", str(text)) or int(text) < 1:
-        raise ConfigurationError(f"{text!r} is not a whole number from 1")
+    if isinstance(text, bool) or not re.fullmatch(_COUNT, _digits(text)) or int(text) < 1:
+        raise ConfigurationError(f"{shown(text)} is not a whole number from 1")
     return int(text)
 
 
+def shown(value: Any) -> str:
+    """*value* as Python writes it, for a message: on one line, and no longer than people read."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # sys.set_int_max_str_digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}…{text[-15:]}"
+
+
+def _digits(value: str | int) -> str:
+    """The text of *value*; nothing where it has more digits than Python writes."""
+    try:
+        return str(value)
+    except ValueError:
+        return ""
+
+
 def _whole_number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]+", text):
+    if not re.fullmatch(_COUNT, text):
         raise ConfigurationError(f"{text!r} is not a whole number from 0")
     return int(text)
 
@@ -95,7 +117,7 @@ def parse_choice(*choices: str) -> Callable[[str], str]:
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise ConfigurationError(f"{text!r} is none of {', '.join(choices)}{nearest(text, choices)}")
+            raise ConfigurationError(f"{shown(text)} is none of {', '.join(choices)}{nearest(str(text), choices)}")
         return text
 
     return parse
@@ -282,6 +304,7 @@ class Settings:
         boot_timeout: seconds, before any factor.
         timeout_factor: multiplies every timeout.
         given: the names of the options that were set somewhere.
+        images_from: where the images were given: an option, a variable or an ini value; empty for the default.
     """
 
     images: tuple[str, ...] = ("debian12",)
@@ -300,6 +323,7 @@ class Settings:
     boot_timeout: float = 120.0
     timeout_factor: float = 1.0
     given: frozenset[str] = field(default=frozenset(), compare=False)
+    images_from: str = field(default="", compare=False)
 
     @classmethod
     def gather(cls, values: Values, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -309,13 +333,13 @@ class Settings:
             ConfigurationError: a value cannot be meant; the message names its source.
         """
         found: dict[str, Any] = {}
-        given = set()
+        given: dict[str, str] = {}
         for option in OPTIONS:
             source, texts = _find(option, values, environment)
             if source is None:
                 found[option.name] = option.default
                 continue
-            given.add(option.name)
+            given[option.name] = source
             try:
                 parsed = tuple(option.parse(text) for text in texts)
             except ConfigurationError as error:
@@ -323,7 +347,7 @@ class Settings:
             if any(value == "" for value in parsed):
                 raise ConfigurationError(f"{source}: the value is empty")
             found[option.name] = parsed if option.repeatable else parsed[-1]
-        return cls(images=found.pop("image"), given=frozenset(given), **found)
+        return cls(images=found.pop("image"), given=frozenset(given), images_from=given.get("image", ""), **found)
 
 
 def _find(option: Option, values: Values, environment: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.errors import ConfigurationError
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.settings import nearest, parse_choice, parse_count, parse_size
+from pytest_xhyve.settings import nearest, parse_choice, parse_count, parse_size, shown
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest import Guest
@@ -106,17 +106,17 @@ class GuestFactory:
 
 def _parse_name(value: Any) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ConfigurationError(f"{value!r} is no host name: letters, digits and dashes, 63 at most")
+        raise ConfigurationError(f"{shown(value)} is no host name: letters, digits and dashes, 63 at most")
     return value
 
 
 def _parse_flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{value!r} is neither True nor False")
+        raise ConfigurationError(f"{shown(value)} is neither True nor False")
     return value
 
 
 def _parse_image(value: Any) -> str | os.PathLike[str] | Image:
     if not isinstance(value, str | os.PathLike | Image) or not str(value):
-        raise ConfigurationError(f"{value!r} is no image: a name or a path")
+        raise ConfigurationError(f"{shown(value)} is no image: a name or a path")
     return value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import yaml
 
 from pytest_xhyve.errors import ConfigurationError
+from pytest_xhyve.images.public_key import parse_public_key
 from pytest_xhyve.machine import DiskFormat
-from pytest_xhyve.settings import nearest, parse_count, parse_size
+from pytest_xhyve.settings import nearest, parse_count, parse_size, shown
 
 ARCHITECTURES = ("x86_64",)
 CPU_LEVELS = ("x86-64-v1", "x86-64-v2", "x86-64-v3")
@@ -65,40 +67,38 @@ def read_manifest(path: Path) -> Image:
     """The image that the manifest at *path* tells of.
 
     Raises:
-        ConfigurationError: the file cannot be read, or is no manifest; the message names the key.
+        ConfigurationError: the file cannot be read, or is no manifest; the message names file and key.
     """
     content = _load(path)
     folder = path.absolute().parent
 
-    def text(value: Any) -> str:
-        if not isinstance(value, str) or not value.strip():
-            raise ConfigurationError(f"expected text, not {value!r}")
-        return value
-
     def file(value: Any) -> Path:
-        return folder / Path(text(value)).expanduser()
+        try:
+            return folder / Path(_text(value)).expanduser()
+        except RuntimeError as error:
+            raise ConfigurationError(f"{shown(value)} begins with the home of a user who is none here") from error
 
     def choice(*known: str) -> Callable[[Any], str]:
         def parse(value: Any) -> str:
-            if value not in known:
-                raise ConfigurationError(f"{value!r} is none of {', '.join(known)}")
-            return str(value)
+            if not isinstance(value, str) or value not in known:
+                raise ConfigurationError(f"{shown(value)} is none of {', '.join(known)}{nearest(str(value), known)}")
+            return value
 
         return parse
 
     parsers: dict[str, Callable[[Any], Any]] = {
-        "name": text,
+        "name": _text,
         "arch": choice(*ARCHITECTURES),
         "disk": file,
         "format": choice(*FORMATS),
         "size": parse_count,
-        "sha256": text,
+        "sha256": _sha256,
         "kernel": file,
         "initrd": file,
-        "cmdline": text,
-        "user": text,
+        "cmdline": _text,
+        "user": _text,
         "key": file,
-        "host_keys": _texts,
+        "host_keys": _public_keys,
         "cpus": parse_count,
         "memory": parse_size,
         "cpu": choice(*CPU_LEVELS),
@@ -118,36 +118,75 @@ def read_manifest(path: Path) -> Image:
     }
     for key, value in content.items():
         if key not in parsers:
-            raise ConfigurationError(f"{path}: unknown key {key!r}{nearest(str(key), parsers)}")
+            near = nearest(key, parsers) if isinstance(key, str) else ""
+            raise ConfigurationError(f"{path}: unknown key {shown(key)}{near} (keys: {', '.join(parsers)})")
         try:
             values[key] = parsers[key](value)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}: {key}: {error}") from error
     missing = [key for key in parsers if key not in values]
     if missing:
-        raise ConfigurationError(f"{path}: missing {', '.join(missing)}")
+        raise ConfigurationError(
+            f"{path}: missing {', '.join(missing)}\n"
+            "  a manifest tells at least disk, kernel, cmdline, user, key and host_keys"
+        )
     return Image(manifest=path.absolute(), **values)
+
+
+class _Loader(yaml.SafeLoader):
+    """As YAML has it (1.2.2, section 3.2.1.1), keys are unique; PyYAML takes the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen:
+                    line = key_node.start_mark.line + 1
+                    raise ConfigurationError(f"the key {shown(key)} is there twice, again in line {line}; leave one")
+                seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the manifest {path}: {error}") from error
-    except yaml.YAMLError as error:
+        content = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  # it is a safe one
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the manifest {path}: {error.strerror}") from error
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    except Exception as error:
+        # Beside YAMLError: whatever int(), date() and others say to what looks like one of theirs.
         raise ConfigurationError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: a manifest is a mapping of keys to values")
+        raise ConfigurationError(f"{path}: a manifest is a mapping of keys to values, as `disk: {path.stem}.img`")
     return content
 
 
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise ConfigurationError("expected a list of texts, at least one")
-    return tuple(value)
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        quoted = "; in quotes it is text" if isinstance(value, bool | int | float) else ""
+        raise ConfigurationError(f"expected text, not {shown(value)}{quoted}")
+    text = value.strip()
+    if not text or re.search(r"[\x00-\x1f\x7f]", text):
+        raise ConfigurationError(f"expected text on one line, not {shown(value)}")
+    return text
+
+
+def _sha256(value: Any) -> str:
+    text = _text(value).lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise ConfigurationError(f"{shown(value)} is no SHA-256; `sha256sum DISK` prints its 64 digits")
+    return text
+
+
+def _public_keys(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        raise ConfigurationError(f"expected a list of texts, the guest's public keys, not {shown(value)}")
+    return tuple(parse_public_key(_text(item)) for item in value)
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigurationError(f"expected a mapping, not {value!r}")
+        raise ConfigurationError(f"expected a mapping, not {shown(value)}")
     return value
