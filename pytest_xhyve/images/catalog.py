@@ -13,6 +13,7 @@ from pytest_xhyve.images.recipe import RECIPES, recipe_names
 from pytest_xhyve.settings import nearest
 
 _MANIFEST_SUFFIXES = (".yaml", ".yml")
+_IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2")
 
 
 class Catalog:
@@ -48,14 +49,23 @@ class Catalog:
     def _find(self, wanted: str) -> Image:
         manifest = find_manifest(wanted)
         if manifest is not None:
-            image = read_manifest(manifest)
-            if Path(wanted).suffix not in _MANIFEST_SUFFIXES and image.disk.name != Path(wanted).name:
-                raise ConfigurationError(f"{manifest} tells of {image.disk}, not of {wanted}")
-            return image
+            return read_image(wanted, manifest)
         # Building imports much that a run with a ready image does not need.
         from pytest_xhyve.images.build import build_image  # noqa: PLC0415
 
         return build_image(wanted, self._home, self._report)
+
+
+def read_image(wanted: str, manifest: Path) -> Image:
+    """The image of the *manifest* that `find_manifest` found for *wanted*.
+
+    Raises:
+        ConfigurationError: it is wrong, or tells of another disk than *wanted*.
+    """
+    image = read_manifest(manifest)
+    if Path(wanted).suffix not in _MANIFEST_SUFFIXES and image.disk.name != Path(wanted).name:
+        raise ConfigurationError(f"{manifest}: disk: it tells of {image.disk}, and not of {wanted}, which it is beside")
+    return image
 
 
 def settle(wanted: str, base: Path) -> str:
@@ -66,7 +76,7 @@ def settle(wanted: str, base: Path) -> str:
     """
     if find_manifest(wanted, base) is None:
         return wanted
-    return str(base / Path(wanted).expanduser())
+    return str(_path(wanted, base))
 
 
 def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path | None:
@@ -78,19 +88,52 @@ def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path |
     text = os.fspath(wanted)
     if text in recipe_names():
         return None
-    path = base / Path(text).expanduser()
+    path = _path(text, base)
     if path.suffix in _MANIFEST_SUFFIXES:
-        if not path.is_file():
-            raise ConfigurationError(f"there is no manifest {path}")
+        if not _is_file(path):
+            raise ConfigurationError(f"there is no manifest {path}{_near_files(path)}")
         return path
-    if not path.is_file():
+    if not _is_file(path):
         known = recipe_names()
         raise ConfigurationError(
-            f"there is no image {text!r}{nearest(text, known)}\n"
+            f"there is no image {text!r}{nearest(text, known) or _near_files(path)}\n"
             f"  names: {', '.join(known)} (recipes in {RECIPES}); or give the path of a disk or a manifest"
         )
     beside = [path.with_suffix(suffix) for suffix in _MANIFEST_SUFFIXES]
-    for manifest in beside:
-        if manifest.is_file():
-            return manifest
-    raise ConfigurationError(f"{path} has no manifest beside it: {beside[0]} would tell its kernel and how to log in")
+    found = [manifest for manifest in beside if _is_file(manifest)]
+    if len(found) > 1:
+        raise ConfigurationError(
+            f"{path} has two manifests beside it, {found[0].name} and {found[1].name}: remove one, or give the path "
+            "of the one that is meant"
+        )
+    if not found:
+        raise ConfigurationError(
+            f"{path} has no manifest beside it: {beside[0]} would tell its kernel and how to log in"
+        )
+    return found[0]
+
+
+def _path(text: str, base: Path) -> Path:
+    try:
+        return base / Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"{text!r} begins with the home of a user who is none here") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError) as error:
+        # A folder that may not be looked into, or a name that no file can have.
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot look for the image {str(path)!r}: {reason}") from error
+
+
+def _near_files(path: Path) -> str:
+    """A hint at the folder that is not there, or at images in it that may have been meant."""
+    folder = path.parent
+    try:
+        beside = tuple(sorted(found.name for found in folder.iterdir() if found.suffix in _IMAGE_SUFFIXES))
+    except OSError:
+        return f"; there is no folder {folder}" if not os.path.lexists(folder) else ""
+    return nearest(path.name, beside)

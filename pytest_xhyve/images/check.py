@@ -10,10 +10,8 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_xhyve.errors import ImageError
-from pytest_xhyve.images.bzimage import read_kernel_header
+from pytest_xhyve.images.files import check_files, cure
 from pytest_xhyve.images.manifest import Image
-
-_QCOW2_MAGIC = b"QFI\xfb"
 
 
 def check_image(image: Image, cache: Path) -> None:
@@ -26,20 +24,7 @@ def check_image(image: Image, cache: Path) -> None:
     Raises:
         ImageError: a file is missing, unreadable, truncated, altered, or not of its kind.
     """
-    for path in (image.disk, image.kernel, image.initrd, image.key):
-        if path is not None:
-            _check_readable(path, image)
-    _check_kernel(image)
-    with image.disk.open("rb") as disk:
-        is_qcow2 = disk.read(4) == _QCOW2_MAGIC
-    if is_qcow2 != (image.format == "qcow2"):
-        raise ImageError(f"{image.disk} is {'qcow2' if is_qcow2 else 'raw'}, and {image.manifest} says {image.format}")
-    size = image.disk.stat().st_size
-    if image.size is not None and size != image.size:
-        raise ImageError(
-            f"{image.disk} has {size} bytes, and {image.manifest} says {image.size}: it was "
-            f"{'truncated' if size < image.size else 'altered'}\n  {_cure(image)}"
-        )
+    check_files(image)
     if image.sha256 is not None:
         _check_digest(image, cache)
 
@@ -79,7 +64,7 @@ def _check_digest(image: Image, cache: Path) -> None:
     if digest != image.sha256:
         raise ImageError(
             f"{image.disk} was altered: its SHA-256 is {digest}, and {image.manifest} says {image.sha256}\n"
-            f"  {_cure(image)}"
+            f"  {cure(image)}"
         )
 
 
@@ -91,22 +76,3 @@ def _state_of(path: Path) -> list[Any]:
     """What changes whenever the file does; a program can set every time but the last (stat(2))."""
     stat = path.stat()
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-
-
-def _check_readable(path: Path, image: Image) -> None:
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise ImageError(f"image {image.name}: cannot read {path}: {error.strerror}\n  {_cure(image)}") from error
-
-
-def _check_kernel(image: Image) -> None:
-    if read_kernel_header(image.kernel) is None:
-        raise ImageError(f"image {image.name}: {image.kernel} is not a Linux kernel (a bzImage)")
-
-
-def _cure(image: Image) -> str:
-    if "recipe" in image.made:
-        return f"`pytest-xhyve build --force {image.name}` makes the image again"
-    return f"mend the file, or what {image.manifest} says of it"

@@ -1,0 +1,66 @@
+"""Whether an image's files are there and of their kind: what can be seen without reading a whole disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_xhyve.errors import ImageError
+from pytest_xhyve.images.bzimage import read_kernel_header
+from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.images.private_key import find_unusable
+
+_QCOW2_MAGIC = b"QFI\xfb"
+
+
+def check_files(image: Image) -> None:
+    """Check *image*'s files by their beginnings and lengths; takes a millisecond.
+
+    Raises:
+        ImageError: a file is missing, unreadable, truncated, or not of its kind; the message names the manifest's key.
+    """
+    files = {"disk": image.disk, "kernel": image.kernel, "initrd": image.initrd, "key": image.key}
+    for key, path in files.items():
+        if path is not None:
+            _check_readable(key, path, image)
+    if read_kernel_header(image.kernel) is None:
+        raise ImageError(
+            f"{image.manifest}: kernel: {image.kernel} is not a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, "
+            f"not vmlinux)\n  {cure(image)}"
+        )
+    unusable = find_unusable(image.key)
+    if unusable is not None:
+        raise ImageError(f"{image.manifest}: key: {image.key} {unusable}")
+    _check_disk(image)
+
+
+def cure(image: Image) -> str:
+    """What to do about a file of *image* that is not as its manifest tells."""
+    if "recipe" in image.made:
+        return f"`pytest-xhyve build --force {image.name}` makes the image again"
+    return f"mend the file, or what {image.manifest} says of it"
+
+
+def _check_readable(key: str, path: Path, image: Image) -> None:
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise ImageError(f"{image.manifest}: {key}: cannot read {path}: {error.strerror}\n  {cure(image)}") from error
+    if empty:
+        raise ImageError(f"{image.manifest}: {key}: {path} is empty\n  {cure(image)}")
+
+
+def _check_disk(image: Image) -> None:
+    with image.disk.open("rb") as disk:
+        found = "qcow2" if disk.read(len(_QCOW2_MAGIC)) == _QCOW2_MAGIC else "raw"
+    if found != image.format:
+        raise ImageError(
+            f"{image.manifest}: format: {image.disk} is {found}, and the manifest says {image.format}\n"
+            f"  write `format: {found}`, or name another disk"
+        )
+    size = image.disk.stat().st_size
+    if image.size is not None and size != image.size:
+        raise ImageError(
+            f"{image.disk} has {size} bytes, and {image.manifest} says {image.size}: it was "
+            f"{'truncated' if size < image.size else 'altered'}\n  {cure(image)}"
+        )
