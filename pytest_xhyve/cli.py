@@ -17,8 +17,11 @@ class _Commands(click.Group):
     """Shows our errors as a message, not as a traceback."""
 
     def invoke(self, context: click.Context) -> object:
+        from pytest_xhyve.home import Home
+
         try:
-            return super().invoke(context)
+            with Home.of_user().told_when_unusable():
+                return super().invoke(context)
         except XhyveError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:

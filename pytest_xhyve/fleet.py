@@ -149,6 +149,10 @@ class Fleet:
             Abandoned: it is made ahead, and this cannot be done now.
             XhyveError: in one of its kinds.
         """
+        with self._home.told_when_unusable():
+            return self._start_guest(spec, change, asked_by, ahead)
+
+    def _start_guest(self, spec: GuestSpec, change: MachineHook | None, asked_by: str, ahead: Ahead | None) -> Guest:
         # First of all: while a run lives, nobody prunes the image that it finds.
         guardian, run_folder = self._take_guardian()
         asked = time.monotonic()

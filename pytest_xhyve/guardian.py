@@ -62,6 +62,7 @@ class Ward:
 
         Raises:
             HypervisorNotFound: the program cannot be executed.
+            OSError: its log or record cannot be written.
             HypervisorExited: the guardian is gone.
             Abandoned: the ward is.
         """
@@ -81,6 +82,9 @@ class Ward:
             while "exit" in answer:
                 # Of the one before, whose end nobody has waited for.
                 answer = self._receive()
+            if answer.get("file") not in (None, argv[0]):
+                # Not the program: what is written of it.
+                raise OSError(answer["errno"], os.strerror(answer["errno"]), answer["file"])
             if "error" in answer:
                 raise HypervisorNotFound(f"cannot start {argv[0]}: {answer['error']}")
             self.pid = answer["pid"]
@@ -237,7 +241,8 @@ class Guardian:
             about: what other processes may know of the guest (`pytest-xhyve ps`).
 
         Raises:
-            XhyveError: the folder is there already, or cannot be made.
+            XhyveError: the folder is there already.
+            OSError: it cannot be made.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -248,7 +253,7 @@ class Guardian:
                 os.close(fd)
             if isinstance(error, FileExistsError):
                 raise XhyveError(f"a guest of this run is named {folder.name!r} already") from error
-            raise XhyveError(f"cannot make the guest's folder {folder}: {error.strerror}") from error
+            raise
         ward = Ward(Channel(ours), folder, about)
         try:
             with theirs:

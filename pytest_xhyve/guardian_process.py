@@ -132,7 +132,7 @@ class _Guest:
         except OSError as error:
             # The host's disk may be full; the other guests of the run have nothing to do with it.
             self._kill()
-            self.channel.send({"error": str(error)})
+            self.channel.send({"error": str(error), "errno": error.errno, "file": error.filename})
             return
         finally:
             for fd in [*high.values(), *held]:

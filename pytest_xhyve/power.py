@@ -307,6 +307,11 @@ class Power:
                 f"  its words:\n    {said}",
                 console=self.console.tail(),
             )
+        stopped = vm.explain_stop()
+        if stopped is not None:
+            raise BootFailed(
+                f"the hypervisor of guest {self._name} has stopped it: {stopped}", console=self.console.tail()
+            )
 
     def _boot_timeout(self) -> BootFailed:
         why = f" ({self._timeouts.why})" if self._timeouts.why else ""

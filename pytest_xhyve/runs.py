@@ -86,7 +86,12 @@ def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
     being_made = folder / f".{name}"
     being_made.mkdir(mode=0o700)
-    fd = os.open(being_made / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(being_made / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        # No space for the lock.
+        being_made.rmdir()
+        raise
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         being_made.rename(folder / name)

@@ -110,6 +110,9 @@ class VirtualMachine(Protocol):
     def explain_silence(self) -> str | None:
         """Why the guest has no address that can be found, with the cure; None when it has one, or nothing is known."""
 
+    def explain_stop(self) -> str | None:
+        """Why the hypervisor has stopped the guest's CPUs by itself, with the cure; None when it has not."""
+
     def words(self) -> str:
         """What the hypervisor said on its standard error."""
 

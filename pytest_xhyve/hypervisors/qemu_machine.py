@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_xhyve.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.guardian import Ward
+from pytest_xhyve.home import about_room
 from pytest_xhyve.hypervisors.base import Ending, Endpoint
 from pytest_xhyve.hypervisors.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.hypervisors.warded import WardedMachine
@@ -79,6 +80,16 @@ class QemuMachine(WardedMachine):
 
     def explain_silence(self) -> str | None:
         return None
+
+    def explain_stop(self) -> str | None:
+        try:
+            status = self._qmp.execute("query-status")["status"]
+        except (QmpClosed, TimeoutError):
+            return None
+        if status != "io-error":
+            return None
+        # So it does when the host's disk is full, and lets the guest go on when it is told to (-drive werror=enospc).
+        return f"its clone cannot be written to, as no space is left on the host\n{about_room(self._ward.folder)}"
 
     def pause(self) -> None:
         self._execute("stop")

@@ -24,5 +24,9 @@ class WardedMachine:
     def wait_for_exit(self, timeout: float) -> int | None:
         return self._ward.wait(timeout)
 
+    def explain_stop(self) -> str | None:
+        # A program that only ever ends.
+        return None
+
     def words(self) -> str:
         return self._ward.words()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pytest_xhyve.children import dying_with_us
 from pytest_xhyve.errors import ImageError, NotSupported
+from pytest_xhyve.home import about_room
 from pytest_xhyve.machine import Disk, DiskFormat
 
 _FICLONE = 0x40049409  # <linux/fs.h>; fcntl.FICLONE comes with Python 3.12
@@ -74,7 +75,7 @@ def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Di
         except _WayClosed:
             disk.path.unlink(missing_ok=True)
         except OSError as error:
-            raise ImageError(f"cannot clone {source.path} to {disk.path}: {error.strerror}") from error
+            raise _cannot_clone(source.path, folder, error.strerror or str(error)) from error
         else:
             return disk
     raise AssertionError("a plain copy is always open")
@@ -148,7 +149,7 @@ def clone_by_overlay(source: Disk, target: Path) -> None:
         text=True,
     )
     if done.returncode != 0:
-        raise ImageError(f"cannot clone {source.path}: {done.stderr.strip() or 'qemu-img failed'}")
+        raise _cannot_clone(source.path, target.parent, done.stderr.strip() or "qemu-img failed")
     target.chmod(0o600)
 
 
@@ -171,6 +172,11 @@ def clone_by_copy(source: Path, target: Path) -> None:
                 if not data:
                     raise OSError(errno.EIO, "the disk became shorter while it was copied", str(source))
                 at += os.pwrite(to_file.fileno(), data, at)
+
+
+def _cannot_clone(source: Path, folder: Path, why: str) -> ImageError:
+    full = os.strerror(errno.ENOSPC) in why
+    return ImageError(f"cannot clone {source} into {folder}: {why}" + (f"\n{about_room(folder)}" if full else ""))
 
 
 def _new_file(path: Path) -> FileIO:

@@ -146,7 +146,7 @@ def test_trouble_of_one_guest_is_not_anothers(guardian: Guardian, ward: Ward, ru
     (run,) = run_folder.iterdir()
     with guardian.ward(run / "other", [], ABOUT) as other:
         other.folder.rmdir()
-        with pytest.raises(HypervisorNotFound, match=r"hypervisor\.log"):
+        with pytest.raises(FileNotFoundError, match=r"hypervisor\.log"):
             other.start(SLEEP, {}, {})
     assert ward.poll() is None
     assert guardian.is_alive()
