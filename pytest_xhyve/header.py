@@ -21,7 +21,7 @@ def describe(settings: Settings) -> list[str]:
             built = manifest is not None or (home.path / "images" / f"{name}.yaml").is_file()
             images.append(name if built else f"{name} (not built yet; the first guest builds it)")
         except XhyveError as error:
-            images.append(f"{name} ({error})")
+            images.append(f"{name} ({str(error).splitlines()[0]})")
     shown = f"image {', '.join(images)}"
     notes: list[str] = []
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -72,13 +72,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     try:
         settings = Settings.gather(config)
-        if "image" in settings.given:
-            # Imports the catalog, so only where somebody has asked for guests.
-            from pytest_xhyve.images.catalog import settle
+        if config.getoption("xhyve_executable") is not None:
+            from pytest_xhyve.preflight import check_program
 
-            written = config.inipath is not None and settings.images == tuple(config.getini("xhyve_image") or ())
-            base = config.inipath.parent if written and config.inipath else config.invocation_params.dir
-            settings = replace(settings, images=tuple(settle(image, base) for image in settings.images))
+            check_program(settings)
+        if settings.images_from:
+            # Imports the catalog, so only where somebody has asked for guests.
+            from pytest_xhyve.preflight import settle_images
+
+            settings = settle_images(settings, config)
         if settings.artifacts is not None:
             written = config.inipath is not None and settings.artifacts == config.getini("xhyve_artifacts")
             base = config.inipath.parent if written and config.inipath else config.invocation_params.dir
@@ -112,11 +114,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item, wrong in check_markers(items):
-        if not hasattr(item.config, "workerinput"):
-            raise pytest.UsageError(wrong)
-        # From here on a worker can tell nobody; as the error of a test, it is seen.
-        item.stash[_WRONG] = wrong
+        _refuse([item], wrong)
     plan_resets(items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Look at what the tests that will run make their guests from."""
+    wanting = [] if session.config.option.collectonly else [item for item in session.items if wants_guest(item)]
+    if wanting:
+        from pytest_xhyve.preflight import find_wrong
+
+        for concerned, wrong in find_wrong(wanting, session.config.stash[SETTINGS]):
+            _refuse(concerned, wrong)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -133,6 +142,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.config.stash[ITEM] = item
     if (wrong := item.stash.get(_WRONG, None)) is not None:
         pytest.fail(wrong, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    """Have an error of ours tell what it has to tell, without our own lines above it; ``--full-trace`` shows them."""
+    __tracebackhide__ = True
+    try:
+        return (yield)
+    except XhyveError as error:
+        if fixturedef.func.__module__ != xhyve_guest.__module__ or request.config.getoption("fulltrace"):
+            raise
+        try:
+            raise error.with_traceback(None) from None
+        finally:
+            if fixturedef.cached_result is not None:
+                # Raised again at the next test that wants it.
+                fixturedef.cached_result = (None, fixturedef.cached_result[1], (error, error.__traceback__))
 
 
 # Not before the last fixture is taken down, which pytest may do in this hook.
@@ -176,6 +204,15 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     from pytest_xhyve.report.assertions import explain
 
     return explain(op, left, right)
+
+
+def _refuse(items: Sequence[pytest.Item], wrong: str) -> None:
+    """End the run before any test, as *items* ask for what cannot be meant."""
+    for item in items:
+        if not hasattr(item.config, "workerinput"):
+            raise pytest.UsageError(wrong)
+        # From here on a worker can tell nobody; as the error of a test, it is seen.
+        item.stash[_WRONG] = wrong
 
 
 def _describe(config: pytest.Config) -> list[str]:

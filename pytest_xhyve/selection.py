@@ -43,8 +43,25 @@ def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tupl
         return ()
     if "image" in marked(definition) or any(_names_image(mark) for mark in definition.iter_markers("parametrize")):
         return ()
-    overriding = definition.session._fixturemanager.getfixturedefs("xhyve_image", definition)
-    return () if overriding and len(overriding) > 1 else images
+    return () if _overrides_image(definition) else images
+
+
+def named_images(item: pytest.Item, default: str) -> Iterator[Any]:
+    """The images that the fixtures of *item* are going to make guests from, as far as that is written down.
+
+    Args:
+        item: a collected test.
+        default: the image where neither test nor conftest.py names one.
+    """
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    for fixture in GUEST_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        keys = marked(item) | keys_of(params.get(fixture, {}))
+        if keys.get("image") is not None:
+            yield keys["image"]
+        elif "xhyve_image" in params:
+            yield params["xhyve_image"]
+        elif not _overrides_image(item):
+            yield default
 
 
 def starts_either_way(metafunc: pytest.Metafunc) -> bool:
@@ -118,6 +135,12 @@ def _find_useless_reset(item: pytest.Item, node: Any, mark: pytest.Mark) -> str 
     if node is item and not shared:
         return _ALWAYS_FRESH
     return None
+
+
+def _overrides_image(item: pytest.Item) -> bool:
+    """Whether a conftest.py or a module gives *item* an `xhyve_image` of its own, which only its code knows."""
+    overriding = item.session._fixturemanager.getfixturedefs("xhyve_image", item)
+    return overriding is not None and len(overriding) > 1
 
 
 def _says_start(mark: pytest.Mark) -> bool:

@@ -1,0 +1,355 @@
+"""Bad input, each kind of it: the run ends before any test, says what is wrong and what to do, and leaves nothing.
+
+What is only seen once a guest boots is in tests/guests/test_bad_input.py.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from fake_images import write_image
+from mounting import mounted
+
+from pytest_xhyve.cli import main
+from pytest_xhyve.home import HOME_VARIABLE, Home
+
+PLAIN = "def test_plain(): pass"
+WANTING = "def test_plain(): pass\ndef test_guest(xhyve_guest): pass"
+BYTES = b"disk" * 1024
+
+# Root without what lets it read and write whatever it likes (capabilities(7)).
+AS_ANYBODY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+
+def nothing(folder: Path) -> None:
+    return
+
+
+def lock_key(folder: Path) -> None:
+    (folder / "key").unlink()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(folder / "key")], check=True)
+
+
+def write_twin(folder: Path) -> None:
+    (folder / "b").mkdir()
+    write_image(folder / "b")
+
+
+def add(folder: Path, text: str) -> None:
+    with (folder / "ubuntu18.yaml").open("a") as manifest:
+        manifest.write(text)
+
+
+def marked(**keys: Any) -> str:
+    return f"import pytest\n{PLAIN}\n@pytest.mark.xhyve(**{keys!r})\ndef test_guest(xhyve_guest): pass"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One kind of bad input.
+
+    Attributes:
+        words: what the message must have, in this order.
+        changes: keys of the manifest of ``ubuntu18.img``, which lies in the folder of the run; None leaves one out.
+        prepare: changes that folder otherwise.
+        options: those of the run.
+        tests: the run's.
+    """
+
+    words: tuple[str, ...]
+    changes: dict[str, Any] = field(default_factory=dict)
+    prepare: Callable[[Path], object] = nothing
+    options: tuple[str, ...] = ("--xhyve-image=ubuntu18.img",)
+    tests: str = PLAIN
+
+
+KINDS = {
+    "missing image": Bad(
+        ("--xhyve-image: ", "no image 'ubuntu1.img'", "did you mean ubuntu18.img", "names: debian12, tiny"),
+        options=("--xhyve-image=ubuntu1.img",),
+    ),
+    "missing folder": Bad(("no image 'there/x.img'", "no folder ", "/there"), options=("--xhyve-image=there/x.img",)),
+    "missing manifest": Bad(("there is no manifest", "x.yaml"), options=("--xhyve-image=x.yaml",)),
+    "disk without a manifest": Bad(
+        ("ubuntu18.img has no manifest beside it", "ubuntu18.yaml would tell"),
+        prepare=lambda folder: (folder / "ubuntu18.yaml").unlink(),
+    ),
+    "unknown name": Bad(("no image 'debian21'", "did you mean debian12?"), options=("--xhyve-image=debian21",)),
+    "home of nobody": Bad(
+        ("'~no-such-user/x.img'", "the home of a user"), options=("--xhyve-image=~no-such-user/x.img",)
+    ),
+    "name that is too long": Bad(
+        ("cannot look for the image", "name too long"), options=(f"--xhyve-image={'x' * 300}",)
+    ),
+    "unknown name in a marker": Bad(
+        ("test_it.py::test_guest: ", "no image 'debian21'", "did you mean debian12?"),
+        options=(),
+        tests=marked(image="debian21"),
+    ),
+    "unknown name in a parameter": Bad(
+        ("test_it.py::test_guest[debian21]: ", "no image 'debian21'"),
+        options=(),
+        tests='import pytest\n@pytest.mark.parametrize("xhyve_guest", ["debian21"], indirect=True)\n'
+        "def test_guest(xhyve_guest): pass",
+    ),
+    "wrong image in a marker": Bad(
+        ("test_it.py::test_guest: ", "ubuntu18.yaml: cpus: 0 is not"),
+        {"cpus": 0},
+        options=(),
+        tests=marked(image="ubuntu18.img"),
+    ),
+    "unknown name in the ini file, and a test that wants a guest": Bad(
+        ("test_it.py::test_guest: ini value xhyve_image: ", "no image 'debian21'"),
+        options=("-o", "xhyve_image=debian21"),
+        tests=WANTING,
+    ),
+    "wrong key": Bad(("ubuntu18.yaml: unknown key 'kernl'", "did you mean kernel"), {"kernl": "x"}),
+    "wrong type": Bad(("ubuntu18.yaml: user: expected text, not 5", "in quotes"), {"user": 5}),
+    "missing key": Bad(("ubuntu18.yaml: missing cmdline", "at least disk, kernel"), {"cmdline": None}),
+    "key that is there twice": Bad(
+        ("ubuntu18.yaml: ", "'kernel' is there twice", "line "), prepare=lambda folder: add(folder, "kernel: other\n")
+    ),
+    "no manifest at all": Bad(
+        ("ubuntu18.yaml: a manifest is a mapping",), prepare=lambda folder: (folder / "ubuntu18.yaml").write_text("hm")
+    ),
+    "no YAML": Bad(
+        ("ubuntu18.yaml is not YAML",), prepare=lambda folder: (folder / "ubuntu18.yaml").write_text("a: [")
+    ),
+    "missing file": Bad(
+        ("ubuntu18.yaml: kernel: cannot read ", "/gone: No such file", "mend the file"), {"kernel": "gone"}
+    ),
+    "folder in the place of a file": Bad(("initrd: cannot read ", "Is a directory"), {"initrd": "."}),
+    "empty file": Bad(("initrd: ", "initrd is empty"), prepare=lambda folder: (folder / "initrd").write_bytes(b"")),
+    "kernel that is none": Bad(
+        ("ubuntu18.yaml: kernel: ", "is not a Linux kernel", "bzImage"),
+        prepare=lambda folder: (folder / "vmlinuz").write_bytes(b"\x7fELF" + bytes(5000)),
+    ),
+    "disk of another format": Bad(
+        ("format: ", "is raw, and the manifest says qcow2", "`format: raw`"), {"format": "qcow2"}
+    ),
+    "truncated disk": Bad(("has 4096 bytes", "says 5000", "truncated"), {"size": 5000}),
+    "wrong digest": Bad(("sha256: 'abc' is no SHA-256",), {"sha256": "abc"}),
+    "0 CPUs": Bad(("--xhyve-cpus: '0' is not a whole number from 1",), options=("--xhyve-cpus=0",)),
+    "0 CPUs in the manifest": Bad(("ubuntu18.yaml: cpus: 0 is not a whole number from 1",), {"cpus": 0}),
+    "0 CPUs in a marker": Bad(("test_guest: @pytest.mark.xhyve: cpus: 0",), options=(), tests=marked(cpus=0)),
+    "memory 12x": Bad(("--xhyve-memory: '12x' is not a size", "512M"), options=("--xhyve-memory=12x",)),
+    "memory 12x in the ini file": Bad(("ini value xhyve_memory: '12x'",), options=("-o", "xhyve_memory=12x")),
+    "memory 12x in the manifest": Bad(("ubuntu18.yaml: memory: '12x' is not a size",), {"memory": "12x"}),
+    "number of 5,000 digits": Bad(("--xhyve-cpus: '999", "is not a whole"), options=(f"--xhyve-cpus={'9' * 5000}",)),
+    "private key that is none": Bad(
+        ("ubuntu18.yaml: key: ", "is no private key", "ssh-keygen"),
+        prepare=lambda folder: (folder / "key").write_text("secret"),
+    ),
+    "public key for a private one": Bad(
+        ("key: ", "is a public key", "name the private one"),
+        prepare=lambda folder: (folder / "key").write_text("ssh-ed25519 AAAA me"),
+    ),
+    "private key with a passphrase": Bad(("ubuntu18.yaml: key: ", "locked by a passphrase"), prepare=lock_key),
+    "host key that is none": Bad(("host_keys: 'AAAA' is no public key", "ssh_host_"), {"host_keys": ["AAAA"]}),
+    "host key that is cut off": Bad(
+        ("host_keys: ", "damaged or cut off"), {"host_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHQK0VGp"]}
+    ),
+    "two images of one name": Bad(
+        ("two images of this run are named 'ubuntu18'", "/ubuntu18.yaml and ", "/b/ubuntu18.yaml", "`name:`"),
+        prepare=write_twin,
+        options=("--xhyve-image=ubuntu18.img", "--xhyve-image=b/ubuntu18.img"),
+    ),
+    "an image that calls itself as one of the catalog": Bad(
+        ("named 'tiny'", "/images/tiny.yaml and ", "/ubuntu18.yaml"),
+        prepare=lambda folder: add(folder, "name: tiny\n"),
+        options=("--xhyve-image=tiny", "--xhyve-image=ubuntu18.img"),
+    ),
+    "two manifests beside one disk": Bad(
+        ("ubuntu18.img has two manifests", "ubuntu18.yaml and ubuntu18.yml", "remove one"),
+        prepare=lambda folder: (folder / "ubuntu18.yml").write_text("disk: ubuntu18.img"),
+    ),
+    "no program": Bad(
+        ("--xhyve-executable: there is no program '/no/qemu'", "leave it out"), options=("--xhyve-executable=/no/qemu",)
+    ),
+}
+
+
+@pytest.fixture
+def folder(pytester: pytest.Pytester, new_home: Home) -> Path:
+    """The folder of a run that has a home of its own, in which no image is built."""
+    return pytester.path
+
+
+def check_refused(result: pytest.RunResult, words: tuple[str, ...], folder: Path) -> None:
+    """See that the run ended before any test, saying *words*, and that nothing of it is left."""
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str()
+    said = result.stderr.str()
+    assert said.startswith("ERROR: ")
+    assert "Traceback" not in said + result.stdout.str()
+    at = 0
+    for word in words:
+        at = said.find(word, at)
+        assert at >= 0, (word, said)
+    assert "passed" not in result.stdout.str()
+    runs = Home.of_user().path / "runs"
+    assert not runs.exists() or not list(runs.iterdir())
+    disk = folder / "ubuntu18.img"
+    assert not disk.exists() or disk.read_bytes() == BYTES
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_refused_before_any_test(pytester: pytest.Pytester, folder: Path, kind: Bad) -> None:
+    write_image(folder, **kind.changes)
+    kind.prepare(folder)
+    pytester.makepyfile(test_it=kind.tests)
+    check_refused(pytester.runpytest_inprocess(*kind.options), kind.words, folder)
+
+
+@pytest.mark.parametrize("name", ["ubuntu18.img", "ubuntu18.yaml", "key"])
+def test_file_that_may_not_be_read(pytester: pytest.Pytester, folder: Path, name: str) -> None:
+    write_image(folder)
+    pytester.makepyfile(test_it=PLAIN)
+    (folder / name).chmod(0)
+    result = pytester.run(*AS_ANYBODY, sys.executable, "-m", "pytest", "--xhyve-image=ubuntu18.img")
+    (folder / name).chmod(0o600)
+    check_refused(result, ("cannot read ", name, "Permission denied"), folder)
+
+
+def test_folder_that_may_not_be_looked_into(pytester: pytest.Pytester, folder: Path) -> None:
+    (folder / "locked").mkdir(mode=0)
+    pytester.makepyfile(test_it=PLAIN)
+    result = pytester.run(*AS_ANYBODY, sys.executable, "-m", "pytest", "--xhyve-image=locked/ubuntu18.img")
+    check_refused(result, ("cannot look for the image ", "locked/ubuntu18.img", "Permission denied"), folder)
+
+
+def test_cache_folder_that_may_not_be_written(
+    pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "home").mkdir(mode=0o500)
+    monkeypatch.setenv(HOME_VARIABLE, str(folder / "home"))
+    pytester.makepyfile(test_it=WANTING)
+    result = pytester.run(*AS_ANYBODY, sys.executable, "-m", "pytest")
+    check_refused(result, ("cannot use the cache folder ", "Permission denied", f"set {HOME_VARIABLE} to"), folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("ro", ("cannot use the cache folder ", "Read-only file system", HOME_VARIABLE)),
+        ("nr_inodes=1", ("no space is left", "no more files (df -i)", "pytest-xhyve prune")),
+    ],
+    ids=["read-only", "full"],
+)
+def test_cache_folder_on_such_a_file_system(
+    pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch, options: str, words: tuple[str, ...]
+) -> None:
+    pytester.makepyfile(test_it=WANTING)
+    with mounted(folder / "mount", options) as home:
+        monkeypatch.setenv(HOME_VARIABLE, str(home))
+        check_refused(pytester.runpytest_inprocess(), words, folder)
+
+
+RUNS_ALL_THE_SAME = {
+    "ini file with an unknown image": (("-o", "xhyve_image=debian21"), PLAIN),
+    "ini file with a wrong image": (("-o", "xhyve_image=wrong.yaml"), PLAIN),
+    "ini file with an image that no test takes": (("-o", "xhyve_image=debian21"), WANTING, "-k", "plain"),
+    "ini file with a program that is not there": (("-o", "xhyve_executable=/no/qemu"), PLAIN),
+    "deselected test": ((), marked(image="debian21"), "-k", "plain"),
+    "test that will be skipped": (
+        (),
+        marked(image="debian21").replace("@", '@pytest.mark.skipif("True", reason="no image")\n@'),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RUNS_ALL_THE_SAME.values(), ids=RUNS_ALL_THE_SAME.keys())
+def test_run_that_wants_no_guest_is_not_kept_from_it(pytester: pytest.Pytester, folder: Path, case: Any) -> None:
+    (folder / "wrong.yaml").write_text("disk: 1")
+    options, tests, *more = case
+    pytester.makepyfile(test_it=tests)
+    result = pytester.runpytest_inprocess(*options, *more)
+    assert result.ret == 0
+    assert result.parseoutcomes()["passed"] == 1
+
+
+def test_collecting_only_is_not_kept_from_it(pytester: pytest.Pytester, folder: Path) -> None:
+    pytester.makepyfile(test_it=marked(image="debian21"))
+    assert pytester.runpytest_inprocess("--collect-only").ret == 0
+
+
+def test_tests_of_one_wrong_image_are_told_of_it_once(pytester: pytest.Pytester, folder: Path) -> None:
+    pytester.makepyfile(test_it=f"{marked(image='debian21')}\n@pytest.mark.xhyve(image='debian21')\nclass TestIt:\n"
+    "    def test_it(self, xhyve_class_guest): pass")  # fmt: skip
+    check_refused(pytester.runpytest_inprocess(), ("test_it.py::test_guest and 1 more: ", "'debian21'"), folder)
+
+
+def test_wrong_image_is_seen_with_xdist(pytester: pytest.Pytester, folder: Path) -> None:
+    pytester.makepyfile(test_it=marked(image="debian21"))
+    result = pytester.runpytest_subprocess("-n", "1")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*test_guest: there is no image 'debian21'; did you mean debian12?"])
+
+
+def test_missing_hypervisor_is_told_without_our_own_lines(
+    pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(folder)
+    pytester.makepyfile(
+        "def test_plain(): pass\ndef test_a(xhyve_session_guest): pass\ndef test_b(xhyve_session_guest): pass"
+    )
+    monkeypatch.setenv("PATH", str(folder))
+    result = pytester.runpytest_subprocess("--xhyve-image=ubuntu18.img")
+    result.assert_outcomes(passed=1, errors=2)
+    said = result.stdout.str()
+    assert said.count("HypervisorNotFound: QEMU was not found: looked for qemu-system-x86_64 in PATH\n") == 2
+    assert said.count("install it (Debian and Ubuntu: qemu-system-x86") >= 2
+    assert "choice.py" not in said
+    assert "raise " not in said
+    assert not list(Home.of_user().folder("runs").iterdir())
+    # It is for those who look for a mistake of ours.
+    assert "choice.py" in pytester.runpytest_subprocess("--xhyve-image=ubuntu18.img", "--full-trace").stdout.str()
+
+
+# What the command line must say, with a cache folder that cannot be used and with wrong words.
+COMMANDS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
+    "build": (["build", "tiny"], 1, ("cannot use the cache folder ", "Not a directory", f"set {HOME_VARIABLE} to")),
+    "build an unknown name": (["build", "debian21"], 2, ("no recipe 'debian21'", "did you mean debian12?")),
+    "images": (["images"], 1, ("cannot use the cache folder ", "Not a directory", "you may read")),
+    "prune": (["prune"], 1, ("cannot use the cache folder ", "Not a directory", "you may read")),
+    "prune --older-than": (["prune", "--older-than=x"], 2, ("--older-than", "'x'")),
+    "ps": (["ps"], 1, ("cannot use the cache folder ", "Not a directory")),
+    "reap": (["reap"], 1, ("cannot use the cache folder ", "Not a directory")),
+    "doctor": (["doctor"], 1, ("PROBLEM", "cache folder: ", "is a file", f"export {HOME_VARIABLE}=")),
+    "unknown command": (["dokter"], 2, ("No such command 'dokter'",)),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS.values(), ids=COMMANDS.keys())
+def test_command(case: tuple[list[str], int, tuple[str, ...]], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    argv, code, words = case
+    result = CliRunner(env={HOME_VARIABLE: str(tmp_path / "file" / "home")}).invoke(main, argv)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit)
+    at = 0
+    for word in words:
+        at = result.output.find(word, at)
+        assert at >= 0, (word, result.output)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A file system on which no file can be made any more."""
+    with mounted(tmp_path / "full", "nr_inodes=1") as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("command", ["build tiny", "ps", "reap"])
+def test_command_on_a_full_disk(command: str, full: Path) -> None:
+    result = CliRunner(env={HOME_VARIABLE: str(full)}).invoke(main, command.split())
+    assert result.exit_code == 1
+    assert "no space is left for guests" in result.output
+    assert "pytest-xhyve prune" in result.output
