@@ -17,8 +17,8 @@ from pytest_xhyve.errors import ConfigurationError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # So many digits that no disk has more bytes; int() gives up on thousands of them.
-_SIZE = r"([0-9]{1,18})\s*([KMGT]?)(?:i?B)?"
-_COUNT = r"[0-9]{1,18}"
+_SIZE = r"([0-9]{1,19})\s*([KMGT]?)(?:i?B)?"
+_COUNT = r"[0-9]{1,19}"
 _MOST_BYTES = (1 << 63) - 1
 _SHOWN = 100
 

@@ -4,10 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from fake_images import write_image
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pytest_xhyve.errors import ConfigurationError
 from pytest_xhyve.images.catalog import find_manifest
@@ -55,26 +52,6 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str, message: str)
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         read_manifest(path)
-
-
-json_like = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
-    max_leaves=5,
-)
-
-
-@given(key=st.sampled_from(["cpus", "memory", "disk", "host_keys", "size", "cpu", "made", "name"]), value=json_like)
-def test_any_value_is_taken_or_clearly_refused(tmp_path_factory: Any, key: str, value: Any) -> None:
-    manifest = write_image(tmp_path_factory.mktemp("image"))
-    content = {**yaml.safe_load(manifest.read_text()), key: value}
-    manifest.write_text(yaml.safe_dump(content))
-    try:
-        image = read_manifest(manifest)
-    except ConfigurationError as error:
-        assert key in str(error)
-    else:
-        assert getattr(image, key) is not None
 
 
 def test_disk_leads_to_the_manifest_beside_it(tmp_path: Path) -> None:
