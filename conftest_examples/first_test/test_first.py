@@ -1,4 +1,7 @@
-"""A first suite: one guest for the tests of a class, which only look, and one of its own for a test that breaks it."""
+"""A first suite: one guest for the tests of a class, which only look, and one of its own for a test that breaks it.
+
+To copy: `xhyve_class_guest` and `xhyve_guest` as arguments, and `run`, which fails the test when the command fails.
+"""
 
 from __future__ import annotations
 
