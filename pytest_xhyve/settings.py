@@ -20,6 +20,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = r"([0-9]{1,19})\s*([KMGT]?)(?:i?B)?"
 _COUNT = r"[0-9]{1,19}"
 _MOST_BYTES = (1 << 63) - 1
+_LEAST_MEMORY = 16 << 20
 _SHOWN = 100
 
 MOST_GUESTS = 200
@@ -39,6 +40,20 @@ def parse_size(text: str | int) -> int:
     size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
     if not 0 < size <= _MOST_BYTES:
         raise ConfigurationError(f"{shown(text)} is not a size; write 512M, 2G or a number of bytes")
+    return size
+
+
+def parse_memory(text: str | int) -> int:
+    """Bytes of a guest's memory, as `parse_size` reads them.
+
+    Raises:
+        ConfigurationError: *text* is no size, or so small that megabytes will have been meant.
+    """
+    size = parse_size(text)
+    if size < _LEAST_MEMORY:
+        raise ConfigurationError(
+            f"{shown(text)} is {size} bytes of memory, with which no Linux boots; write 512M or 2G"
+        )
     return size
 
 
@@ -207,7 +222,7 @@ OPTIONS = (
         environment=True,
     ),
     Option("cpus", "N", "virtual CPUs of a guest (default: the image's)", parse_count),
-    Option("memory", "SIZE", "memory of a guest, as 512M or 2G (default: the image's)", parse_size),
+    Option("memory", "SIZE", "memory of a guest, as 512M or 2G (default: the image's)", parse_memory),
     Option(
         "max_guests",
         "N",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.errors import ConfigurationError
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.settings import nearest, parse_choice, parse_count, parse_size, shown
+from pytest_xhyve.settings import nearest, parse_choice, parse_count, parse_memory, shown
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest import Guest
@@ -49,7 +49,7 @@ class GuestSpec:
             "image": _parse_image,
             "name": _parse_name,
             "cpus": parse_count,
-            "memory": parse_size,
+            "memory": parse_memory,
             "start": parse_choice("auto", "cold", "warm"),
             "reset": _parse_flag,
         }

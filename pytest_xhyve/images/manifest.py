@@ -13,7 +13,7 @@ import yaml
 from pytest_xhyve.errors import ConfigurationError
 from pytest_xhyve.images.public_key import parse_public_key
 from pytest_xhyve.machine import DiskFormat
-from pytest_xhyve.settings import nearest, parse_count, parse_size, shown
+from pytest_xhyve.settings import nearest, parse_count, parse_memory, shown
 
 ARCHITECTURES = ("x86_64",)
 CPU_LEVELS = ("x86-64-v1", "x86-64-v2", "x86-64-v3")
@@ -100,7 +100,7 @@ def read_manifest(path: Path) -> Image:
         "key": file,
         "host_keys": _public_keys,
         "cpus": parse_count,
-        "memory": parse_size,
+        "memory": parse_memory,
         "cpu": choice(*CPU_LEVELS),
         "made": _mapping,
     }

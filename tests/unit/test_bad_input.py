@@ -143,6 +143,13 @@ KINDS = {
     "memory 12x": Bad(("--xhyve-memory: '12x' is not a size", "512M"), options=("--xhyve-memory=12x",)),
     "memory 12x in the ini file": Bad(("ini value xhyve_memory: '12x'",), options=("-o", "xhyve_memory=12x")),
     "memory 12x in the manifest": Bad(("ubuntu18.yaml: memory: '12x' is not a size",), {"memory": "12x"}),
+    "memory without a unit": Bad(
+        ("--xhyve-memory: '512' is 512 bytes of memory", "write 512M"), options=("--xhyve-memory=512",)
+    ),
+    "memory without a unit in the manifest": Bad(("ubuntu18.yaml: memory: 512 is 512 bytes",), {"memory": 512}),
+    "memory without a unit in a marker": Bad(
+        ("test_guest: @pytest.mark.xhyve: memory: 512 is 512 bytes",), options=(), tests=marked(memory=512)
+    ),
     "number of 5,000 digits": Bad(("--xhyve-cpus: '999", "is not a whole"), options=(f"--xhyve-cpus={'9' * 5000}",)),
     "private key that is none": Bad(
         ("ubuntu18.yaml: key: ", "is no private key", "ssh-keygen"),

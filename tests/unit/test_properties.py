@@ -106,7 +106,7 @@ def test_any_bytes_as_a_manifest(manifest: Path, text: bytes) -> None:
             "name": lines,
             "format": st.sampled_from(FORMATS),
             "cpus": st.integers(1, 1 << 40),
-            "memory": st.integers(1, 1 << 62),
+            "memory": st.integers(1 << 24, 1 << 62),
             "size": st.integers(1, 1 << 62),
             "sha256": st.binary(min_size=32, max_size=32).map(bytes.hex),
             "initrd": lines,
