@@ -61,6 +61,6 @@ def _check_disk(image: Image) -> None:
     size = image.disk.stat().st_size
     if image.size is not None and size != image.size:
         raise ImageError(
-            f"{image.disk} has {size} bytes, and {image.manifest} says {image.size}: it was "
+            f"{image.manifest}: size: {image.disk} has {size} bytes, and the manifest says {image.size}: it was "
             f"{'truncated' if size < image.size else 'altered'}\n  {cure(image)}"
         )

@@ -155,6 +155,9 @@ def _load(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
+        raise ConfigurationError(f"{path} is not YAML{line}: {error.problem or error}") from error
     except Exception as error:
         # Beside YAMLError: whatever int(), date() and others say to what looks like one of theirs.
         raise ConfigurationError(f"{path} is not YAML: {error}") from error

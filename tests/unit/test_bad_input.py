@@ -121,7 +121,8 @@ KINDS = {
         ("ubuntu18.yaml: a manifest is a mapping",), prepare=lambda folder: (folder / "ubuntu18.yaml").write_text("hm")
     ),
     "no YAML": Bad(
-        ("ubuntu18.yaml is not YAML",), prepare=lambda folder: (folder / "ubuntu18.yaml").write_text("a: [")
+        ("ubuntu18.yaml is not YAML in line 1: ", "expected"),
+        prepare=lambda folder: (folder / "ubuntu18.yaml").write_text("a: ["),
     ),
     "missing file": Bad(
         ("ubuntu18.yaml: kernel: cannot read ", "/gone: No such file", "mend the file"), {"kernel": "gone"}
@@ -135,7 +136,7 @@ KINDS = {
     "disk of another format": Bad(
         ("format: ", "is raw, and the manifest says qcow2", "`format: raw`"), {"format": "qcow2"}
     ),
-    "truncated disk": Bad(("has 4096 bytes", "says 5000", "truncated"), {"size": 5000}),
+    "truncated disk": Bad(("ubuntu18.yaml: size: ", "has 4096 bytes", "says 5000", "truncated"), {"size": 5000}),
     "wrong digest": Bad(("sha256: 'abc' is no SHA-256",), {"sha256": "abc"}),
     "0 CPUs": Bad(("--xhyve-cpus: '0' is not a whole number from 1",), options=("--xhyve-cpus=0",)),
     "0 CPUs in the manifest": Bad(("ubuntu18.yaml: cpus: 0 is not a whole number from 1",), {"cpus": 0}),
