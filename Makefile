@@ -1,6 +1,7 @@
 # make demo    set up all that is needed, build the default image, run the examples
 # make test    set up all that is needed, then every check and every test
 # make unit    the part of it that needs no guest
+# make docs    build the docs' site into site/
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BY_THE_CLOCK := tests/guests/test_deaths.py
 
 .DELETE_ON_ERROR:
-.PHONY: demo test unit lint bench packages clean
+.PHONY: demo test unit lint docs bench packages clean
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
@@ -21,13 +22,16 @@ test: unit
 	$(BIN)/pytest $(BY_THE_CLOCK)
 	$(BIN)/pytest tests/guests tests/standin $(BY_THE_CLOCK:%=--ignore=%) -n 2 --dist loadfile --durations=15
 
-unit: lint
+unit: lint docs
 	$(BIN)/pytest tests/unit -n 2 --dist loadfile
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: $(VENV)/.done
 	$(BIN)/pip install --quiet --editable '.[bench]'
@@ -43,8 +47,8 @@ $(VENV)/.done: pyproject.toml tools/install-packages
 	sh tools/install-packages
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis site
