@@ -5,58 +5,49 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pages
 import pytest
-import yaml
 from chosen import Chosen
 
-from pytest_xhyve.images.manifest import read_manifest
-from pytest_xhyve.settings import OPTIONS
-
-TOP = Path(__file__).parents[2]
-PAGES = [TOP / "README.md", TOP / "CONTRIBUTING.md", *sorted((TOP / "docs").glob("*.md"))]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+from pytest_xhyve.home import Home
 
 
 def test_python_examples(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
-    examples = [block for page in PAGES for block in blocks(page, "python")]
+    examples = [block for page in pages.PAGES for block in pages.blocks(page, "python") if block.title is None]
     if hypervisor.name == "xhyve":
         # It cannot save a machine, and says so.
-        examples = [example for example in examples if "reset=True" not in example]
-    tests = 0
+        examples = [example for example in examples if "reset=True" not in example.text]
     for number, example in enumerate(examples):
-        pytester.makepyfile(**{f"test_example_{number}": example})
-        tests += len(re.findall(r"^def test_", example, re.MULTILINE))
-    # One of them runs on two images.
-    pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=debian12").assert_outcomes(passed=tests + 1)
+        pytester.makepyfile(**{f"test_example_{number}": f"# {example}\n{example.text}"})
+    tests = sum(len(re.findall(r"^ *def test_", example.text, re.MULTILINE)) for example in examples)
+    twice = sum(example.text.count("indirect=True") for example in examples)
+    result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=debian12")
+    result.assert_outcomes(passed=tests + twice)
 
 
 def test_example_suites(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
-    suites = TOP / "conftest_examples"
+    suites = pages.TOP / "conftest_examples"
     result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=debian12", str(suites))
     assert result.ret == 0
     assert result.parseoutcomes()["passed"] >= len(list(suites.glob("*/test_*.py")))
 
 
-def test_manifest_examples(tmp_path: Path) -> None:
-    (example,) = [block for page in PAGES for block in blocks(page, "yaml")]
-    path = tmp_path / "ubuntu18.yaml"
-    path.write_text(example)
-    image = read_manifest(path)
-    assert image.disk == tmp_path / yaml.safe_load(example)["disk"]
-    assert image.memory == 1 << 30
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_options_and_links_exist(page: Path) -> None:
-    text = page.read_text()
-    flags = set(re.findall(r"--xhyve-[a-z-]+", text))
-    assert flags <= {option.flag for option in OPTIONS}
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
-        assert (page.parent / link).exists(), link
-    targets = set(re.findall(r"^    make (\w+)|`make (\w+)`", text, re.MULTILINE))
-    makefile = (TOP / "Makefile").read_text()
-    for names in targets:
-        assert f"\n{''.join(names)}:" in makefile
+@pytest.mark.parametrize("page", [page for page in pages.PAGES if pages.blocks(page, "console")], ids=pages.name)
+def test_console_examples(page: Path, tmp_path: Path) -> None:
+    """A page's files and commands, one after the other, in a folder of their own."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    wrong = []
+    for block in pages.blocks(page):
+        if block.title is not None and block.kind in pages.FILES:
+            (folder / block.title).parent.mkdir(parents=True, exist_ok=True)
+            (folder / block.title).write_text(block.text)
+        for step in pages.steps(block) if block.kind == "console" else ():
+            done = pages.run(step, folder, Home.of_user().path)
+            right = done.returncode == pages.expected_code(step) and pages.is_shown(step.shown, done.stdout)
+            coming = any(piece in step.command + step.shown for piece in pages.COMING)
+            if right and coming:
+                wrong.append(f"{block}: $ {step.command}: it works, so take it off the list of what is coming")
+            if not right and not coming:
+                wrong.append(f"{block}: $ {step.command}\n{done.stdout}ended with {done.returncode}")
+    assert not wrong, "\n\n".join(wrong)

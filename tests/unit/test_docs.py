@@ -1,0 +1,175 @@
+"""The README and the docs, as far as no guest is needed to see that they are right."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pages
+import pytest
+import yaml
+
+from pytest_xhyve.cli import main
+from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.settings import OPTIONS
+
+# Every command on the pages that no test can run, as it takes another machine, or root, or hours.
+NOT_RUN = {
+    # README.md, CONTRIBUTING.md: the tests are part of them.
+    "make demo",
+    "make test",
+    "make unit",
+    "make docs",
+    "make bench",
+    # Run by test_example_suites.
+    "pytest conftest_examples/first_test --xhyve-image=debian12",
+    # The tutorial's beginning; `make test` has done the same by tools/install-packages.
+    "sudo apt-get install qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fakeroot uidmap",
+    "pip install pytest-xhyve",
+    # An image of one's own, out of a machine that nobody has here.
+    "ssh-copy-id -i ~/.ssh/id_ed25519.pub root@machine",
+    "scp root@machine:/boot/vmlinuz root@machine:/boot/initrd.img .",
+    "ssh root@machine 'cat /etc/ssh/ssh_host_*_key.pub /proc/cmdline'",
+    "qemu-img convert -O qcow2 machine.vmdk ubuntu18.qcow2",
+    "pytest --xhyve-image=ubuntu18.img",
+    # On a Mac.
+    "/usr/libexec/PlistBuddy -c 'Add :com.apple.security.hypervisor bool true' xhyve.entitlements",
+    "codesign --force --sign - --entitlements xhyve.entitlements xhyve/build/xhyve",
+    "sudo install xhyve/build/xhyve /usr/local/bin/",
+    "sudo chown root:wheel /usr/local/bin/xhyve && sudo chmod u+s /usr/local/bin/xhyve",
+    "pytest-xhyve build debian12",
+    "rsync -a ~/.cache/pytest-xhyve/images ~/.cache/pytest-xhyve/keys mac:guests/",
+    "pytest-xhyve doctor",
+    "pytest --xhyve-image=guests/images/debian12.yaml",
+    "sudo /usr/libexec/ApplicationFirewall/socketfilterfw --add /usr/libexec/bootpd",
+    "sudo /usr/libexec/ApplicationFirewall/socketfilterfw --unblock /usr/libexec/bootpd",
+}
+
+by_page = pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+
+
+@by_page
+def test_every_block_has_a_kind(page: Path) -> None:
+    for block in pages.blocks(page):
+        assert block.kind in pages.KINDS, f"{block}: a block of no known kind ({block.kind or 'indented'})"
+        if block.kind == "text":
+            assert not re.search(r"^\s*(\$ |(sudo|pip|make|pytest|pytest-xhyve) )", block.text, re.MULTILINE), (
+                f"{block}: commands belong into a block that is run (console) or listed (sh)"
+            )
+        if block.kind in ("ini", "toml", "yaml"):
+            assert block.title, f"{block}: nobody uses it, as it has no title"
+
+
+@by_page
+def test_titled_tests_are_run(page: Path) -> None:
+    commands = [step.command for block in pages.blocks(page, "console") for step in pages.steps(block)]
+    for block in pages.blocks(page, "python"):
+        if block.title and Path(block.title).name.startswith("test_"):
+            runs = [command for command in commands if pages.program(command) == "pytest"]
+            assert any(block.title in run or ".py" not in run for run in runs), f"{block}: nobody runs it"
+
+
+@by_page
+def test_commands_are_known(page: Path) -> None:
+    for block in pages.blocks(page, "console"):
+        found = list(pages.steps(block))
+        assert found, f"{block}: no command"
+        assert block.text.startswith("$ "), f"{block}: something is shown before the first command"
+        for step in found:
+            assert pages.program(step.command) in pages.COMMANDS, f"{block}: {step.command}"
+
+
+def test_what_is_not_run_is_listed() -> None:
+    lines = {
+        line.partition(" #")[0].strip()
+        for page in pages.PAGES
+        for block in pages.blocks(page, "sh")
+        for line in block.text.splitlines()
+        if line.strip()
+    }
+    assert lines == NOT_RUN
+
+
+@by_page
+def test_names_exist(page: Path) -> None:
+    text = page.read_text()
+    flags = {option.flag for option in OPTIONS}
+    assert set(re.findall(r"--xhyve-[a-z]+(?:-[a-z]+)*", text)) <= flags | set(pages.COMING)
+    commands = set(main.commands) | {piece.split()[1] for piece in pages.COMING if piece.startswith("pytest-xhyve ")}
+    assert set(re.findall(r"(?:`|^|\$ )pytest-xhyve ([a-z]+)", text, re.MULTILINE)) <= commands
+    makefile = (pages.TOP / "Makefile").read_text()
+    for target in re.findall(r"^make ([a-z]+)|`make ([a-z]+)`", text, re.MULTILINE):
+        assert f"\n{''.join(target)}:" in makefile
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / link).exists(), link
+
+
+def test_data_examples(tmp_path: Path) -> None:
+    manifests = 0
+    for page in pages.PAGES:
+        for block in pages.blocks(page, "yaml", "toml"):
+            if block.kind == "toml":
+                tomllib.loads(block.text)
+                continue
+            data = yaml.safe_load(block.text)
+            if "disk" in data:
+                path = tmp_path / (block.title or "")
+                path.write_text(block.text)
+                assert read_manifest(path).disk == tmp_path / data["disk"]
+                manifests += 1
+    assert manifests
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        cwd=pages.TOP,
+        check=True,
+    )
+    return folder
+
+
+class _Loaded(HTMLParser):
+    """What a page makes the browser load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value for name, value in attrs if value}
+        if tag == "link" and given.get("rel") not in ("canonical", "next", "prev"):
+            self.addresses.append(given.get("href", ""))
+        if tag in ("script", "img", "iframe", "source", "video", "object", "embed"):
+            self.addresses += [given[name] for name in ("src", "data", "srcset") if name in given]
+
+
+def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    found = list(site.rglob("*.html"))
+    assert found
+    for page in found:
+        parser = _Loaded()
+        parser.feed(page.read_text())
+        assert parser.addresses
+        assert not [address for address in parser.addresses if re.match(r"(?:\w+:)?//", address)], page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import )[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+def test_site_tells_all_that_the_code_has(site: Path) -> None:
+    options = (site / "reference" / "options.html").read_text()
+    for option in OPTIONS:
+        assert f'id="{option.ini}"' in options
+    commands = (site / "reference" / "command-line.html").read_text()
+    for name in main.commands:
+        assert f'id="pytest-xhyve-{name}"' in commands
+    fixtures = (site / "reference" / "fixtures.html").read_text()
+    for name in ("xhyve_guest", "xhyve_session_guest", "xhyve_guest_factory"):
+        assert f'id="{name}"' in fixtures
