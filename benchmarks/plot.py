@@ -113,7 +113,9 @@ def _chart(chart: Chart) -> list[str]:
         parts.append(f'<path class="{way}" d="M{" L".join(f"{across} {down}" for across, down in points)}"/>')
         parts += [f'<circle class="{way} dot" cx="{across}" cy="{down}" r="3.5"/>' for across, down in points]
         across, down = points[-1]
-        parts.append(f'<text class="{way}" x="{across}" y="{down - 10}" text-anchor="middle">{way}</text>')
+        # The last point may be the chart's right edge; its name stays inside.
+        anchor = "end" if across == _WIDTH else "middle"
+        parts.append(f'<text class="{way}" x="{across}" y="{round(down - 10, 1)}" text-anchor="{anchor}">{way}</text>')
     return parts
 
 
