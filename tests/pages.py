@@ -5,7 +5,8 @@ A block's kind says what the tests do with it:
 - ``python``: with a title, a file of the page's folder; without one, a file of tests that is run as it stands.
 - ``ini``, ``toml``, ``yaml``: with a title, a file of the page's folder.
 - ``console``: each line after ``$ `` is run in the page's folder, in order; what is shown below it is what came, where
-  a line ``...`` stands for any lines. It ends with 0, or with 1 where pytest's last line tells of failures or errors.
+  a line ``...`` stands for any lines, and ``…`` for any part of a line. A path with ``…`` in a command is the one that
+  was printed before. It ends with 0, or with 1 where pytest's last line tells of failures or errors.
 - ``sh``: commands that no test can run; test_docs.py has a list of them.
 - ``text``: nothing to run.
 """
@@ -17,7 +18,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -32,13 +33,9 @@ FILES = ("python", "ini", "toml", "yaml")
 # What the pages tell of and is still being written. A command that needs it may fail; once it works, the test says so,
 # and it leaves this list.
 COMING = (
-    "--xhyve-artifacts",
-    "--xhyve-keep",
-    "--xhyve-strict",
-    "Captured log xhyve:",
+    "pytest-xhyve reap",
     "pytest-xhyve run",
     "pytest-xhyve shell",
-    "ls -R artifacts",
 )
 COMMANDS = ("pytest", "pytest-xhyve", "ssh", "cat", "ls")
 
@@ -150,8 +147,21 @@ def is_shown(shown: str, said: str) -> bool:
     """Whether *said* is what *shown* shows; nothing shown is nothing claimed."""
     if not shown.strip():
         return True
-    pieces = (re.escape(_steady(piece)) for piece in re.split(r"^\.\.\.$", shown.strip(), flags=re.MULTILINE))
+    pieces = (_pattern(piece, ".*") for piece in re.split(r"^\.\.\.$", shown.strip(), flags=re.MULTILINE))
     return re.fullmatch(r"(?s:.*)".join(pieces), _steady(said)) is not None
+
+
+def filled_in(step: Step, said: str) -> Step:
+    """The step with each path that has ``…`` in it as *said* before."""
+    words = []
+    for word in step.command.split():
+        found = re.findall(_pattern(word, r"\S*"), said) if "…" in word else []
+        words.append(found[-1] if found else word)
+    return replace(step, command=" ".join(words)) if "…" in step.command else step
+
+
+def _pattern(text: str, anything: str) -> str:
+    return anything.join(re.escape(piece) for piece in _steady(text).split("…"))
 
 
 def _steady(text: str) -> str:
