@@ -119,7 +119,7 @@ def test_time_is_up(tiny: Path, hypervisor: Chosen) -> None:
     try:
         # Where the guest has an address of its own, it may not have it yet.
         with pytest.raises((BootTimeout, LeaseNotFound), match=r"tiny .* (1|0\.25) s[\s\S]*--xhyve-boot-timeout"):
-            fleet.start_guest(GuestSpec(image=tiny))
+            fleet.start_guest(GuestSpec(image=tiny, start="cold"))
     finally:
         fleet.close()
 
