@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pytest_xhyve.ahead import Ahead
-from pytest_xhyve.errors import BootFailed, ConnectionFailed, NotSupported, TemplateError, XhyveError
+from pytest_xhyve.errors import BootFailed, ConnectionFailed, ImageError, NotSupported, TemplateError, XhyveError
 from pytest_xhyve.guardian import Ward
 from pytest_xhyve.guardian_process import CONSOLE
 from pytest_xhyve.guest import Guest
@@ -149,7 +149,7 @@ class GuestMaking:
     def _is_about_the_template(self, error: Exception) -> bool:
         """Whether *error* says something against the template, and not against this host or this moment."""
         full = shutil.disk_usage(self._ward.folder).free < _FULL
-        return isinstance(error, BootFailed | ConnectionFailed | RestoreFailed) and not full
+        return isinstance(error, BootFailed | ConnectionFailed | ImageError | RestoreFailed) and not full
 
     def _restore(self, guest: Guest, restore: Restore) -> None:
         try:

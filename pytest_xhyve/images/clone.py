@@ -140,7 +140,8 @@ def clone_by_overlay(source: Disk, target: Path) -> None:
     program = shutil.which("qemu-img")
     if program is None:
         raise _WayClosed
-    base = str(source.path.absolute())
+    # A template outlives the link by which its image was found; the image is still there under its own name.
+    base = str(source.path.resolve())
     done = subprocess.run(
         dying_with_us([program, "create", "-q", "-f", "qcow2", "-b", base, "-F", source.format, str(target)]),
         check=False,

@@ -184,3 +184,12 @@ def guest_folder(at: Path) -> Path:
     folder = at / "guest"
     folder.mkdir()
     return folder
+
+
+def test_overlay_outlives_the_link_by_which_its_source_was_found(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(b"disk" * 1024)
+    link = tmp_path / "link.img"
+    link.symlink_to("disk.img")
+    clone_by_overlay(Disk(link, "raw"), tmp_path / "disk.qcow2")
+    link.unlink()
+    subprocess.run(["qemu-img", "check", "-q", str(tmp_path / "disk.qcow2")], check=True)
