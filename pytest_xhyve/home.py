@@ -27,21 +27,21 @@ class Home:
         """``$PYTEST_XHYVE_HOME``, or the user's cache folder as the platform names it.
 
         Raises:
-            XhyveError: the user has no home folder, which either would be in.
+            XhyveError: it would be in the home folder of a user who has none.
         """
-        if given := os.environ.get(HOME_VARIABLE):
-            try:
-                return cls(Path(given).expanduser().absolute())
-            except RuntimeError as error:
-                raise XhyveError(
-                    f"{HOME_VARIABLE}: {given!r} begins with the home of a user who is none here"
-                ) from error
+        given = os.environ.get(HOME_VARIABLE, "")
         try:
+            if given:
+                return cls(Path(given).expanduser().absolute())
             # Half the price of our own import: asked only where the variable is not set.
             from platformdirs import user_cache_path  # noqa: PLC0415
 
             path = user_cache_path("pytest-xhyve")
-        except RuntimeError:
+        except RuntimeError as error:
+            if given.partition("/")[0] not in ("", "~"):
+                raise XhyveError(
+                    f"{HOME_VARIABLE}: {given!r} begins with the home of a user who is none here"
+                ) from error
             path = Path()
         if not path.is_absolute():
             raise XhyveError(

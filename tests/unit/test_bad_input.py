@@ -355,9 +355,8 @@ def full(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("command", ["build tiny", "ps", "reap"])
-def test_command_on_a_full_disk(command: str, full: Path) -> None:
-    result = CliRunner(env={HOME_VARIABLE: str(full)}).invoke(main, command.split())
+def test_build_on_a_full_disk(full: Path) -> None:
+    result = CliRunner(env={HOME_VARIABLE: str(full)}).invoke(main, ["build", "tiny"])
     assert result.exit_code == 1
     assert "no space is left for guests" in result.output
     assert "pytest-xhyve prune" in result.output

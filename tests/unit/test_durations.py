@@ -113,11 +113,11 @@ CONFTEST = """
 
     import pytest
     from pytest_xhyve.fixtures import GATHERED
-    from pytest_xhyve.report.gathered import Gathered
 
     @pytest.fixture(scope="session")
     def fleet(request):
         from pytest_xhyve.report.durations import GuestTimes
+        from pytest_xhyve.report.gathered import Gathered
 
         times = request.config.stash.setdefault(GATHERED, Gathered()).times
         yield
