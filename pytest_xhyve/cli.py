@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 
 import click
 
@@ -139,45 +138,40 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all that is known of each guest.")
 def ps(*, as_json: bool) -> None:
-    """List the guests that are alive on this host."""
+    """List the guests that are alive on this host, and how to log in to those that were kept."""
     import json
     from dataclasses import asdict
 
+    from pytest_xhyve.commands.alive import find_alive, tabulate
     from pytest_xhyve.home import Home
-    from pytest_xhyve.runs import live_guests
 
-    folder = Home.of_user().find_folder("runs")
-    guests = [] if folder is None else live_guests(folder)
+    guests = find_alive(Home.of_user())
     if as_json:
         click.echo(json.dumps([asdict(guest) for guest in guests], indent=2, default=str))
         return
     if not guests:
         click.echo("no guests", err=True)
         return
-    row = "{:20} {:16} {:10} {:>8} {:>8} {:>8}  {}"
-    click.echo(row.format("NAME", "IMAGE", "HYPERVISOR", "PID", "OWNER", "AGE", "UUID"))
-    for guest in guests:
-        age = f"{time.time() - guest.started:.0f} s"
-        click.echo(row.format(guest.name, guest.image, guest.hypervisor, guest.pid, guest.owner, age, guest.uuid))
+    for line in tabulate(guests):
+        click.echo(line)
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def reap(*, as_json: bool) -> None:
-    """Remove what runs left behind whose processes are dead."""
+    """End the guests that runs have kept, and remove what dead ones left; runs that go on are spared."""
     import json
 
+    from pytest_xhyve.commands import alive
     from pytest_xhyve.home import Home
-    from pytest_xhyve.runs import reap as reap_runs
 
-    folder = Home.of_user().find_folder("runs")
-    removed = [] if folder is None else reap_runs(folder)
+    reaped = alive.reap(Home.of_user())
     if as_json:
-        click.echo(json.dumps({"removed": [str(run) for run in removed]}, indent=2))
+        click.echo(json.dumps(reaped.as_json(), indent=2))
         return
-    for run in removed:
-        click.echo(f"removed {run}")
-    if not removed:
+    for line in reaped.lines():
+        click.echo(line)
+    if not (reaped.runs or reaped.guests):
         click.echo("nothing to remove", err=True)
 
 

@@ -52,10 +52,11 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     config = request.config
     settings = config.stash[SETTINGS]
     report = _reporter(config)
-    home = Home.of_user()
     gathered = config.stash.setdefault(GATHERED, Gathered())
+    # First of all, as it shows what goes wrong with the rest.
     witness = config.stash[WITNESS] = Witness(settings, gathered)
     config.pluginmanager.register(witness, "xhyve-witness")
+    home = Home.of_user()
     with ExitStack() as stack:
         if settings.prewarm:
             from pytest_xhyve.prewarm import prewarming, silent_ahead

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -142,25 +142,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.config.stash[ITEM] = item
     if (wrong := item.stash.get(_WRONG, None)) is not None:
         pytest.fail(wrong, pytrace=False)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(
-    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> Generator[None, Any, Any]:
-    """Have an error of ours tell what it has to tell, without our own lines above it; ``--full-trace`` shows them."""
-    __tracebackhide__ = True
-    try:
-        return (yield)
-    except XhyveError as error:
-        if fixturedef.func.__module__ != xhyve_guest.__module__ or request.config.getoption("fulltrace"):
-            raise
-        try:
-            raise error.with_traceback(None) from None
-        finally:
-            if fixturedef.cached_result is not None:
-                # Raised again at the next test that wants it.
-                fixturedef.cached_result = (None, fixturedef.cached_result[1], (error, error.__traceback__))
 
 
 # Not before the last fixture is taken down, which pytest may do in this hook.

@@ -13,6 +13,7 @@ from pytest_xhyve.console import Console, ConsoleWatch, Trouble
 from pytest_xhyve.errors import (
     BootFailed,
     BootTimeout,
+    ConnectionFailed,
     HypervisorExited,
     KernelPanic,
     LeaseNotFound,
@@ -239,12 +240,12 @@ class Power:
                     host_keys=self._image.host_keys,
                     timeout=self._timeouts.step,
                 )
-            except ssh.Broken:
+            except ssh.Broken as error:
                 if time.monotonic() > end:
-                    raise
-            except ssh.Refused:
+                    raise ConnectionFailed(str(error)) from error
+            except ssh.Refused as error:
                 if time.monotonic() > min(end, begin + self._timeouts.refusal):
-                    raise
+                    raise ConnectionFailed(str(error)) from error
                 time.sleep(_REFUSED_SECONDS)
             else:
                 self._panic = None

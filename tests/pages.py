@@ -30,9 +30,6 @@ PAGES = [
 ]
 KINDS = ("python", "ini", "toml", "yaml", "console", "sh", "text")
 FILES = ("python", "ini", "toml", "yaml")
-# What the pages tell of and is still being written. A command that needs it may fail; once it works, the test says so,
-# and it leaves this list.
-COMING = ("pytest-xhyve reap",)
 COMMANDS = ("pytest", "pytest-xhyve", "ssh", "cat", "ls")
 
 _MOST_SECONDS = 200

@@ -60,17 +60,16 @@ def _in_new_guest(
     def report(line: str) -> None:
         progress.line(in_our_words(line))
 
-    with ssh_client.EndingSignals() as signals, closing(Fleet(settings, Home.of_user(), report)) as fleet:
+    fleet = Fleet(settings, Home.of_user(), report, progress.step)
+    with ssh_client.EndingSignals() as signals, closing(fleet):
         with progress.activity("looking for a hypervisor"):
             # Before an image is built in vain.
             hypervisor = fleet.hypervisor.facts.name
         with progress.activity(f"starting a guest of {image} under {hypervisor}"):
             guest = fleet.start_guest(GuestSpec(image=image))
         with guest:
-            # In the guest's folder, which goes with the guest.
-            config = guest.console.path.parent / "ssh_config"
-            config.write_text(guest.ssh_config())
-            argv = [ssh, "-F", str(config), *_ALIVE, *options, guest.name, *command]
+            _, *login, name = guest.ssh_command()
+            argv = [ssh, *login, *_ALIVE, *options, name, *command]
             # In a way that lets it put the terminal in order.
             return _talk(guest, dying_with_us(argv, by="HUP"), signals)
 

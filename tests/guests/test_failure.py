@@ -17,8 +17,10 @@ from pathlib import Path
 
 import pytest
 from chosen import Chosen
+from click.testing import CliRunner
 from waiting import becomes
 
+from pytest_xhyve.cli import main
 from pytest_xhyve.home import Home
 from pytest_xhyve.runs import GuestRecord, live_guests, reap_kept
 
@@ -111,6 +113,7 @@ def test_failed_tests_show_their_guests(pytester: pytest.Pytester, hypervisor: C
     see_reports(pytester.path)
     see_artifacts(pytester.path / "art")
     see_kept(text)
+    see_command_line()
 
 
 def see_reports(folder: Path) -> None:
@@ -138,6 +141,17 @@ def see_artifacts(folder: Path) -> None:
     # What the guest had said before is another test's.
     assert "said-in-set-up" not in (shared / "console.log").read_text()
     assert [path.name for path in tests["test_block"].iterdir()] == ["web"]
+
+
+def see_command_line() -> None:
+    """Whoever comes later finds them, and takes them away."""
+    names = [guest.name for guest in kept_guests()]
+    shown = CliRunner().invoke(main, ["ps"]).output
+    for guest in kept_guests():
+        assert f"  kept for test_it.py::{guest.kept and guest.kept['by'].rpartition(':')[2]}: ssh -F " in shown
+    assert {guest["name"] for guest in json.loads(CliRunner().invoke(main, ["ps", "--json"]).output)} >= set(names)
+    assert json.loads(CliRunner().invoke(main, ["reap", "--json"]).output) == {"removed": [], "guests": names}
+    assert not kept_guests()
 
 
 def see_kept(text: str) -> None:
@@ -192,7 +206,7 @@ def test_guest_that_does_not_come_up(pytester: pytest.Pytester, hypervisor: Chos
     pytester.makeconftest(NO_ROOT)
     pytester.makepyfile(test_it="def test_hangs(xhyve_guest): pass\n\ndef test_panics(xhyve_guest): pass")
     # For QEMU it is four times as long, as it emulates the CPU.
-    seconds = 3 if hypervisor.name == "qemu" else 12
+    seconds = 2 if hypervisor.name == "qemu" else 8
     result = pytester.runpytest_subprocess(
         *hypervisor.options,
         "--xhyve-image=tiny",
@@ -205,9 +219,9 @@ def test_guest_that_does_not_come_up(pytester: pytest.Pytester, hypervisor: Chos
     result.stdout.fnmatch_lines(
         [
             # Where a guest has an address of its own, it has none yet.
-            "E *BootTimeout: tiny did not answer on SSH * within 12 s*"
+            "E *BootTimeout: tiny did not answer on SSH * within 8 s*"
             if hypervisor.name == "qemu"
-            else "E *LeaseNotFound: tiny has no address after 12 s*",
+            else "E *LeaseNotFound: tiny has no address after 8 s*",
             "*it got as far as: * (firmware * s · kernel * s*)",
             "*last on the console:",
             "*what may help:",

@@ -186,12 +186,12 @@ def test_ps_as_json_has_all_that_is_known(new_home: Home) -> None:
 
 
 def test_reap_tells_what_it_removed(new_home: Home) -> None:
-    assert json.loads(call("reap", "--json").stdout) == {"removed": []}
+    assert json.loads(call("reap", "--json").stdout) == {"removed": [], "guests": []}
     assert not new_home.path.exists()
     # No process can have this number.
     run = new_home.folder("runs") / "4194999-dead"
     run.mkdir()
-    assert json.loads(call("reap", "--json").stdout) == {"removed": [str(run)]}
+    assert json.loads(call("reap", "--json").stdout) == {"removed": [str(run)], "guests": []}
     assert not run.exists()
     assert call("reap").stderr == "nothing to remove\n"
 
