@@ -122,7 +122,7 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
     from pytest_xhyve.home import Home
     from pytest_xhyve.images.build import build_image
     from pytest_xhyve.images.recipe import recipe_names
-    from pytest_xhyve.settings import nearest
+    from pytest_xhyve.values import nearest
 
     known = recipe_names()
     for name in names:

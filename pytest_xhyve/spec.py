@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.errors import ConfigurationError
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.settings import nearest, parse_choice, parse_count, parse_memory, shown
+from pytest_xhyve.values import nearest, parse_choice, parse_count, parse_memory, shown
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest import Guest

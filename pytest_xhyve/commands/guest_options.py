@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 import click
 
 from pytest_xhyve.errors import ConfigurationError, XhyveError
-from pytest_xhyve.settings import OPTIONS, Option, Settings, parse_choice
+from pytest_xhyve.settings import OPTIONS, Option, Settings
+from pytest_xhyve.values import parse_choice
 
 _NAMES = (
     "hypervisor",

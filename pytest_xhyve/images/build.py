@@ -36,7 +36,7 @@ from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Image, read_manifest
 from pytest_xhyve.images.mbr import FIRST, master_boot_record
 from pytest_xhyve.images.recipe import Recipe, read_recipe
-from pytest_xhyve.settings import parse_size
+from pytest_xhyve.values import parse_size
 
 # Part of what an image is told by: counts up when this file makes something else of the same recipe.
 _FORMAT = 1

@@ -10,7 +10,7 @@ from pytest_xhyve.errors import ConfigurationError
 from pytest_xhyve.home import Home
 from pytest_xhyve.images.manifest import Image, read_manifest
 from pytest_xhyve.images.recipe import RECIPES, recipe_names
-from pytest_xhyve.settings import nearest
+from pytest_xhyve.values import nearest
 
 _MANIFEST_SUFFIXES = (".yaml", ".yml")
 _IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2")

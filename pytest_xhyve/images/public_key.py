@@ -8,7 +8,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 
 from pytest_xhyve.errors import ConfigurationError
-from pytest_xhyve.settings import nearest, shown
+from pytest_xhyve.values import nearest, shown
 
 # Of each type that our side of SSH checks: how many fields its blob has, the word that says the type among them.
 _FIELDS = {
