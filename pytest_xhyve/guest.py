@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from pytest_xhyve import openssh, waits
+from pytest_xhyve import openssh, restarts, waits
 from pytest_xhyve.console import Console
 from pytest_xhyve.errors import (
-    BootFailed,
-    BootTimeout,
-    HypervisorExited,
     XhyveError,
 )
-from pytest_xhyve.hypervisors.base import Ending, Endpoint, Facts
+from pytest_xhyve.hypervisors.base import Endpoint, Facts
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.machine import Machine
 from pytest_xhyve.power import SSH, Power, Start, Timeouts
@@ -31,11 +27,6 @@ if TYPE_CHECKING:
     from pytest_xhyve.keeping import Kept
     from pytest_xhyve.remote import Connection
     from pytest_xhyve.reset import Reset
-
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_REBOOT_SECONDS = 0.25
-# Some hypervisors end when their guest restarts; a kernel that restarts by a triple fault looks so (reboot=t).
-_ENDED_BY_RESTART = (Ending.RESTARTED, Ending.TRIPLE_FAULT)
 
 
 class Witness(Protocol):
@@ -315,27 +306,7 @@ class Guest:
         Raises:
             BootFailed: it did not come back.
         """
-        before = self._boot_id()
-        end = time.monotonic() + self._timeouts.shutdown + self._timeouts.boot
-        self._say_goodbye("reboot")
-        while time.monotonic() < end:
-            try:
-                self._power.connect(end)
-                if self._boot_id() != before:
-                    return
-            except HypervisorExited:
-                if self._power.machine.ending() not in _ENDED_BY_RESTART:
-                    raise
-                self.start()
-                return
-            except BootFailed:
-                raise
-            except XhyveError:
-                # It went down while it was being asked.
-                pass
-            self._power.disconnect()
-            time.sleep(_REBOOT_SECONDS)
-        raise BootTimeout(f"guest {self.name} was asked to reboot and did not", console=self.console.tail())
+        restarts.reboot(self, self._timeouts)
 
     def shutdown(self) -> None:
         """Shut the guest down from inside and wait until it is off; its disk stays for `start`.
@@ -345,18 +316,7 @@ class Guest:
         Raises:
             BootTimeout: it did not go down.
         """
-        vm = self._power.machine
-        try:
-            self._power.client(self._timeouts.step)
-            self._say_goodbye("poweroff")
-        except XhyveError:
-            vm.press_power_button()
-        if vm.wait_for_exit(self._timeouts.shutdown) is None:
-            raise BootTimeout(
-                f"guest {self.name} did not shut down within {self._timeouts.shutdown:g} s; kill() cuts its power",
-                console=self.console.tail(),
-            )
-        self._power.switch_off()
+        restarts.shut_down(self, self._timeouts)
 
     def kill(self) -> None:
         """Cut the power. What the guest had not synced is lost; its disk stays for `start`."""
@@ -471,23 +431,6 @@ class Guest:
 
         power = self._power
         return Connection(power.transport(), power.check_alive, power.explain_loss, self._timeouts.step)
-
-    def _say_goodbye(self, command: str) -> None:
-        """Run a command that ends the connection, and close it when it is answered or cut."""
-        import paramiko  # noqa: PLC0415
-
-        from pytest_xhyve.remote import shell_line  # noqa: PLC0415
-
-        line = shell_line(command, env=None, user="root", login_user=self.image.user, timeout=None)
-        channel = self._power.transport().open_session()
-        with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
-            channel.exec_command(line)
-            channel.settimeout(self._timeouts.shutdown)
-            channel.recv_exit_status()
-        self._power.disconnect()
-
-    def _boot_id(self) -> str:
-        return self.run(["cat", _BOOT_ID]).stdout.strip()
 
     def _ssh_endpoint(self) -> Endpoint:
         endpoint = self._power.machine.find_endpoint(SSH)
