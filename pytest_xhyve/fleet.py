@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import threading
@@ -18,15 +17,10 @@ from pytest_xhyve import runs
 from pytest_xhyve.admission import Admission
 from pytest_xhyve.ahead import Ahead
 from pytest_xhyve.errors import (
-    BootTimeout,
-    ConnectionFailed,
-    LeaseNotFound,
     NotSupported,
     TemplateError,
-    XhyveError,
 )
-from pytest_xhyve.evidence import Evidence
-from pytest_xhyve.guardian import Guardian, Ward
+from pytest_xhyve.guardian import Guardian
 from pytest_xhyve.guest import Guest
 from pytest_xhyve.home import Home
 from pytest_xhyve.hypervisors.base import Facts, Hypervisor, Identity
@@ -34,7 +28,7 @@ from pytest_xhyve.hypervisors.choice import choose
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.keeping import Kept, is_of_this_run, keep
+from pytest_xhyve.keeping import Keeping, Kept
 from pytest_xhyve.limits import guests_for_memory
 from pytest_xhyve.machine import Disk, Machine, Nic
 from pytest_xhyve.making import GuestMaking, MachineHook
@@ -85,7 +79,6 @@ class Fleet:
         self._home = home
         self._report = report
         self._entered = entered
-        self._holds_failed = holds_failed
         self._stack = ExitStack()
         self._lock = threading.RLock()
         self._guardian: Guardian | None = None
@@ -97,14 +90,12 @@ class Fleet:
         """Takes away a guest that nobody has asked for yet, when a test finds no free slot; False when none is left."""
         self.times: list[GuestTimes] = []
         """What became of the guests that were taken away, in that order; grows until the fleet is closed."""
-        self.kept: list[Kept] = []
-        """The guests that were left running, likewise."""
+        self._keeping = Keeping(home.path / "runs", settings.keep, holds_failed, report)
 
     def close(self) -> None:
         """Take away whatever is left, and wait until nothing runs any more."""
         with ExitStack() as stack:
-            if self._settings.keep == "never":
-                stack.callback(self._end_held)
+            stack.callback(self._keeping.close)
             stack.push(self._stack.pop_all())
             for guest in list(self._guests):
                 stack.callback(guest.remove)
@@ -127,6 +118,11 @@ class Fleet:
         # With "both", half of them boot.
         restored = self._settings.start in ("auto", "warm") and self.hypervisor.saver is not None
         return min(most, guests_for_memory(restored=restored))
+
+    @property
+    def kept(self) -> list[Kept]:
+        """The guests that were left running, in that order; grows until the fleet is closed."""
+        return self._keeping.kept
 
     @property
     def run_folder(self) -> Path | None:
@@ -177,7 +173,7 @@ class Fleet:
             admission = self._admission
             slot = admission.take(stack) if ahead is None else admission.take_spare(stack, self._memory(spec, image))
             name = spec.name or f"{_as_name(image.name)}-{slot.number}"
-            failed = partial(self._did_not_come_up, name, asked_by)
+            failed = partial(self._keeping.did_not_come_up, name, asked_by)
             ward = stack.enter_context(guardian.ward(run_folder / name, [slot.fd], _about(name, image)))
             if ahead is not None:
                 ahead.goes_on_in(ward)
@@ -212,47 +208,15 @@ class Fleet:
             stack.callback(guest.kill)
             recording.made(guest)
             stack.callback(recording.ending)
-            guest.owned_by(stack.pop_all(), partial(self._keep, ward, guest))
+            guest.owned_by(stack.pop_all(), partial(self._keeping.keep, ward, guest))
         return guest
 
     @cached_property
     def _admission(self) -> Admission:
         folder, settings = self._home.folder("slots"), self._settings
         admission = Admission(folder, self.max_guests, settings.timeout_factor, self._report)
-        admission.make_room = lambda: self.make_room() or self._give_up_kept()
+        admission.make_room = lambda: self.make_room() or self._keeping.give_up_last()
         return admission
-
-    def _give_up_kept(self) -> bool:
-        """End the guest that this run has kept last, so that those of its first failures stay longest."""
-        ours = [guest for guest in runs.live_guests(self._home.folder("runs")) if is_of_this_run(guest)]
-        for guest in sorted(ours, key=lambda guest: guest.kept["since"] if guest.kept else 0, reverse=True):
-            if runs.end_kept(guest):
-                self._report(f"gave up the guest {guest.name}, which was kept: a test needs its slot")
-                return True
-        return False
-
-    def _keep(self, ward: Ward, guest: Guest, by: str) -> Kept:
-        kept = keep(guest, ward, by)
-        self.kept.append(kept)
-        return kept
-
-    def _did_not_come_up(self, name: str, asked_by: str, guest: Guest, ward: Ward, error: XhyveError) -> None:
-        """Note what is known of a guest that did not boot, and keep it where that was asked for and may help.
-
-        It may be the template of the guest that is called *name*.
-        """
-        error.evidence = replace(Evidence.of(guest), name=name)
-        is_wanted = self._settings.keep != "never" or self._holds_failed
-        if is_wanted and isinstance(error, BootTimeout | LeaseNotFound | ConnectionFailed):
-            with contextlib.suppress(XhyveError):
-                self._keep(ward, guest, asked_by)
-
-    def _end_held(self) -> None:
-        folder = self.run_folder
-        for guest in runs.live_guests(folder.parent, folder.name) if folder is not None else ():
-            if guest.kept:
-                runs.end_kept(guest)
-        self.kept.clear()
 
     @cached_property
     def _templates(self) -> TemplateCache:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_xhyve.errors import XhyveError
+from pytest_xhyve import runs
+from pytest_xhyve.errors import BootTimeout, ConnectionFailed, LeaseNotFound, XhyveError
+from pytest_xhyve.evidence import Evidence
 from pytest_xhyve.guardian import Ward
-from pytest_xhyve.runs import GuestRecord
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest import Guest
@@ -27,7 +30,6 @@ class Kept:
         by: the test, class or module that it was kept for.
         ssh: the command line that logs in there; empty where the guest has no address.
         console: the file that holds what its serial port says.
-        pid: the hypervisor's process.
     """
 
     name: str
@@ -35,7 +37,11 @@ class Kept:
     by: str
     ssh: tuple[str, ...]
     console: str
-    pid: int
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it was not taken away since."""
+        return Path(self.console).exists()
 
     @property
     def login(self) -> str:
@@ -52,32 +58,80 @@ class Kept:
         return cls(**{**message, "ssh": tuple(message["ssh"])})
 
 
+class Keeping:
+    """The guests of one process that are left running.
+
+    Args:
+        runs_folder: has the folders of all runs.
+        when: as ``--xhyve-keep`` has it.
+        holds_failed: whether a guest that did not boot is kept until `close`, though none was to be.
+        report: gets a line when one is given up.
+    """
+
+    def __init__(self, runs_folder: Path, when: str, holds_failed: bool, report: Callable[[str], None]) -> None:
+        self._runs = runs_folder
+        self._keeps_failed = when != "never" or holds_failed
+        self._only_holds = when == "never"
+        self._report = report
+        self.kept: list[Kept] = []
+
+    def keep(self, ward: Ward, guest: Guest, by: str) -> Kept:
+        """Let *guest* outlive this process; what this process has of it can be given up then.
+
+        Args:
+            ward: its place in the guardian's care.
+            guest: whose hypervisor runs.
+            by: what it is kept for.
+
+        Raises:
+            XhyveError: the guardian is gone, and the guest with it.
+        """
+        ssh: tuple[str, ...] = ()
+        # It may have no address yet, or the disk be full; its console still tells of it.
+        with contextlib.suppress(XhyveError, OSError):
+            ssh = guest.ssh_command()
+        ward.keep({"kept": {"by": by, "since": time.time(), "run": _this_run()}, "ssh": ssh})
+        kept = Kept(guest.name, guest.image.name, by, ssh, str(guest.console.path))
+        self.kept.append(kept)
+        return kept
+
+    def did_not_come_up(self, name: str, by: str, guest: Guest, ward: Ward, error: XhyveError) -> None:
+        """Note in *error* what is known of *guest*, and keep it where that was asked for and may help.
+
+        Args:
+            name: what the guest is called; *guest* may be the template that it needs.
+            by: who wanted it.
+            guest: that did not boot.
+            ward: its place in the guardian's care.
+            error: why.
+        """
+        error.evidence = replace(Evidence.of(guest), name=name)
+        if self._keeps_failed and isinstance(error, BootTimeout | LeaseNotFound | ConnectionFailed):
+            with contextlib.suppress(XhyveError):
+                self.keep(ward, guest, by)
+
+    def give_up_last(self) -> bool:
+        """End the guest that this run has kept last, so that those of its first failures stay longest; False for none.
+
+        It may be another worker's.
+        """
+        ours = [guest for guest in runs.live_guests(self._runs) if guest.kept and guest.kept.get("run") == _this_run()]
+        for guest in sorted(ours, key=lambda guest: guest.kept["since"] if guest.kept else 0, reverse=True):
+            if runs.end_kept(guest):
+                self._report(f"gave up the guest {guest.name}, which was kept: a test needs its slot")
+                return True
+        return False
+
+    def close(self) -> None:
+        """End what was only held."""
+        if self._only_holds:
+            places = {Path(kept.console).parent for kept in self.kept}
+            for guest in runs.live_guests(self._runs):
+                if guest.folder in places:
+                    runs.end_kept(guest)
+            self.kept.clear()
+
+
 def _this_run() -> str:
     """What all processes of one run of pytest have in common, and no other run."""
     return os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())
-
-
-def is_of_this_run(guest: GuestRecord) -> bool:
-    """Whether *guest* was kept by this run of pytest."""
-    return guest.kept is not None and guest.kept.get("run") == _this_run()
-
-
-def keep(guest: Guest, ward: Ward, by: str) -> Kept:
-    """Let *guest* outlive this process; what this process has of it can be given up then.
-
-    Args:
-        guest: whose hypervisor runs.
-        ward: its place in the guardian's care.
-        by: what it is kept for.
-
-    Raises:
-        XhyveError: the guardian is gone, and the guest with it.
-    """
-    try:
-        ssh = guest.ssh_command()
-    except (XhyveError, OSError):
-        # It has no address yet, or the disk is full; its console still tells of it.
-        ssh = ()
-    ward.keep({"kept": {"by": by, "since": time.time(), "run": _this_run()}, "ssh": ssh})
-    assert ward.pid is not None
-    return Kept(guest.name, guest.image.name, by, ssh, str(guest.console.path), ward.pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ hypothesis.settings.load_profile("default-on-any-machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # In the background of a script they are ignored, and all that is started here would inherit it.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     # pytester gives the runs inside a HOME of their own; images are built once for all.
     home = Home.of_user()
     worker = os.environ.get("PYTEST_XDIST_WORKER")

@@ -59,14 +59,16 @@ class Gathered:
             terminal.section("guest durations")
             for line in tabulate(self.times, each=verbose):
                 terminal.line(line)
-        if self.kept or self.notes:
+        # A test may have needed the slot of one.
+        there = [kept for kept in self.kept if kept.is_there]
+        if there or self.notes:
             terminal.section("kept guests")
-            for kept in self.kept:
+            for kept in there:
                 terminal.line(f"{kept.name} ({kept.image}), for {kept.by}:")
                 terminal.line(f"  {kept.login}")
             for note in self.notes:
                 terminal.line(note)
-            if self.kept:
+            if there:
                 terminal.line(_REAP)
         if self.leaks:
             terminal.section("left behind by guests", red=True)

@@ -92,7 +92,7 @@ def test_artifacts_folder_can_be_read() -> None:
 def test_workers_hand_over_all_they_gathered() -> None:
     gathered = Gathered(
         [GuestTimes("tiny-0", "tiny", "test_it", {"boot": 2.0})],
-        [Kept("tiny-0", "tiny", "test_it", ("ssh", "-F", "a b", "tiny-0"), "/console", 7)],
+        [Kept("tiny-0", "tiny", "test_it", ("ssh", "-F", "a b", "tiny-0"), "/console")],
         ["note"],
         ["process 7: qemu"],
     )
