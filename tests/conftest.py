@@ -25,9 +25,9 @@ hypothesis.settings.load_profile("default-on-any-machine")
 
 def pytest_configure(config: pytest.Config) -> None:
     # In the background of a script they are ignored, and all that is started here would inherit it.
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, handler)
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     # pytester gives the runs inside a HOME of their own; images are built once for all.
     home = Home.of_user()
     worker = os.environ.get("PYTEST_XDIST_WORKER")

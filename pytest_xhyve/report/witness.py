@@ -222,7 +222,12 @@ def _properties(used: list[_Watched]) -> list[tuple[str, object]]:
         ("xhyve_acceleration", joined(guest.hypervisor.acceleration for guest in guests)),
         ("xhyve_start", joined("warm" if "restore" in guest.phases else "cold" for guest in guests)),
         ("xhyve_seconds", joined(f"{sum(guest.phases.values()):.2f}" for guest in guests)),
+        ("xhyve_phases", "; ".join(_phases(guest) for guest in guests)),
     ]
+
+
+def _phases(guest: Guest) -> str:
+    return ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in guest.phases.items())
 
 
 def _of_guests_that_did_not_come_up(error: BaseException | None) -> list[Evidence]:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from fake_images import write_image
+from waiting import becomes
 
 from pytest_xhyve.errors import TemplateError, XhyveError
 from pytest_xhyve.home import Home
@@ -77,6 +79,12 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (when, when))
 
 
+def _time_of_a_new_file(folder: Path) -> int:
+    """What time it is for the file system, whose clock is coarse."""
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_ctime_ns
+
+
 class TestStore:
     def test_a_published_template_is_found_again(self, store: TemplateStore, folder: Path) -> None:
         assert find(store) is None
@@ -103,6 +111,7 @@ class TestStore:
         if damage == "altered":
             # In the middle, and with its old time.
             stat = path.stat()
+            assert becomes(lambda: _time_of_a_new_file(path.parents[1]) > stat.st_ctime_ns)
             path.write_bytes(content[: len(content) // 2] + b"?" + content[len(content) // 2 + 1 :])
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         elif damage == "truncated":
