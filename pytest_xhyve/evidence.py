@@ -33,14 +33,15 @@ class Evidence:
     console: str
 
     @classmethod
-    def of(cls, guest: Guest, start: int = 0) -> Evidence:
-        """What is known of *guest* now; of its console what came from byte *start* on."""
+    def of(cls, guest: Guest, start: int = 0, most: int | None = None) -> Evidence:
+        """What is known of *guest* now; of its console the last *most* bytes of what came from byte *start* on."""
         try:
             where = f"SSH at {guest.host}:{guest.port}"
         except XhyveError:
             where = "off"
         try:
-            console = guest.console.text_from(start)
+            log = guest.console
+            console = log.text_from(start if most is None else max(start, log.size - most))
         except XhyveError:
             console = ""
         made = _how(guest.image, guest.machine, guest.hypervisor, guest.phases)
@@ -49,9 +50,9 @@ class Evidence:
     def section(self) -> str:
         """The text for a report: how the guest was made, and its console's last lines."""
         lines = self.console.rstrip().splitlines()
-        cut = f", the last {_SECTION_LINES} of {len(lines)} lines" if len(lines) > _SECTION_LINES else ""
+        head = f"console, its last {_SECTION_LINES} lines:" if len(lines) > _SECTION_LINES else "console:"
         shown = [f"  {line}" for line in lines[-_SECTION_LINES:]] or ["  (nothing)"]
-        return "\n".join([*self.made, f"console{cut}:", *shown]) + "\n"
+        return "\n".join([*self.made, head, *shown]) + "\n"
 
 
 def _how(image: Image, machine: Machine, facts: Facts, phases: Mapping[str, float]) -> tuple[str, ...]:

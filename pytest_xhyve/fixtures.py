@@ -62,10 +62,16 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             from pytest_xhyve.prewarm import prewarming, silent_ahead
 
             report = silent_ahead(report)
-        fleet = Fleet(settings, home, report, holds_failed=bool(config.getoption("usepdb", False)))
+        fleet = Fleet(
+            settings,
+            home,
+            report,
+            holds_failed=bool(config.getoption("usepdb", False)),
+            run=getattr(config, "workerinput", {}).get("testrunuid"),
+        )
         # The very lists, which have those too that live until the fleet is closed.
         gathered.times, gathered.kept = fleet.times, fleet.kept
-        stack.callback(lambda: gathered.leaks.extend(find_leaks(home, fleet.run_folder)))
+        stack.callback(lambda: gathered.look_for_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
         if settings.prewarm:
             stack.enter_context(prewarming(config, fleet, settings.prewarm))

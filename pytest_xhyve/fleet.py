@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -64,6 +65,7 @@ class Fleet:
         report: gets a line when something takes long.
         entered: gets the name of each phase of a guest's boot when it begins.
         holds_failed: whether a guest that did not boot is left as it is until the fleet is closed.
+        run: what the fleets of one run have in common, where there are several.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Fleet:
         entered: Callable[[str], None] = lambda _: None,
         *,
         holds_failed: bool = False,
+        run: str | None = None,
     ) -> None:
         self._settings = settings
         self._home = home
@@ -90,12 +93,11 @@ class Fleet:
         """Takes away a guest that nobody has asked for yet, when a test finds no free slot; False when none is left."""
         self.times: list[GuestTimes] = []
         """What became of the guests that were taken away, in that order; grows until the fleet is closed."""
-        self._keeping = Keeping(home.path / "runs", settings.keep, holds_failed, report)
+        self._keeping = Keeping(home.path / "runs", settings.keep, holds_failed, run or secrets.token_hex(8), report)
 
     def close(self) -> None:
         """Take away whatever is left, and wait until nothing runs any more."""
         with ExitStack() as stack:
-            stack.callback(self._keeping.close)
             stack.push(self._stack.pop_all())
             for guest in list(self._guests):
                 stack.callback(guest.remove)

@@ -26,6 +26,8 @@ from pytest_xhyve.guardian_process import Channel
 
 _END_SECONDS = 10.0
 _KILL_SECONDS = 5.0
+# For one that keeps no guest any more, though it did.
+_LINGER_SECONDS = 0.2
 
 
 class Ward:
@@ -103,19 +105,20 @@ class Ward:
             self.pid = pid
             self._send({"pid": pid})
 
-    def keep(self, record: Mapping[str, Any]) -> None:
+    def keep(self, record: Mapping[str, Any], *, held: bool = False) -> None:
         """Let the guest live on when the ward is closed, and the guardian with it, until the hypervisor ends.
 
         From here on nothing here ends it.
 
         Args:
             record: added to what other processes may know of the guest.
+            held: whether it is to end with this process all the same.
 
         Raises:
             HypervisorExited: the guardian is gone.
         """
         with self._lock:
-            self._send({"keep": dict(record)})
+            self._send({"keep": dict(record), "held": held})
             self.is_kept = True
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -277,17 +280,21 @@ class Guardian:
 
     def close(self) -> None:
         """Let the guardian take away what is left, and wait for its end; one that keeps a guest lives on."""
-        # Also when a child that the test forked still holds this end.
+        has_let_go = False
         with contextlib.suppress(OSError):
-            self._channel.socket.shutdown(socket.SHUT_RDWR)
+            # Also when a child that the test forked still holds this end.
+            self._channel.socket.shutdown(socket.SHUT_WR)
+            self._channel.socket.settimeout(_END_SECONDS)
+            # It closes its own when it has taken away all that it does not keep.
+            has_let_go = self._channel.receive()[0] is None
         self._channel.socket.close()
-        if self._keeps:
-            # Nobody waits for it any more, and Popen is not to complain of that.
-            self._process.returncode = 0
-            return
         try:
-            self._process.wait(_END_SECONDS)
+            self._process.wait(_LINGER_SECONDS if self._keeps and has_let_go else _END_SECONDS)
         except subprocess.TimeoutExpired:
+            if self._keeps and has_let_go:
+                # Nobody waits for it any more, and Popen is not to complain of that.
+                self._process.returncode = 0
+                return
             self._process.kill()
             self._process.wait()
 

@@ -91,6 +91,7 @@ class _Guest:
         self.held = list(held)
         self.process: subprocess.Popen[bytes] | None = None
         self.is_kept = False
+        self.is_held = False
         self._selector = selector
         self._console: socket.socket | None = None
         self._signaller: list[str] = []
@@ -175,13 +176,14 @@ class _Guest:
         with contextlib.suppress(OSError):
             _write_atomically(self.folder / RECORD, self._record)
 
-    def keep(self, record: Mapping[str, Any]) -> None:
-        """Let the guest live on when pytest lets go of it, and tell others so."""
+    def keep(self, record: Mapping[str, Any], *, held: bool) -> None:
+        """Let the guest live on when pytest lets go of it, and tell others so; if *held*, no longer than pytest."""
         self._record |= record
         # Who cannot be told of finds it all the same, by its process.
         with contextlib.suppress(OSError):
             _write_atomically(self.folder / RECORD, self._record)
         self.is_kept = self.process is not None
+        self.is_held = held
 
     def has_ended(self) -> bool:
         """Whether the hypervisor has ended."""
@@ -263,8 +265,12 @@ class _Guardian:
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._children(woken))
         try:
             self._serve_pytest()
-            while self._guests:
-                self._guests.popitem()[1].remove()
+            ending = [*self._guests.values(), *self._kept]
+            self._guests.clear()
+            self._kept = [guest for guest in ending if guest.is_kept and not guest.is_held and not guest.has_ended()]
+            for guest in ending:
+                if guest not in self._kept:
+                    guest.remove()
             if self._kept:
                 self._let_go_of_pytest()
             while self._kept:
@@ -330,7 +336,7 @@ class _Guardian:
         if "pid" in message:
             guest.tell_pid(message["pid"])
         if "keep" in message:
-            guest.keep(message["keep"])
+            guest.keep(message["keep"], held=message["held"])
         return self._obey(number) if guest.channel.pending() else True
 
     def _children(self, woken: socket.socket) -> bool:

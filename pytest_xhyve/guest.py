@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 class Witness(Protocol):
     """Who sees what becomes of a guest: in pytest, what reports it."""
 
+    def ran(self, completed: Completed, *, checked: bool) -> None:
+        """A command has run; if *checked*, its code was seen to be 0."""
+
     def fetched(self, guest: Guest, local: Path) -> None:
         """*guest* has copied something to *local*."""
 
@@ -218,7 +221,7 @@ class Guest:
 
         line = remote.shell_line(command, env=env, user=user, login_user=self.image.user, timeout=timeout)
         try:
-            return remote.run(
+            completed = remote.run(
                 self._connection(),
                 line,
                 shown=command if isinstance(command, str) else " ".join(command),
@@ -229,6 +232,9 @@ class Guest:
         finally:
             if self._first_command is None:
                 self._first_command = time.monotonic() - begin
+        if self.witness is not None:
+            self.witness.ran(completed, checked=check)
+        return completed
 
     def put(self, local: str | os.PathLike[str], remote: str) -> None:
         """Copy a file or folder into the guest, as ``cp -r``: into *remote* when that is a folder.
@@ -386,9 +392,7 @@ class Guest:
         self._owner.close()
 
     def keep(self, by: str) -> Kept:
-        """Leave the guest running when this process has ended, until `pytest-xhyve reap` or its own shutdown.
-
-        For this process it is gone.
+        """Let the guest run on when it is removed here, until `pytest-xhyve reap` or its own shutdown.
 
         Args:
             by: what it is kept for, for people.
@@ -399,22 +403,18 @@ class Guest:
         if self._keep is None:
             raise XhyveError(f"guest {self.name} has no owner that could let go of it")
         self._power.check_alive()
-        kept = self._keep(by)
-        self.remove()
-        return kept
+        return self._keep(by)
 
     def end(self, error: BaseException | None = None) -> None:
         """Take the guest away, or keep it where there is a reason to; *error* is what ended the block that had it."""
-        by = self.witness.reason_to_keep(self, error) if self._is_there and self.witness is not None else None
-        if by is None:
-            self.remove()
-            return
-        try:
-            self.keep(by)
-        except XhyveError as trouble:
-            assert self.witness is not None
-            self.witness.not_kept(self, trouble)
-            self.remove()
+        if self._is_there and self.witness is not None:
+            by = self.witness.reason_to_keep(self, error)
+            try:
+                if by is not None:
+                    self.keep(by)
+            except XhyveError as trouble:
+                self.witness.not_kept(self, trouble)
+        self.remove()
 
     def owned_by(self, owner: ExitStack, keep: Callable[[str], Kept]) -> None:
         """Close *owner*, which holds all that the guest stands on, when the guest is removed.

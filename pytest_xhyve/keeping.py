@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -64,24 +63,30 @@ class Keeping:
     Args:
         runs_folder: has the folders of all runs.
         when: as ``--xhyve-keep`` has it.
-        holds_failed: whether a guest that did not boot is kept until `close`, though none was to be.
+        holds_failed: whether a guest that did not boot is left as it is as long as this process lives, though none is
+            to be kept.
+        run: what all processes of one run of pytest have in common, and no other run.
         report: gets a line when one is given up.
     """
 
-    def __init__(self, runs_folder: Path, when: str, holds_failed: bool, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, runs_folder: Path, when: str, holds_failed: bool, run: str, report: Callable[[str], None]
+    ) -> None:
         self._runs = runs_folder
-        self._keeps_failed = when != "never" or holds_failed
-        self._only_holds = when == "never"
+        self._keeps = when != "never"
+        self._holds_failed = holds_failed
+        self._run = run
         self._report = report
         self.kept: list[Kept] = []
 
-    def keep(self, ward: Ward, guest: Guest, by: str) -> Kept:
+    def keep(self, ward: Ward, guest: Guest, by: str, *, held: bool = False) -> Kept:
         """Let *guest* outlive this process; what this process has of it can be given up then.
 
         Args:
             ward: its place in the guardian's care.
             guest: whose hypervisor runs.
             by: what it is kept for.
+            held: whether it ends with this process all the same.
 
         Raises:
             XhyveError: the guardian is gone, and the guest with it.
@@ -90,7 +95,7 @@ class Keeping:
         # It may have no address yet, or the disk be full; its console still tells of it.
         with contextlib.suppress(XhyveError, OSError):
             ssh = guest.ssh_command()
-        ward.keep({"kept": {"by": by, "since": time.time(), "run": _this_run()}, "ssh": ssh})
+        ward.keep({"kept": {"by": by, "since": time.time(), "run": self._run}, "ssh": ssh}, held=held)
         kept = Kept(guest.name, guest.image.name, by, ssh, str(guest.console.path))
         self.kept.append(kept)
         return kept
@@ -106,32 +111,19 @@ class Keeping:
             error: why.
         """
         error.evidence = replace(Evidence.of(guest), name=name)
-        if self._keeps_failed and isinstance(error, BootTimeout | LeaseNotFound | ConnectionFailed):
+        may_come_up = isinstance(error, BootTimeout | LeaseNotFound | ConnectionFailed)
+        if may_come_up and (self._keeps or self._holds_failed):
             with contextlib.suppress(XhyveError):
-                self.keep(ward, guest, by)
+                self.keep(ward, guest, by, held=not self._keeps)
 
     def give_up_last(self) -> bool:
         """End the guest that this run has kept last, so that those of its first failures stay longest; False for none.
 
         It may be another worker's.
         """
-        ours = [guest for guest in runs.live_guests(self._runs) if guest.kept and guest.kept.get("run") == _this_run()]
+        ours = [guest for guest in runs.live_guests(self._runs) if guest.kept and guest.kept.get("run") == self._run]
         for guest in sorted(ours, key=lambda guest: guest.kept["since"] if guest.kept else 0, reverse=True):
             if runs.end_kept(guest):
                 self._report(f"gave up the guest {guest.name}, which was kept: a test needs its slot")
                 return True
         return False
-
-    def close(self) -> None:
-        """End what was only held."""
-        if self._only_holds:
-            places = {Path(kept.console).parent for kept in self.kept}
-            for guest in runs.live_guests(self._runs):
-                if guest.folder in places:
-                    runs.end_kept(guest)
-            self.kept.clear()
-
-
-def _this_run() -> str:
-    """What all processes of one run of pytest have in common, and no other run."""
-    return os.environ.get("PYTEST_XDIST_TESTRUNUID") or str(os.getpid())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from pytest_xhyve.fixtures import (
     xhyve_session_guest,
     xhyve_ssh,
 )
-from pytest_xhyve.selection import check_markers, images_to_run_on, starts_either_way, wants_guest
+from pytest_xhyve.selection import base_of, check_markers, images_to_run_on, starts_either_way, wants_guest
 from pytest_xhyve.settings import OPTIONS, Settings
 from pytest_xhyve.shared import _xhyve_reset, plan_resets
 
@@ -76,15 +75,14 @@ def pytest_configure(config: pytest.Config) -> None:
             from pytest_xhyve.preflight import check_program
 
             check_program(settings)
-        if settings.images_from:
+        if "image" in settings.given:
             # Imports the catalog, so only where somebody has asked for guests.
             from pytest_xhyve.preflight import settle_images
 
             settings = settle_images(settings, config)
         if settings.artifacts is not None:
-            written = config.inipath is not None and settings.artifacts == config.getini("xhyve_artifacts")
-            base = config.inipath.parent if written and config.inipath else config.invocation_params.dir
-            settings = replace(settings, artifacts=str(base / Path(settings.artifacts).expanduser()))
+            artifacts = base_of(settings.given["artifacts"], config) / Path(settings.artifacts).expanduser()
+            settings = replace(settings, artifacts=str(artifacts))
     except XhyveError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SETTINGS] = settings
@@ -176,15 +174,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         durations = verbose or config.getoption("durations") is not None
         strict = config.stash[SETTINGS].strict
         gathered.summarize(terminalreporter, durations=durations, verbose=verbose, strict=strict)
-
-
-def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """Show the command and both streams where a command's result is compared."""
-    if "pytest_xhyve.completed" not in sys.modules:
-        return None
-    from pytest_xhyve.report.assertions import explain
-
-    return explain(op, left, right)
 
 
 def _refuse(items: Sequence[pytest.Item], wrong: str) -> None:

@@ -15,8 +15,8 @@ from pytest_xhyve.home import Home
 from pytest_xhyve.images.catalog import find_manifest, read_image, settle
 from pytest_xhyve.images.files import check_files
 from pytest_xhyve.images.manifest import Image, read_manifest
-from pytest_xhyve.selection import named_images
-from pytest_xhyve.settings import Settings
+from pytest_xhyve.selection import base_of, named_images
+from pytest_xhyve.settings import INI, Settings
 
 # A test that may be skipped may do without its image, and one that is to fail may be about a wrong one.
 _MAY_NOT_RUN = ("skip", "skipif", "xfail")
@@ -91,8 +91,9 @@ def settle_images(settings: Settings, config: pytest.Config) -> Settings:
     Raises:
         XhyveError: an image that was given for this run cannot be used; the message names its source.
     """
-    written = settings.images_from.startswith("ini ")
-    base = config.inipath.parent if written and config.inipath else config.invocation_params.dir
+    source = settings.given["image"]
+    written = source.startswith(INI)
+    base = base_of(source, config)
     preflight = Preflight(Home.of_user())
     images = []
     for image in settings.images:
@@ -103,7 +104,7 @@ def settle_images(settings: Settings, config: pytest.Config) -> Settings:
                 preflight.look(settled)
         except XhyveError as error:
             if not written:
-                raise type(error)(f"{settings.images_from}: {error}") from error
+                raise type(error)(f"{source}: {error}") from error
             settled = image
         images.append(settled)
     return replace(settings, images=tuple(images))
@@ -154,7 +155,7 @@ def _wrong_images(item: pytest.Item, settings: Settings, preflight: Preflight) -
         try:
             preflight.look(image)
         except XhyveError as error:
-            given = settings.images_from if image in settings.images else ""
+            given = settings.given.get("image", "") if image in settings.images else ""
             yield f"{given}: {error}" if given else str(error)
 
 

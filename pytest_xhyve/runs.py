@@ -149,8 +149,9 @@ def _owner_lives(guest: GuestRecord) -> bool:
 
 def end_kept(guest: GuestRecord) -> bool:
     """End a *guest* that was kept; whether it is gone. Its guardian removes what it stood on."""
-    # Known by its command line: its number may be another's by now.
-    kill([process.pid for process in find_processes(str(guest.folder / PIDFILE))])
+    # Its number may be another's by now, and others may only look at its files.
+    if guest.pid in find_hypervisors_of(guest.folder.parent):
+        kill([guest.pid])
     end = time.monotonic() + _END_SECONDS
     while guest.folder.exists():
         if time.monotonic() > end:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pytest_xhyve.settings import INI
 
 MARKER = "xhyve"
 GUEST_FIXTURES = frozenset({"xhyve_guest", "xhyve_class_guest", "xhyve_module_guest", "xhyve_session_guest"})
 _NEEDS_GUEST = {*GUEST_FIXTURES, "xhyve_guest_factory", "xhyve_ssh"}
 _MARKER_KEYS = ("image", "cpus", "memory", "name", "start", "reset")
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
+
+
+def base_of(source: str, config: pytest.Config) -> Path:
+    """The folder from which a path counts that was given by *source*: the ini file's, or that of the call."""
+    written = source.startswith(INI) and config.inipath is not None
+    return config.inipath.parent if written and config.inipath else config.invocation_params.dir
 
 
 def wants_guest(item: pytest.Item) -> bool:

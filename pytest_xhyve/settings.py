@@ -22,6 +22,9 @@ from pytest_xhyve.values import (
     parse_whole,
 )
 
+INI = "ini value"
+"""How the source of a value begins that stands in the ini file."""
+
 MOST_GUESTS = 200
 """More guests at once than any host has memory for; a hypervisor may have a lower limit of its own."""
 
@@ -208,8 +211,7 @@ class Settings:
         strict: whether leftovers make the run fail.
         boot_timeout: seconds, before any factor.
         timeout_factor: multiplies every timeout.
-        given: the names of the options that were set somewhere.
-        images_from: where the images were given: an option, a variable or an ini value; empty for the default.
+        given: the names of the options that were set somewhere, and where: an option, a variable or an ini value.
     """
 
     images: tuple[str, ...] = ("debian12",)
@@ -227,8 +229,7 @@ class Settings:
     strict: bool = False
     boot_timeout: float = 120.0
     timeout_factor: float = 1.0
-    given: frozenset[str] = field(default=frozenset(), compare=False)
-    images_from: str = field(default="", compare=False)
+    given: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
     def gather(cls, values: Values, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -252,7 +253,7 @@ class Settings:
             if any(value == "" for value in parsed):
                 raise ConfigurationError(f"{source}: the value is empty")
             found[option.name] = parsed if option.repeatable else parsed[-1]
-        return cls(images=found.pop("image"), given=frozenset(given), images_from=given.get("image", ""), **found)
+        return cls(images=found.pop("image"), given=given, **found)
 
 
 def _find(option: Option, values: Values, environment: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
@@ -266,4 +267,4 @@ def _find(option: Option, values: Values, environment: Mapping[str, str]) -> tup
     written = values.getini(option.ini)
     if written is None or written == []:
         return None, ()
-    return f"ini value {option.ini}", tuple(written) if option.repeatable else (written,)
+    return f"{INI} {option.ini}", tuple(written) if option.repeatable else (written,)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 from pytest_xhyve.home import Home
 
+KNOWN = ("acceleration", "checked")
+"""What was found out about this host and the images' disks; to find it out anew takes seconds."""
 
-def share(home: Home, path: Path) -> Home:
-    """A folder of the plugin's at *path* with the images and keys of *home*, which knows nothing of its guests."""
+
+def share(home: Home, path: Path, names: tuple[str, ...] = (*KNOWN, "images", "keys", "templates")) -> Home:
+    """A folder of the plugin's at *path*, which has *names* in common with *home* and knows nothing of its guests."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in ("acceleration", "checked", "images", "keys", "templates"):
+    for name in names:
         link = path / name
         if not link.is_symlink():
             link.symlink_to(home.folder(name))

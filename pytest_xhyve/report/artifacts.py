@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ class Artifacts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._begun: set[Path] = set()
 
     def save(self, test: str, guest: Guest, evidence: Evidence, since: float | None) -> None:
         """Save what is known of *guest* while *test* used it.
@@ -65,15 +67,21 @@ class Artifacts:
         """
         folder = self._of(test, guest.name) / _FETCHED
         folder.mkdir(exist_ok=True)
-        target = folder / local.name
+        again = (f"{local.stem}-{number}{local.suffix}" for number in count(2))
+        target = folder / next(name for name in chain([local.name], again) if not (folder / name).exists())
         if local.is_dir() and not local.is_symlink():
             shutil.copytree(local, target, symlinks=True, dirs_exist_ok=True)
         else:
             shutil.copy2(local, target, follow_symlinks=False)
 
     def _of(self, test: str, name: str) -> Path:
-        # Consoles and journals may have secrets in them.
         folder = self._folder / folder_name(test) / name
+        if folder not in self._begun:
+            # What an earlier run has left would be taken for this one's.
+            if (folder / _MADE).exists():
+                shutil.rmtree(folder)
+            self._begun.add(folder)
+        # Consoles and journals may have secrets in them.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 

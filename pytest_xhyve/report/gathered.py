@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 import pytest
 
 from pytest_xhyve.keeping import Kept
@@ -29,6 +30,13 @@ class Gathered:
     kept: list[Kept] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
+
+    def look_for_leaks(self, look: Callable[[], Iterable[str]]) -> None:
+        """Add what *look* finds; that it cannot be found out is no error of a test."""
+        try:
+            self.leaks += look()
+        except (psutil.Error, OSError) as error:
+            self.notes.append(f"what is left of guests cannot be found out: {error}")
 
     def to_message(self) -> dict[str, Any]:
         """Itself, in what a worker can send to its controller."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,11 +26,11 @@ def find_leaks(home: Home, run: Path | None) -> Iterator[str]:
     places = {guest.folder for guest in kept}
     for pid in runs.find_hypervisors_of(run):
         command = _command(pid)
-        if not any(str(place) in command for place in places):
+        if not any(f"{place}{os.sep}" in command for place in places):
             yield f"process {pid}: {command[:200]}"
     left = [path for path in _inside(run) if path not in places] if kept else [run] if run.exists() else []
     yield from (f"folder {path}" for path in left)
-    yield from _held_locks(home.path / "slots", _keepers(kept))
+    yield from _held_locks(home.path / "slots", run, _keepers(kept))
 
 
 def _inside(run: Path) -> list[Path]:
@@ -48,16 +49,19 @@ def _keepers(kept: list[runs.GuestRecord]) -> set[int]:
     return found - {psutil.Process().pid}
 
 
-def _held_locks(slots: Path, rightly: set[int]) -> Iterator[str]:
-    """The slots that this process, or one that a test has started and left, holds still; *rightly* are to hold one."""
+def _held_locks(slots: Path, run: Path, rightly: set[int]) -> Iterator[str]:
+    """The slots that this process, or one that a test has started and left, holds still; *rightly* are to hold one.
+
+    A process that names the folder of another run is that run's: pytest may run inside of pytest.
+    """
     own = psutil.Process()
     for process in (own, *(child for child in own.children(recursive=True) if child.pid not in rightly)):
+        if f"{run.parent}{os.sep}" in (command := _command(process.pid)) and str(run) not in command:
+            continue
         with contextlib.suppress(psutil.Error):
             for file in process.open_files():
                 if Path(file.path).parent == slots.resolve():
-                    whose = (
-                        "this process" if process == own else f"process {process.pid} ({_command(process.pid)[:80]})"
-                    )
+                    whose = "this process" if process == own else f"process {process.pid} ({command[:80]})"
                     yield f"lock {file.path}, held by {whose}"
 
 

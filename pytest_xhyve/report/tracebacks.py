@@ -6,7 +6,6 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from _pytest._code.code import ReprFileLocation
 
 import pytest_xhyve
 
@@ -39,6 +38,8 @@ def shorten(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], rep
         chain=False,
     )
     if shown.reprcrash is None:
+        from _pytest._code.code import ReprFileLocation  # noqa: PLC0415
+
         # The short summary has its line from here.
         path, line, _ = item.location
         shown.reprcrash = ReprFileLocation(path, (line or 0) + 1, excinfo.exconly(tryshort=True))

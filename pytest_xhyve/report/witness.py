@@ -4,63 +4,31 @@ from __future__ import annotations
 
 import shlex
 import time
+import unittest
 from collections.abc import Generator, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_xhyve.errors import XhyveError
 from pytest_xhyve.evidence import Evidence
 from pytest_xhyve.report.artifacts import Artifacts
+from pytest_xhyve.report.assertions import Results
 from pytest_xhyve.report.gathered import Gathered
 from pytest_xhyve.report.tracebacks import shorten
+from pytest_xhyve.report.watched import Watched
 from pytest_xhyve.settings import Settings
 
 if TYPE_CHECKING:
+    from pytest_xhyve.completed import Completed
     from pytest_xhyve.guest import Guest
 
 # pytest makes of it the title "Captured log xhyve: NAME call". The terminal and pytest-html show any section, JUnit XML
 # only those that are captured on stdout, stderr or the log.
 _SECTION = "log xhyve: {}"
-
-
-@dataclass
-class _Watched:
-    """A guest that a fixture has made.
-
-    Attributes:
-        guest: itself.
-        node: whose fixture it was.
-        fixture: its name.
-        made_for: the test that it was made for.
-        failed: the first test that failed with it.
-        start: how much its console had said when the current test began.
-        since: when that was, as `time.time` counts; None while it is the first one's.
-        last: what was known of it when it was taken away.
-        saved_for: the tests for which its artifacts are there.
-    """
-
-    guest: Guest
-    node: Any
-    fixture: str
-    made_for: str
-    failed: str | None = None
-    start: int = 0
-    since: float | None = None
-    last: Evidence | None = None
-    saved_for: set[str] = field(default_factory=set)
-
-    def is_of(self, item: pytest.Item) -> bool:
-        """Whether *item* uses it."""
-        if self.made_for == item.nodeid:
-            return True
-        return self.node in item.listchain() and self.fixture in getattr(item, "fixturenames", ())
-
-    def evidence(self) -> Evidence:
-        return self.last or Evidence.of(self.guest, self.start)
+_NO_FAILURES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
 
 
 class Witness:
@@ -75,15 +43,18 @@ class Witness:
         self._keep = settings.keep
         self._gathered = gathered
         self._artifacts = None if settings.artifacts is None else Artifacts(Path(settings.artifacts))
-        self._watched: list[_Watched] = []
+        self._watched: list[Watched] = []
+        self._results = Results()
         self._item: pytest.Item | None = None
 
     def watch(self, guest: Guest, request: pytest.FixtureRequest, item: pytest.Item | None) -> None:
         """From here on, see what becomes of *guest*, which the fixture of *request* has made, for *item*."""
         self._item = item
-        made_for = item.nodeid if item is not None else ""
-        self._watched.append(_Watched(guest, request.node, str(request.fixturename), made_for))
+        self._watched.append(Watched(guest, request.node, str(request.fixturename), item))
         guest.witness = self
+
+    def ran(self, completed: Completed, *, checked: bool) -> None:
+        self._results.add(completed, checked=checked)
 
     def fetched(self, guest: Guest, local: Path) -> None:
         if self._artifacts is not None and self._item is not None:
@@ -91,39 +62,36 @@ class Witness:
                 self._artifacts.save_fetched(self._item.nodeid, guest, local)
 
     def leaving(self, guest: Guest) -> None:
-        for watched in self._watched:
-            if watched.guest is guest:
-                if self._item is not None and watched.is_of(self._item):
-                    self._save(watched, self._item)
-                watched.last = watched.evidence()
+        watched = self._find(guest)
+        if watched is not None:
+            if self._item is not None and watched.is_of(self._item):
+                self._save(watched, self._item)
+            watched.leave()
 
     def reason_to_keep(self, guest: Guest, error: BaseException | None) -> str | None:
-        watched = next((watched for watched in self._watched if watched.guest is guest), None)
+        watched = self._find(guest)
         if watched is None or self._keep == "never":
             return None
         if watched.failed is None and self._is_failure(error) and self._item is not None:
             watched.failed = self._item.nodeid
-        if self._keep == "always":
-            return watched.failed or watched.made_for
-        return watched.failed
+        made_for = watched.made_for.nodeid if watched.made_for is not None else watched.fixture
+        return watched.failed or (made_for if self._keep == "always" else None)
 
     def not_kept(self, guest: Guest, error: XhyveError) -> None:
         self._gathered.notes.append(f"guest {guest.name} could not be kept: {str(error).splitlines()[0]}")
 
-    def _is_failure(self, error: BaseException | None) -> bool:
-        """Whether *error*, which ended a block that had a guest, will make the test fail."""
-        if self._item is None or self._item.get_closest_marker("xfail") is not None:
-            return False
-        return isinstance(error, Exception | pytest.fail.Exception) and not isinstance(error, pytest.xfail.Exception)
-
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._item = item
-        # What has happened to a guest before is another test's.
+        self._results.clear()
+        # Those that are gone are left from an earlier try at this test.
+        self._watched = [watched for watched in self._watched if watched.last is None]
         for watched in self._watched:
+            watched.saved_for.discard(item.nodeid)
+            watched.since = time.time()
+            # What has happened to a guest before is another test's.
             with suppress(XhyveError):
                 watched.start = watched.guest.console.size
-            watched.since = time.time()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
@@ -137,17 +105,22 @@ class Witness:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         used = list(self._of(item))
         if used and (call.when == "call" or (call.when == "setup" and call.excinfo is not None)):
-            item.user_properties += _properties(used)
-        error = None if call.excinfo is None else call.excinfo.value
-        if error is not None and not isinstance(error, pytest.skip.Exception):
-            self._tell(item, call.when, error, used)
+            # The report takes them from here.
+            item.user_properties[:] = [*_without_ours(item.user_properties), *_properties(used)]
         report = yield
-        if call.excinfo is not None and report.failed and isinstance(error, XhyveError):
-            shorten(item, call.excinfo, report)
+        # Only now is it known: of an expected failure, and of unittest's.
+        if report.failed:
+            error = None if call.excinfo is None else call.excinfo.value
+            self._tell(item, report, error, used)
+            if call.excinfo is not None and isinstance(error, XhyveError):
+                shorten(item, call.excinfo, report)
         return report
 
     def pytest_runtest_logfinish(self) -> None:
         self._watched = [watched for watched in self._watched if watched.last is None]
+
+    def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> list[str] | None:
+        return self._results.explain(op, left, right)
 
     def pytest_enter_pdb(self, config: pytest.Config) -> None:
         """Say how to log in to the guests, which are alive at the prompt."""
@@ -160,15 +133,26 @@ class Witness:
             if self._item is not None and kept.by == self._item.nodeid:
                 writer.line(f"xhyve: guest {kept.name} did not come up, and is left as it is: {kept.login}")
 
-    def _of(self, item: pytest.Item) -> Iterator[_Watched]:
+    def _find(self, guest: Guest) -> Watched | None:
+        return next((watched for watched in self._watched if watched.guest is guest), None)
+
+    def _of(self, item: pytest.Item) -> Iterator[Watched]:
         return (watched for watched in self._watched if watched.is_of(item))
 
-    def _tell(self, item: pytest.Item, when: str, error: BaseException, used: list[_Watched]) -> None:
-        """Show what is known of the guests of *item*, which fails."""
+    def _is_failure(self, error: BaseException | None) -> bool:
+        """Whether *error*, which ended a block that had a guest, will make the test fail, as far as is known by now."""
+        if self._item is None or not isinstance(error, Exception | pytest.fail.Exception):
+            return False
+        is_expected = self._item.get_closest_marker("xfail") is not None and not self._item.config.getoption("runxfail")
+        return not is_expected and not isinstance(error, _NO_FAILURES)
+
+    def _tell(
+        self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None, used: list[Watched]
+    ) -> None:
+        """Show what is known of the guests of *item*, which has failed."""
         known = []
         for watched in used:
-            if item.get_closest_marker("xfail") is None:
-                watched.failed = watched.failed or item.nodeid
+            watched.failed = watched.failed or item.nodeid
             known.append(watched.evidence())
         for evidence in _of_guests_that_did_not_come_up(error):
             known.append(evidence)
@@ -176,58 +160,38 @@ class Witness:
                 with self._noting(f"the artifacts of guest {evidence.name}"):
                     self._artifacts.save_evidence(item.nodeid, evidence)
         for evidence in known:
-            item.add_report_section(when, _SECTION.format(evidence.name), evidence.section())
+            title, text = _SECTION.format(evidence.name), evidence.section()
+            report.sections.append((f"Captured {title} {report.when}", text))
+            # For the teardown's report, from which JUnit XML takes what was captured.
+            item.add_report_section(report.when, title, text)
 
-    def _save(self, watched: _Watched, item: pytest.Item) -> None:
+    def _save(self, watched: Watched, item: pytest.Item) -> None:
         if self._artifacts is None or watched.last is not None or item.nodeid in watched.saved_for:
             return
         watched.saved_for.add(item.nodeid)
         with self._noting(f"the artifacts of guest {watched.guest.name}"):
             self._artifacts.save(item.nodeid, watched.guest, watched.evidence(), watched.since)
 
-    def _noting(self, what: str) -> _Noting:
-        return _Noting(self._gathered, what)
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """Note that *what* could not be saved, in the place of failing the test for it."""
+        try:
+            yield
+        except (OSError, XhyveError) as error:
+            note = f"{what} could not be saved: {error}"
+            if note not in self._gathered.notes:
+                self._gathered.notes.append(note)
 
 
-class _Noting:
-    """Notes that something could not be written, in the place of failing the test for it."""
-
-    def __init__(self, gathered: Gathered, what: str) -> None:
-        self._gathered = gathered
-        self._what = what
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, OSError | XhyveError):
-            return False
-        note = f"{self._what} could not be saved: {error}"
-        if note not in self._gathered.notes:
-            self._gathered.notes.append(note)
-        return True
+def _properties(used: list[Watched]) -> list[tuple[str, object]]:
+    """What is known of the guests of a test; of several, one after the other."""
+    each = [watched.properties() for watched in used]
+    return [(name, ", ".join(properties[name] for properties in each)) for name in each[0]]
 
 
-def _properties(used: list[_Watched]) -> list[tuple[str, object]]:
-    """What JUnit XML and others have beside a test's name; of several guests, one after the other."""
-    guests = [watched.guest for watched in used]
-
-    def joined(texts: Iterator[str]) -> str:
-        return ", ".join(texts)
-
-    return [
-        ("xhyve_guests", joined(guest.name for guest in guests)),
-        ("xhyve_image", joined(guest.image.name for guest in guests)),
-        ("xhyve_hypervisor", joined(f"{guest.hypervisor.name} {guest.hypervisor.version}" for guest in guests)),
-        ("xhyve_acceleration", joined(guest.hypervisor.acceleration for guest in guests)),
-        ("xhyve_start", joined("warm" if "restore" in guest.phases else "cold" for guest in guests)),
-        ("xhyve_seconds", joined(f"{sum(guest.phases.values()):.2f}" for guest in guests)),
-        ("xhyve_phases", "; ".join(_phases(guest) for guest in guests)),
-    ]
-
-
-def _phases(guest: Guest) -> str:
-    return ", ".join(f"{phase} {seconds:.2f}" for phase, seconds in guest.phases.items())
+def _without_ours(properties: list[tuple[str, object]]) -> list[tuple[str, object]]:
+    """Those of *properties* that are not left from an earlier try at the test."""
+    return [(name, value) for name, value in properties if not name.startswith("xhyve_")]
 
 
 def _of_guests_that_did_not_come_up(error: BaseException | None) -> list[Evidence]:

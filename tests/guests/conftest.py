@@ -17,6 +17,8 @@ from pytest_xhyve.fleet import Fleet
 from pytest_xhyve.home import Home
 from pytest_xhyve.settings import Settings
 
+_AS_USERS_HAVE_IT = ("test_docs.py", "test_failure.py", "test_plugin.py")
+
 
 @pytest.fixture(scope="session", params=["qemu", "warm", "xhyve"])
 def hypervisor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Chosen:
@@ -50,7 +52,7 @@ def pytest_xhyve_guest_ready(guest: Guest, request: pytest.FixtureRequest) -> No
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of what would run on both images or each way, leave out what shows least, for the time that it takes.
 
-    Each way keeps an image, and each image a way; the examples of the docs run as users run them.
+    Each way keeps an image, and each image a way; what is about pytest runs as users have it, on restored guests.
     """
     dropped = [item for item in items if _shows_least(item)]
     if dropped:
@@ -60,7 +62,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _shows_least(item: pytest.Item) -> bool:
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    hypervisor = params.get("hypervisor")
-    if item.path.name in ("test_docs.py", "test_failure.py"):
+    hypervisor, image = params.get("hypervisor"), params.get("xhyve_image")
+    if item.path.name in _AS_USERS_HAVE_IT:
         return hypervisor == "qemu"
-    return (hypervisor, params.get("xhyve_image")) in {("qemu", "tiny"), ("xhyve", "debian12")}
+    if item.path.name == "test_power.py" and image is not None:
+        # Whichever way it has come up, it boots from its disk next.
+        return (hypervisor, image) not in {("qemu", "debian12"), ("warm", "tiny"), ("xhyve", "tiny")}
+    return (hypervisor, image) in {("qemu", "tiny"), ("xhyve", "debian12")}

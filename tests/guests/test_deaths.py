@@ -22,6 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 from chosen import Chosen
+from homes import KNOWN, share
 from waiting import becomes
 
 from pytest_xhyve.home import HOME_VARIABLE, Home
@@ -107,7 +108,8 @@ def run(tiny: Image, tmp_path: Path, hypervisor: Chosen) -> Iterator[Run]:
     slow = programs / "qemu-img"
     slow.write_text(SLOW_QEMU_IMG.format(shutil.which("qemu-img")))
     slow.chmod(0o700)
-    home = Home(tmp_path / "home")
+    # Without templates: that a guest boots, or is made one, takes long enough to die in.
+    home = share(Home.of_user(), tmp_path / "home", KNOWN)
     process = subprocess.Popen(
         # This run may itself ignore Ctrl-C, as one in the background of a script does.
         [

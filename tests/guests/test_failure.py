@@ -125,7 +125,7 @@ def see_reports(folder: Path) -> None:
     assert (properties["xhyve_guests"] or "").startswith("tiny-")
     assert properties["xhyve_image"] == "tiny"
     assert float(properties["xhyve_seconds"] or "") > 0
-    assert re.search(r"clone \d\.\d\d, .*login \d\.\d\d", properties["xhyve_phases"] or "")
+    assert re.search(r"clone=\d\.\d\d .*login=\d\.\d\d", properties["xhyve_phases"] or "")
     assert {"xhyve_hypervisor", "xhyve_acceleration", "xhyve_start"} <= properties.keys()
     assert "said-by-the-test" in (folder / "report.html").read_text()
 
@@ -173,6 +173,82 @@ def see_kept(text: str) -> None:
 
 def sorted_by_age(guests: list[GuestRecord]) -> list[GuestRecord]:
     return sorted(guests, key=lambda guest: guest.kept["since"] if guest.kept else 0)
+
+
+def test_final_outcome_counts(pytester: pytest.Pytester) -> None:
+    """Whether a test has failed is what pytest says in the end, not what was raised."""
+    pytester.makepyfile(
+        test_it="""
+        import unittest
+
+        import pytest
+
+        class TestCase(unittest.TestCase):
+            @pytest.fixture(autouse=True)
+            def guest(self, xhyve_guest): pass
+
+            def test_unittest_fails(self):
+                self.assertEqual(1, 2)
+
+        @pytest.mark.xfail(strict=True)
+        def test_passes_unexpectedly(xhyve_guest): pass
+
+        @pytest.mark.xfail(False, reason="not here")
+        def test_is_not_expected_to_fail(xhyve_guest):
+            raise ValueError("as it shall")
+
+        def test_says_that_it_is_expected(xhyve_guest):
+            pytest.xfail("not yet")
+
+        def test_skips(xhyve_guest):
+            raise unittest.SkipTest("not here")
+        """
+    )
+    result = pytester.runpytest_subprocess("--xhyve-image=tiny", "--xhyve-keep=on-failure")
+    result.assert_outcomes(failed=3, xfailed=1, skipped=1)
+    assert result.stdout.str().count("Captured log xhyve: ") == 3
+    assert {guest.kept and guest.kept["by"].rpartition(":")[2] for guest in kept_guests()} == {
+        "test_unittest_fails",
+        "test_passes_unexpectedly",
+        "test_is_not_expected_to_fail",
+    }
+
+
+def test_each_test_is_told_of_its_own_guests(pytester: pytest.Pytester) -> None:
+    """One after the other, where a shared fixture has parameters; and those that a test asks for by name."""
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.mark.parametrize("xhyve_module_guest", [{"name": "first"}, {"name": "second"}], indirect=True)
+        def test_one(xhyve_module_guest):
+            assert False
+
+        def test_asks(request):
+            request.getfixturevalue("xhyve_session_guest")
+
+        def test_asks_again(request):
+            request.getfixturevalue("xhyve_session_guest")
+            assert False
+        """
+    )
+    result = pytester.runpytest_subprocess("--xhyve-image=tiny", "--junitxml=junit.xml", "--xhyve-artifacts=art")
+    result.assert_outcomes(failed=3, passed=1)
+    guests = {
+        case.get("name"): [each.get("value") for each in case.iter("property") if each.get("name") == "xhyve_guests"]
+        for case in ET.parse(pytester.path / "junit.xml").iter("testcase")  # noqa: S314
+    }
+    (shared,) = guests["test_asks"]
+    assert guests == {
+        "test_one[xhyve_module_guest0]": ["first"],
+        "test_one[xhyve_module_guest1]": ["second"],
+        "test_asks": [shared],
+        "test_asks_again": [shared],
+    }
+    text = result.stdout.str()
+    assert [text.count(f"Captured log xhyve: {name} call") for name in ("first", "second", shared)] == [1, 1, 1]
+    folders = sorted(path.name for path in (pytester.path / "art").glob("test_it.py-test_one*/*"))
+    assert folders == ["first", "second"]
 
 
 def test_kept_guests_give_way(pytester: pytest.Pytester) -> None:

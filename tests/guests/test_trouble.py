@@ -139,8 +139,8 @@ def test_altered_disk_does_not_boot(xhyve_guest_factory: GuestFactory, tiny: Pat
         xhyve_guest_factory(image=manifest)
 
 
-def test_no_more_guests_than_may_be(tiny: Path, new_home: Home, hypervisor: Chosen) -> None:
-    fleet = Fleet(hypervisor.settings(Settings(max_guests=1)), new_home, print)
+def test_no_more_guests_than_may_be(tiny: Path, home: Home, hypervisor: Chosen) -> None:
+    fleet = Fleet(hypervisor.settings(Settings(max_guests=1)), home, print)
     try:
         with fleet.start_guest(GuestSpec(image=tiny)):
             start = time.monotonic()

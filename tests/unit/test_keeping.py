@@ -24,7 +24,7 @@ ABOUT = {"name": "g", "image": "tiny", "image_disk": "/images/tiny", "uuid": "u"
 # The hypervisor names a pidfile in its folder, as all do.
 OWNER = dedent(
     """
-    import json, os, sys
+    import json, os, sys, time
     from pathlib import Path
     from pytest_xhyve import runs
     from pytest_xhyve.guardian import Guardian
@@ -38,9 +38,12 @@ OWNER = dedent(
                 program = "import time; time.sleep(600)"
                 ward.start([sys.executable, "-c", program, str(run / name / "hypervisor.pid")], {}, {})
                 if name == "kept":
-                    ward.keep({"kept": {"by": "test_it", "since": 1.0, "run": "1"}, "ssh": ["ssh", name]})
+                    kept = {"by": "test_it", "since": 1.0, "run": "1"}
+                    ward.keep({"kept": kept, "ssh": ["ssh", name]}, held="held" in sys.argv)
                     ward.kill("it")
                     print(json.dumps([guardian.pid, ward.pid]), flush=True)
+                    if "held" in sys.argv:
+                        time.sleep(600)
         guardian.close()
     """
 )
@@ -96,6 +99,17 @@ def test_guest_that_shuts_down_leaves_nothing(folder: Path) -> None:
     with kept_guest(folder) as pids:
         os.kill(pids[1], signal.SIGTERM)
         assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
+
+
+def test_guest_that_is_only_held_ends_with_its_run(folder: Path) -> None:
+    """As one that did not boot, while somebody looks at it in the debugger."""
+    argv = [sys.executable, "-c", OWNER, str(folder), json.dumps(ABOUT), "held"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pids = json.loads(process.stdout.readline())
+        assert all(map(psutil.pid_exists, pids))
+        process.kill()
+    assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
 
 
 def test_killed_guardian_leaves_what_the_next_run_removes(folder: Path) -> None:

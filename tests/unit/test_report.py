@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pickle
 
+import execnet
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_xhyve import Completed
 from pytest_xhyve.keeping import Kept
 from pytest_xhyve.report.artifacts import folder_name
-from pytest_xhyve.report.assertions import explain
+from pytest_xhyve.report.assertions import Results
 from pytest_xhyve.report.durations import GuestTimes
 from pytest_xhyve.report.gathered import Gathered
 
@@ -30,8 +32,14 @@ def test_result_is_what_it_was() -> None:
     assert len(repr(Completed("cat", 0, "x" * 10_000, "", 1.0))) < 200
 
 
+def remembered(completed: Completed, *, checked: bool = False) -> Results:
+    results = Results()
+    results.add(completed, checked=checked)
+    return results
+
+
 def test_compared_code_shows_the_command() -> None:
-    assert explain("==", FAILED.returncode, 0) == [
+    assert remembered(FAILED).explain("==", FAILED.returncode, 0) == [
         "1 == 0",
         "",
         "$ hwclock --show",
@@ -44,31 +52,43 @@ def test_compared_code_shows_the_command() -> None:
 
 def test_compared_output_shows_the_difference_and_the_command() -> None:
     done = Completed("seq 3", 0, "1\n2\n3\n", "careful\n", 0.1)
-    lines = explain("==", done.stdout, "1\nx\n3\n")
+    results = remembered(done, checked=True)
+    lines = results.explain("==", done.stdout, "1\nx\n3\n")
     assert lines is not None
-    assert lines[:6] == [r"'1\n2\n3\n' == '1\nx\n3\n'", "", "  1", "- x", "+ 2", "  3"]
+    assert lines[:6] == [r"'1\n2\n3\n' == '1\nx\n3\n'", "", " 1", "-x", "+2", " 3"]
     assert {"$ seq 3", "  careful"} <= set(lines)
-    for value in (done.stdout.strip(), done.stdout.rstrip("\n")):
-        assert "$ seq 3" in (explain("in", "x", value) or [])
+    assert "$ seq 3" in (results.explain("in", "x", done.stdout.strip()) or [])
 
 
-def test_other_comparisons_are_left_to_pytest() -> None:
-    assert explain("==", 1, 0) is None
-    assert explain("==", "a", "b") is None
+def test_last_of_several_commands_counts() -> None:
+    results = remembered(FAILED)
+    results.add(Completed("modprobe x", 1, "", "FATAL", 0.1), checked=False)
+    results.add(Completed("true", 0, "", "", 0.1), checked=True)
+    assert "$ modprobe x" in (results.explain("==", 1, 0) or [])
+    results.clear()
+    assert results.explain("==", 1, 0) is None
 
 
-def test_pytest_shows_it(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        from pytest_xhyve import Completed
+@pytest.mark.parametrize(
+    ("op", "left", "right"),
+    [("==", 2, 0), ("==", 1, 3), ("==", True, 0), ("<", 1, 0), ("==", "a", "b"), ("==", "", "b")],
+)
+def test_other_comparisons_are_left_to_pytest(op: str, left: object, right: object) -> None:
+    assert remembered(FAILED).explain(op, left, right) is None
 
-        def test_code():
-            done = Completed("modprobe nothing", 1, "", "FATAL: Module nothing not found", 0.1)
-            assert done.returncode == 0
-        """
-    )
-    result = pytester.runpytest_subprocess()
-    result.stdout.fnmatch_lines(["E *assert 1 == 0", "E *$ modprobe nothing", "E *FATAL: Module nothing not found"])
+
+def test_long_difference_is_cut() -> None:
+    done = Completed("seq", 0, "\n".join(map(str, range(500))), "", 0.1)
+    lines = remembered(done).explain("==", done.stdout, "nothing")
+    assert lines is not None
+    assert "… 441 lines more" in lines
+
+
+def test_result_can_be_sent_anywhere() -> None:
+    """As a property of a test under xdist, or in a YAML file."""
+    for value in (FAILED.returncode, FAILED.stderr, FAILED.stderr.strip()):
+        assert execnet.loads(execnet.dumps(value)) == value
+        assert yaml.safe_load(yaml.safe_dump(value)) == value
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=400))

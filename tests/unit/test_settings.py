@@ -70,7 +70,7 @@ def test_option_beats_environment_beats_ini() -> None:
     assert settings.accel == "kvm"
     # CPUs have no variable: it is not read.
     assert settings.cpus == 3
-    assert settings.given == {"image", "accel", "cpus"}
+    assert settings.given.keys() == {"image", "accel", "cpus"}
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if not option.repeatable], ids=lambda o: o.name)
