@@ -335,6 +335,13 @@ COMMANDS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "reap": (["reap"], 1, ("cannot use the cache folder ", "Not a directory")),
     "doctor": (["doctor"], 1, ("PROBLEM", "cache folder: ", "is a file", f"export {HOME_VARIABLE}=")),
     "unknown command": (["dokter"], 2, ("No such command 'dokter'",)),
+    "run": (["run", "tiny", "true"], 255, ("cannot use the cache folder ", "Not a directory", f"set {HOME_VARIABLE}")),
+    "run an unknown name": (["run", "tinny", "true"], 2, ("no image 'tinny'", "did you mean tiny?", "names: debian12")),
+    "run with no CPU": (["run", "--cpus=0", "tiny", "true"], 2, ("--cpus", "'0' is not a whole number from 1")),
+    "run with wrong memory": (["run", "--memory=12x", "tiny", "true"], 2, ("--memory", "'12x' is not a size")),
+    "run nothing": (["run", "tiny"], 2, ("Missing argument 'COMMAND...'",)),
+    "shell": (["shell", "tiny"], 255, ("cannot use the cache folder ", "Not a directory", f"set {HOME_VARIABLE}")),
+    "shell in a missing image": (["shell", "ubuntu1.img"], 2, ("no image 'ubuntu1.img'",)),
 }
 
 
@@ -349,6 +356,32 @@ def test_command(case: tuple[list[str], int, tuple[str, ...]], tmp_path: Path) -
     for word in words:
         at = result.output.find(word, at)
         assert at >= 0, (word, result.output)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kernl": "vmlinuz"}, "unknown key 'kernl'; did you mean kernel"),
+        ({"user": 5}, "user: expected text, not 5"),
+        ({"cmdline": None}, "missing cmdline"),
+        ({"initrd": "gone"}, "initrd: cannot read"),
+        ({"kernel": "initrd"}, "is not a Linux kernel"),
+        ({"cpus": 0}, "cpus: 0 is not a whole number from 1"),
+        ({"memory": "12x"}, "memory: '12x' is not a size"),
+        ({"key": "initrd"}, "is no private key"),
+        ({"host_keys": ["AAAA"]}, "'AAAA' is no public key"),
+    ],
+)
+def test_run_with_a_wrong_manifest(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    manifest = write_image(tmp_path, **changes)
+    result = CliRunner(env={HOME_VARIABLE: str(tmp_path / "home")}).invoke(
+        main, ["run", "--accel=tcg", str(manifest), "true"]
+    )
+    # What is wrong with the manifest is wrong with what was typed; the rest is found where the guest is made.
+    assert result.exit_code == (255 if set(changes) & {"initrd", "kernel", "key"} else 2)
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert not list((tmp_path / "home" / "runs").glob("*"))
 
 
 @pytest.fixture
