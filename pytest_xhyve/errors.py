@@ -116,6 +116,9 @@ class HypervisorExited(BootFailed):
 class ConnectionFailed(XhyveError):
     """SSH answered, and no session came of it."""
 
+    broke = False
+    """Whether the connection broke; otherwise the guest did not take our key, or we not its host key."""
+
 
 class CommandFailed(XhyveError):
     """A command in the guest ended with another code than 0.

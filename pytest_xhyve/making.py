@@ -148,8 +148,11 @@ class GuestMaking:
 
     def _is_about_the_template(self, error: Exception) -> bool:
         """Whether *error* says something against the template, and not against this host or this moment."""
-        full = shutil.disk_usage(self._ward.folder).free < _FULL
-        return isinstance(error, BootFailed | ConnectionFailed | ImageError | RestoreFailed) and not full
+        if shutil.disk_usage(self._ward.folder).free < _FULL:
+            return False
+        # Other manifests may have other keys for the same disk, and so share its template.
+        broke = isinstance(error, ConnectionFailed) and error.broke
+        return broke or isinstance(error, BootFailed | ImageError | RestoreFailed)
 
     def _restore(self, guest: Guest, restore: Restore) -> None:
         try:

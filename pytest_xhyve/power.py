@@ -242,7 +242,9 @@ class Power:
                 )
             except ssh.Broken as error:
                 if time.monotonic() > end:
-                    raise ConnectionFailed(str(error)) from error
+                    failed = ConnectionFailed(str(error))
+                    failed.broke = True
+                    raise failed from error
             except ssh.Refused as error:
                 if time.monotonic() > min(end, begin + self._timeouts.refusal):
                     raise ConnectionFailed(str(error)) from error

@@ -51,17 +51,17 @@ IMPATIENT = ("--xhyve-timeout-factor=0.1", "--xhyve-boot-timeout=1200")
 
 KINDS = {
     "user who may not log in": Bad(
-        ("E   pytest_xhyve.ssh.Refused: nobody may not log in at ", "user and key in the manifest"),
+        ("E   pytest_xhyve.errors.ConnectionFailed: nobody may not log in at ", "user and key in the manifest"),
         lambda _: {"user": "nobody"},
         options=IMPATIENT,
     ),
     "user who does not exist": Bad(
-        ("E   pytest_xhyve.ssh.Refused: nobodyatall may not log in at ", "user and key in the manifest"),
+        ("E   pytest_xhyve.errors.ConnectionFailed: nobodyatall may not log in at ", "user and key in the manifest"),
         lambda _: {"user": "nobodyatall"},
         options=IMPATIENT,
     ),
     "key that may not log in": Bad(
-        ("E   pytest_xhyve.ssh.Refused: root may not log in at ", "/other-key", "authorized_keys"),
+        ("E   pytest_xhyve.errors.ConnectionFailed: root may not log in at ", "/other-key", "authorized_keys"),
         lambda _: {"key": "other-key"},
         options=IMPATIENT,
     ),
@@ -113,6 +113,8 @@ def test_fails_and_says_why(
         options = [*hypervisor.options, "--xhyve-image=changed.yaml", *kind.options]
         result = pytester.runpytest_subprocess(*options)
         assert not list(home.folder("runs").iterdir())
+        # The template is that of all manifests with this disk.
+        assert not list(home.folder("templates").glob("*.failed"))
     result.assert_outcomes(passed=1, errors=1)
     said = result.stdout.str()
     assert "Traceback" not in said + result.stderr.str()
