@@ -139,7 +139,9 @@ class GuestMaking:
                 (self._ward.folder / CONSOLE).unlink(missing_ok=True)
                 if self._ahead is None and self._is_about_the_template(error):
                     cache.failed(template, str(error))
-                raise TemplateError(f"no guest can be restored from its template: {error}") from error
+                # One line of a report, in which the guest's console has no place.
+                why = error.message if isinstance(error, BootFailed) else error
+                raise TemplateError(f"no guest can be restored from its template: {why}") from error
             stack.push(held.pop_all())
         self._let_be_reset(guest, record, template.prepared)
         for disk in self._cloned.disks if self._cloned is not None else ():

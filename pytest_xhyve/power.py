@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 SSH = 22
 _REFUSED_SECONDS = 1.0
-_END_SECONDS = 1.0
+# A guest that goes down cuts its connections first; BusyBox's init gives programs two seconds more.
+_END_SECONDS = 3.0
 # In a message; whoever reports the error has more of it.
 _LAST_LINES = 6
 

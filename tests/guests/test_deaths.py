@@ -99,7 +99,7 @@ class Run:
 
 
 @pytest.fixture
-def run(tiny: Image, tmp_path: Path, hypervisor: Chosen) -> Iterator[Run]:
+def run(request: pytest.FixtureRequest, tiny: Image, tmp_path: Path, hypervisor: Chosen) -> Iterator[Run]:
     folder = tmp_path / "suite"
     folder.mkdir()
     (folder / "test_it.py").write_text(SUITE)
@@ -108,8 +108,9 @@ def run(tiny: Image, tmp_path: Path, hypervisor: Chosen) -> Iterator[Run]:
     slow = programs / "qemu-img"
     slow.write_text(SLOW_QEMU_IMG.format(shutil.which("qemu-img")))
     slow.chmod(0o700)
-    # Without templates: that a guest boots, or is made one, takes long enough to die in.
-    home = share(Home.of_user(), tmp_path / "home", KNOWN)
+    # That a guest boots, or is made a template, takes long enough to die in.
+    is_in_test = request.node.callspec.params.get("stage") is in_test
+    home = share(Home.of_user(), tmp_path / "home", (*KNOWN, *(["templates"] if is_in_test else [])))
     process = subprocess.Popen(
         # This run may itself ignore Ctrl-C, as one in the background of a script does.
         [
