@@ -184,7 +184,30 @@ def _expect(client: paramiko.SSHClient, endpoint: Endpoint, host_keys: Sequence[
         entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{place} {line}")
         if entry is None or entry.key is None:
             raise ConnectionFailed(f"the image's manifest has a host key that is none: {line!r}")
-        client.get_host_keys().add(place, entry.key.get_name(), entry.key)
+        client.get_host_keys().add(place, entry.key.get_name(), _ExpectedKey(entry.key))
+
+
+class _ExpectedKey(paramiko.PKey):
+    """A host key that is compared by its bytes.
+
+    paramiko compares objects of PyNaCl, which are never equal where its modules were loaded twice, as in a process in
+    which pytest runs inside of pytest.
+    """
+
+    def __init__(self, key: paramiko.PKey) -> None:
+        self._key = key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, paramiko.PKey) and self.asbytes() == other.asbytes()
+
+    def __hash__(self) -> int:
+        return hash(self.asbytes())
+
+    def asbytes(self) -> bytes:
+        return self._key.asbytes()
+
+    def get_name(self) -> str:
+        return self._key.get_name()
 
 
 def _quiet(logger: logging.Logger) -> None:
@@ -201,9 +224,6 @@ def _load_key(path: Path) -> paramiko.PKey:
 
 def _explain(error: BaseException, user: str, key: Path, endpoint: Endpoint) -> ConnectionFailed:
     place = f"{endpoint.host}:{endpoint.port}"
-    if isinstance(error, paramiko.BadHostKeyException) and error.key.asbytes() == error.expected_key.asbytes():
-        # Seen once in thousands of logins, with paramiko 5.1: the connection is made again, and its key checked again.
-        return Broken(f"paramiko took the host key that {place} shows for another one, which it is not")
     if isinstance(error, paramiko.BadHostKeyException):
         return ConnectionFailed(
             f"the host key that {place} shows is not the one in the image's manifest\n"

@@ -180,6 +180,12 @@ def test_login(keys: Keys) -> None:
         assert client.get_transport().is_authenticated()  # type: ignore[union-attr]
 
 
+def test_host_key_is_compared_by_its_bytes(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where PyNaCl's modules were loaded twice, and the same key has two classes."""
+    monkeypatch.setattr("nacl.signing.VerifyKey.__eq__", lambda *_: False)
+    test_login(keys)
+
+
 def test_unknown_host_key_is_refused(keys: Keys) -> None:
     other = KeyPair.generate().public
     with listening(keys.serve) as endpoint:
