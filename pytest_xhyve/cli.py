@@ -54,7 +54,7 @@ def main() -> None:
 )
 @guest_options
 def run(image: str, command: tuple[str, ...], ttys: int, **options: str | None) -> None:
-    r"""Run COMMAND in a new guest of IMAGE, then throw the guest away.
+    """Run COMMAND in a new guest of IMAGE, then throw the guest away.
 
     IMAGE is a name of the catalog, built first where it has to be, or the path of a disk or a manifest.
 
@@ -70,7 +70,7 @@ def run(image: str, command: tuple[str, ...], ttys: int, **options: str | None) 
     The exit code is the command's. Others are 255 where there was no guest or no connection, or a signal killed the
     command; 128 and its number when a signal (Ctrl-C: 130) ended this program; and 2 for a wrong option. However it
     ends, the guest is gone afterwards.
-    """
+    """  # noqa: D301  # click wants the character
     from pytest_xhyve.commands.one_guest import run_command
 
     _check_image(image)
@@ -82,7 +82,7 @@ def run(image: str, command: tuple[str, ...], ttys: int, **options: str | None) 
 @click.argument("image")
 @guest_options
 def shell(image: str, **options: str | None) -> None:
-    r"""Log into a new guest of IMAGE; when the shell ends, the guest is thrown away.
+    """Log into a new guest of IMAGE; when the shell ends, the guest is thrown away.
 
     IMAGE is a name of the catalog, built first where it has to be, or the path of a disk or a manifest.
 
@@ -94,7 +94,7 @@ def shell(image: str, **options: str | None) -> None:
       pytest-xhyve shell tiny < script.sh
 
     The exit code is the shell's. Others are as those of `pytest-xhyve run`.
-    """
+    """  # noqa: D301  # click wants the character
     from pytest_xhyve.commands.one_guest import run_shell
 
     _check_image(image)
@@ -127,7 +127,9 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
     known = recipe_names()
     for name in names:
         if name not in known:
-            raise click.UsageError(f"there is no recipe {name!r}{nearest(name, known)} (names: {', '.join(known)})")
+            raise click.UsageError(
+                f"the catalog has no image {name!r}{nearest(name, known)} (names: {', '.join(known)})"
+            )
     progress = Progress()
     for name in names:
         with progress.activity(f"building {name}"):
@@ -198,7 +200,7 @@ def images(*, as_json: bool) -> None:
 )
 @click.option("--images", is_flag=True, help="Also the images of the catalog; asks before it does.")
 @click.option("--yes", is_flag=True, help="With --images: do not ask.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
 def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Free the disk of templates, earlier images and leftovers.

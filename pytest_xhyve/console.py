@@ -58,6 +58,8 @@ class Console:
         self._log = log
         self._send = send
         self._is_over = is_over
+        self.begin = 0
+        """Where what this guest has said begins, in bytes; before it stands what its template had said."""
 
     @property
     def path(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,11 +27,13 @@ class Evidence:
         name: the guest's.
         made: how it was made, a line each.
         console: all that its serial port has said, as text.
+        recent: what of it came since it was restored; all, where it booted.
     """
 
     name: str
     made: tuple[str, ...]
     console: str
+    recent: str
 
     @classmethod
     def of(cls, guest: Guest, start: int = 0, most: int | None = None) -> Evidence:
@@ -39,18 +42,21 @@ class Evidence:
             where = f"SSH at {guest.host}:{guest.port}"
         except XhyveError:
             where = "off"
-        try:
+        console = recent = ""
+        with contextlib.suppress(XhyveError):
             log = guest.console
-            console = log.text_from(start if most is None else max(start, log.size - most))
-        except XhyveError:
-            console = ""
+            begin = start if most is None else max(start, log.size - most)
+            console = log.text_from(begin)
+            recent = log.text_from(max(begin, log.begin))
         made = _how(guest.image, guest.machine, guest.hypervisor, guest.phases)
-        return cls(guest.name, (*made, where), console)
+        return cls(guest.name, (*made, where), console, recent)
 
     def section(self) -> str:
         """The text for a report: how the guest was made, and its console's last lines."""
-        lines = self.console.rstrip().splitlines()
-        head = f"console, its last {_SECTION_LINES} lines:" if len(lines) > _SECTION_LINES else "console:"
+        lines = self.recent.rstrip().splitlines()
+        since = "" if self.recent == self.console else " since it was restored"
+        cut = f", its last {_SECTION_LINES} lines" if len(lines) > _SECTION_LINES else ""
+        head = f"console{since}{cut}:"
         shown = [f"  {line}" for line in lines[-_SECTION_LINES:]] or ["  (nothing)"]
         return "\n".join([*self.made, head, *shown]) + "\n"
 
@@ -60,7 +66,7 @@ def _how(image: Image, machine: Machine, facts: Facts, phases: Mapping[str, floa
     if "login" in phases:
         way = "restored from a template" if "restore" in phases else "booted"
         steps = " · ".join(f"{phase} {seconds:.2f} s" for phase, seconds in phases.items())
-        way += f" in {sum(phases.values()):.2f} s: {steps}"
+        way += f", ready after {sum(phases.values()):.2f} s: {steps}"
     return (
         f"image {image.name} ({image.manifest})",
         f"{facts.name} {facts.version}, {facts.acceleration}, {machine.cpus} CPU{'s' if machine.cpus > 1 else ''}, "

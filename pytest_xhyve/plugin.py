@@ -110,8 +110,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("_xhyve_start", ["cold", "warm"], indirect=True, scope="session")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item, wrong in check_markers(items):
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Who looks fixtures up may be about to mend one.
+    looks_up = config.getoption("showfixtures") or config.getoption("show_fixtures_per_test")
+    for item, wrong in () if looks_up else check_markers(items):
         _refuse([item], wrong)
     plan_resets(items)
 

@@ -158,9 +158,14 @@ class Power:
         # Undone in the opposite order: once the machine is gone, closing the connection waits for nothing.
         self._on.callback(self._forget)
         vm = self._vm = self._on.enter_context(start.running())
+        begin_of_console = None if self._console is None else self._console.begin
         self._console = Console(
             vm.console_log, vm.send_to_console, lambda: self._vm is not vm or vm.exit_status() is not None
         )
+        if begin_of_console is not None:
+            self._console.begin = begin_of_console
+        elif start.phase != Boot.phase:
+            self._console.begin = self._console.size
         progress = self._progress = BootPhases(FIRMWARE if start.phase == Boot.phase else start.phase, self._entered)
         self._watch = self._console.watch(progress.saw)
         self._panic = None

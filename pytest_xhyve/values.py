@@ -128,5 +128,5 @@ def nearest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
     """A hint at what may have been meant, or nothing."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""

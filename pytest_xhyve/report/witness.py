@@ -78,7 +78,9 @@ class Witness:
         return watched.failed or (made_for if self._keep == "always" else None)
 
     def not_kept(self, guest: Guest, error: XhyveError) -> None:
-        self._gathered.notes.append(f"guest {guest.name} could not be kept: {str(error).splitlines()[0]}")
+        watched = self._find(guest)
+        by = f" for {watched.failed}" if watched is not None and watched.failed else ""
+        self._gathered.notes.append(f"not kept{by}: {str(error).splitlines()[0]}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

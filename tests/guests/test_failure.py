@@ -94,7 +94,7 @@ def test_failed_tests_show_their_guests(pytester: pytest.Pytester, hypervisor: C
     )
     result.assert_outcomes(passed=1, failed=3, errors=2, xfailed=1)
     text = result.stdout.str()
-    start = "restored from a template in" if hypervisor.start == "auto" else "booted in"
+    start = "restored from a template, ready after" if hypervisor.start == "auto" else "booted, ready after"
     for words in (
         r"Captured log xhyve: tiny-0 call",
         r"Captured log xhyve: web call",

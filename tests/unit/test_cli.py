@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,8 @@ def test_environment_counts_and_options_beat_it(monkeypatch: pytest.MonkeyPatch)
 def test_help_tells_of_exit_codes_and_options(name: str) -> None:
     text = call(name, "--help").stdout
     assert "exit code" in text
+    assert re.search(rf"^ +pytest-xhyve {name} tiny (uname -r|< script.sh)$", text, re.MULTILINE)
+    assert "\\b" not in text
     for option in OPTIONS:
         shown = option.flag.replace("--xhyve-", "--")
         if option.name in ("image", "prewarm", "templates_size", "keep", "artifacts", "strict"):
@@ -112,7 +115,7 @@ def test_help_tells_of_exit_codes_and_options(name: str) -> None:
         (["shell", "tiny", "--accel=kvn"], "'--accel': 'kvn' is none of auto, kvm, hvf, tcg; did you mean kvm?"),
         (["run", "--cpu=2", "tiny", "true"], "No such option '--cpu'"),
         (["run", "tiny", "--executable=", "true"], "--executable: the value is empty"),
-        (["build", "tinny"], "there is no recipe 'tinny'; did you mean tiny?"),
+        (["build", "tinny"], "the catalog has no image 'tinny'; did you mean tiny?"),
         (["buld", "tiny"], "No such command 'buld'"),
         (["prune", "--older-than=-1"], "'--older-than'"),
     ],

@@ -175,6 +175,14 @@ def test_marker_that_reaches_nobody(pytester: pytest.Pytester, tests: str, words
     result.stderr.fnmatch_lines([words])
 
 
+def test_wrong_marker_hides_no_fixtures(pytester: pytest.Pytester) -> None:
+    """Whoever mends one may want to look them up."""
+    pytester.makepyfile("import pytest\n@pytest.mark.xhyve(memry=1)\ndef test_marked(xhyve_guest): pass")
+    result = pytester.runpytest_subprocess("--fixtures")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["xhyve_guest -- *"])
+
+
 def test_wrong_marker_is_seen_with_xdist(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
