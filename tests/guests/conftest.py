@@ -17,7 +17,7 @@ from pytest_xhyve.fleet import Fleet
 from pytest_xhyve.home import Home
 from pytest_xhyve.settings import Settings
 
-_AS_USERS_HAVE_IT = ("test_docs.py", "test_failure.py", "test_plugin.py")
+_AS_USERS_HAVE_IT = ("test_deaths.py", "test_docs.py", "test_failure.py", "test_plugin.py")
 
 
 @pytest.fixture(scope="session", params=["qemu", "warm", "xhyve"])
@@ -52,7 +52,8 @@ def pytest_xhyve_guest_ready(guest: Guest, request: pytest.FixtureRequest) -> No
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of what would run on both images or each way, leave out what shows least, for the time that it takes.
 
-    Each way keeps an image, and each image a way; what is about pytest runs as users have it, on restored guests.
+    Each way keeps an image, and each image a way; what is about pytest runs as users have it, on restored guests,
+    before the first of which one boots.
     """
     dropped = [item for item in items if _shows_least(item)]
     if dropped:
