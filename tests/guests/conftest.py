@@ -69,4 +69,4 @@ def _shows_least(item: pytest.Item) -> bool:
     if item.path.name == "test_power.py" and image is not None:
         # Whichever way it has come up, it boots from its disk next.
         return (hypervisor, image) not in {("qemu", "debian12"), ("warm", "tiny"), ("xhyve", "tiny")}
-    return (hypervisor, image) in {("qemu", "tiny"), ("xhyve", "debian12")}
+    return (hypervisor, image) in {("qemu", "tiny"), ("warm", "debian12"), ("xhyve", "debian12")}

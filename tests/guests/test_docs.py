@@ -15,17 +15,13 @@ from pytest_xhyve.home import Home
 from pytest_xhyve.runs import reap_kept
 
 
-def test_python_examples(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+def test_python_examples(pytester: pytest.Pytester) -> None:
     examples = [block for page in pages.PAGES for block in pages.blocks(page, "python") if block.title is None]
-    if hypervisor.name == "xhyve":
-        # What the pages go into is the same under any; restored guests, which it cannot have, are cheaper.
-        examples = [example for example in examples if example.page.name == "README.md"]
     for number, example in enumerate(examples):
         pytester.makepyfile(**{f"test_example_{number}": f"# {example}\n{example.text}"})
     tests = sum(len(re.findall(r"^ *def test_", example.text, re.MULTILINE)) for example in examples)
     twice = sum(example.text.count("indirect=True") for example in examples)
-    result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=debian12")
-    result.assert_outcomes(passed=tests + twice)
+    pytester.runpytest_subprocess("--xhyve-image=debian12").assert_outcomes(passed=tests + twice)
 
 
 def test_example_suites(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
