@@ -18,8 +18,9 @@ demo: $(VENV)/.done
 
 test: unit
 	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned
+	$(BIN)/pytest tests/images --durations=3
 	$(BIN)/pytest $(BY_THE_CLOCK)
-	$(BIN)/pytest tests/images tests/guests tests/standin $(BY_THE_CLOCK:%=--ignore=%) -n 2 --dist loadfile --durations=15
+	$(BIN)/pytest tests/guests tests/standin $(BY_THE_CLOCK:%=--ignore=%) -n 2 --dist loadfile --durations=15
 
 unit: lint docs
 	$(BIN)/pytest tests/unit -n 2 --dist loadfile
