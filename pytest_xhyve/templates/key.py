@@ -14,7 +14,7 @@ from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.machine import Machine, Nic
 
-FORMAT = 5
+FORMAT = 6
 """Counts what we ourselves changed in how a template is made or restored."""
 
 NAME = "template"
