@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from fake_images import write_image
+from homes import KNOWN, share
 from mounting import mounted
 
 from pytest_xhyve.cli import main
@@ -186,8 +187,10 @@ KINDS = {
 
 
 @pytest.fixture
-def folder(pytester: pytest.Pytester, new_home: Home) -> Path:
+def folder(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a run that has a home of its own, in which no image is built."""
+    home = share(Home.of_user(), tmp_path / "home", KNOWN)
+    monkeypatch.setenv(HOME_VARIABLE, str(home.path))
     return pytester.path
 
 
@@ -309,6 +312,8 @@ def test_missing_hypervisor_is_told_without_our_own_lines(
         "def test_plain(): pass\ndef test_a(xhyve_session_guest): pass\ndef test_b(xhyve_session_guest): pass"
     )
     monkeypatch.setenv("PATH", str(folder))
+    # The summary has a line for each, cut where the terminal ends.
+    monkeypatch.setenv("COLUMNS", "200")
     result = pytester.runpytest_subprocess("--xhyve-image=ubuntu18.img")
     result.assert_outcomes(passed=1, errors=2)
     said = result.stdout.str()
