@@ -16,9 +16,9 @@ demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
 	$(BIN)/pytest conftest_examples --xhyve-image=debian12 -v
 
-test: unit
+test: lint docs
+	$(BIN)/pytest tests/unit tests/images -n 2 --dist loadfile --durations=5
 	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned
-	$(BIN)/pytest tests/images --durations=3
 	$(BIN)/pytest $(BY_THE_CLOCK)
 	$(BIN)/pytest tests/guests tests/standin $(BY_THE_CLOCK:%=--ignore=%) -n 2 --dist loadfile --durations=15
 
