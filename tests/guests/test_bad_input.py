@@ -51,11 +51,6 @@ IMPATIENT = ("--xhyve-timeout-factor=0.1", "--xhyve-boot-timeout=1200")
 
 KINDS = {
     "user who may not log in": Bad(
-        ("E   pytest_xhyve.errors.ConnectionFailed: nobody may not log in at ", "user and key in the manifest"),
-        lambda _: {"user": "nobody"},
-        options=IMPATIENT,
-    ),
-    "user who does not exist": Bad(
         ("E   pytest_xhyve.errors.ConnectionFailed: nobodyatall may not log in at ", "user and key in the manifest"),
         lambda _: {"user": "nobodyatall"},
         options=IMPATIENT,

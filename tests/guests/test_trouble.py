@@ -13,7 +13,6 @@ from chosen import Chosen
 
 from pytest_xhyve import (
     BootTimeout,
-    ConnectionFailed,
     Guest,
     GuestFactory,
     HypervisorExited,
@@ -24,7 +23,6 @@ from pytest_xhyve import (
 )
 from pytest_xhyve.fleet import Fleet
 from pytest_xhyve.home import Home
-from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.settings import Settings
 from pytest_xhyve.spec import GuestSpec
@@ -94,24 +92,6 @@ def test_hypervisor_that_is_killed(xhyve_guest: Guest) -> None:
     psutil.Process(record.pid).kill()
     with pytest.raises(HypervisorExited, match="ended with code -9"):
         xhyve_guest.run("sleep 100")
-
-
-def test_unknown_host_key(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
-    manifest = changed(tiny, tmp_path, host_keys=[KeyPair.generate().public])
-    with pytest.raises(ConnectionFailed, match="is not the one in the image's manifest"):
-        xhyve_guest_factory(image=manifest)
-
-
-def test_key_that_may_not_log_in(tiny: Path, tmp_path: Path, hypervisor: Chosen) -> None:
-    (tmp_path / "key").write_bytes(KeyPair.generate().private)
-    manifest = changed(tiny, tmp_path, key=str(tmp_path / "key"))
-    # What a booting guest may refuse is tried again for a while, less long here.
-    fleet = Fleet(hypervisor.settings(Settings(timeout_factor=0.1, boot_timeout=1200)), Home.of_user(), print)
-    try:
-        with pytest.raises(ConnectionFailed, match="root may not log in at"):
-            fleet.start_guest(GuestSpec(image=manifest))
-    finally:
-        fleet.close()
 
 
 def test_time_is_up(tiny: Path, hypervisor: Chosen) -> None:

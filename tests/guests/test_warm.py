@@ -43,8 +43,8 @@ from pytest_xhyve.templates.store import ABOUT, Template, TemplateStore
 # What was measured; --log-cli-level=INFO shows it.
 LOG = logging.getLogger(__name__)
 
-GUESTS = 8
-DRAWN = 64 << 10
+GUESTS = 4
+DRAWN = 32 << 10
 WINDOW = 8
 GETPID = 39
 
@@ -240,9 +240,8 @@ class TestIdentity:
         LOG.info(f"the clock is between {least * 1000:.0f} ms and {most * 1000:.0f} ms ahead")
         assert -0.1 < least <= most < 0.1
 
-    @pytest.mark.parametrize("image", ["tiny", "debian12"])
-    def test_it_is_kept_over_a_restart(self, home: Home, said: list[str], image: str) -> None:
-        with fleet_of(home, said, image) as fleet:
+    def test_it_is_kept_over_a_restart(self, home: Home, said: list[str]) -> None:
+        with fleet_of(home, said, "debian12") as fleet:
             guest = fleet.start_guest(GuestSpec())
             assert is_warm(guest)
             before = guest.name, guest.uuid, guest.mac
@@ -285,9 +284,7 @@ class TestSharing:
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "ram": lambda path: os.truncate(path, path.stat().st_size - 4096),
-    "state": lambda path: Path(path).write_bytes(path.read_bytes()[:1000] + bytes(1000) + path.read_bytes()[2000:]),
     "disk.qcow2": lambda path: path.unlink(),
-    "identity.json": lambda path: os.truncate(path, 0),
     ABOUT: lambda path: os.truncate(path, path.stat().st_size // 2),
 }
 
