@@ -52,8 +52,8 @@ def tools_of(home: Home) -> list[str]:
 
 
 def test_built_image_is_not_built_again() -> None:
+    first = build_image("tiny", Home.of_user(), print)
     said: list[str] = []
-    first = build_image("tiny", Home.of_user(), said.append)
     assert build_image("tiny", Home.of_user(), said.append) == first
     assert said == []
     assert first.disk.stat().st_mode & 0o777 == 0o400
