@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +129,8 @@ def check_program(settings: Settings) -> None:
 def find_wrong(items: Iterable[pytest.Item], settings: Settings) -> list[tuple[list[pytest.Item], str]]:
     """What keeps *items* from getting guests, as far as can be seen at once: the tests that it concerns, and why.
 
-    That is the plugin's folder, and the images that they name. Tests that may not run are left out.
+    That is the plugin's folder, that of the artifacts, and the images that they name. Tests that may not run are left
+    out.
 
     Args:
         items: those that ask for a guest, of the tests that will run.
@@ -140,6 +142,7 @@ def find_wrong(items: Iterable[pytest.Item], settings: Settings) -> list[tuple[l
     try:
         home = Home.of_user()
         home.folder("runs")
+        _check_artifacts(settings)
     except XhyveError as error:
         return [(sure, str(error))]
     preflight = Preflight(home)
@@ -148,6 +151,20 @@ def find_wrong(items: Iterable[pytest.Item], settings: Settings) -> list[tuple[l
         for why in _wrong_images(item, settings, preflight):
             found.setdefault(why, []).append(item)
     return [(concerned, f"{_names(concerned)}: {why}") for why, concerned in found.items()]
+
+
+def _check_artifacts(settings: Settings) -> None:
+    if settings.artifacts is None:
+        return
+    folder = Path(settings.artifacts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{settings.given['artifacts']}: cannot write to {folder}: {error.strerror}\n"
+            "  give a folder that you may write to, or one that can be made"
+        ) from error
 
 
 def _wrong_images(item: pytest.Item, settings: Settings, preflight: Preflight) -> Iterator[str]:

@@ -263,6 +263,17 @@ def test_cache_folder_on_such_a_file_system(
         check_refused(pytester.runpytest_inprocess(), words, folder)
 
 
+def test_artifacts_folder_that_cannot_be_written(pytester: pytest.Pytester, folder: Path) -> None:
+    """They would be missed when the tests are over."""
+    write_image(folder)
+    pytester.makepyfile(test_it=WANTING)
+    (folder / "file").touch()
+    with mounted(folder / "mount", "ro"):
+        for artifacts, why in (("file", "File exists"), ("file/in", "Not a directory"), ("mount", "Read-only")):
+            result = pytester.runpytest_inprocess("--xhyve-image=ubuntu18.img", f"--xhyve-artifacts={artifacts}")
+            check_refused(result, (f"--xhyve-artifacts: cannot write to {folder / artifacts}: {why}",), folder)
+
+
 RUNS_ALL_THE_SAME = {
     "ini file with an unknown image": (("-o", "xhyve_image=debian21"), PLAIN),
     "ini file with a wrong image": (("-o", "xhyve_image=wrong.yaml"), PLAIN),
