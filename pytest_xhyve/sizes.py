@@ -16,9 +16,10 @@ def size_on_disk(path: Path) -> int:
 
 
 def shown_size(size: int) -> str:
-    """*size* in bytes as ``12 KiB`` or ``1.5 GiB``."""
+    """*size* in bytes as ``12 KiB``, ``256 MiB`` or ``1.5 GiB``."""
     if size < 1 << 10:
         return f"{size} B"
     if size < 1 << 20:
         return f"{size / (1 << 10):.0f} KiB"
-    return f"{size / (1 << 20):.1f} MiB" if size < 1 << 30 else f"{size / (1 << 30):.1f} GiB"
+    unit, bits = ("MiB", 20) if size < 1 << 30 else ("GiB", 30)
+    return f"{f'{size / (1 << bits):.1f}'.removesuffix('.0')} {unit}"

@@ -16,6 +16,7 @@ from pytest_xhyve.hypervisors.qemu import Qemu
 from pytest_xhyve.images import clone
 from pytest_xhyve.machine import Disk
 from pytest_xhyve.settings import EMULATION_FACTOR
+from pytest_xhyve.sizes import shown_size
 
 _ALL = frozenset({"qemu", "xhyve"})
 _QEMU = frozenset({"qemu"})
@@ -149,7 +150,7 @@ def _elsewhere() -> str:
 
 def _check_space(place: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(place).free
-    seen = f"{free / (1 << 30):.1f} GiB free"
+    seen = f"{shown_size(free)} free"
     if free < _ENOUGH_BYTES:
         seen += f"; building an image takes up to {_ENOUGH_BYTES >> 30} GiB"
         yield Finding("disk space", "warning", seen, f"df -h {shlex.quote(str(place))}\n{_elsewhere()}")
