@@ -17,7 +17,7 @@ demo: $(VENV)/.done
 	$(BIN)/pytest conftest_examples --xhyve-image=debian12 -v
 
 test: lint docs
-	$(BIN)/pytest tests/unit tests/images -n 2 --dist loadfile --durations=5
+	$(BIN)/pytest tests/images tests/unit -n 2 --dist loadfile --no-loadscope-reorder --durations=5
 	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned
 	$(BIN)/pytest $(BY_THE_CLOCK)
 	$(BIN)/pytest tests/guests tests/standin $(BY_THE_CLOCK:%=--ignore=%) -n 2 --dist loadfile --durations=15

@@ -26,9 +26,6 @@ def test_python_examples(pytester: pytest.Pytester) -> None:
 
 def test_example_suites(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     suites = sorted((pages.TOP / "conftest_examples").glob("*/test_*.py"))
-    if hypervisor.name == "xhyve":
-        # Its guests boot, each for seconds, and what the other examples do with one is shown elsewhere.
-        suites = [suite for suite in suites if suite.parent.name == "first_test"]
     result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=debian12", *map(str, suites))
     assert result.ret == 0
     assert result.parseoutcomes()["passed"] >= len(suites) > 0

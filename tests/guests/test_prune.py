@@ -59,7 +59,7 @@ def test_template_of_a_living_guest_stays(fleet: Fleet, own_home: Home) -> None:
     assert Stock.take(own_home).templates == ()
     fleet.close()
     removed = remove(find_pieces(own_home, images=True), own_home).removed
-    assert {piece.kind for piece in removed} == {"template", "image", "digests"}
+    assert {piece.kind for piece in removed} == {"image", "digests"}
 
 
 def test_image_stays_that_a_run_is_about_to_use(fleet: Fleet, own_home: Home) -> None:
