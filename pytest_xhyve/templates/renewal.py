@@ -30,7 +30,9 @@ _SETPRIORITY, _SETHOSTNAME, _CLOCK_SETTIME = 141, 170, 227
 _RNDADDENTROPY, _RNDRESEEDCRNG, _SIOCSIFHWADDR = 0x40085203, 0x5207, 0x8924
 _ARPHRD_ETHER = 1
 
-# The files are tried by running them with nothing to read, as folders may be mounted noexec.
+# The files are tried by running them with nothing to read, as folders may be mounted noexec. The port is open before
+# the line ends: opening it later clears what has come meanwhile (serial8250_do_startup in Linux), and the agent would
+# wait for ever. A subshell leads no session, so that it does not become a terminal that hangs up with the login.
 _INSTALL = """
 umask 077
 for folder in /tmp /var/tmp /root /dev/shm; do
@@ -42,7 +44,7 @@ done
 [ -n "$from" ] && [ "$from" != "$found" ] && rm -f "$from"
 [ -n "$found" ] || { echo "no folder from which programs may be run" >&2; exit 1; }
 stty -F PORT 115200 raw -echo clocal 2>/dev/null || { rm -f "$found"; echo "no serial port PORT" >&2; exit 1; }
-"$found" <PORT >PORT 2>/dev/null &
+( exec 3<>PORT; "$found" <&3 >&3 2>/dev/null & )
 echo "$found"
 for device in /sys/class/net/*/device; do
     grep -li MAC "${device%/device}/address"
