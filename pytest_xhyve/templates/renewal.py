@@ -44,7 +44,7 @@ done
 [ -n "$from" ] && [ "$from" != "$found" ] && rm -f "$from"
 [ -n "$found" ] || { echo "no folder from which programs may be run" >&2; exit 1; }
 stty -F PORT 115200 raw -echo clocal 2>/dev/null || { rm -f "$found"; echo "no serial port PORT" >&2; exit 1; }
-( exec 3<>PORT; "$found" <&3 >&3 2>/dev/null & )
+( exec 3<>PORT || exit; "$found" <&3 >&3 2>/dev/null & ) || { rm -f "$found"; exit 1; }
 echo "$found"
 for device in /sys/class/net/*/device; do
     grep -li MAC "${device%/device}/address"
