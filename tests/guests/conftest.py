@@ -17,21 +17,27 @@ from pytest_xhyve.fleet import Fleet
 from pytest_xhyve.home import Home
 from pytest_xhyve.settings import Settings
 
-_AS_USERS_HAVE_IT = ("test_deaths.py", "test_docs.py", "test_failure.py", "test_plugin.py")
-
-# Tests that show the same, whatever runs the guest, and the ways in which they need not show it again.
-_SHOWN_OTHERWISE = {
+# Files and tests that show the same in several ways of running guests, and the ways that are left out for it.
+_LEFT_OUT = {
+    # What is about pytest runs as users have it: on restored guests, before the first of which one boots.
+    "test_deaths.py": ("qemu",),
+    "test_failure.py": ("qemu",),
+    "test_plugin.py": ("qemu",),
+    "test_systemd.py": ("xhyve",),
     "test_altered_disk_does_not_boot": ("qemu", "xhyve"),
     "test_collecting_starts_nothing": ("xhyve",),
     "test_disc_in_a_drive": ("warm",),
-    "test_example_suites": ("xhyve",),
     "test_failing_set_up_takes_the_guest_away": ("xhyve",),
     "test_later_tests_get_ready_guests": ("qemu",),
     "test_marker_parameter_factory_and_hooks": ("xhyve",),
+    # Whichever way a guest has come up, it boots from its disk next.
+    "test_off_and_on_again": ("warm",),
     "test_panic_ends_the_waiting": ("qemu",),
     "test_ps_lists_and_reap_spares_the_living": ("xhyve",),
     "test_xdist_workers_share_nothing": ("xhyve",),
 }
+# The larger image boots once and is restored nowhere, but for what is about it.
+_IMAGES_LEFT_OUT = {("qemu", "tiny"), ("warm", "debian12"), ("xhyve", "debian12")}
 
 
 @pytest.fixture(scope="session", params=["qemu", "warm", "xhyve"])
@@ -64,11 +70,7 @@ def pytest_xhyve_guest_ready(guest: Guest, request: pytest.FixtureRequest) -> No
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of what would run on both images or each way, leave out what shows least, for the time that it takes.
-
-    Each way keeps an image, and each image a way; what is about pytest runs as users have it, on restored guests,
-    before the first of which one boots.
-    """
+    """Of what would run on both images or each way, leave out what shows least, for the time that it takes."""
     dropped = [item for item in items if _shows_least(item)]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
@@ -76,15 +78,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _shows_least(item: pytest.Item) -> bool:
-    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    hypervisor, image = params.get("hypervisor"), params.get("xhyve_image")
-    if hypervisor in _SHOWN_OTHERWISE.get(getattr(item, "originalname", item.name), ()):
-        return True
-    if item.path.name in _AS_USERS_HAVE_IT:
-        return hypervisor == "qemu"
-    if item.path.name == "test_power.py" and image is not None:
-        # Whichever way it has come up, it boots from its disk next; xhyve's builds show theirs in test_xhyve.py.
-        return (hypervisor, image) != ("qemu", "debian12")
-    if item.path.name == "test_systemd.py":
-        return hypervisor == "xhyve"
-    return (hypervisor, image) in {("qemu", "tiny"), ("warm", "debian12"), ("xhyve", "debian12")}
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return False
+    hypervisor, image = (item.callspec.params.get(name) for name in ("hypervisor", "xhyve_image"))
+    left_out = {*_LEFT_OUT.get(item.path.name, ()), *_LEFT_OUT.get(item.originalname, ())}
+    return hypervisor in left_out or (hypervisor, image) in _IMAGES_LEFT_OUT

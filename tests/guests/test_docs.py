@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pages
 import pytest
-from chosen import Chosen
 from homes import share
 
 from pytest_xhyve.home import Home
@@ -24,9 +23,9 @@ def test_python_examples(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess("--xhyve-image=debian12").assert_outcomes(passed=tests + twice)
 
 
-def test_example_suites(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+def test_example_suites(pytester: pytest.Pytester) -> None:
     suites = sorted((pages.TOP / "conftest_examples").glob("*/test_*.py"))
-    result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=debian12", *map(str, suites))
+    result = pytester.runpytest_subprocess("--xhyve-image=debian12", *map(str, suites))
     assert result.ret == 0
     assert result.parseoutcomes()["passed"] >= len(suites) > 0
 
