@@ -71,11 +71,11 @@ def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester, hyperviso
         from pytest_xhyve import Guest
 
         @pytest.mark.xhyve(cpus=1, memory="192M", name="web")
-        def test_marked(xhyve_guest: Guest):
+        def test_marked(xhyve_guest: Guest, request):
             assert xhyve_guest.name == "web"
             assert xhyve_guest.run("nproc; ls /root/made-ready").stdout == "1\\n/root/made-ready\\n"
             assert 100_000 < int(xhyve_guest.run("awk '/MemTotal/ {print $2}' /proc/meminfo").stdout) < 196_608
-            assert "changed.by=" in xhyve_guest.run("cat /proc/cmdline").stdout
+            assert f"changed.by={request.config.rootpath.name}" in xhyve_guest.run("cat /proc/cmdline").stdout
 
         @pytest.mark.xhyve(image="debian12", name="marked")
         @pytest.mark.parametrize("xhyve_guest", ["tiny", {"image": "tiny", "name": "other"}], indirect=True)

@@ -57,9 +57,11 @@ def test_template_of_a_living_guest_stays(fleet: Fleet, own_home: Home) -> None:
     # The run remembers the image.
     assert [piece.kind for piece in remove(find_pieces(own_home, images=True), own_home).removed] == ["template"]
     assert Stock.take(own_home).templates == ()
+    with fleet.start_guest(GuestSpec(image="tiny", start="warm")) as guest:
+        assert guest.run("echo anew").stdout == "anew\n"
     fleet.close()
     removed = remove(find_pieces(own_home, images=True), own_home).removed
-    assert {piece.kind for piece in removed} == {"image", "digests"}
+    assert {piece.kind for piece in removed} == {"template", "image", "digests"}
 
 
 def test_image_stays_that_a_run_is_about_to_use(fleet: Fleet, own_home: Home) -> None:
