@@ -16,6 +16,7 @@ demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
 	$(BIN)/pytest conftest_examples --xhyve-image=debian12 -v
 
+# The images' tests come first, as they take longest and are one file.
 test: lint docs
 	$(BIN)/pytest tests/images tests/unit -n 2 --dist loadfile --no-loadscope-reorder --durations=5
 	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned

@@ -1,4 +1,4 @@
-"""The images of a run, read and looked at before any test runs; imported only where somebody asks for guests."""
+"""What a run needs for its guests, looked at before any test runs; imported only where somebody asks for guests."""
 
 from __future__ import annotations
 
