@@ -183,13 +183,12 @@ class Xhyve:
                 raise self._failed(None, ward.words())
 
     def _tell_pid(self, ward: Ward) -> None:
-        """Have others know xhyve's own process, not sudo's."""
-        if self._privilege.prefix and ward.pid is not None:
-            children = [
-                process.pid for process in find_processes(str(ward.folder / PIDFILE)) if process.pid != ward.pid
-            ]
-            if children:
-                ward.tell_pid(children[-1])
+        """Have others know xhyve's own process, not sudo's, whose command line has xhyve's in it."""
+        if self._privilege.prefix:
+            for process in find_processes(str(ward.folder / PIDFILE)):
+                if process.command.startswith(f"{self._executable} "):
+                    ward.tell_pid(process.pid)
+                    return
 
     @cached_property
     def _privilege(self) -> Privilege:
