@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from homes import share
+from homes import marks_against_templates, share
 from standin import namespace
 from standin.mac import Mac
 
@@ -34,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker is not None and home.path.name != worker:
         # Tests look for what is left behind, so that each worker has runs and slots of its own.
         home = share(home, home.path / "test-workers" / worker)
+    elif worker is None:
+        # What an earlier run could not do, this one tries.
+        for mark, _ in marks_against_templates(home):
+            mark.unlink(missing_ok=True)
     os.environ[HOME_VARIABLE] = str(home.path)
 
 

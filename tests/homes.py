@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from pytest_xhyve.home import Home
@@ -18,3 +19,16 @@ def share(home: Home, path: Path, names: tuple[str, ...] = (*KNOWN, "images", "k
         if not link.is_symlink():
             link.symlink_to(home.folder(name))
     return Home(path)
+
+
+def marks_against_templates(home: Home) -> set[tuple[Path, int]]:
+    """The marks of templates that were put aside or cannot be made, and when each was made, in nanoseconds.
+
+    Other tests, and earlier runs, have the same templates, and may have left some.
+    """
+    marks = set()
+    for end in ("failed", "refused"):
+        for path in home.folder("templates").glob(f"*.{end}"):
+            with contextlib.suppress(FileNotFoundError):
+                marks.add((path, path.stat().st_mtime_ns))
+    return marks

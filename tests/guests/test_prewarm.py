@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from chosen import Chosen
+from homes import marks_against_templates
 from waiting import becomes
 
 from pytest_xhyve.home import HOME_VARIABLE, Home
@@ -361,9 +362,3 @@ def test_end_while_one_is_being_made(home: Home, tmp_path: Path, stage: str, end
         assert ("KeyboardInterrupt" in run.said()) == (end == "ctrl_c"), run.said()
     # What was ended by force says nothing against the template.
     assert marks_against_templates(home) <= before
-
-
-def marks_against_templates(home: Home) -> set[Path]:
-    """Other tests have the same templates, and may have put some aside."""
-    templates = home.path / "templates"
-    return {*templates.rglob("*.refused"), *templates.rglob("*.aside")}
