@@ -161,7 +161,9 @@ def xhyve_guest_factory(
 
 
 def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:
-    hook = request.config.hook
+    item = request.config.stash.get(ITEM, None)
+    # Those of the test's folder and above. What is made for the whole run goes through those of whoever asks first.
+    hook = (request.node if item is None else item).ihook
 
     def change(machine: Machine) -> Machine:
         changed: Machine | None = hook.pytest_xhyve_machine(machine=machine, request=request)
@@ -177,7 +179,7 @@ def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Gue
         guest = fleet.start_guest(spec, asked_by=asked_by)
     witness = request.config.stash.get(WITNESS, None)
     if witness is not None:
-        witness.watch(guest, request, request.config.stash.get(ITEM, None))
+        witness.watch(guest, request, item)
     try:
         hook.pytest_xhyve_guest_ready(guest=guest, request=request)
     except BaseException as error:

@@ -49,8 +49,7 @@ class Forecast:
     """Which guests this process will be asked for, from the test that runs now on.
 
     Nothing here is certain: a test may be skipped, or be run by another process. What has an explicit name, or an
-    image that a conftest.py chooses, is not guessed at all, and neither is anything where some conftest.py changes
-    machines.
+    image that a conftest.py chooses, is not guessed at all, and neither is what a conftest.py changes.
 
     Args:
         settings: of the run.
@@ -69,12 +68,10 @@ class Forecast:
             item: a test.
             nextitem: the one that this process runs after it; None at the end.
         """
-        now = list(self._new(item, self._shared))
+        now = self._guess(item, self._shared)
         shared = dict(self._shared)
-        later = (self._new(coming, shared) for coming in self._after(nextitem))
-        hooked = bool(item.config.hook.pytest_xhyve_machine.get_hookimpls())
-        wishes = () if hooked else chain(now, chain.from_iterable(later))
-        self.specs = [wish.spec for wish in wishes if wish.spec is not None]
+        later = (self._guess(coming, shared) for coming in self._after(nextitem))
+        self.specs = [wish.spec for wish in chain(now, *later) if wish.spec is not None]
         return self.specs
 
     def _after(self, nextitem: pytest.Item | None) -> Sequence[pytest.Item]:
@@ -86,6 +83,11 @@ class Forecast:
             self._places = {known: place for place, known in enumerate(items)}
         place = self._places.get(nextitem)
         return (nextitem,) if place is None else items[place : place + _LOOK]
+
+    def _guess(self, item: pytest.Item, shared: dict[str, Wish]) -> list[Wish]:
+        wishes = list(self._new(item, shared))
+        is_changed = bool(wishes) and bool(item.ihook.pytest_xhyve_machine.get_hookimpls())
+        return [] if is_changed else wishes
 
     def _new(self, item: pytest.Item, shared: dict[str, Wish]) -> Iterator[Wish]:
         """What *item* asks for that is not among the *shared* guests, which are brought to the state after it."""

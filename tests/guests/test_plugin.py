@@ -54,7 +54,8 @@ def test_every_scope_has_its_guest(pytester: pytest.Pytester, hypervisor: Chosen
 
 
 def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
-    pytester.makeconftest(
+    folder = pytester.mkdir("folder")
+    conftest = pytester.makeconftest(
         """
         from dataclasses import replace
 
@@ -65,8 +66,9 @@ def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester, hyperviso
             guest.run("touch /root/made-ready")
         """
     )
-    pytester.makepyfile(
-        """
+    conftest.rename(folder / "conftest.py")
+    tests = pytester.makepyfile(
+        test_folder="""
         import pytest
         from pytest_xhyve import Guest
 
@@ -93,7 +95,15 @@ def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester, hyperviso
                 xhyve_guest_factory(image="tinny")
         """
     )
-    pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=tiny").assert_outcomes(passed=4)
+    tests.rename(folder / "test_folder.py")
+    pytester.makepyfile(
+        test_beside="""
+        def test_hooks_are_for_their_folder(xhyve_guest):
+            assert "changed.by" not in xhyve_guest.run("cat /proc/cmdline").stdout
+            assert xhyve_guest.run("ls -A /root").stdout.count("made-ready") == 0
+        """
+    )
+    pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=tiny").assert_outcomes(passed=5)
     assert_nothing_left()
 
 

@@ -140,6 +140,13 @@ def test_what_is_not_guessed(guess: Guess, tests: str, conftest: str) -> None:
     assert list(guess(tests, conftest=conftest).values()) == [[]]
 
 
+def test_what_other_folders_change_is_guessed(guess: Guess, pytester: pytest.Pytester) -> None:
+    hook = pytester.mkdir("folder") / "conftest.py"
+    hook.write_text("def pytest_xhyve_machine(machine, request): pass")
+    hook.with_name("test_in.py").write_text("def test_in(xhyve_guest): pass")
+    assert guess("def test_it(xhyve_guest): pass") == {"test_in": [TINY], "test_it": [TINY]}
+
+
 def test_overridden_image_that_the_marker_overrules(guess: Guess) -> None:
     conftest = "@pytest.fixture(scope='session')\ndef xhyve_image(): return 'debian12'"
     tests = "@pytest.mark.xhyve(image='tiny')\ndef test_it(xhyve_guest): pass"
