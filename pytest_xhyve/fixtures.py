@@ -53,9 +53,13 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     settings = config.stash[SETTINGS]
     report = _reporter(config)
     gathered = config.stash.setdefault(GATHERED, Gathered())
-    # First of all, as it shows what goes wrong with the rest.
-    witness = config.stash[WITNESS] = Witness(settings, gathered)
-    config.pluginmanager.register(witness, "xhyve-witness")
+    # First of all, as it shows what goes wrong with the rest. It is there when a plugin runs the last test again.
+    if WITNESS not in config.stash:
+        witness = config.stash[WITNESS] = Witness(settings, gathered)
+        config.pluginmanager.register(witness, "xhyve-witness")
+        if ITEM in config.stash:
+            # Its set-up has begun.
+            witness.pytest_runtest_setup(config.stash[ITEM])
     home = Home.of_user()
     with ExitStack() as stack:
         if settings.prewarm:
@@ -70,6 +74,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             run=getattr(config, "workerinput", {}).get("testrunuid"),
         )
         # The very lists, which have those too that live until the fleet is closed.
+        fleet.times[:], fleet.kept[:] = gathered.times, gathered.kept
         gathered.times, gathered.kept = fleet.times, fleet.kept
         stack.callback(lambda: gathered.look_for_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections import Counter
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ _MADE = "made.txt"
 _CONSOLE = "console.log"
 _JOURNAL = "journal.log"
 _FETCHED = "fetched"
+# Before the number of a rerun; no test's own folder has it in its name without a digest behind it.
+_RERUN = ".rerun-"
 # A file's name may have 255 bytes (NAME_MAX); some of it is left for others.
 _NAME_LENGTH = 150
 _DIGITS = 8
@@ -32,6 +35,11 @@ class Artifacts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._begun: set[Path] = set()
+        self._tries: Counter[str] = Counter()
+
+    def begin(self, test: str) -> None:
+        """The test with this node id begins, for the first time or again: each time has a folder of its own."""
+        self._tries[test] += 1
 
     def save(self, test: str, guest: Guest, evidence: Evidence, since: float | None) -> None:
         """Save what is known of *guest* while *test* used it.
@@ -75,11 +83,15 @@ class Artifacts:
             shutil.copy2(local, target, follow_symlinks=False)
 
     def _of(self, test: str, name: str) -> Path:
-        folder = self._folder / folder_name(test) / name
+        readable, reruns = folder_name(test), self._tries[test] - 1
+        folder = self._folder / (f"{readable}{_RERUN}{reruns}" if reruns > 0 else readable) / name
         if folder not in self._begun:
             # What an earlier run has left would be taken for this one's.
-            if (folder / _MADE).exists():
-                shutil.rmtree(folder)
+            left = {folder} if (folder / _MADE).exists() else set()
+            if reruns <= 0:
+                left |= {made.parents[1] for made in self._folder.glob(f"{readable}{_RERUN}*/*/{_MADE}")}
+            for earlier in left:
+                shutil.rmtree(earlier)
             self._begun.add(folder)
         # Consoles and journals may have secrets in them.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

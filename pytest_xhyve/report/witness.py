@@ -86,6 +86,8 @@ class Witness:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._item = item
         self._results.clear()
+        if self._artifacts is not None:
+            self._artifacts.begin(item.nodeid)
         # Those that are gone are left from an earlier try at this test.
         self._watched = [watched for watched in self._watched if watched.last is None]
         for watched in self._watched:
