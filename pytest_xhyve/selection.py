@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,25 +154,38 @@ def _overrides_image(item: pytest.Item) -> bool:
 
 def _says_start(mark: pytest.Mark) -> bool:
     """Whether a parametrize mark says how a guest starts."""
-    names, values = _parametrized(mark)
-    if GUEST_FIXTURES.isdisjoint(names):
-        return False
-    return any(isinstance(value, dict) and "start" in value for value in values)
+    return any(isinstance(param, dict) and "start" in param for param in _guest_params(mark))
 
 
 def _names_image(mark: pytest.Mark) -> bool:
     """Whether a parametrize mark says which image to use."""
-    names, values = _parametrized(mark)
-    if "xhyve_image" in names:
+    if "xhyve_image" in _argnames(mark):
         return True
-    if GUEST_FIXTURES.isdisjoint(names):
-        return False
-    return not all(isinstance(value, dict) and "image" not in value for value in values)
+    return not all(isinstance(param, dict) and "image" not in param for param in _guest_params(mark))
 
 
-def _parametrized(mark: pytest.Mark) -> tuple[list[str], list[Any]]:
-    """The names and the values of a parametrize mark."""
-    argnames = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
-    names = [name.strip() for name in (argnames.split(",") if isinstance(argnames, str) else argnames)]
+def _guest_params(mark: pytest.Mark) -> list[Any]:
+    """What a parametrize mark gives to a guest's fixture, as far as it does."""
+    names = _argnames(mark)
+    place = next((place for place, name in enumerate(names) if name in GUEST_FIXTURES), None)
+    if place is None:
+        return []
     values = mark.args[1] if len(mark.args) > 1 else mark.kwargs.get("argvalues", ())
-    return names, list(values)
+    if not isinstance(values, Collection):
+        # An iterator can be read once, which is pytest's to do; it may say anything.
+        return [dict.fromkeys(_MARKER_KEYS)]
+    is_bare = isinstance(mark.args[0] if mark.args else mark.kwargs["argnames"], str) and len(names) == 1
+    rows = [_row(value, is_bare) for value in values]
+    # pytest refuses one that is too short.
+    return [row[place] for row in rows if len(row) > place]
+
+
+def _row(value: Any, is_bare: bool) -> Sequence[Any]:
+    if isinstance(value, type(pytest.param())):
+        return value.values
+    return [value] if is_bare or not isinstance(value, Sequence) else value
+
+
+def _argnames(mark: pytest.Mark) -> list[str]:
+    names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+    return [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]

@@ -90,6 +90,14 @@ def test_each_image_and_either_start(guess: Guess) -> None:
     ]
 
 
+def test_start_in_a_parameter_with_an_id(guess: Guess) -> None:
+    tests = """
+        @pytest.mark.parametrize("xhyve_guest", [pytest.param({"start": "cold"}, id="slow")], indirect=True)
+        def test_it(xhyve_guest): pass
+    """
+    assert guess(tests, "--xhyve-start=both") == {"test_it[slow]": [TINY | {"start": "cold"}]}
+
+
 def test_shared_guests_are_asked_for_once(guess: Guess) -> None:
     guesses = guess(
         """

@@ -270,6 +270,34 @@ def test_two_images_run_each_test_on_either(pytester: pytest.Pytester) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "values", "runs"),
+    [
+        ("'xhyve_guest'", "[pytest.param({'cpus': 2}, id='two')]", ["debian12-two", "tiny-two"]),
+        ("'xhyve_guest,n'", "[({'cpus': 2}, 1)]", ["debian12-xhyve_guest0-1", "tiny-xhyve_guest0-1"]),
+        ("['n', 'xhyve_guest']", "[pytest.param(1, 'tiny')]", ["1-tiny"]),
+        ("['xhyve_guest']", "[({'image': 'tiny'},)]", ["xhyve_guest0"]),
+        ("'n,m'", "zip([1, 2], [3, 4])", ["debian12-1-3", "debian12-2-4", "tiny-1-3", "tiny-2-4"]),
+        # What it says could only be known by reading it, which can be done once.
+        ("'xhyve_guest'", "iter([{'cpus': 2}])", ["xhyve_guest0"]),
+    ],
+)
+def test_parametrize_in_its_forms(pytester: pytest.Pytester, names: str, values: str, runs: list[str]) -> None:
+    guest = "indirect=['xhyve_guest']" if "xhyve_guest" in names else ""
+    others = [name for name in ("n", "m") if name in names.replace("xhyve_guest", "")]
+    pytester.makepyfile(
+        test_it=f"""
+        import pytest
+
+        @pytest.mark.parametrize({names}, {values}, {guest})
+        def test_guest(xhyve_guest, {", ".join(others)}): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
+    assert sorted(result.stdout.lines[: len(runs)]) == [f"test_it.py::test_guest[{run}]" for run in runs]
+    assert result.stdout.lines[len(runs)] == ""
+
+
 def test_ids_can_be_chosen_by(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=SEVERAL)
     result = pytester.runpytest_subprocess("--collect-only", "-q", "-k", "test_parametrized and tiny")
