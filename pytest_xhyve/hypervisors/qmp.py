@@ -13,6 +13,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+_CHUNK = 1 << 16
+
 
 class QmpError(Exception):
     """QEMU refused a command; the message is its own."""
@@ -33,7 +35,7 @@ class QmpClient:
     def __init__(self, channel: socket.socket, timeout: float) -> None:
         channel.settimeout(timeout)
         self._channel = channel
-        self._lines = channel.makefile("rb")
+        self._unread = b""
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -87,15 +89,19 @@ class QmpClient:
 
     def close(self) -> None:
         """Close the connection; QEMU goes on."""
-        self._lines.close()
-        self._channel.close()
+        with self._lock:
+            self._channel.close()
 
     def _read(self) -> dict[str, Any]:
-        try:
-            line = self._lines.readline()
-        except ConnectionError as error:
-            raise QmpClosed("reading") from error
-        if not line:
-            raise QmpClosed("reading")
+        # A file over the socket would take no more after a timeout.
+        while b"\n" not in self._unread:
+            try:
+                data = self._channel.recv(_CHUNK)
+            except ConnectionError as error:
+                raise QmpClosed("reading") from error
+            if not data:
+                raise QmpClosed("reading")
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -214,6 +214,19 @@ def test_qmp_error_is_qemus(monitor: Monitor) -> None:
         monitor.client.execute("device_del", id="x")
 
 
+def test_qmp_goes_on_after_a_late_answer(monitor: Monitor) -> None:
+    monitor.client._channel.settimeout(0.05)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            monitor.client.execute("query-status")
+    for _ in range(2):
+        late = json.loads(monitor._stream.readline())
+        monitor.say(**{"return": "late", "id": late["id"]})
+    monitor.client._channel.settimeout(10)
+    monitor.answer(**{"return": "in time"})
+    assert monitor.client.execute("query-status") == "in time"
+
+
 def test_qmp_end_is_noticed(monitor: Monitor) -> None:
     monitor._stream.close()
     monitor._theirs.close()
