@@ -254,8 +254,7 @@ def _images(home: Home, *, current: bool) -> Iterator[Piece]:
             manifest = named[path]
             if not current or name not in recipe_names() or manifest.name != f"{name}.yaml":
                 continue
-            disk = (path / "disk.img").stat()
-            used = max(disk.st_atime, manifest.stat().st_mtime)
+            used = max(_read(path / "disk.img"), _changed(manifest))
             why_not = partial(builds.why_not, name, path, None)
             away = partial(builds.remove_current, name, manifest, path)
             yield Piece("image", name, path, size_on_disk(path), used, why_not, away)
@@ -312,6 +311,13 @@ def _remove(path: Path) -> bool:
 def _changed(path: Path) -> float:
     try:
         return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _read(path: Path) -> float:
+    try:
+        return path.stat().st_atime
     except FileNotFoundError:
         return 0.0
 

@@ -286,6 +286,13 @@ def test_images_go_when_they_are_asked_for(new_home: Home) -> None:
     assert [path.name for path in new_home.folder("images").iterdir() if path.suffix != ".lock"] == []
 
 
+def test_image_without_its_disk_goes_too(new_home: Home) -> None:
+    current, _ = write_build(new_home)
+    (current / "disk.img").unlink()
+    assert ("image", "tiny") in prune("--images", "--yes")["removed"]
+    assert not current.exists()
+
+
 @pytest.mark.parametrize("reads", [True, False])
 def test_images_stay_while_a_run_lives(new_home: Home, reads: bool) -> None:
     current, _ = write_build(new_home)
