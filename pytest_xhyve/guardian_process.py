@@ -177,13 +177,16 @@ class _Guest:
             _write_atomically(self.folder / RECORD, self._record)
 
     def keep(self, record: Mapping[str, Any], *, held: bool) -> None:
-        """Let the guest live on when pytest lets go of it, and tell others so; if *held*, no longer than pytest."""
+        """Let the guest live on when pytest lets go of it, and tell others so; if *held*, no longer than pytest.
+
+        One that others cannot be told of, as on a full disk, is not kept: nobody would find it, and its run's folder
+        would be removed under it.
+        """
         self._record |= record
-        # Who cannot be told of finds it all the same, by its process.
         with contextlib.suppress(OSError):
             _write_atomically(self.folder / RECORD, self._record)
-        self.is_kept = self.process is not None
-        self.is_held = held
+            self.is_kept = self.process is not None
+            self.is_held = held
 
     def has_ended(self) -> bool:
         """Whether the hypervisor has ended."""

@@ -14,6 +14,7 @@ from textwrap import dedent
 
 import psutil
 import pytest
+from mounting import mounted
 from waiting import becomes
 
 from pytest_xhyve import runs
@@ -24,7 +25,7 @@ ABOUT = {"name": "g", "image": "tiny", "image_disk": "/images/tiny", "uuid": "u"
 # The hypervisor names a pidfile in its folder, as all do.
 OWNER = dedent(
     """
-    import json, os, sys, time
+    import contextlib, json, os, sys, time
     from pathlib import Path
     from pytest_xhyve import runs
     from pytest_xhyve.guardian import Guardian
@@ -38,6 +39,9 @@ OWNER = dedent(
                 program = "import time; time.sleep(600)"
                 ward.start([sys.executable, "-c", program, str(run / name / "hypervisor.pid")], {}, {})
                 if name == "kept":
+                    if "full" in sys.argv:
+                        with contextlib.suppress(OSError):
+                            (run / name / "full").write_bytes(bytes(1 << 20))
                     kept = {"by": "test_it", "since": 1.0, "run": "1"}
                     ward.keep({"kept": kept, "ssh": ["ssh", name]}, held="held" in sys.argv)
                     ward.kill("it")
@@ -57,10 +61,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def kept_guest(folder: Path) -> Iterator[list[int]]:
+def kept_guest(folder: Path, *words: str) -> Iterator[list[int]]:
     """A run that is over and has kept a guest: its guardian's and its hypervisor's process."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", OWNER, str(folder), json.dumps(ABOUT)],
+        [sys.executable, "-W", "error", "-c", OWNER, str(folder), json.dumps(ABOUT), *words],
         check=True,
         # Does not end before nobody holds them open any more, as `pytest | tee`.
         capture_output=True,
@@ -98,6 +102,12 @@ def test_reaping_ends_it_and_all_that_it_stood_on(folder: Path) -> None:
 def test_guest_that_shuts_down_leaves_nothing(folder: Path) -> None:
     with kept_guest(folder) as pids:
         os.kill(pids[1], signal.SIGTERM)
+        assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
+
+
+def test_guest_that_nobody_could_find_is_not_kept(tmp_path: Path) -> None:
+    """On a full disk, nothing can be told of it."""
+    with mounted(tmp_path / "small", "size=128k") as folder, kept_guest(folder, "full") as pids:
         assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
 
 
