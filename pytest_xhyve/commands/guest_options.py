@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import click
@@ -64,10 +65,13 @@ def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def gather(typed: Mapping[str, str | None]) -> Settings:
     """Settings from what was *typed*, by the options' names, and the environment, as the plugin gathers them.
 
+    What is about tests does not count: a guest of a command ends with it, and starts in one way.
+
     Raises:
         ConfigurationError: a value cannot be meant; the message names its source.
     """
-    return Settings.gather(_Values(typed))
+    settings = Settings.gather(_Values(typed))
+    return replace(settings, keep="never", start="auto" if settings.start == "both" else settings.start)
 
 
 class GuestCommand(click.Command):

@@ -87,6 +87,13 @@ def test_environment_counts_and_options_beat_it(monkeypatch: pytest.MonkeyPatch)
     assert (settings.max_guests, settings.timeout_factor) == (4, 3.0)
 
 
+def test_what_the_environment_says_of_tests_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XHYVE_KEEP", "always")
+    monkeypatch.setenv("PYTEST_XHYVE_START", "both")
+    settings = gather({})
+    assert (settings.keep, settings.start) == ("never", "auto")
+
+
 @pytest.mark.parametrize("name", ["run", "shell"])
 def test_help_tells_of_exit_codes_and_options(name: str) -> None:
     text = call(name, "--help").stdout
