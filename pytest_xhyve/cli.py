@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import AbstractContextManager, nullcontext
 
 import click
 
@@ -19,7 +20,14 @@ class _Commands(click.Group):
         from pytest_xhyve.home import Home
 
         try:
-            with Home.of_user().told_when_unusable():
+            home = Home.of_user()
+        except XhyveError:
+            # Whoever needs one says so; `doctor` has it among its findings.
+            telling: AbstractContextManager[None] = nullcontext()
+        else:
+            telling = home.told_when_unusable()
+        try:
+            with telling:
                 return super().invoke(context)
         except XhyveError as error:
             raise click.ClickException(str(error)) from error

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pytest_xhyve.errors import XhyveError
 from pytest_xhyve.settings import EMULATION_FACTOR, Settings
+
+if TYPE_CHECKING:
+    from pytest_xhyve.home import Home
 
 
 def describe(settings: Settings) -> list[str]:
     """The header's lines; what is wrong with this host stands in them, as it is no error before a test needs it."""
-    from pytest_xhyve.fleet import Fleet
     from pytest_xhyve.home import Home
+
+    try:
+        home = Home.of_user()
+        with home.told_when_unusable():
+            return _describe(settings, home)
+    except (XhyveError, OSError) as error:
+        return [f"xhyve: {line}" for line in str(error).splitlines()]
+
+
+def _describe(settings: Settings, home: Home) -> list[str]:
+    from pytest_xhyve.fleet import Fleet
     from pytest_xhyve.images.catalog import find_manifest
     from pytest_xhyve.runs import live_guests
 
-    home = Home.of_user()
     images = []
     for name in settings.images:
         try:

@@ -81,8 +81,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
             settings = settle_images(settings, config)
         if settings.artifacts is not None:
-            artifacts = base_of(settings.given["artifacts"], config) / Path(settings.artifacts).expanduser()
-            settings = replace(settings, artifacts=str(artifacts))
+            base = base_of(settings.given["artifacts"], config)
+            settings = replace(settings, artifacts=base / settings.artifacts)
     except XhyveError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SETTINGS] = settings
@@ -111,16 +111,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # Who looks fixtures up may be about to mend one.
-    looks_up = config.getoption("showfixtures") or config.getoption("show_fixtures_per_test")
-    for item, wrong in () if looks_up else check_markers(items):
+    for item, wrong in () if _looks_up(config) else check_markers(items):
         _refuse([item], wrong)
     plan_resets(items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Look at what the tests that will run make their guests from."""
-    wanting = [] if session.config.option.collectonly else [item for item in session.items if wants_guest(item)]
+    runs = not session.config.option.collectonly and not _looks_up(session.config)
+    wanting = [item for item in session.items if wants_guest(item)] if runs else []
     if wanting:
         from pytest_xhyve.preflight import find_wrong
 
@@ -185,6 +184,11 @@ def _refuse(items: Sequence[pytest.Item], wrong: str) -> None:
             raise pytest.UsageError(wrong)
         # From here on a worker can tell nobody; as the error of a test, it is seen.
         item.stash[_WRONG] = wrong
+
+
+def _looks_up(config: pytest.Config) -> bool:
+    """Whether fixtures are only looked up; somebody may be about to mend one."""
+    return bool(config.getoption("showfixtures") or config.getoption("show_fixtures_per_test"))
 
 
 def _describe(config: pytest.Config) -> list[str]:

@@ -154,9 +154,9 @@ def find_wrong(items: Iterable[pytest.Item], settings: Settings) -> list[tuple[l
 
 
 def _check_artifacts(settings: Settings) -> None:
-    if settings.artifacts is None:
+    folder = settings.artifacts
+    if folder is None:
         return
-    folder = Path(settings.artifacts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

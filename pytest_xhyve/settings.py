@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pytest_xhyve.errors import ConfigurationError
@@ -16,6 +17,7 @@ from pytest_xhyve.values import (
     parse_choice,
     parse_count,
     parse_memory,
+    parse_path,
     parse_positive,
     parse_size,
     parse_switch,
@@ -152,6 +154,7 @@ OPTIONS = (
         "DIR",
         "keep what is known of each test's guests, in a folder for each test: the console, the journal, and what the "
         "test fetched",
+        parse_path,
         environment=True,
     ),
     Option(
@@ -225,7 +228,7 @@ class Settings:
     prewarm: int = 0
     templates_size: int = 8 << 30
     keep: str = "never"
-    artifacts: str | None = None
+    artifacts: Path | None = None
     strict: bool = False
     boot_timeout: float = 120.0
     timeout_factor: float = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pytest_xhyve.errors import ConfigurationError
@@ -43,6 +44,20 @@ def parse_memory(text: str | int) -> int:
             f"{shown(text)} is {size} bytes of memory, with which no Linux boots; write 512M or 2G"
         )
     return size
+
+
+def parse_path(text: str) -> Path:
+    """A path, in which ``~`` stands for a home folder, as shells leave it behind a ``=``.
+
+    Raises:
+        ConfigurationError: *text* is empty, or there is no such user.
+    """
+    if not text:
+        raise ConfigurationError("the value is empty")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"{shown(text)} begins with the home of a user who is none here") from error
 
 
 def parse_count(text: str | int) -> int:

@@ -125,7 +125,8 @@ def check_folder(home: Home | None, platform: str) -> Iterator[Finding]:
     """Whether the plugin's folder can be written, has room, and clones cheaply."""
     title = "cache folder"
     if home is None:
-        yield Finding(title, "problem", "this user has no home folder, and HOME is not set", _elsewhere(), _ALL)
+        seen = f"it would be in the home folder of a user who has none, or is none here (HOME, {HOME_VARIABLE})"
+        yield Finding(title, "problem", seen, _elsewhere(), _ALL)
         return
     place = nearest_folder(home.path)
     # A file in the place of a folder, which mkdir would stumble over.

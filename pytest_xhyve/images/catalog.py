@@ -10,7 +10,7 @@ from pytest_xhyve.errors import ConfigurationError
 from pytest_xhyve.home import Home
 from pytest_xhyve.images.manifest import Image, read_manifest
 from pytest_xhyve.images.recipe import RECIPES, recipe_names
-from pytest_xhyve.values import nearest
+from pytest_xhyve.values import nearest, parse_path
 
 _MANIFEST_SUFFIXES = (".yaml", ".yml")
 _IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2")
@@ -76,7 +76,7 @@ def settle(wanted: str, base: Path) -> str:
     """
     if find_manifest(wanted, base) is None:
         return wanted
-    return str(_path(wanted, base))
+    return str(base / parse_path(wanted))
 
 
 def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path | None:
@@ -88,7 +88,7 @@ def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path |
     text = os.fspath(wanted)
     if text in recipe_names():
         return None
-    path = _path(text, base)
+    path = base / parse_path(text)
     if path.suffix in _MANIFEST_SUFFIXES:
         if not _is_file(path):
             raise ConfigurationError(f"there is no manifest {path}{_near_files(path)}")
@@ -111,13 +111,6 @@ def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path |
             f"{path} has no manifest beside it: {beside[0]} would tell its kernel and how to log in"
         )
     return found[0]
-
-
-def _path(text: str, base: Path) -> Path:
-    try:
-        return base / Path(text).expanduser()
-    except RuntimeError as error:
-        raise ConfigurationError(f"{text!r} begins with the home of a user who is none here") from error
 
 
 def _is_file(path: Path) -> bool:

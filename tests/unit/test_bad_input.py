@@ -274,6 +274,29 @@ def test_artifacts_folder_that_cannot_be_written(pytester: pytest.Pytester, fold
             check_refused(result, (f"--xhyve-artifacts: cannot write to {folder / artifacts}: {why}",), folder)
 
 
+def test_home_of_a_user_who_is_none(pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image(folder)
+    pytester.makepyfile(test_it=WANTING)
+    options = ("--xhyve-image=ubuntu18.img", "--xhyve-artifacts=~no-such-user/art")
+    words = "--xhyve-artifacts: '~no-such-user/art' begins with the home of a user who is none here"
+    check_refused(pytester.runpytest_inprocess(*options), (words,), folder)
+    monkeypatch.setenv(HOME_VARIABLE, "~no-such-user/cache")
+    for option in ("--xhyve-image=ubuntu18.img", "--xhyve-start=cold"):
+        result = pytester.runpytest_inprocess(option)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert result.stderr.lines[0].startswith(
+            f"ERROR: {HOME_VARIABLE}: '~no-such-user/cache' begins with the home of a user who is none here"
+        )
+
+
+@pytest.mark.parametrize("option", ["--fixtures", "--fixtures-per-test"])
+def test_fixtures_can_be_looked_up_all_the_same(pytester: pytest.Pytester, folder: Path, option: str) -> None:
+    pytester.makepyfile(test_it=WANTING)
+    (folder / "file").touch()
+    result = pytester.runpytest_inprocess(option, "-o", "xhyve_image=debian21", "--xhyve-artifacts=file")
+    assert result.ret == 0
+
+
 RUNS_ALL_THE_SAME = {
     "ini file with an unknown image": (("-o", "xhyve_image=debian21"), PLAIN),
     "ini file with a wrong image": (("-o", "xhyve_image=wrong.yaml"), PLAIN),

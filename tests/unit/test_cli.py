@@ -94,6 +94,21 @@ def test_what_the_environment_says_of_tests_does_not_count(monkeypatch: pytest.M
     assert (settings.keep, settings.start) == ("never", "auto")
 
 
+NO_USER = "~no-such-user/cache"
+
+
+def test_without_a_cache_folder() -> None:
+    assert call("doctor", "--help", PYTEST_XHYVE_HOME=NO_USER).exit_code == 0
+    found = call("doctor", PYTEST_XHYVE_HOME=NO_USER)
+    assert (
+        "PROBLEM  cache folder: it would be in the home folder of a user who has none, or is none here" in found.stdout
+    )
+    for words, code in ((["run", "tiny", "true"], 255), (["ps"], 1), (["images"], 1)):
+        result = call(*words, PYTEST_XHYVE_HOME=NO_USER)
+        assert result.exit_code == code
+        assert "begins with the home of a user who is none here" in result.stderr
+
+
 @pytest.mark.parametrize("name", ["run", "shell"])
 def test_help_tells_of_exit_codes_and_options(name: str) -> None:
     text = call(name, "--help").stdout
