@@ -70,7 +70,8 @@ class Admission:
     def _wait(self) -> Slot:
         while self.make_room():
             with contextlib.suppress(NoFreeSlot):
-                return self._take(0)
+                # A slot is free a moment after its guest's folder is gone.
+                return self._take(_GLANCE_SECONDS)
         with contextlib.suppress(NoFreeSlot):
             # Who looks whether a slot is free holds it for a moment.
             return self._take(_GLANCE_SECONDS)

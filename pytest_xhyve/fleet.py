@@ -176,7 +176,8 @@ class Fleet:
             slot = admission.take(stack) if ahead is None else admission.take_spare(stack, self._memory(spec, image))
             name = spec.name or f"{_as_name(image.name)}-{slot.number}"
             failed = partial(self._keeping.did_not_come_up, name, asked_by)
-            ward = stack.enter_context(guardian.ward(run_folder / name, [slot.fd], _about(name, image)))
+            folder = self._keeping.folder_for(run_folder / name)
+            ward = stack.enter_context(guardian.ward(folder, [slot.fd], _about(name, image)))
             if ahead is not None:
                 ahead.goes_on_in(ward)
             making = GuestMaking(
@@ -232,7 +233,8 @@ class Fleet:
             from pytest_xhyve.templates.maker import make_template  # noqa: PLC0415
 
             timeouts = self._timeouts(self.hypervisor.facts)
-            with guardian.ward(folder, [], _about(machine.name, image)) as ward:
+            place = self._keeping.folder_for(folder)
+            with guardian.ward(place, [], _about(machine.name, image)) as ward:
                 return make_template(image, machine, self.hypervisor, ward, workspace, timeouts, failed, self._entered)
 
         return make

@@ -160,7 +160,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """In the controller of xdist: take what a worker hands over; one that crashed hands over nothing."""
-    message = getattr(node, "workeroutput", {}).get(_OF_WORKERS)
+    # Of a worker that was interrupted, this is called twice.
+    message = getattr(node, "workeroutput", {}).pop(_OF_WORKERS, None)
     if message is not None:
         from pytest_xhyve.report.gathered import Gathered
 

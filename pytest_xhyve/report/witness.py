@@ -42,7 +42,7 @@ class Witness:
     def __init__(self, settings: Settings, gathered: Gathered) -> None:
         self._keep = settings.keep
         self._gathered = gathered
-        self._artifacts = None if settings.artifacts is None else Artifacts(Path(settings.artifacts))
+        self._artifacts = None if settings.artifacts is None else Artifacts(settings.artifacts)
         self._watched: list[Watched] = []
         self._results = Results()
         self._item: pytest.Item | None = None
@@ -128,6 +128,9 @@ class Witness:
 
     def pytest_enter_pdb(self, config: pytest.Config) -> None:
         """Say how to log in to the guests, which are alive at the prompt."""
+        terminal = config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is None:
+            return
         writer = config.get_terminal_writer()
         for watched in self._of(self._item) if self._item is not None else ():
             with suppress(XhyveError, OSError):
@@ -201,7 +204,10 @@ def _without_ours(properties: list[tuple[str, object]]) -> list[tuple[str, objec
 def _of_guests_that_did_not_come_up(error: BaseException | None) -> list[Evidence]:
     """What *error*, or one that has led to it, knows of guests."""
     found: list[Evidence] = []
-    while error is not None:
+    # A chain of causes may be a ring.
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         evidence = error.evidence if isinstance(error, XhyveError) else None
         if evidence is not None and evidence not in found:
             found.append(evidence)

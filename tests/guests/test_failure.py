@@ -70,7 +70,10 @@ FAILING = """
 
     def test_block(xhyve_guest_factory):
         with xhyve_guest_factory(name="web"):
-            raise KeyError("in the block")
+            # With a ring of causes, which pytest shows once.
+            error, other = KeyError("in the block"), ValueError("the other")
+            error.__cause__, other.__cause__ = other, error
+            raise error
 
     @pytest.mark.xfail
     def test_is_expected_to_fail(xhyve_guest_factory):
@@ -298,6 +301,30 @@ def test_each_test_is_told_of_its_own_guests(pytester: pytest.Pytester) -> None:
     assert [text.count(f"Captured log xhyve: {name} call") for name in ("first", "second", shared)] == [1, 1, 1]
     folders = sorted(path.name for path in (pytester.path / "art").glob("test_it.py-test_one*/*"))
     assert folders == ["first", "second"]
+
+
+def test_guest_is_kept_under_a_name_that_is_used_again(pytester: pytest.Pytester) -> None:
+    """Also when pytest is told to end, each is listed once."""
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        pytestmark = pytest.mark.xhyve(name="web")
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_web(xhyve_guest, number):
+            assert xhyve_guest.run("hostname").stdout == "web\\n"
+
+        def test_ends():
+            pytest.exit("enough")
+        """
+    )
+    result = pytester.runpytest_subprocess("--xhyve-image=tiny", "--xhyve-keep=always", "-n", "1")
+    assert result.stdout.str().count("web (tiny), for test_it.py::test_web[") == 2
+    assert [guest.name for guest in kept_guests()] == ["web", "web"]
+    for guest in kept_guests():
+        done = subprocess.run([*guest.ssh, "hostname"], check=True, capture_output=True, text=True)
+        assert done.stdout == "web\n"
 
 
 def test_kept_guests_give_way(pytester: pytest.Pytester) -> None:
