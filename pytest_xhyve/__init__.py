@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_xhyve.completed import Completed
+    from pytest_xhyve.console import Console
     from pytest_xhyve.errors import (
         BootFailed,
         BootTimeout,
@@ -42,6 +43,7 @@ __all__ = [
     "Completed",
     "ConfigurationError",
     "ConnectionFailed",
+    "Console",
     "Disk",
     "Guest",
     "GuestFactory",
@@ -62,6 +64,7 @@ __all__ = [
 
 _HOME_OF = {
     "Completed": "completed",
+    "Console": "console",
     "Disk": "machine",
     "Guest": "guest",
     "GuestFactory": "spec",

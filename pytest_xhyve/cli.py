@@ -148,7 +148,7 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: all that is known of each guest.")
 def ps(*, as_json: bool) -> None:
-    """List the guests that are alive on this host, and how to log in to those that were kept."""
+    """List the guests of this user that are alive, and how to log in to those that were kept."""
     import json
     from dataclasses import asdict
 

@@ -38,7 +38,7 @@ class XhyveError(Exception):
 
 
 class ConfigurationError(XhyveError):
-    """An option, ini value, marker or manifest that cannot be meant."""
+    """An option, ini value, marker or manifest that is invalid."""
 
 
 class ImageError(XhyveError):

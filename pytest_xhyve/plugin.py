@@ -179,7 +179,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _refuse(items: Sequence[pytest.Item], wrong: str) -> None:
-    """End the run before any test, as *items* ask for what cannot be meant."""
+    """End the run before any test, as *items* ask for something invalid."""
     for item in items:
         if not hasattr(item.config, "workerinput"):
             raise pytest.UsageError(wrong)

@@ -82,7 +82,7 @@ def starts_either_way(metafunc: pytest.Metafunc) -> bool:
 
 
 def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
-    """Each test whose marker cannot be meant, and why: a wrong key or value, or a guest that it does not reach."""
+    """Each test whose marker is invalid, and why: a wrong key or value, or a guest that it does not reach."""
     for item in items:
         for node, mark in item.iter_markers_with_node(MARKER):
             wrong = _find_wrong(mark) or _find_unreached(item, node) or _find_useless_reset(item, node, mark)

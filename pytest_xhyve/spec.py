@@ -24,7 +24,7 @@ class GuestSpec:
 
     Attributes:
         image: a name, a path or an image.
-        name: the guest's, and its host name: letters, digits and dashes (RFC 1123); made up where it is None.
+        name: the guest's, and its host name: letters, digits and dashes (RFC 1123); generated where it is None.
         cpus: virtual CPUs.
         memory: bytes.
         start: ``cold`` to boot it, ``warm`` to restore it from a template, ``auto`` for what can be had.
@@ -43,7 +43,7 @@ class GuestSpec:
         """A spec from what a test wrote: sizes as ``512M`` too.
 
         Raises:
-            ConfigurationError: an unknown key, or a value that cannot be meant; the message names the key.
+            ConfigurationError: an unknown key, or an invalid value; the message names the key.
         """
         parsers: dict[str, Callable[[Any], Any]] = {
             "image": _parse_image,

@@ -68,7 +68,7 @@ def gather(typed: Mapping[str, str | None]) -> Settings:
     What is about tests does not count: a guest of a command ends with it, and starts in one way.
 
     Raises:
-        ConfigurationError: a value cannot be meant; the message names its source.
+        ConfigurationError: a value is invalid; the message names its source.
     """
     settings = Settings.gather(_Values(typed))
     return replace(settings, keep="never", start="auto" if settings.start == "both" else settings.start)
@@ -113,7 +113,7 @@ class _Failed(click.ClickException):
 
 
 def _checked_by(option: Option) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """A callback that names the option when its value cannot be meant; the text stays text."""
+    """A callback that names the option when its value is invalid; the text stays text."""
 
     def check(context: click.Context, param: click.Parameter, text: str | None) -> str | None:
         try:

@@ -63,7 +63,7 @@ _MKE2FS_OPTIONS = (
 # All is written now, so that no guest spends its first minutes on it.
 _MKE2FS_EXTENDED = "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard"
 _TOOLS = ("mmdebstrap", "mke2fs", "tar")
-TOOLS_PACKAGES = "mmdebstrap e2fsprogs fakeroot uidmap util-linux"
+TOOLS_PACKAGES = "mmdebstrap e2fsprogs fakeroot uidmap util-linux debian-archive-keyring"
 """The packages of Debian and Ubuntu that have the tools."""
 _LOG_LINES = 15
 # Of the digest, in the name of an image's folder.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +17,13 @@ import pytest
 import yaml
 
 from pytest_xhyve.cli import main
+from pytest_xhyve.commands.alive import Reaped
+from pytest_xhyve.doctor.examine import Report
+from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.stock import Stock, StockedImage, StockedTemplate
+from pytest_xhyve.prune import Piece, Pruned
+from pytest_xhyve.runs import GuestRecord
 from pytest_xhyve.settings import OPTIONS
 
 # Every command on the pages that no test can run, as it takes another machine, or root, or hours.
@@ -28,10 +37,14 @@ NOT_RUN = {
     # Run by test_example_suites.
     "pytest conftest_examples/first_test --xhyve-image=debian12",
     # The tutorial's beginning; `make test` has done the same by tools/install-packages.
-    "sudo apt-get install qemu-system-x86 qemu-utils mmdebstrap e2fsprogs fakeroot uidmap",
+    "sudo apt-get install qemu-system-x86 qemu-utils openssh-client python3-venv",
+    "sudo apt-get install mmdebstrap e2fsprogs fakeroot uidmap debian-archive-keyring",
+    "python3 -m venv .venv",
+    ". .venv/bin/activate",
     "pip install pytest-xhyve",
     # An image of one's own, out of a machine that nobody has here.
-    "ssh-copy-id -i ~/.ssh/id_ed25519.pub root@machine",
+    "ssh-keygen -t ed25519 -N '' -f guest_key",
+    "ssh-copy-id -i guest_key.pub root@machine",
     "scp root@machine:/boot/vmlinuz root@machine:/boot/initrd.img .",
     "ssh root@machine 'cat /etc/ssh/ssh_host_*_key.pub /proc/cmdline'",
     "qemu-img convert -O qcow2 machine.vmdk ubuntu18.qcow2",
@@ -44,7 +57,7 @@ NOT_RUN = {
     "pytest-xhyve build debian12",
     "rsync -a ~/.cache/pytest-xhyve/images ~/.cache/pytest-xhyve/keys mac:guests/",
     "pytest-xhyve doctor",
-    "pytest --xhyve-image=guests/images/debian12.yaml",
+    "pytest --xhyve-image=~/guests/images/debian12.yaml",
     "sudo /usr/libexec/ApplicationFirewall/socketfilterfw --add /usr/libexec/bootpd",
     "sudo /usr/libexec/ApplicationFirewall/socketfilterfw --unblock /usr/libexec/bootpd",
 }
@@ -172,3 +185,29 @@ def test_site_tells_all_that_the_code_has(site: Path) -> None:
     fixtures = (site / "reference" / "fixtures.html").read_text()
     for name in ("xhyve_guest", "xhyve_session_guest", "xhyve_guest_factory"):
         assert f'id="{name}"' in fixtures
+
+
+def test_every_key_of_json_is_told_of() -> None:
+    piece = Piece("image", "tiny", Path("/"), 0, 0.0, str, bool)
+    template = StockedTemplate("tiny", "key", 0, 0.0, in_use=False)
+    printed: dict[str, object] = {
+        "ps": [field.name for field in fields(GuestRecord)],
+        "reap": Reaped((), ()).as_json(),
+        "images": Stock((StockedImage("tiny", "", None, None),), (template,)).as_json(),
+        "prune": Pruned((piece,), ((piece, "why"),)).as_json(dry_run=True),
+        "doctor": [*json.loads(Report((), ()).as_json()), *(field.name for field in fields(Finding))],
+    }
+    page = (pages.TOP / "docs/reference/command-line.md").read_text()
+    for command, content in printed.items():
+        (row,) = re.findall(rf"^\| `{command}` \| (.*) \|$", page, re.MULTILINE)
+        assert set(keys_of(content)) <= set(re.findall(r"`(\w+)`", row)), command
+
+
+def keys_of(content: object) -> Iterator[str]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield key
+            yield from keys_of(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from [value] if isinstance(value, str) else keys_of(value)
