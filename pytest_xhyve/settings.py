@@ -111,7 +111,7 @@ OPTIONS = (
         "start",
         "HOW",
         "how guests start: cold boots them, warm restores them from a template that has booted once, both runs each "
-        "test on either, auto is warm where the hypervisor can and cold elsewhere (default: auto)",
+        "test twice, once each way, auto is warm where the hypervisor can and cold elsewhere (default: auto)",
         parse_choice("auto", "cold", "warm", "both"),
         default="auto",
         environment=True,
@@ -176,7 +176,7 @@ OPTIONS = (
     Option(
         "timeout_factor",
         "X",
-        "multiplies every timeout of the plugin, for slow hosts (default: 1)",
+        "multiplies the plugin's time limits, for slow hosts (default: 1)",
         parse_positive,
         default=1.0,
         environment=True,
@@ -239,7 +239,7 @@ class Settings:
         """Ask the command line, the environment, the ini file and the defaults, in this order.
 
         Raises:
-            ConfigurationError: a value cannot be meant; the message names its source.
+            ConfigurationError: a value is invalid; the message names its source.
         """
         found: dict[str, Any] = {}
         given: dict[str, str] = {}
@@ -253,7 +253,7 @@ class Settings:
                 parsed = tuple(option.parse(text) for text in texts)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{source}: {error}") from error
-            if any(value == "" for value in parsed):
+            if any(text == "" for text in texts):
                 raise ConfigurationError(f"{source}: the value is empty")
             found[option.name] = parsed if option.repeatable else parsed[-1]
         return cls(images=found.pop("image"), given=given, **found)

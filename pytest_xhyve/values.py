@@ -50,10 +50,8 @@ def parse_path(text: str) -> Path:
     """A path, in which ``~`` stands for a home folder, as shells leave it behind a ``=``.
 
     Raises:
-        ConfigurationError: *text* is empty, or there is no such user.
+        ConfigurationError: there is no such user.
     """
-    if not text:
-        raise ConfigurationError("the value is empty")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
