@@ -115,10 +115,19 @@ class Ward:
             held: whether it is to end with this process all the same.
 
         Raises:
-            HypervisorExited: the guardian is gone.
+            XhyveError: the record cannot be written.
+            HypervisorExited: the hypervisor is gone, or the guardian.
         """
         with self._lock:
             self._send({"keep": dict(record), "held": held})
+            answer = self._receive()
+            while "exit" in answer:
+                self._exit_status = answer["exit"]
+                answer = self._receive()
+            if "error" in answer:
+                raise XhyveError(f"nobody could be told that it is: {answer['error']}")
+            if not answer["kept"]:
+                raise HypervisorExited("its hypervisor has ended")
             self.is_kept = True
 
     def send_signal(self, number: signal.Signals) -> None:

@@ -183,10 +183,16 @@ class _Guest:
         would be removed under it.
         """
         self._record |= record
-        with contextlib.suppress(OSError):
+        answer: dict[str, Any] = {}
+        try:
             _write_atomically(self.folder / RECORD, self._record)
             self.is_kept = self.process is not None
             self.is_held = held
+        except OSError as error:
+            answer["error"] = str(error)
+        # pytest may have died meanwhile.
+        with contextlib.suppress(OSError):
+            self.channel.send({"kept": self.is_kept, **answer})
 
     def has_ended(self) -> bool:
         """Whether the hypervisor has ended."""
