@@ -26,6 +26,7 @@ _LEFT_OUT = {
     "test_systemd.py": ("xhyve",),
     "test_altered_disk_does_not_boot": ("qemu", "xhyve"),
     "test_collecting_starts_nothing": ("xhyve",),
+    "test_each_rerun_has_artifacts_of_its_own": ("xhyve",),
     "test_disc_in_a_drive": ("warm",),
     "test_failing_set_up_takes_the_guest_away": ("xhyve",),
     "test_later_tests_get_ready_guests": ("qemu",),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import subprocess
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_xhyve import Guest
 from pytest_xhyve.errors import XhyveError
 from pytest_xhyve.fleet import Fleet
 from pytest_xhyve.home import Home
@@ -100,18 +103,28 @@ DAMAGES = """
 
 def test_what_a_test_does_is_gone_in_the_next(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(DAMAGES)
-    templates = Home.of_user().folder("templates")
-    with closing(Fleet(Settings(hypervisor="qemu", start="warm"), Home.of_user(), print)) as fleet:
-        fleet.start_guest(GuestSpec(image="tiny")).remove()
-    before = digests(templates)
-    assert before
-    result = pytester.runpytest_subprocess(*WARM, "--xhyve-image=tiny")
+    with (
+        closing(Fleet(Settings(hypervisor="qemu", start="warm"), Home.of_user(), print)) as fleet,
+        # It holds the template, which nobody removes meanwhile.
+        fleet.start_guest(GuestSpec(image="tiny")) as guest,
+    ):
+        template = template_of(guest)
+        before = digests(template)
+        assert before.keys() >= {"ram", "state"}
+        result = pytester.runpytest_subprocess(*WARM, "--xhyve-image=tiny")
+        assert digests(template) == before
     result.assert_outcomes(passed=8)
-    assert before.items() <= digests(templates).items()
 
 
-def digests(folder: Path) -> dict[Path, str]:
-    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*/*") if path.is_file()}
+def template_of(guest: Guest) -> Path:
+    """The folder of the template on which the disk of *guest* stands."""
+    argv = ["qemu-img", "info", "--force-share", "--output=json", str(guest.machine.disks[0].path)]
+    done = subprocess.run(argv, check=True, capture_output=True)
+    return Path(json.loads(done.stdout)["full-backing-filename"]).parent
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
 
 
 def test_guest_that_booted_can_be_reset(pytester: pytest.Pytester) -> None:
