@@ -1,0 +1,18 @@
+"""The catalog's images are built, into the folder from which all other tests take them."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_xhyve.home import Home
+from pytest_xhyve.images.build import build_image
+from pytest_xhyve.images.check import check_image
+from pytest_xhyve.images.recipe import recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_is_built(name: str) -> None:
+    home = Home.of_user()
+    image = build_image(name, home, print)
+    assert (image.name, image.manifest) == (name, home.folder("images") / f"{name}.yaml")
+    check_image(image, home.folder("checked"))
