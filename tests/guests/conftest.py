@@ -28,6 +28,7 @@ _LEFT_OUT = {
     "test_collecting_starts_nothing": ("xhyve",),
     "test_each_rerun_has_artifacts_of_its_own": ("xhyve",),
     "test_disc_in_a_drive": ("warm",),
+    "test_every_scope_has_its_guest": ("xhyve",),
     "test_failing_set_up_takes_the_guest_away": ("xhyve",),
     "test_later_tests_get_ready_guests": ("qemu",),
     "test_marker_parameter_factory_and_hooks": ("xhyve",),
