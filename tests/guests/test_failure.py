@@ -358,20 +358,18 @@ NO_ROOT = """
 def test_guest_that_does_not_come_up(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makeconftest(NO_ROOT)
     pytester.makepyfile(test_it="def test_hangs(xhyve_guest): pass\n\ndef test_panics(xhyve_guest): pass")
-    # For QEMU it is four times as long, as it emulates the CPU.
-    seconds = 2 if hypervisor.name == "qemu" else 8
     result = pytester.runpytest_subprocess(
         *hypervisor.options,
         "--xhyve-image=tiny",
         "--xhyve-accel=tcg",
-        f"--xhyve-boot-timeout={seconds}",
+        # Four times as long, as the CPU is emulated.
+        "--xhyve-boot-timeout=2",
         "--xhyve-artifacts=art",
         "--xhyve-keep=on-failure",
     )
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(
         [
-            # Where a guest has an address of its own, it has none yet, or one that its slot had before.
             "E *: tiny * 8 s*",
             "*it got as far as: * (firmware * s · kernel * s*)",
             "*last on the console:",
