@@ -57,9 +57,8 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     if WITNESS not in config.stash:
         witness = config.stash[WITNESS] = Witness(settings, gathered)
         config.pluginmanager.register(witness, "xhyve-witness")
-        if ITEM in config.stash:
-            # Its set-up has begun.
-            witness.pytest_runtest_setup(config.stash[ITEM])
+        # The test's set-up has begun.
+        witness.pytest_runtest_setup(config.stash[ITEM])
     home = Home.of_user()
     with ExitStack() as stack:
         if settings.prewarm:
@@ -166,9 +165,9 @@ def xhyve_guest_factory(
 
 
 def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:
-    item = request.config.stash.get(ITEM, None)
+    item = request.config.stash[ITEM]
     # Those of the test's folder and above. What is made for the whole run goes through those of whoever asks first.
-    hook = (request.node if item is None else item).ihook
+    hook = item.ihook
 
     def change(machine: Machine) -> Machine:
         changed: Machine | None = hook.pytest_xhyve_machine(machine=machine, request=request)

@@ -79,12 +79,12 @@ class Keeping:
         self._run = run
         self._report = report
         self.kept: list[Kept] = []
-        self._folders: set[Path] = set()
 
     def folder_for(self, folder: Path) -> Path:
         """*folder*, or another one where a guest was kept in that: the next of its name may be wanted all the same."""
+        taken = {Path(kept.console).parent for kept in self.kept}
         folders = chain([folder], (folder.with_name(f"{folder.name}~{number}") for number in count(2)))
-        return next(free for free in folders if free not in self._folders)
+        return next(free for free in folders if free not in taken)
 
     def keep(self, ward: Ward, guest: Guest, by: str, *, held: bool = False) -> Kept:
         """Let *guest* outlive this process; what this process has of it can be given up then.
@@ -105,7 +105,6 @@ class Keeping:
         ward.keep({"kept": {"by": by, "since": time.time(), "run": self._run}, "ssh": ssh}, held=held)
         kept = Kept(guest.name, guest.image.name, by, ssh, str(guest.console.path))
         self.kept.append(kept)
-        self._folders.add(ward.folder)
         return kept
 
     def did_not_come_up(self, name: str, by: str, guest: Guest, ward: Ward, error: XhyveError) -> None:

@@ -254,7 +254,8 @@ def _images(home: Home, *, current: bool) -> Iterator[Piece]:
             manifest = named[path]
             if not current or name not in recipe_names() or manifest.name != f"{name}.yaml":
                 continue
-            used = max(_read(path / "disk.img"), _changed(manifest))
+            disk = path / "disk.img"
+            used = max(disk.stat().st_atime if disk.exists() else 0.0, _changed(manifest))
             why_not = partial(builds.why_not, name, path, None)
             away = partial(builds.remove_current, name, manifest, path)
             yield Piece("image", name, path, size_on_disk(path), used, why_not, away)
@@ -311,13 +312,6 @@ def _remove(path: Path) -> bool:
 def _changed(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _read(path: Path) -> float:
-    try:
-        return path.stat().st_atime
     except FileNotFoundError:
         return 0.0
 
