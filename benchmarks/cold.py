@@ -17,8 +17,8 @@ from pathlib import Path
 from benchmarks import floor, peer, product, startup, targets
 from benchmarks.measure import Boot, Summary
 from benchmarks.table import Row, render, show
-from pytest_xhyve.guest import Guest
-from pytest_xhyve.home import Home
+from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.manifest import Image
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from benchmarks import product
 from benchmarks.measure import Clock
-from pytest_xhyve.guest import Guest
-from pytest_xhyve.settings import MOST_GUESTS
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.model.settings import MOST_GUESTS
+from pytest_xhyve.model.spec import GuestSpec
 
 
 @dataclass(frozen=True, slots=True)

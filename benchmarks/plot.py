@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import many, product
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
 
 _TARGET = Path(__file__).parents[1] / "docs" / "warm-guests.svg"

@@ -11,12 +11,12 @@ import psutil
 
 from benchmarks.inside import read_stamps
 from benchmarks.measure import Boot, Clock
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.guest import Guest
-from pytest_xhyve.home import Home
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.settings import Settings
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
 
 
 def boot(image: Image, accel: str, look: Callable[[Guest], None] = lambda _: None, *, start: str = "cold") -> Boot:
@@ -76,7 +76,7 @@ def folder_of(guest: Guest) -> Path:
 def fleet_of(accel: str, start: str, max_guests: int | None = None) -> Iterator[Fleet]:
     """A fleet of guests that start in one way, with nothing started yet."""
     # A test's first guest imports these while it boots; here they are imported before the clock starts for all.
-    for module in ("paramiko", "pytest_xhyve.ssh", "pytest_xhyve.remote"):
+    for module in ("paramiko", "pytest_xhyve.guest.ssh", "pytest_xhyve.guest.commands"):
         importlib.import_module(module)
     settings = Settings(hypervisor="qemu", accel=accel, start=start, max_guests=max_guests)
     fleet = Fleet(settings, Home.of_user(), print)

@@ -21,11 +21,11 @@ from benchmarks.measure import Boot, Clock, Summary
 from benchmarks.promise import Promise, at_most, faster, show
 from benchmarks.table import Row, render
 from benchmarks.table import show as show_seconds
-from pytest_xhyve.guest import Guest
-from pytest_xhyve.home import Home
+from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.model.spec import GuestSpec
 
 _FIRST, _NEXT, _FLOOR, _COLD, _PEER = "warm, first of a run", "warm, each further", "script", "cold", "labgrid"
 _OVER_FLOOR = 1.15
@@ -150,10 +150,10 @@ def _ready(boots: Sequence[Boot]) -> float:
 
 def prewarmed(accel: str, rounds: int) -> list[Promise]:
     """A guest that was made ahead: from the request to the first command's output."""
-    if importlib.util.find_spec("pytest_xhyve.prewarm") is None:
-        print("guests cannot be made ahead: there is no pytest_xhyve.prewarm")
+    if importlib.util.find_spec("pytest_xhyve.plugin.prewarm") is None:
+        print("guests cannot be made ahead: there is no pytest_xhyve.plugin.prewarm")
         return []
-    from pytest_xhyve.prewarm import Prewarmer
+    from pytest_xhyve.plugin.prewarm import Prewarmer
 
     taken = []
     spec = GuestSpec(image="debian12")

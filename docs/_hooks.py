@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import click
 
-from pytest_xhyve import fixtures
-from pytest_xhyve.cli import main
-from pytest_xhyve.settings import OPTIONS, Option
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.cli.commands import main
+from pytest_xhyve.model.settings import OPTIONS, Option
+from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.plugin import fixtures
 
 _TOP = Path(__file__).parents[1]
 _PLACE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)

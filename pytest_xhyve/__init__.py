@@ -10,9 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_xhyve.completed import Completed
-    from pytest_xhyve.console import Console
-    from pytest_xhyve.errors import (
+    from pytest_xhyve.guest.console import Console
+    from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.images.manifest import Image
+    from pytest_xhyve.model.completed import Completed
+    from pytest_xhyve.model.errors import (
         BootFailed,
         BootTimeout,
         CommandFailed,
@@ -30,10 +32,8 @@ if TYPE_CHECKING:
         WaitTimeout,
         XhyveError,
     )
-    from pytest_xhyve.guest import Guest
-    from pytest_xhyve.images.manifest import Image
-    from pytest_xhyve.machine import Disk, Machine, Nic
-    from pytest_xhyve.spec import GuestFactory
+    from pytest_xhyve.model.machine import Disk, Machine, Nic
+    from pytest_xhyve.model.spec import GuestFactory
 
 __all__ = [
     "BootFailed",
@@ -63,18 +63,18 @@ __all__ = [
 ]
 
 _HOME_OF = {
-    "Completed": "completed",
-    "Console": "console",
-    "Disk": "machine",
-    "Guest": "guest",
-    "GuestFactory": "spec",
+    "Completed": "model.completed",
+    "Console": "guest.console",
+    "Disk": "model.machine",
+    "Guest": "guest.guest",
+    "GuestFactory": "model.spec",
     "Image": "images.manifest",
-    "Machine": "machine",
-    "Nic": "machine",
+    "Machine": "model.machine",
+    "Nic": "model.machine",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'errors')}"), name)
+    return getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'model.errors')}"), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_xhyve.settings import Settings
+from pytest_xhyve.model.settings import Settings
 
 
 @dataclass(frozen=True)

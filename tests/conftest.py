@@ -13,7 +13,7 @@ from homes import marks_against_templates, share
 from standin import namespace
 from standin.mac import Mac
 
-from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
 
 # Examples that start a program take as long as the machine makes them take.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 
 KNOWN = ("acceleration", "checked")
 """What was found out about this host and the images' disks; to find it out anew takes seconds."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_xhyve.doctor import host, mac, tools
 from pytest_xhyve.doctor.findings import Finding, gather
 from pytest_xhyve.doctor.programs import Programs
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pytest_xhyve.errors import XhyveError
+from pytest_xhyve.model.errors import XhyveError
 
 Level = Literal["ok", "warning", "problem"]
 _LEAST_WIDTH = 40

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pytest_xhyve.doctor.findings import Check, Finding
-from pytest_xhyve.errors import HypervisorNotFound, ImageError, XhyveError
-from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.host import clone
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.sizes import shown_size
 from pytest_xhyve.hypervisors.base import Facts
-from pytest_xhyve.hypervisors.qemu import Qemu
-from pytest_xhyve.images import clone
-from pytest_xhyve.machine import Disk
-from pytest_xhyve.settings import EMULATION_FACTOR
-from pytest_xhyve.sizes import shown_size
+from pytest_xhyve.hypervisors.qemu.driver import Qemu
+from pytest_xhyve.model.errors import HypervisorNotFound, ImageError, XhyveError
+from pytest_xhyve.model.machine import Disk
+from pytest_xhyve.model.settings import EMULATION_FACTOR
 
 _ALL = frozenset({"qemu", "xhyve"})
 _QEMU = frozenset({"qemu"})

@@ -16,7 +16,7 @@ from pathlib import Path
 from pytest_xhyve.doctor import vpn
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.doctor.programs import Answer, Programs
-from pytest_xhyve.networks.leases import LEASES
+from pytest_xhyve.host.leases import LEASES
 
 XHYVE = frozenset({"xhyve"})
 """What a finding stops that keeps xhyve from running guests."""

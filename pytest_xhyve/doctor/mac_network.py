@@ -13,8 +13,8 @@ from ipaddress import IPv4Address
 from pytest_xhyve.doctor import vpn
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.doctor.mac_host import SEQUOIA, XHYVE, Mac, major_version
-from pytest_xhyve.errors import XhyveError
-from pytest_xhyve.networks.leases import POOL, read_leases
+from pytest_xhyve.host.leases import POOL, read_leases
+from pytest_xhyve.model.errors import XhyveError
 
 _FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
 _BOOTPD = "/usr/libexec/bootpd"

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.doctor.mac_host import BIG_SUR, XHYVE, Mac, major_version
 from pytest_xhyve.doctor.programs import Answer, Programs
-from pytest_xhyve.errors import HypervisorNotFound
-from pytest_xhyve.hypervisors.xhyve_build import KilledAtOnce, ask_build
-from pytest_xhyve.privilege import KILL, sudoers_line
+from pytest_xhyve.host.privilege import KILL, sudoers_line
+from pytest_xhyve.hypervisors.xhyve.build import KilledAtOnce, ask_build
+from pytest_xhyve.model.errors import HypervisorNotFound
 
 NAMES = ("xhyve", "hyperkit")
 HYPERVISOR = "com.apple.security.hypervisor"

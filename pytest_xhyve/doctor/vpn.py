@@ -25,7 +25,7 @@ from pathlib import Path
 from xml.parsers.expat import ExpatError
 
 from pytest_xhyve.doctor.programs import Answer, Programs
-from pytest_xhyve.errors import NotSupported, XhyveError
+from pytest_xhyve.model.errors import NotSupported, XhyveError
 
 ANCHOR = "com.apple/pytest-xhyve"
 SHARING_ANCHOR = "com.apple.internet-sharing/shared_v4"

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from pytest_xhyve.guardian import Ward
-from pytest_xhyve.hypervisors.proofs import Proof
-from pytest_xhyve.machine import DiskFormat, Machine
+from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.proofs import Proof
+from pytest_xhyve.model.machine import DiskFormat, Machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
-from pytest_xhyve.errors import HypervisorNotFound, XhyveError
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Hypervisor
-from pytest_xhyve.settings import Settings
+from pytest_xhyve.model.errors import HypervisorNotFound, XhyveError
+from pytest_xhyve.model.settings import Settings
 
 _IN_ORDER = ("xhyve", "hyperkit", "qemu")
 
@@ -52,9 +52,9 @@ def choose(settings: Settings, home: Home, report: Callable[[str], None]) -> Hyp
 def _make(name: str, settings: Settings, home: Home) -> Hypervisor:
     # What is not used is not imported: it would take longer than a command in a guest.
     if name == "qemu":
-        from pytest_xhyve.hypervisors.qemu import Qemu  # noqa: PLC0415
+        from pytest_xhyve.hypervisors.qemu.driver import Qemu  # noqa: PLC0415
 
         return Qemu(executable=settings.executable, accel=settings.accel, cache=home.folder("acceleration"))
-    from pytest_xhyve.hypervisors.xhyve import Xhyve  # noqa: PLC0415
+    from pytest_xhyve.hypervisors.xhyve.driver import Xhyve  # noqa: PLC0415
 
     return Xhyve(program=settings.executable or name, cache=home.folder("vmnet"))

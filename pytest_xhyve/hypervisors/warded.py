@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_xhyve.guardian import Ward
-from pytest_xhyve.guardian_process import CONSOLE
+from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian_process import CONSOLE
 
 
 class WardedMachine:

@@ -26,17 +26,17 @@ from pathlib import Path
 import yaml
 from filelock import FileLock
 
-from pytest_xhyve import runs
-from pytest_xhyve.errors import ConfigurationError, ImageError
-from pytest_xhyve.guardian import Guardian
-from pytest_xhyve.home import Home
+from pytest_xhyve.formats.mbr import FIRST, master_boot_record
+from pytest_xhyve.host import runs
+from pytest_xhyve.host.guardian import Guardian
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.check import digest_of, remember_digest
 from pytest_xhyve.images.initrd import build_initrd
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Image, read_manifest
-from pytest_xhyve.images.mbr import FIRST, master_boot_record
 from pytest_xhyve.images.recipe import Recipe, read_recipe
-from pytest_xhyve.values import parse_size
+from pytest_xhyve.model.errors import ConfigurationError, ImageError
+from pytest_xhyve.model.values import parse_size
 
 # Part of what an image is told by: counts up when this file makes something else of the same recipe.
 _FORMAT = 1

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_xhyve.errors import ConfigurationError
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.manifest import Image, read_manifest
 from pytest_xhyve.images.recipe import RECIPES, recipe_names
-from pytest_xhyve.values import nearest, parse_path
+from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.values import nearest, parse_path
 
 _MANIFEST_SUFFIXES = (".yaml", ".yml")
 _IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2")

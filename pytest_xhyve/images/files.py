@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_xhyve.errors import ImageError
-from pytest_xhyve.images.bzimage import read_kernel_header
+from pytest_xhyve.formats.bzimage import read_kernel_header
+from pytest_xhyve.formats.private_key import find_unusable
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.images.private_key import find_unusable
+from pytest_xhyve.model.errors import ImageError
 
 _QCOW2_MAGIC = b"QFI\xfb"
 

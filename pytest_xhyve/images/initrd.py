@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pytest_xhyve.errors import ImageError
+from pytest_xhyve.model.errors import ImageError
 
 
 @dataclass(frozen=True, slots=True)

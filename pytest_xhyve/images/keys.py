@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from filelock import FileLock
 
-from pytest_xhyve.errors import XhyveError
+from pytest_xhyve.model.errors import XhyveError
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from pytest_xhyve.errors import ConfigurationError
-from pytest_xhyve.images.public_key import parse_public_key
-from pytest_xhyve.machine import DiskFormat
-from pytest_xhyve.values import nearest, parse_count, parse_memory, shown
+from pytest_xhyve.formats.public_key import parse_public_key
+from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.machine import DiskFormat
+from pytest_xhyve.model.values import nearest, parse_count, parse_memory, shown
 
 ARCHITECTURES = ("x86_64",)
 CPU_LEVELS = ("x86-64-v1", "x86-64-v2", "x86-64-v3")

@@ -10,11 +10,11 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.errors import XhyveError
-from pytest_xhyve.evidence import Evidence
+from pytest_xhyve.guest.evidence import Evidence
+from pytest_xhyve.model.errors import XhyveError
 
 if TYPE_CHECKING:
-    from pytest_xhyve.guest import Guest
+    from pytest_xhyve.guest.guest import Guest
 
 _MADE = "made.txt"
 _CONSOLE = "console.log"

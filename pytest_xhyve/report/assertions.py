@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from pytest_xhyve.completed import Completed
+from pytest_xhyve.model.completed import Completed
 
 _REMEMBERED = 20
 _LONGEST = 1 << 20

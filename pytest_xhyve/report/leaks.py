@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from pytest_xhyve import runs
-from pytest_xhyve.home import Home
+from pytest_xhyve.host import runs
+from pytest_xhyve.host.home import Home
 
 
 def find_leaks(home: Home, run: Path | None) -> Iterator[str]:

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from pytest_xhyve.errors import Abandoned, BootTimeout, ConnectionFailed, TemplateError, XhyveError
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Saver
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.machine import Disk, Machine
+from pytest_xhyve.model.errors import Abandoned, BootTimeout, ConnectionFailed, TemplateError, XhyveError
+from pytest_xhyve.model.machine import Disk, Machine
+from pytest_xhyve.templates.identity import Prepared, RenewalFailed
 from pytest_xhyve.templates.key import as_template, template_key
-from pytest_xhyve.templates.renewal import Prepared, RenewalFailed
 from pytest_xhyve.templates.store import Template, TemplateDamaged, TemplateStore
 
 # What a template takes beside its memory: the state of its devices, and what the guest wrote while it booted.

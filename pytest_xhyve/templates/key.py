@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
-from pytest_xhyve.errors import TemplateError
 from pytest_xhyve.hypervisors.base import Saver
 from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.machine import Machine, Nic
+from pytest_xhyve.model.errors import TemplateError
+from pytest_xhyve.model.machine import Machine, Nic
 
 FORMAT = 6
 """Counts what we ourselves changed in how a template is made or restored."""

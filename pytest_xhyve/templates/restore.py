@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pytest_xhyve.errors import XhyveError
-from pytest_xhyve.guardian import Ward
-from pytest_xhyve.guardian_process import CONSOLE
+from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian_process import CONSOLE
 from pytest_xhyve.hypervisors.base import SavableMachine, Saver
-from pytest_xhyve.machine import Machine
-from pytest_xhyve.templates.renewal import RenewalFailed, renew
+from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.machine import Machine
+from pytest_xhyve.templates.identity import RenewalFailed, renew
 from pytest_xhyve.templates.store import Template
 
 
@@ -21,7 +21,7 @@ class RestoreFailed(XhyveError):
 
 
 class Restore:
-    """See `pytest_xhyve.power.Start`.
+    """See `pytest_xhyve.guest.power.Start`.
 
     Args:
         saver: the hypervisor's.

@@ -13,9 +13,9 @@ from chosen import Chosen
 from standin.mac import Mac
 
 from pytest_xhyve import Guest
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.home import Home
-from pytest_xhyve.settings import Settings
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.settings import Settings
 
 # Files and tests that show the same in several ways of running guests, and the ways that are left out for it.
 _LEFT_OUT = {

@@ -25,10 +25,10 @@ from chosen import Chosen
 from homes import KNOWN, share
 from waiting import becomes
 
-from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.settings import Settings
+from pytest_xhyve.model.settings import Settings
 
 GONE_SECONDS = 2.0
 
@@ -209,10 +209,10 @@ def test_next_run_removes_what_a_dead_one_left(run: Run, tiny: Image, settings: 
         [
             sys.executable,
             "-c",
-            "from pytest_xhyve.fleet import Fleet\n"
-            "from pytest_xhyve.spec import GuestSpec\n"
-            "from pytest_xhyve.home import Home\n"
-            "from pytest_xhyve.settings import Settings\n"
+            "from pytest_xhyve.fleet.fleet import Fleet\n"
+            "from pytest_xhyve.model.spec import GuestSpec\n"
+            "from pytest_xhyve.host.home import Home\n"
+            "from pytest_xhyve.model.settings import Settings\n"
             f"settings = Settings(hypervisor={settings.hypervisor!r}, executable={settings.executable!r})\n"
             "fleet = Fleet(settings, Home.of_user(), print)\n"
             f"with fleet.start_guest(GuestSpec(image={str(tiny.manifest)!r})) as guest:\n"

@@ -10,8 +10,8 @@ import pages
 import pytest
 from homes import share
 
-from pytest_xhyve.home import Home
-from pytest_xhyve.runs import reap_kept
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.runs import reap_kept
 
 
 def test_python_examples(pytester: pytest.Pytester) -> None:

@@ -20,9 +20,9 @@ from chosen import Chosen
 from click.testing import CliRunner
 from waiting import becomes
 
-from pytest_xhyve.cli import main
-from pytest_xhyve.home import Home
-from pytest_xhyve.runs import GuestRecord, live_guests, reap_kept
+from pytest_xhyve.cli.commands import main
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.runs import GuestRecord, live_guests, reap_kept
 
 pytest_plugins = ["pytester"]
 

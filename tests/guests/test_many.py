@@ -11,13 +11,13 @@ from uuid import UUID
 
 import pytest
 
-from pytest_xhyve import runs
-from pytest_xhyve.guardian import Guardian
-from pytest_xhyve.home import Home
-from pytest_xhyve.hypervisors.qemu import Qemu
+from pytest_xhyve.host import runs
+from pytest_xhyve.host.guardian import Guardian
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.hypervisors.qemu.driver import Qemu
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.manifest import Image
-from pytest_xhyve.machine import Disk, Machine, Nic
+from pytest_xhyve.model.machine import Disk, Machine, Nic
 
 GUESTS = 200
 

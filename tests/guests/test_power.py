@@ -11,10 +11,10 @@ import pytest
 from standin.iso import write_mini_iso
 
 from pytest_xhyve import Guest, XhyveError
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.home import Home
-from pytest_xhyve.settings import Settings
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
 
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 

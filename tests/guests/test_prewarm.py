@@ -20,8 +20,8 @@ from chosen import Chosen
 from homes import marks_against_templates
 from waiting import becomes
 
-from pytest_xhyve.home import HOME_VARIABLE, Home
-from pytest_xhyve.runs import live_guests
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.runs import live_guests
 
 pytest_plugins = ["pytester"]
 
@@ -78,7 +78,7 @@ def test_later_tests_get_ready_guests(pytester: pytest.Pytester, hypervisor: Cho
         """
         import time
         import pytest
-        from pytest_xhyve.fixtures import PREWARMER
+        from pytest_xhyve.plugin.fixtures import PREWARMER
 
         uuids = set()
 
@@ -163,9 +163,9 @@ def test_wrong_guesses_and_dead_guests_vanish(pytester: pytest.Pytester) -> None
 
         import pytest
 
-        from pytest_xhyve.home import Home
-        from pytest_xhyve.runs import live_guests
-        from pytest_xhyve.fixtures import PREWARMER
+        from pytest_xhyve.host.home import Home
+        from pytest_xhyve.host.runs import live_guests
+        from pytest_xhyve.plugin.fixtures import PREWARMER
 
         @pytest.fixture
         def never():
@@ -225,7 +225,7 @@ def test_makes_room_for_a_test(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import time
-        from pytest_xhyve.fixtures import PREWARMER
+        from pytest_xhyve.plugin.fixtures import PREWARMER
 
         def test_many(xhyve_guest, xhyve_guest_factory, request):
             prewarmer = request.config.stash[PREWARMER]

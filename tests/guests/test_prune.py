@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.home import Home
-from pytest_xhyve.images.clone import clone_by_copy
+from pytest_xhyve.cli.prune import find_pieces, remove
+from pytest_xhyve.cli.stock import Stock
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.host.clone import clone_by_copy
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.manifest import read_manifest
-from pytest_xhyve.images.stock import Stock
-from pytest_xhyve.prune import find_pieces, remove
-from pytest_xhyve.settings import Settings
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
 
 
 @pytest.fixture

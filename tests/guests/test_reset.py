@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from pytest_xhyve import Guest
-from pytest_xhyve.errors import XhyveError
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.home import Home
-from pytest_xhyve.runs import live_guests
-from pytest_xhyve.settings import Settings
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.runs import live_guests
+from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
 
 pytest_plugins = ["pytester"]
 WARM = ("--xhyve-hypervisor=qemu", "--xhyve-start=warm")

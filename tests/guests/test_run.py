@@ -22,7 +22,7 @@ import pytest
 from chosen import Chosen
 from waiting import becomes
 
-from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
 
 # A tenth of it does, where the tests beside boot no guests.
 GONE_SECONDS = 5.0

@@ -21,11 +21,11 @@ from pytest_xhyve import (
     LeaseNotFound,
     NoFreeSlot,
 )
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.home import Home
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.manifest import read_manifest
-from pytest_xhyve.settings import Settings
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
 
 pytestmark = pytest.mark.xhyve(image="tiny")
 
@@ -86,7 +86,7 @@ def test_panic_during_a_command(xhyve_guest: Guest) -> None:
 def test_hypervisor_that_is_killed(xhyve_guest: Guest) -> None:
     import psutil
 
-    from pytest_xhyve.runs import live_guests
+    from pytest_xhyve.host.runs import live_guests
 
     (record,) = [guest for guest in live_guests(Home.of_user().folder("runs")) if guest.uuid == xhyve_guest.uuid]
     psutil.Process(record.pid).kill()

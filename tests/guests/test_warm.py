@@ -27,17 +27,18 @@ import pytest
 from homes import share
 from waiting import becomes
 
-from pytest_xhyve.errors import TemplateError
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.guardian_process import PIDFILE
-from pytest_xhyve.guest import Guest
-from pytest_xhyve.home import HOME_VARIABLE, Home
-from pytest_xhyve.hypervisors.qemu import PROGRAM
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.host.guardian_process import PIDFILE
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.hypervisors.qemu.driver import PROGRAM
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.machine import Disk, Machine
-from pytest_xhyve.settings import Settings
-from pytest_xhyve.spec import GuestSpec
-from pytest_xhyve.templates import cache, renewal
+from pytest_xhyve.model.errors import TemplateError
+from pytest_xhyve.model.machine import Disk, Machine
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.templates import cache
+from pytest_xhyve.templates import identity as renewal
 from pytest_xhyve.templates.store import ABOUT, Template, TemplateStore
 
 # What was measured; --log-cli-level=INFO shows it.
@@ -363,10 +364,10 @@ class TestTrouble:
     @pytest.mark.parametrize("stage", ["ram", "state"])
     def test_a_killed_maker_leaves_nothing_that_is_used(self, other_home: Home, said: list[str], stage: str) -> None:
         code = (
-            "from pytest_xhyve.fleet import Fleet\n"
-            "from pytest_xhyve.home import Home\n"
-            "from pytest_xhyve.settings import Settings\n"
-            "from pytest_xhyve.spec import GuestSpec\n"
+            "from pytest_xhyve.fleet.fleet import Fleet\n"
+            "from pytest_xhyve.host.home import Home\n"
+            "from pytest_xhyve.model.settings import Settings\n"
+            "from pytest_xhyve.model.spec import GuestSpec\n"
             "settings = Settings(hypervisor='qemu', start='warm', images=('tiny',))\n"
             "Fleet(settings, Home.of_user(), print).start_guest(GuestSpec())\n"
         )

@@ -17,23 +17,15 @@ from chosen import Chosen
 from standin.commandline import Build
 from standin.mac import Mac
 
-from pytest_xhyve import (
-    Guest,
-    HypervisorExited,
-    HypervisorNotFound,
-    LeaseNotFound,
-    Nic,
-    NotSupported,
-    XhyveError,
-)
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.home import HOME_VARIABLE, Home
-from pytest_xhyve.hypervisors import xhyve as driver
-from pytest_xhyve.hypervisors.xhyve_identity import Known, KnownUuids
-from pytest_xhyve.networks.leases import read_leases
-from pytest_xhyve.settings import Settings
-from pytest_xhyve.slots import Slots
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve import Guest, HypervisorExited, HypervisorNotFound, LeaseNotFound, Nic, NotSupported, XhyveError
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.slots import Slots
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.leases import read_leases
+from pytest_xhyve.hypervisors.xhyve import driver
+from pytest_xhyve.hypervisors.xhyve.identity import Known, KnownUuids
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
 
 TINY = GuestSpec(image="tiny")
 

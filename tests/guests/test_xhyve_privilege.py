@@ -18,20 +18,20 @@ import pytest
 from standin.mac import Mac
 from waiting import becomes
 
-from pytest_xhyve.home import HOME_VARIABLE, Home
-from pytest_xhyve.privilege import sudoers_line
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.privilege import sudoers_line
 
 USER = "xhyve-user"
 
 SUITE = """
 import json, os, signal, sys
 from contextlib import closing
-from pytest_xhyve.errors import XhyveError
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.spec import GuestSpec
-from pytest_xhyve.home import Home
-from pytest_xhyve.runs import live_guests
-from pytest_xhyve.settings import Settings
+from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.runs import live_guests
+from pytest_xhyve.model.settings import Settings
 
 home = Home.of_user()
 with closing(Fleet(Settings(hypervisor="xhyve", executable=sys.argv[1]), home, print)) as fleet:

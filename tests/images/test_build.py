@@ -16,16 +16,16 @@ import psutil
 import pytest
 import yaml
 
-from pytest_xhyve.errors import ImageError
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images import build
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.keys import client_key
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import RECIPES, read_recipe
-from pytest_xhyve.settings import Settings
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
 
 TOP = Path(__file__).parents[2]
 USER = "xhyve-test"

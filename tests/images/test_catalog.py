@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.check import check_image
 from pytest_xhyve.images.recipe import recipe_names

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pytest_xhyve.children import dying_with_us
+from pytest_xhyve.host.children import dying_with_us
 from standin.bootpd import LEASE_SECONDS, Writer
 from standin.commandline import Build
 from standin.faults import Faults

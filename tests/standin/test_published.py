@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.manifest import Image
 from standin.commandline import Build

@@ -19,8 +19,8 @@ from fake_images import write_image
 from homes import KNOWN, share
 from mounting import mounted
 
-from pytest_xhyve.cli import main
-from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.cli.commands import main
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
 
 PLAIN = "def test_plain(): pass"
 WANTING = "def test_plain(): pass\ndef test_guest(xhyve_guest): pass"

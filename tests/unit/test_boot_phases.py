@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_xhyve.boot_phases import BANNER, FIRMWARE, INIT, INITRD, KERNEL, LOGIN, BootPhases
-from pytest_xhyve.errors import BootTimeout
+from pytest_xhyve.guest.boot_phases import BANNER, FIRMWARE, INIT, INITRD, KERNEL, LOGIN, BootPhases
+from pytest_xhyve.model.errors import BootTimeout
 
 SYSTEMD = (
     b"SeaBIOS (version 1.16)\r\n",

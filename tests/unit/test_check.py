@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from fake_images import write_image
 
-from pytest_xhyve.errors import ImageError
 from pytest_xhyve.images import check
 from pytest_xhyve.images.check import check_image
 from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.model.errors import ImageError
 
 
 def test_whole_image_passes(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_xhyve import cli
-from pytest_xhyve.cli import main
-from pytest_xhyve.commands.guest_options import gather
-from pytest_xhyve.guardian_process import RECORD
-from pytest_xhyve.home import HOME_VARIABLE, Home
-from pytest_xhyve.settings import OPTIONS, Settings
+from pytest_xhyve.cli import commands
+from pytest_xhyve.cli.commands import main
+from pytest_xhyve.cli.guest_options import gather
+from pytest_xhyve.host.guardian_process import RECORD
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.model.settings import OPTIONS, Settings
 
 
 def call(*words: str, **environment: str) -> Result:
@@ -48,7 +48,7 @@ def parsed(command: click.Command, *words: str) -> dict[str, Any]:
     ],
 )
 def test_words_are_read_as_ssh_reads_them(words: list[str], meant: dict[str, Any]) -> None:
-    assert parsed(cli.run, *words) == {"image": "tiny", **meant}
+    assert parsed(commands.run, *words) == {"image": "tiny", **meant}
 
 
 def test_options_are_those_of_the_plugin() -> None:
@@ -64,8 +64,8 @@ def test_options_are_those_of_the_plugin() -> None:
         "max_guests": "3",
     }
     words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    for command in (cli.run, cli.shell):
-        context = command.make_context("x", ["tiny", *words, *(["true"] if command is cli.run else [])])
+    for command in (commands.run, commands.shell):
+        context = command.make_context("x", ["tiny", *words, *(["true"] if command is commands.run else [])])
         assert {name: context.params[name] for name in given} == given
         assert gather(given) == Settings(
             hypervisor="qemu",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.errors import ImageError, NotSupported
-from pytest_xhyve.images.clone import clone_by_copy, clone_by_overlay, clone_by_reflink, clone_disk
-from pytest_xhyve.machine import Disk, DiskFormat
+from pytest_xhyve.host.clone import clone_by_copy, clone_by_overlay, clone_by_reflink, clone_disk
+from pytest_xhyve.model.errors import ImageError, NotSupported
+from pytest_xhyve.model.machine import Disk, DiskFormat
 
 RAW: frozenset[DiskFormat] = frozenset({"raw"})
 BOTH: frozenset[DiskFormat] = frozenset({"raw", "qcow2"})

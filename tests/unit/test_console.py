@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.console import Console
-from pytest_xhyve.errors import WaitTimeout
+from pytest_xhyve.guest.console import Console
+from pytest_xhyve.model.errors import WaitTimeout
 
 
 @pytest.fixture

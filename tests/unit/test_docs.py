@@ -16,15 +16,15 @@ import pages
 import pytest
 import yaml
 
-from pytest_xhyve.cli import main
-from pytest_xhyve.commands.alive import Reaped
+from pytest_xhyve.cli.commands import main
+from pytest_xhyve.cli.guests import Reaped
+from pytest_xhyve.cli.prune import Piece, Pruned
+from pytest_xhyve.cli.stock import Stock, StockedImage, StockedTemplate
 from pytest_xhyve.doctor.examine import Report
 from pytest_xhyve.doctor.findings import Finding
+from pytest_xhyve.host.runs import GuestRecord
 from pytest_xhyve.images.manifest import read_manifest
-from pytest_xhyve.images.stock import Stock, StockedImage, StockedTemplate
-from pytest_xhyve.prune import Piece, Pruned
-from pytest_xhyve.runs import GuestRecord
-from pytest_xhyve.settings import OPTIONS
+from pytest_xhyve.model.settings import OPTIONS
 
 # Every command on the pages that no test can run, as it takes another machine, or root, or hours.
 NOT_RUN = {

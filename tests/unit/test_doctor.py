@@ -19,15 +19,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from pytest_xhyve.cli import main
+from pytest_xhyve.cli.commands import main
 from pytest_xhyve.doctor import host, mac, mac_xhyve, tools, vpn
 from pytest_xhyve.doctor.examine import examine
 from pytest_xhyve.doctor.findings import Check, Finding, gather
 from pytest_xhyve.doctor.mac import Mac
 from pytest_xhyve.doctor.programs import Answer, Programs
-from pytest_xhyve.errors import HypervisorNotFound, NotSupported, XhyveError
-from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.hypervisors.base import Facts
+from pytest_xhyve.model.errors import HypervisorNotFound, NotSupported, XhyveError
 
 OUTPUT = Path(__file__).parent / "mac_output"
 XHYVE = "/usr/local/bin/xhyve"

@@ -112,12 +112,12 @@ CONFTEST = """
     import sys
 
     import pytest
-    from pytest_xhyve.fixtures import GATHERED
+    from pytest_xhyve.plugin.fixtures import GATHERED
 
     @pytest.fixture(scope="session")
     def fleet(request):
         from pytest_xhyve.report.durations import GuestTimes
-        from pytest_xhyve.report.gathered import Gathered
+        from pytest_xhyve.plugin.summary import Gathered
 
         times = request.config.stash.setdefault(GATHERED, Gathered()).times
         yield

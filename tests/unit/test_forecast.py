@@ -13,8 +13,8 @@ CONFTEST = """
 
     import pytest
 
-    from pytest_xhyve.fixtures import SETTINGS
-    from pytest_xhyve.forecast import Forecast
+    from pytest_xhyve.plugin.fixtures import SETTINGS
+    from pytest_xhyve.plugin.forecast import Forecast
 
     def shown(spec):
         keys = ("image", "cpus", "memory", "start")
@@ -168,7 +168,7 @@ def test_prewarming_is_off_unless_asked_for(pytester: pytest.Pytester) -> None:
         import threading
 
         def test_plain():
-            assert "pytest_xhyve.prewarm" not in sys.modules and "pytest_xhyve.forecast" not in sys.modules
+            assert not {"pytest_xhyve.plugin.prewarm", "pytest_xhyve.plugin.forecast"} & set(sys.modules)
             assert threading.active_count() == 1
         """
     )

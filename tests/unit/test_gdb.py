@@ -9,8 +9,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from pytest_xhyve.hypervisors.gdb import GdbError, GdbStub
-from pytest_xhyve.hypervisors.qemu_saver import _address
+from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
+from pytest_xhyve.hypervisors.qemu.snapshots import _address
 
 
 class FakeStub:

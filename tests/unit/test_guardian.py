@@ -18,10 +18,10 @@ import psutil
 import pytest
 from waiting import becomes, has_its_command_line
 
-from pytest_xhyve import runs
-from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, XhyveError
-from pytest_xhyve.guardian import Guardian, Ward
-from pytest_xhyve.runs import GuestRecord, live_guests, reap
+from pytest_xhyve.host import runs
+from pytest_xhyve.host.guardian import Guardian, Ward
+from pytest_xhyve.host.runs import GuestRecord, live_guests, reap
+from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
 
 ABOUT = {"name": "g", "image": "tiny", "image_disk": "/images/tiny", "owner": 1, "uuid": "u", "hypervisor": "cat"}
 SLEEP = ["sleep", "600"]
@@ -204,8 +204,8 @@ OWNER = dedent(
     """
     import json, os, sys, time
     from pathlib import Path
-    from pytest_xhyve import runs
-    from pytest_xhyve.guardian import Guardian
+    from pytest_xhyve.host import runs
+    from pytest_xhyve.host.guardian import Guardian
 
     folder = Path(sys.argv[1])
     with runs.new_run(folder) as (run, lock):

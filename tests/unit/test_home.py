@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.errors import XhyveError
-from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.model.errors import XhyveError
 
 
 def test_folders_are_the_users_own(new_home: Home) -> None:

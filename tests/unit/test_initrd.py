@@ -6,8 +6,8 @@ import tarfile
 
 import pytest
 
-from pytest_xhyve.errors import ImageError
 from pytest_xhyve.images.initrd import Entry, build_initrd, cpio_archive
+from pytest_xhyve.model.errors import ImageError
 
 MODULES = "lib/modules/6.1"
 DEP = """kernel/virtio/virtio.ko:

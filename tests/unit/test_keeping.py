@@ -17,8 +17,8 @@ import pytest
 from mounting import mounted
 from waiting import becomes
 
-from pytest_xhyve import runs
-from pytest_xhyve.runs import live_guests, reap, reap_kept
+from pytest_xhyve.host import runs
+from pytest_xhyve.host.runs import live_guests, reap, reap_kept
 
 ABOUT = {"name": "g", "image": "tiny", "image_disk": "/images/tiny", "uuid": "u", "hypervisor": "sleep"}
 
@@ -27,9 +27,9 @@ OWNER = dedent(
     """
     import contextlib, json, os, sys, time
     from pathlib import Path
-    from pytest_xhyve import runs
-    from pytest_xhyve.errors import XhyveError
-    from pytest_xhyve.guardian import Guardian
+    from pytest_xhyve.host import runs
+    from pytest_xhyve.model.errors import XhyveError
+    from pytest_xhyve.host.guardian import Guardian
 
     folder = Path(sys.argv[1])
     about = json.loads(sys.argv[2]) | {"owner": os.getpid()}

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from pytest_xhyve.errors import ConfigurationError
-from pytest_xhyve.images.private_key import find_unusable
-from pytest_xhyve.images.public_key import parse_public_key
+from pytest_xhyve.formats.private_key import find_unusable
+from pytest_xhyve.formats.public_key import parse_public_key
+from pytest_xhyve.model.errors import ConfigurationError
 
 KEYS: dict[str, ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
     "ed25519": ed25519.Ed25519PrivateKey.generate(),

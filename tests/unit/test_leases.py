@@ -11,14 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_xhyve.networks.leases import (
-    explain_no_lease,
-    find_addresses,
-    find_new,
-    parse_leases,
-    parse_mac,
-    read_leases,
-)
+from pytest_xhyve.host.leases import explain_no_lease, find_addresses, find_new, parse_leases, parse_mac, read_leases
 
 MAC = bytes.fromhex("8e01999c54b1")
 OTHER = bytes.fromhex("5e02030405ff")

@@ -4,7 +4,7 @@ import os
 
 from fake_images import write_image
 
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.images import build
 from pytest_xhyve.images.manifest import read_manifest
 

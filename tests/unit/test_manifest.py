@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from fake_images import write_image
 
-from pytest_xhyve.errors import ConfigurationError
 from pytest_xhyve.images.catalog import find_manifest
 from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.model.errors import ConfigurationError
 
 
 def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import struct
 
-from pytest_xhyve.images.mbr import FIRST, SECTOR, master_boot_record
+from pytest_xhyve.formats.mbr import FIRST, SECTOR, master_boot_record
 
 GIB = 1 << 30
 

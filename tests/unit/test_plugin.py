@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 from fake_images import write_image
 
-from pytest_xhyve.settings import OPTIONS
+from pytest_xhyve.model.settings import OPTIONS
 
 HEAVY = ("paramiko", "yaml", "tenacity", "psutil", "filelock", "cryptography", "click", "platformdirs")
 

@@ -11,12 +11,12 @@ from typing import cast
 import pytest
 from waiting import becomes
 
-from pytest_xhyve.ahead import Ahead
-from pytest_xhyve.errors import Abandoned, XhyveError
-from pytest_xhyve.guardian import Ward
-from pytest_xhyve.guest import Guest
-from pytest_xhyve.prewarm import Prewarmer, silent_ahead
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.fleet.ahead import Ahead
+from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.model.errors import Abandoned, XhyveError
+from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.plugin.prewarm import Prewarmer, silent_ahead
 
 A, B, C = (GuestSpec(image="tiny", cpus=cpus) for cpus in (1, 2, 3))
 OTHER = GuestSpec(image="other")

@@ -12,7 +12,7 @@ import time
 import pytest
 from waiting import becomes
 
-from pytest_xhyve.commands.progress import Progress
+from pytest_xhyve.cli.progress import Progress
 
 SOON = 0.05
 
@@ -77,7 +77,7 @@ def test_line_alone(capsys: pytest.CaptureFixture[str]) -> None:
 
 ON_TERMINAL = """
 import sys, time
-from pytest_xhyve.commands.progress import Progress
+from pytest_xhyve.cli.progress import Progress
 assert "rich" not in sys.modules
 progress = Progress(patience=0.05)
 with progress.activity("doing it"):

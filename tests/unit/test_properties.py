@@ -13,17 +13,17 @@ from fake_images import write_image
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pytest_xhyve.errors import ConfigurationError
-from pytest_xhyve.fleet import _as_name
+from pytest_xhyve.fleet.fleet import _as_name
+from pytest_xhyve.formats.private_key import find_unusable
+from pytest_xhyve.formats.public_key import parse_public_key
+from pytest_xhyve.host.sizes import shown_size
 from pytest_xhyve.images.catalog import find_manifest
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import CPU_LEVELS, FORMATS, Image, read_manifest
-from pytest_xhyve.images.private_key import find_unusable
-from pytest_xhyve.images.public_key import parse_public_key
-from pytest_xhyve.settings import MOST_GUESTS
-from pytest_xhyve.sizes import shown_size
-from pytest_xhyve.spec import GuestSpec
-from pytest_xhyve.values import nearest, parse_count, parse_size, shown
+from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.settings import MOST_GUESTS
+from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.model.values import nearest, parse_count, parse_size, shown
 
 KEYS = tuple(field.name for field in fields(Image) if field.name != "manifest")
 PAIR = KeyPair.generate()

@@ -17,15 +17,15 @@ from click.testing import CliRunner, Result
 from fake_images import write_image
 from filelock import FileLock
 
-from pytest_xhyve import runs
-from pytest_xhyve.cli import main
-from pytest_xhyve.guardian_process import RECORD
-from pytest_xhyve.home import HOME_VARIABLE, Home
+from pytest_xhyve.cli.commands import main
+from pytest_xhyve.cli.prune import Pruned, find_pieces, remove
+from pytest_xhyve.host import runs
+from pytest_xhyve.host.guardian_process import RECORD
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.sizes import shown_size, size_on_disk
 from pytest_xhyve.images.check import known_digest, remember_digest
-from pytest_xhyve.machine import Disk
-from pytest_xhyve.prune import Pruned, find_pieces, remove
-from pytest_xhyve.sizes import shown_size, size_on_disk
-from pytest_xhyve.templates.renewal import Prepared
+from pytest_xhyve.model.machine import Disk
+from pytest_xhyve.templates.identity import Prepared
 from pytest_xhyve.templates.store import Template, TemplateStore
 
 LONG_AGO = time.time() - 30 * 86400

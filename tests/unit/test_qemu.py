@@ -15,14 +15,14 @@ import pytest
 from assembler import assemble, needs_assembler
 from fake_images import KERNEL
 
-from pytest_xhyve import runs
-from pytest_xhyve.errors import HypervisorExited, HypervisorNotFound, XhyveError
-from pytest_xhyve.guardian import Guardian, Ward
-from pytest_xhyve.hypervisors import acceleration
-from pytest_xhyve.hypervisors.proofs import Proof
-from pytest_xhyve.hypervisors.qemu import Qemu
-from pytest_xhyve.hypervisors.qmp import QmpClient, QmpClosed, QmpError
-from pytest_xhyve.machine import Disk, Machine, Nic
+from pytest_xhyve.host import runs
+from pytest_xhyve.host.guardian import Guardian, Ward
+from pytest_xhyve.host.proofs import Proof
+from pytest_xhyve.hypervisors.qemu import acceleration
+from pytest_xhyve.hypervisors.qemu.driver import Qemu
+from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
+from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
+from pytest_xhyve.model.machine import Disk, Machine, Nic
 
 
 @pytest.fixture

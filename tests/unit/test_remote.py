@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_xhyve.completed import Completed
-from pytest_xhyve.errors import CommandFailed, CommandTimeout
-from pytest_xhyve.remote import shell_line
+from pytest_xhyve.guest.commands import shell_line
+from pytest_xhyve.model.completed import Completed
+from pytest_xhyve.model.errors import CommandFailed, CommandTimeout
 
 # What an argument and an environment variable can hold (execve(2)).
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_xhyve.errors import ConfigurationError
-from pytest_xhyve.settings import OPTIONS, Settings
-from pytest_xhyve.values import parse_count, parse_positive, parse_size
+from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.settings import OPTIONS, Settings
+from pytest_xhyve.model.values import parse_count, parse_positive, parse_size
 
 
 class Given:

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 from fake_images import write_image
 
-from pytest_xhyve.errors import ConfigurationError, NotSupported
-from pytest_xhyve.fleet import Fleet
-from pytest_xhyve.home import Home
-from pytest_xhyve.settings import Settings
-from pytest_xhyve.spec import GuestSpec
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.errors import ConfigurationError, NotSupported
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
 
 PLAN = re.compile(r"SETUP\s+\w (\S+)")
 INTERNAL = {"_xhyve_fleet", "_xhyve_start", "xhyve_image"}

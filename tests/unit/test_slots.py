@@ -11,8 +11,8 @@ from uuid import UUID
 
 import pytest
 
-from pytest_xhyve.errors import NoFreeSlot
-from pytest_xhyve.slots import Slot, Slots
+from pytest_xhyve.fleet.slots import Slot, Slots
+from pytest_xhyve.model.errors import NoFreeSlot
 
 
 def take(folder: Path, limit: int = 10, *, timeout: float = 0.0) -> Slot:

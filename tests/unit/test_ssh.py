@@ -13,10 +13,10 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from pytest_xhyve import ssh
-from pytest_xhyve.errors import ConnectionFailed, KernelPanic
+from pytest_xhyve.guest import ssh
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.images.keys import KeyPair, client_key
+from pytest_xhyve.model.errors import ConnectionFailed, KernelPanic
 
 # It logs each connection that a test cuts.
 logging.getLogger("test.server").setLevel(logging.CRITICAL + 1)

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from waiting import becomes
 
-from pytest_xhyve.commands.ssh_client import EndingSignals, find_ssh, running
-from pytest_xhyve.errors import XhyveError
+from pytest_xhyve.cli.ssh_client import EndingSignals, find_ssh, running
+from pytest_xhyve.model.errors import XhyveError
 
 SH = "/bin/sh"
 
@@ -94,7 +94,7 @@ def test_ignored_signal_stays_so() -> None:
 def test_we_stop_with_the_child() -> None:
     """As ssh does at ``~^Z``: the shell that waits for us has to see it."""
     script = (
-        "from pytest_xhyve.commands.ssh_client import EndingSignals, running\n"
+        "from pytest_xhyve.cli.ssh_client import EndingSignals, running\n"
         f"with running([{SH!r}, '-c', 'kill -STOP $$; exit 6'], EndingSignals()) as client:\n"
         "    raise SystemExit(client.wait(60))\n"
     )

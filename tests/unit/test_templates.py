@@ -19,14 +19,14 @@ import pytest
 from fake_images import write_image
 from waiting import becomes
 
-from pytest_xhyve.errors import TemplateError, XhyveError
-from pytest_xhyve.home import Home
+from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import SavableMachine
 from pytest_xhyve.images.manifest import Image, read_manifest
-from pytest_xhyve.machine import Disk, Machine, Nic
+from pytest_xhyve.model.errors import TemplateError, XhyveError
+from pytest_xhyve.model.machine import Disk, Machine, Nic
 from pytest_xhyve.templates.cache import TemplateCache
+from pytest_xhyve.templates.identity import Prepared, RenewalFailed
 from pytest_xhyve.templates.key import as_template, identity_words, template_key
-from pytest_xhyve.templates.renewal import Prepared, RenewalFailed
 from pytest_xhyve.templates.store import ABOUT, Template, TemplateDamaged, TemplateStore
 
 KEY = "0123456789abcdef"

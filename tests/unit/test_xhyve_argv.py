@@ -19,10 +19,10 @@ from standin.commandline import CommandLine, parse
 from standin.devices import parse_disk
 from waiting import has_its_command_line
 
-from pytest_xhyve.errors import ConfigurationError, HypervisorExited, ImageError, NotSupported
-from pytest_xhyve.hypervisors.xhyve_argv import argv_for, check_machine, probe_argv, remove_stale_pidfile
-from pytest_xhyve.hypervisors.xhyve_build import Build
-from pytest_xhyve.machine import Disk, Machine, Nic
+from pytest_xhyve.hypervisors.xhyve.argv import argv_for, check_machine, probe_argv, remove_stale_pidfile
+from pytest_xhyve.hypervisors.xhyve.build import Build
+from pytest_xhyve.model.errors import ConfigurationError, HypervisorExited, ImageError, NotSupported
+from pytest_xhyve.model.machine import Disk, Machine, Nic
 
 BUILDS = get_args(StandInBuild)
 

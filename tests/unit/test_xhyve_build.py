@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.errors import HypervisorNotFound
 from pytest_xhyve.hypervisors.base import Ending
-from pytest_xhyve.hypervisors.xhyve_build import KilledAtOnce, ask_build, find_program
+from pytest_xhyve.hypervisors.xhyve.build import KilledAtOnce, ask_build, find_program
+from pytest_xhyve.model.errors import HypervisorNotFound
 
 XHYVE = "{}: {}\n\nxhyve is a port of FreeBSD's bhyve hypervisor to OS X\n\nHomepage: http://www.xhyve.xyz\n"
 HYPERKIT = "{}: {}\n\nHomepage: https://github.com/docker/hyperkit\nLicense: BSD\n"

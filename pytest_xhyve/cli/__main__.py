@@ -1,0 +1,6 @@
+"""``python -m pytest_xhyve.cli``."""
+
+from pytest_xhyve.cli.commands import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The guests of this host: which are alive, and the end of those that nobody owns any more."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_xhyve.host import runs
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.runs import GuestRecord
+
+_ROW = "{:20} {:16} {:10} {:>8} {:>8} {:>8}  {}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What was removed.
+
+    Attributes:
+        runs: the folders of dead runs.
+        guests: the guests that were kept.
+    """
+
+    runs: Sequence[Path]
+    guests: Sequence[GuestRecord]
+
+    def as_json(self) -> dict[str, Any]:
+        """Itself, for a program."""
+        return {"removed": [str(run) for run in self.runs], "guests": [guest.name for guest in self.guests]}
+
+    def lines(self) -> Iterator[str]:
+        """Itself, for a person."""
+        yield from (f"removed {run}" for run in self.runs)
+        yield from (f"removed {guest.name}, {_for_whom(guest)}" for guest in self.guests)
+
+
+def find_alive(home: Home) -> list[GuestRecord]:
+    """The guests that are alive in *home*, where nothing is made.
+
+    Raises:
+        XhyveError: it cannot be read.
+    """
+    folder = home.find_folder("runs")
+    return [] if folder is None else runs.live_guests(folder)
+
+
+def tabulate(guests: Sequence[GuestRecord]) -> Iterator[str]:
+    """The table of *guests*; below one that was kept stands how to log in."""
+    yield _ROW.format("NAME", "IMAGE", "HYPERVISOR", "PID", "OWNER", "AGE", "UUID")
+    for guest in guests:
+        age = f"{time.time() - guest.started:.0f} s"
+        yield _ROW.format(guest.name, guest.image, guest.hypervisor, guest.pid, guest.owner, age, guest.uuid)
+        if guest.kept:
+            yield f"  {_for_whom(guest)}: {shlex.join(guest.ssh) or '(it has no address)'}"
+
+
+def reap(home: Home) -> Reaped:
+    """Remove what dead runs left in *home*, and end the guests that they kept.
+
+    Raises:
+        XhyveError: it cannot be read.
+    """
+    folder = home.find_folder("runs")
+    if folder is None:
+        return Reaped((), ())
+    return Reaped(runs.reap(folder), runs.reap_kept(folder))
+
+
+def _for_whom(guest: GuestRecord) -> str:
+    return f"kept for {guest.kept['by']}" if guest.kept else ""

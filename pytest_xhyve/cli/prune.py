@@ -1,0 +1,324 @@
+"""Freeing the plugin's folder of what nobody needs; whatever goes can be made again.
+
+What a living guest uses stays, though all this may run beside tests: templates are locked by those who stand on them,
+making and building have locks too, and an image stays as long as a run lives that may have found it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pytest_xhyve.cli.stock import find_store, iso_time
+from pytest_xhyve.host import runs
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.sizes import size_on_disk
+from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.recipe import recipe_names
+from pytest_xhyve.model.errors import ConfigurationError, XhyveError
+from pytest_xhyve.templates.store import TemplateStore
+
+# A folder of an image, as `pytest_xhyve.images.build` names it; what else is in there is the user's own.
+_BUILD = re.compile(r"(.+)-[0-9a-f]{12}")
+# The times of files may lag behind by a tick of the kernel; this is more.
+_CLOCK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Something that can be removed.
+
+    Attributes:
+        kind: ``template``, ``leftover``, ``earlier build``, ``image`` or ``digests``.
+        name: which one, for people.
+        path: where it is.
+        size: bytes that it takes on the disk.
+        used: when it was last used, as far as that is known, in seconds since the epoch.
+        why_not: asked before it is removed: what it is needed for, or nothing.
+        remove: removes it, and tells whether it is gone; it stays where somebody has come to need it meanwhile.
+    """
+
+    kind: str
+    name: str
+    path: Path
+    size: int
+    used: float
+    why_not: Callable[[], str]
+    remove: Callable[[], bool]
+
+    def as_json(self) -> dict[str, Any]:
+        """Itself for programs."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "path": str(self.path),
+            "bytes": self.size,
+            "used_at": iso_time(self.used),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What went, or would go, and what stays, with the reason."""
+
+    removed: tuple[Piece, ...]
+    kept: tuple[tuple[Piece, str], ...]
+
+    @property
+    def freed(self) -> int:
+        """Bytes."""
+        return sum(piece.size for piece in self.removed)
+
+    def as_json(self, *, dry_run: bool) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "dry_run": dry_run,
+            "removed": [piece.as_json() for piece in self.removed],
+            "kept": [piece.as_json() | {"why": why} for piece, why in self.kept],
+            "freed": self.freed,
+        }
+
+
+def find_pieces(home: Home, *, older_than: float = 0.0, images: bool = False) -> list[Piece]:
+    """What may be removed from *home*, also what is in use just now.
+
+    Args:
+        home: the plugin's folder.
+        older_than: seconds for which it was not used.
+        images: the images of the catalog too.
+
+    Raises:
+        XhyveError: the folder cannot be read.
+    """
+    latest = time.time() - older_than
+    with ExitStack() as stack:
+        stack.enter_context(_telling(home))
+        found = [*_templates(home), *_images(home, current=images), *_digests(home, latest)]
+    return [piece for piece in found if piece.used <= latest or not older_than]
+
+
+def remove(pieces: list[Piece], home: Home, *, dry_run: bool = False) -> Pruned:
+    """Remove those of *pieces* that nobody needs; with *dry_run*, only find out which these are.
+
+    Raises:
+        XhyveError: *home* is not ours to write.
+    """
+    if pieces and not dry_run and not os.access(home.path, os.W_OK | os.X_OK):
+        raise XhyveError(
+            f"cannot remove anything in {home.path}: it is not yours to write\n  {HOME_VARIABLE} names another folder"
+        )
+    removed, kept = [], []
+    for piece in pieces:
+        if not piece.path.exists():
+            # Somebody else was faster.
+            continue
+        try:
+            why = piece.why_not()
+            if not why and not dry_run and not piece.remove():
+                why = piece.why_not() or "it could not be removed whole"
+        except OSError as error:
+            why = f"cannot remove it: {error.strerror}"
+        if why:
+            kept.append((piece, why))
+        else:
+            removed.append(piece)
+    return Pruned(tuple(removed), tuple(kept))
+
+
+def _templates(home: Home) -> Iterator[Piece]:
+    store = find_store(home)
+    if store is None:
+        return
+    for template in store.all():
+        name = f"{template.image} ({template.key})"
+        yield _of_store(store, "template", name, template.folder, template.used)
+    for folder in store.useless():
+        yield _of_store(store, "leftover", folder.name, folder, _changed(folder))
+
+
+def _of_store(store: TemplateStore, kind: str, name: str, folder: Path, used: float) -> Piece:
+    def why_not() -> str:
+        return "a guest stands on it, or it is being made" if store.is_in_use(folder) else ""
+
+    return Piece(kind, name, folder, size_on_disk(folder), used, why_not, partial(store.remove, folder))
+
+
+class _Builds:
+    """The images that were built in a folder.
+
+    Args:
+        home: the plugin's.
+        folder: that of its images.
+    """
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        self._home = home
+        self._folder = folder
+
+    def why_not(self, name: str, build: Path | None, until: float | None) -> str:
+        """What *build* of the image *name* is needed for, if anything.
+
+        Args:
+            name: the image's.
+            build: its folder; None where no guest can read from it.
+            until: when its manifest made way for another's; None when that is still there, and `time.time` counts.
+        """
+        if self._folder.is_symlink():
+            return f"{self._folder} is another folder's, whose guests are not known here"
+        if build is None:
+            return "it is being built" if self._is_locked(name) else ""
+        if why := self._why_alive(build, until):
+            return why
+        return "it is being built" if self._is_locked(name) else ""
+
+    def remove_current(self, name: str, manifest: Path, build: Path) -> bool:
+        """Remove the image *name*: its manifest first, so that nobody finds it any more, then *build*."""
+        with contextlib.suppress(Timeout), FileLock(self._lock(name), timeout=0):
+            hidden = manifest.with_suffix(".pruned")
+            manifest.rename(hidden)
+            if self._why_alive(build, None):
+                # Somebody has found it just before.
+                hidden.rename(manifest)
+                return False
+            hidden.unlink()
+            return _remove(build)
+        return False
+
+    def remove(self, name: str, path: Path) -> bool:
+        """Remove *path*, which no manifest of the image *name* leads to."""
+        with contextlib.suppress(Timeout), FileLock(self._lock(name), timeout=0):
+            return _remove(path)
+        return False
+
+    def _why_alive(self, build: Path, until: float | None) -> str:
+        """Whose guest reads from *build*, or may soon; see `why_not`."""
+        folder = self._home.find_folder("runs")
+        if folder is None:
+            return ""
+        if any(Path(guest.image_disk).parent == build for guest in runs.live_guests(folder)):
+            return "a guest reads from it"
+        # A run begins before it looks for an image, and remembers what it has found until it ends.
+        if any(until is None or began < until + _CLOCK_SECONDS for began in runs.living_runs(folder)):
+            return "a run is alive that may need it"
+        return ""
+
+    def _lock(self, name: str) -> Path:
+        return self._folder / f"{name}.lock"
+
+    def _is_locked(self, name: str) -> bool:
+        if not self._lock(name).exists():
+            return False
+        try:
+            with FileLock(self._lock(name), timeout=0):
+                return False
+        except Timeout:
+            return True
+
+
+def _images(home: Home, *, current: bool) -> Iterator[Piece]:
+    folder = home.find_folder("images")
+    if folder is None:
+        return
+    builds = _Builds(home, folder)
+    named: dict[Path, Path] = {}
+    unreadable = set()
+    for manifest in [*folder.glob("*.yaml"), *folder.glob("*.yml")]:
+        try:
+            named[read_manifest(manifest).disk.parent] = manifest
+        except ConfigurationError:
+            unreadable.add(manifest.stem)
+    for path in sorted(folder.iterdir()):
+        # As `tempfile.mkdtemp` and `pytest_xhyve.images.build` name them.
+        if path.is_dir() and path.name.startswith(".") and path.name.count(".") > 1:
+            name = path.name[1:].rpartition(".")[0]
+            why_not, away = partial(builds.why_not, name, None, None), partial(builds.remove, name, path)
+            yield Piece("leftover", path.name, path, size_on_disk(path), _changed(path), why_not, away)
+            continue
+        match = _BUILD.fullmatch(path.name)
+        if match is None or not path.is_dir() or match[1] in unreadable:
+            continue
+        name = match[1]
+        if path in named:
+            manifest = named[path]
+            if not current or name not in recipe_names() or manifest.name != f"{name}.yaml":
+                continue
+            disk = path / "disk.img"
+            used = max(disk.stat().st_atime if disk.exists() else 0.0, _changed(manifest))
+            why_not = partial(builds.why_not, name, path, None)
+            away = partial(builds.remove_current, name, manifest, path)
+            yield Piece("image", name, path, size_on_disk(path), used, why_not, away)
+        else:
+            manifest = folder / f"{name}.yaml"
+            replaced = max(_changed(path), _changed(manifest) if manifest.exists() else 0.0)
+            why_not, away = partial(builds.why_not, name, path, replaced), partial(builds.remove, name, path)
+            yield Piece("earlier build", path.name, path, size_on_disk(path), replaced, why_not, away)
+
+
+def _digests(home: Home, latest: float) -> Iterator[Piece]:
+    """The digests of files that are gone, as one piece: there are many, and each is small."""
+    folder = home.find_folder("checked")
+    if folder is None:
+        return
+    stale = [path for path in folder.glob("*.json") if _is_stale(path) and _changed(path) <= latest]
+    if not stale:
+        return
+    files = [file for path in stale for file in (path, path.with_suffix(".lock")) if file.exists()]
+
+    def away() -> bool:
+        for path in stale:
+            if _is_stale(path):
+                # Nobody waits for the lock of a file that is gone.
+                path.unlink(missing_ok=True)
+                path.with_suffix(".lock").unlink(missing_ok=True)
+        return True
+
+    size = sum(size_on_disk(file) for file in files)
+    used = max(_changed(path) for path in stale)
+    yield Piece("digests", f"{len(stale)} of files that are gone", folder, size, used, lambda: "", away)
+
+
+def _is_stale(path: Path) -> bool:
+    """Whether the digest at *path* is that of a file that is gone; also one that does not tell its file's name."""
+    try:
+        return not Path(json.loads(path.read_text())["path"]).exists()
+    except (ValueError, KeyError, TypeError):
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path) -> bool:
+    """Remove the folder at *path*, which has another name before it is incomplete."""
+    doomed = path if path.name.startswith(".") else path.with_name(f".{path.name.rpartition('-')[0]}.{path.name}")
+    if doomed != path:
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+    return not doomed.exists()
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+@contextlib.contextmanager
+def _telling(home: Home) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise XhyveError(f"cannot read {error.filename or home.path}: {error.strerror}") from error

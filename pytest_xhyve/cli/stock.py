@@ -1,0 +1,165 @@
+"""What the plugin's folder holds: the images of the catalog, and the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.sizes import shown_size, size_on_disk
+from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.recipe import read_recipe, recipe_names
+from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.templates.store import TemplateStore
+
+_ROW_OF_IMAGES = "{:20} {:12} {:>10}  {:16}  {}"
+_ROW_OF_TEMPLATES = "{:20} {:12} {:>10}  {:16}  {}"
+_NONE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class StockedImage:
+    """An image of the catalog.
+
+    Attributes:
+        name: its name.
+        summary: its recipe's.
+        size: bytes that it takes on the disk, or None when it is not built.
+        built: when it was built, in seconds since the epoch, or None likewise.
+        wrong: why its manifest cannot be used, or nothing.
+    """
+
+    name: str
+    summary: str
+    size: int | None
+    built: float | None
+    wrong: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StockedTemplate:
+    """A template.
+
+    Attributes:
+        image: the name of its image.
+        key: its own.
+        size: bytes that it takes on the disk.
+        used: when a guest was last restored from it, in seconds since the epoch.
+        in_use: whether a guest stands on it.
+    """
+
+    image: str
+    key: str
+    size: int
+    used: float
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """What the plugin's folder holds."""
+
+    images: tuple[StockedImage, ...]
+    templates: tuple[StockedTemplate, ...]
+
+    @classmethod
+    def take(cls, home: Home) -> Stock:
+        """Look into *home*; nothing is made there.
+
+        Raises:
+            XhyveError: it cannot be read.
+        """
+        folder = home.find_folder("images")
+        images = tuple(_image(name, folder) for name in recipe_names())
+        store = find_store(home)
+        templates = () if store is None else tuple(_templates(store))
+        return cls(images, templates)
+
+    def lines(self) -> Iterator[str]:
+        """Two tables for people."""
+        yield _ROW_OF_IMAGES.format("IMAGE", "STATE", "SIZE", "BUILT", "SUMMARY").rstrip()
+        for image in self.images:
+            state = "damaged" if image.wrong else "not built" if image.size is None else "built"
+            size = _NONE if image.size is None else shown_size(image.size)
+            yield _ROW_OF_IMAGES.format(image.name, state, size, _minute(image.built), image.summary).rstrip()
+        yield ""
+        if not self.templates:
+            yield "no templates"
+            return
+        yield _ROW_OF_TEMPLATES.format("TEMPLATE OF", "STATE", "SIZE", "LAST USED", "KEY")
+        for template in self.templates:
+            state = "in use" if template.in_use else "unused"
+            size, used = shown_size(template.size), _minute(template.used)
+            yield _ROW_OF_TEMPLATES.format(template.image, state, size, used, template.key)
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for programs: sizes in bytes, times as ISO 8601 has them, in UTC."""
+        return {
+            "images": [
+                {
+                    "name": image.name,
+                    "built": image.built is not None,
+                    "bytes": image.size,
+                    "built_at": None if image.built is None else iso_time(image.built),
+                    "summary": image.summary,
+                    "wrong": image.wrong or None,
+                }
+                for image in self.images
+            ],
+            "templates": [
+                {
+                    "image": template.image,
+                    "key": template.key,
+                    "bytes": template.size,
+                    "used_at": iso_time(template.used),
+                    "in_use": template.in_use,
+                }
+                for template in self.templates
+            ],
+        }
+
+
+def find_store(home: Home) -> TemplateStore | None:
+    """The templates of *home*, or None when it never had any.
+
+    Raises:
+        XhyveError: its folder cannot be read.
+    """
+    folder = home.find_folder("templates")
+    return None if folder is None else TemplateStore(folder, home.path / "checked")
+
+
+def iso_time(seconds: float) -> str:
+    """*seconds* since the epoch as ISO 8601 has them, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _image(name: str, folder: Path | None) -> StockedImage:
+    summary = read_recipe(name).summary
+    manifest = None if folder is None else folder / f"{name}.yaml"
+    if manifest is None or not manifest.exists():
+        return StockedImage(name, summary, None, None)
+    built = manifest.stat().st_mtime
+    try:
+        image = read_manifest(manifest)
+    except ConfigurationError as error:
+        return StockedImage(name, summary, None, built, str(error))
+    missing = [path for path in (image.disk, image.kernel, image.initrd) if path is not None and not path.exists()]
+    wrong = f"{missing[0]} is missing" if missing else ""
+    files = {image.disk, image.kernel, *([image.initrd] if image.initrd else [])}
+    return StockedImage(name, summary, sum(size_on_disk(path) for path in files), built, wrong)
+
+
+def _templates(store: TemplateStore) -> Iterator[StockedTemplate]:
+    for template in store.all():
+        # One that is removed meanwhile is unused, and takes nothing.
+        yield StockedTemplate(
+            template.image, template.key, template.size, template.used, store.is_in_use(template.folder)
+        )
+
+
+def _minute(seconds: float | None) -> str:
+    return _NONE if seconds is None else f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"

@@ -1,0 +1,1 @@
+"""All guests of one process: admission, start, end."""

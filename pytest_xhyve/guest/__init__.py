@@ -1,0 +1,1 @@
+"""One guest: its machine, its console, its SSH connection."""

@@ -1,0 +1,244 @@
+"""SSH: wait until a guest answers, and log in with every key checked."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import paramiko
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from pytest_xhyve.hypervisors.base import Endpoint
+from pytest_xhyve.model.errors import ConnectionFailed
+
+LOGGER = "pytest_xhyve.ssh"
+PORT = 22
+
+_LOOK_SECONDS = 0.1
+_BANNER_SECONDS = 60.0
+
+
+class Broken(ConnectionFailed):
+    """The connection ended before the login was done; a guest that starts or stops does that."""
+
+
+class Refused(ConnectionFailed):
+    """The login was refused; a guest that is still booting may refuse all but root (pam_nologin(8))."""
+
+
+class _NotYet(Exception):
+    """The guest does not answer yet."""
+
+
+def wait_for_banner(
+    find_endpoint: Callable[[], Endpoint | None],
+    count_taken: Callable[[], int | None],
+    check_alive: Callable[[], None],
+    timeout: float,
+) -> tuple[socket.socket, Endpoint] | None:
+    """Wait until an SSH server shows its banner (RFC 4253, section 4.2), and return the connection.
+
+    A connection proves nothing, as user-mode networks accept before the guest listens. Such a one is given up soon,
+    for its packets are repeated at longer and longer intervals; one that the guest itself has taken is waited for,
+    so that a slow guest need not start its server twice.
+
+    Args:
+        find_endpoint: where the port answers, if that is known yet.
+        count_taken: how many connections the guest itself has taken, or None when all that there are.
+        check_alive: called between looks; raises when waiting has become useless.
+        timeout: seconds.
+
+    Returns:
+        the connection, whose banner is still unread, and where it leads; None when the time was up.
+    """
+
+    def attempt() -> tuple[socket.socket, Endpoint]:
+        check_alive()
+        endpoint = find_endpoint()
+        if endpoint is None:
+            raise _NotYet
+        before = count_taken()
+        connection = _connect(endpoint, end)
+        try:
+            _await_banner(connection, lambda: before is None or (count_taken() or 0) > before, check_alive, end)
+        except BaseException:
+            connection.close()
+            raise
+        return connection, endpoint
+
+    end = time.monotonic() + timeout
+    waiting = Retrying(
+        retry=retry_if_exception_type(_NotYet),
+        wait=wait_exponential(multiplier=0.005, max=0.1),
+        stop=stop_after_delay(timeout),
+        retry_error_callback=lambda _: None,
+    )
+    found: tuple[socket.socket, Endpoint] | None = waiting(attempt)
+    return found
+
+
+def _connect(endpoint: Endpoint, end: float) -> socket.socket:
+    try:
+        return socket.create_connection(
+            (endpoint.host, endpoint.port), timeout=max(0.001, min(1.0, end - time.monotonic()))
+        )
+    except OSError as error:
+        raise _NotYet from error
+
+
+def _await_banner(
+    connection: socket.socket, is_taken: Callable[[], bool], check_alive: Callable[[], None], end: float
+) -> None:
+    """Return when the banner can be read, without reading it."""
+    end = min(end, time.monotonic() + _BANNER_SECONDS)
+    seen = b""
+    while time.monotonic() < end:
+        check_alive()
+        if not select.select([connection], [], [], _LOOK_SECONDS)[0]:
+            if not is_taken():
+                raise _NotYet
+            continue
+        try:
+            start = connection.recv(4096, socket.MSG_PEEK)
+        except OSError as error:
+            raise _NotYet from error
+        if start.startswith(b"SSH-"):
+            return
+        if b"\n" in start:
+            # The server may send other lines before it, as one does that has too many connections.
+            connection.recv(start.index(b"\n") + 1)
+        elif start == seen:
+            # Nothing came, or nothing more after half a line: the guest has closed the connection.
+            raise _NotYet
+        else:
+            seen = start
+            time.sleep(_LOOK_SECONDS)
+    raise _NotYet
+
+
+def log_in(
+    connection: socket.socket,
+    endpoint: Endpoint,
+    *,
+    user: str,
+    key: Path,
+    host_keys: Sequence[str],
+    timeout: float,
+) -> paramiko.SSHClient:
+    """Log in over *connection*; the server must show one of *host_keys*.
+
+    Neither the user's agent, nor other keys, nor any configuration file is asked.
+
+    Args:
+        connection: its banner still unread; closed when this fails.
+        endpoint: where it leads.
+        user: who logs in.
+        key: the private key's file.
+        host_keys: public keys, as ``ssh-ed25519 AAAA…``.
+        timeout: seconds for each step of it.
+
+    Raises:
+        Refused: the key may not log in.
+        Broken: the connection ended.
+        ConnectionFailed: the host key is another one.
+    """
+    client = paramiko.SSHClient()
+    # paramiko logs a traceback for each connection that a rebooting guest drops; whoever wants to read them
+    # enables this logger.
+    client.set_log_channel(LOGGER)
+    _quiet(logging.getLogger(LOGGER))
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    connection.settimeout(timeout)
+    try:
+        _expect(client, endpoint, host_keys)
+        client.connect(
+            endpoint.host,
+            endpoint.port,
+            username=user,
+            pkey=_load_key(key),
+            sock=connection,
+            allow_agent=False,
+            look_for_keys=False,
+            timeout=timeout,
+            banner_timeout=timeout,
+            auth_timeout=timeout,
+            channel_timeout=timeout,
+        )
+    except BaseException as error:
+        client.close()
+        connection.close()
+        if isinstance(error, paramiko.SSHException | OSError | EOFError):
+            raise _explain(error, user, key, endpoint) from error
+        raise
+    return client
+
+
+def _expect(client: paramiko.SSHClient, endpoint: Endpoint, host_keys: Sequence[str]) -> None:
+    """Have *client* accept these *host_keys* only."""
+    place = endpoint.host if endpoint.port == PORT else f"[{endpoint.host}]:{endpoint.port}"
+    for line in host_keys:
+        entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{place} {line}")
+        if entry is None or entry.key is None:
+            raise ConnectionFailed(f"the image's manifest has a host key that is none: {line!r}")
+        client.get_host_keys().add(place, entry.key.get_name(), _ExpectedKey(entry.key))
+
+
+class _ExpectedKey(paramiko.PKey):
+    """A host key that is compared by its bytes.
+
+    paramiko compares objects of PyNaCl, which are never equal where its modules were loaded twice, as in a process in
+    which pytest runs inside of pytest.
+    """
+
+    def __init__(self, key: paramiko.PKey) -> None:
+        self._key = key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, paramiko.PKey) and self.asbytes() == other.asbytes()
+
+    def __hash__(self) -> int:
+        return hash(self.asbytes())
+
+    def asbytes(self) -> bytes:
+        return self._key.asbytes()
+
+    def get_name(self) -> str:
+        return self._key.get_name()
+
+
+def _quiet(logger: logging.Logger) -> None:
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
+
+
+def _load_key(path: Path) -> paramiko.PKey:
+    try:
+        return paramiko.PKey.from_path(path)
+    except (OSError, ValueError, paramiko.SSHException) as error:
+        raise ConnectionFailed(f"{path} is no usable private key: {error}") from error
+
+
+def _explain(error: BaseException, user: str, key: Path, endpoint: Endpoint) -> ConnectionFailed:
+    place = f"{endpoint.host}:{endpoint.port}"
+    if isinstance(error, paramiko.BadHostKeyException):
+        return ConnectionFailed(
+            f"the host key that {place} shows is not the one in the image's manifest\n"
+            f"  shown:    {error.key.get_name()} {error.key.get_base64()}\n"
+            f"  expected: {error.expected_key.get_name()} {error.expected_key.get_base64()}\n"
+            "  the image was changed, or the manifest belongs to another one: mend host_keys in the manifest"
+        )
+    if isinstance(error, paramiko.AuthenticationException):
+        return Refused(
+            f"{user} may not log in at {place} with {key}\n"
+            "  see that the guest's authorized_keys has its public half, and that user and key in the manifest "
+            "are right"
+        )
+    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+        return ConnectionFailed(
+            f"{place} and this paramiko ({paramiko.__version__}) have no algorithm in common: {error}"
+        )
+    return Broken(f"no SSH session with {place}: {str(error) or type(error).__name__}")

@@ -1,0 +1,1 @@
+"""This host: its processes, privileges, folders, locks and clones."""

@@ -1,0 +1,432 @@
+"""The guardian: the process that owns a run's guests, and dies last.
+
+pytest can be killed at any moment, and then cannot clean up. So it starts no hypervisor itself: it asks its
+guardian to. Each guest is a socket between the two. While pytest holds its end the guest lives; when that end
+closes, be it that the test is over or that pytest was killed, the guardian kills the guest, removes its folder
+and closes its own end. There is one way to take a guest away, and every end of a run takes it.
+
+A guest that is to be kept is the one exception: the guardian lets go of pytest and lives on until that guest ends.
+
+When the guardian itself is killed, Linux kills the hypervisors (``PR_SET_PDEATHSIG``, prctl(2)), and the next run
+removes the folders (`pytest_xhyve.host.runs`). The guardian has one thread: the signal is sent when the *thread* ends
+that started the hypervisor, so pytest's own threads would not do.
+
+The descriptors that come with a guest (the lock of its slot) stay open in the guardian and in the hypervisor: the
+slot is free at the moment when the last process that could use its UUID is gone.
+
+This file runs as a script with nothing but the standard library, so that it starts in a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_ABOVE_CHILD_FDS = 64
+_PARENT_CHECK_SECONDS = 0.5
+_SIGNAL_SECONDS = 5.0
+_LOOK_SECONDS = 0.005
+RECORD = "guest.json"
+"""The file in a guest's folder that tells other processes of it."""
+CONSOLE = "console.log"
+"""The file in a guest's folder to which its serial port is copied."""
+PIDFILE = "hypervisor.pid"
+"""The file in a guest's folder that each hypervisor's command line names; by that it can be told whose it is."""
+
+
+class Channel:
+    """One end of a stream socket pair: a JSON object a line, descriptors beside it.
+
+    A message that carries descriptors is answered before the next one is sent, so each set of descriptors
+    belongs to the message that it arrives with.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+        self._read = b""
+
+    def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        socket.send_fds(self.socket, [json.dumps(message).encode() + b"\n"], list(fds))
+
+    def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
+        """The next message and its descriptors; None when the other side is gone."""
+        fds: list[int] = []
+        while b"\n" not in self._read:
+            try:
+                data, new, _flags, _address = socket.recv_fds(self.socket, 1 << 16, 16)
+            except ConnectionError:
+                return None, fds
+            fds += new
+            if not data:
+                return None, fds
+            self._read += data
+        line, _, self._read = self._read.partition(b"\n")
+        return json.loads(line), fds
+
+    def pending(self) -> bool:
+        """Whether another whole message was read already."""
+        return b"\n" in self._read
+
+
+class _Guest:
+    """One guest, as the guardian sees it."""
+
+    def __init__(self, channel: Channel, folder: Path, held: Sequence[int], selector: selectors.BaseSelector) -> None:
+        self.channel = channel
+        self.folder = folder
+        self.held = list(held)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.is_kept = False
+        self.is_held = False
+        self._selector = selector
+        self._console: socket.socket | None = None
+        self._signaller: list[str] = []
+        self._record: dict[str, Any] = {}
+
+    def spawn(self, message: Mapping[str, Any], given: Mapping[int, int]) -> None:
+        """Start the hypervisor; *given* maps the descriptors it shall see to ours."""
+        argv, record = message["argv"], message["record"]
+        parent = os.getpid()
+        high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_CHILD_FDS) for number, fd in given.items()}
+        held = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_CHILD_FDS) for fd in self.held]
+
+        def prepare() -> None:
+            if sys.platform == "linux":
+                _die_with(parent)
+            for number, fd in high.items():
+                os.dup2(fd, number)
+
+        words = self.folder / "hypervisor.log"
+        self._kill()
+        self._signaller = message["signaller"]
+        try:
+            with words.open("ab") as stderr:
+                self.process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stderr,
+                    stderr=stderr,
+                    cwd=self.folder,
+                    # Ctrl-C is pytest's to handle; a terminal would send it to this process too.
+                    start_new_session=True,
+                    # Safe here: this process has one thread.
+                    preexec_fn=prepare,  # noqa: PLW1509
+                    pass_fds=[*high, *held],
+                )
+            pid = self.process.pid
+            self._record = {**record, "pid": pid, "started": time.time()}
+            _write_atomically(self.folder / RECORD, self._record)
+        except OSError as error:
+            # The host's disk may be full; the other guests of the run have nothing to do with it.
+            self._kill()
+            self.channel.send({"error": str(error), "errno": error.errno, "file": error.filename})
+            return
+        finally:
+            for fd in [*high.values(), *held]:
+                os.close(fd)
+        self.channel.send({"pid": pid})
+
+    def send_signal(self, number: int) -> None:
+        """Signal the hypervisor, through the signaller where there is one."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        if self._signaller:
+            # sudo itself may be ours to kill, and then what it runs lives on.
+            self._signal_what_sudo_runs(number)
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if number == signal.SIGKILL:
+                os.killpg(self.process.pid, number)
+            else:
+                self.process.send_signal(number)
+
+    def _signal_what_sudo_runs(self, number: int) -> None:
+        """Signal what our sudo has started; to kill it, until that and sudo are gone."""
+        assert self.process is not None
+        end = time.monotonic() + _SIGNAL_SECONDS
+        while True:
+            pids = _descendants(self.process.pid)
+            if number == signal.SIGKILL:
+                # It may not have started anything yet.
+                pids.append(self.process.pid)
+            if pids:
+                _run([*self._signaller, f"-{number}", *map(str, pids)])
+            is_over = self.process.poll() is not None and not any(map(_exists, pids))
+            if number != signal.SIGKILL or is_over or time.monotonic() > end:
+                return
+            time.sleep(_LOOK_SECONDS)
+
+    def tell_pid(self, pid: int) -> None:
+        """Let others know the hypervisor by *pid*; what was started is a program that started it."""
+        self._record["pid"] = pid
+        with contextlib.suppress(OSError):
+            _write_atomically(self.folder / RECORD, self._record)
+
+    def keep(self, record: Mapping[str, Any], *, held: bool) -> None:
+        """Let the guest live on when pytest lets go of it, and tell others so; if *held*, no longer than pytest.
+
+        One that others cannot be told of, as on a full disk, is not kept: nobody would find it, and its run's folder
+        would be removed under it.
+        """
+        self._record |= record
+        answer: dict[str, Any] = {}
+        try:
+            _write_atomically(self.folder / RECORD, self._record)
+            self.is_kept = self.process is not None
+            self.is_held = held
+        except OSError as error:
+            answer["error"] = str(error)
+        # pytest may have died meanwhile.
+        with contextlib.suppress(OSError):
+            self.channel.send({"kept": self.is_kept, **answer})
+
+    def has_ended(self) -> bool:
+        """Whether the hypervisor has ended."""
+        return self.process is None or self.process.poll() is not None
+
+    def listen(self, console: socket.socket) -> None:
+        """Copy what comes from *console*, the host's end of the serial port, to the log from now on."""
+        self._console = console
+        self._selector.register(console, selectors.EVENT_READ, self._drain)
+
+    def _drain(self) -> None:
+        while self._console is not None:
+            try:
+                data = self._console.recv(1 << 16, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._hang_up()
+                return
+            # A full disk of the host costs words of the console, not the guest.
+            with contextlib.suppress(OSError), (self.folder / CONSOLE).open("ab", buffering=0) as log:
+                log.write(data)
+
+    def _hang_up(self) -> None:
+        if self._console is not None:
+            self._selector.unregister(self._console)
+            self._console.close()
+            self._console = None
+
+    def report_exit(self) -> None:
+        """Tell pytest when the hypervisor has ended."""
+        if self.process is None or self.process.poll() is None:
+            return
+        status, self.process = self.process.returncode, None
+        self._drain()
+        with contextlib.suppress(OSError):
+            self.channel.send({"exit": status})
+
+    def remove(self) -> None:
+        """Kill the hypervisor, remove the folder, free the slot; the order matters."""
+        self._kill()
+        _remove_tree(self.folder)
+        for fd in self.held:
+            os.close(fd)
+        self.channel.socket.close()
+
+    def _kill(self) -> None:
+        """Kill the hypervisor, and with it whatever it has started itself."""
+        if self.process is not None:
+            self.send_signal(signal.SIGKILL)
+            # What may not be killed is left to `pytest-xhyve reap`; the other guests must not wait for it.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_SIGNAL_SECONDS)
+            self.process = None
+        self._hang_up()
+
+
+class _Guardian:
+    """The loop: new guests from pytest, messages of each guest, hypervisors that end."""
+
+    def __init__(self, control: socket.socket, run_folder: Path) -> None:
+        self._control = Channel(control)
+        self._run_folder = run_folder
+        self._guests: dict[int, _Guest] = {}
+        self._kept: list[_Guest] = []
+        self._selector = selectors.DefaultSelector()
+        self._parent = os.getppid()
+
+    def serve(self) -> None:
+        woken, wake = socket.socketpair()
+        for end in (woken, wake):
+            end.setblocking(False)
+        signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+        # A handler must be set for the wake-up to be written; what happened is read from the processes.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._selector.register(self._control.socket, selectors.EVENT_READ, self._accept)
+        self._selector.register(woken, selectors.EVENT_READ, lambda: self._children(woken))
+        try:
+            self._serve_pytest()
+            ending = [*self._guests.values(), *self._kept]
+            self._guests.clear()
+            self._kept = [guest for guest in ending if guest.is_kept and not guest.is_held and not guest.has_ended()]
+            for guest in ending:
+                if guest not in self._kept:
+                    guest.remove()
+            if self._kept:
+                self._let_go_of_pytest()
+            while self._kept:
+                for key, _ in self._selector.select():
+                    key.data()
+        finally:
+            for guest in [*self._guests.values(), *self._kept]:
+                guest.remove()
+            _remove_tree(self._run_folder)
+
+    def _serve_pytest(self) -> None:
+        # A child that the test forked may hold pytest's end open, so the parent's death counts too.
+        while os.getppid() == self._parent:
+            for key, _ in self._selector.select(_PARENT_CHECK_SECONDS):
+                if key.data() is False:
+                    return
+
+    def _let_go_of_pytest(self) -> None:
+        """Hold nothing open that somebody may wait for the end of, as ``pytest | tee log`` does."""
+        self._selector.unregister(self._control.socket)
+        self._control.socket.close()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(null, number)
+        os.close(null)
+
+    def _accept(self) -> bool:
+        """Take a new guest; False when pytest has closed its end."""
+        message, fds = self._control.receive()
+        if message is None:
+            return False
+        end, *held = fds
+        channel = Channel(socket.socket(fileno=end))
+        guest = _Guest(channel, Path(message["folder"]), held, self._selector)
+        self._guests[end] = guest
+        self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._obey(end))
+        channel.send({"ready": True})
+        return True
+
+    def _obey(self, number: int) -> bool:
+        guest = self._guests[number]
+        message, fds = guest.channel.receive()
+        if message is None:
+            self._selector.unregister(guest.channel.socket)
+            del self._guests[number]
+            if guest.is_kept and not guest.has_ended():
+                guest.channel.socket.close()
+                self._kept.append(guest)
+            else:
+                guest.remove()
+            return True
+        if "argv" in message:
+            console = socket.socket(fileno=fds.pop()) if message["console"] else None
+            try:
+                guest.spawn(message, dict(zip(message["fds"], fds, strict=True)))
+            finally:
+                for fd in fds:
+                    os.close(fd)
+            if console is not None:
+                guest.listen(console)
+        if "signal" in message:
+            guest.send_signal(message["signal"])
+        if "pid" in message:
+            guest.tell_pid(message["pid"])
+        if "keep" in message:
+            guest.keep(message["keep"], held=message["held"])
+        return self._obey(number) if guest.channel.pending() else True
+
+    def _children(self, woken: socket.socket) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            woken.recv(4096)
+        for guest in self._guests.values():
+            guest.report_exit()
+        for guest in [guest for guest in self._kept if guest.has_ended()]:
+            self._kept.remove(guest)
+            guest.remove()
+        return True
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when the guardian *parent* dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _descendants(pid: int) -> list[int]:
+    """The children of the process *pid* and theirs, as ps(1) has them: also those of other users."""
+    table = _run(["/bin/ps", "-A", "-o", "pid=", "-o", "ppid="])
+    parents = {int(child): int(parent) for child, parent in map(str.split, table.splitlines())}
+    found: list[int] = []
+    wave = [pid]
+    while wave:
+        wave = [child for child, parent in parents.items() if parent in wave]
+        found += wave
+    return found
+
+
+def _run(argv: Sequence[str]) -> str:
+    """What a program prints; nothing where it cannot be run, for the other guests must not suffer from that."""
+    try:
+        return subprocess.run(
+            argv,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=_SIGNAL_SECONDS,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _write_atomically(path: Path, content: Mapping[str, Any]) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(content))
+    fresh.replace(path)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove *folder*; a program that was still writing into it is given a moment to lose."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run as ``guardian.py CONTROL_FD RUN_FOLDER``; the run's lock is inherited and held open."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # A handler, for an ignored signal would be ignored by the hypervisors as well (execve(2)).
+        signal.signal(number, lambda *_: None)
+    control, run_folder = arguments
+    _Guardian(socket.socket(fileno=int(control)), Path(run_folder)).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,120 @@
+"""A machine that runs under QEMU."""
+
+from __future__ import annotations
+
+import re
+import socket
+import tempfile
+import threading
+from pathlib import Path
+
+from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.home import about_room
+from pytest_xhyve.hypervisors.base import Ending, Endpoint
+from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
+from pytest_xhyve.hypervisors.warded import WardedMachine
+from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
+from pytest_xhyve.model.machine import Machine
+
+LOOPBACK = "127.0.0.1"
+# TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    22     0     0   (info usernet)
+_CONNECTION = re.compile(r"TCP\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)")
+
+
+class QemuMachine(WardedMachine):
+    """A running machine; see `pytest_xhyve.hypervisors.base.VirtualMachine`."""
+
+    def __init__(self, machine: Machine, ward: Ward, qmp: QmpClient) -> None:
+        super().__init__(ward)
+        self._machine = machine
+        self._qmp = qmp
+        self._forwarded: dict[int, Endpoint] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def mac(self) -> str | None:
+        return self._machine.nics[0].mac
+
+    def send_to_console(self, data: bytes) -> None:
+        # A socket's path may have about 100 bytes (unix(7)); a symbolic link makes any path short enough.
+        with tempfile.TemporaryDirectory(prefix="xhyve-", dir="/tmp") as short:
+            link = Path(short) / "guest"
+            link.symlink_to(self._ward.folder)
+            with socket.socket(socket.AF_UNIX) as console:
+                console.connect(str(link / "console.sock"))
+                console.sendall(data)
+
+    def find_endpoint(self, port: int) -> Endpoint | None:
+        with self._lock:
+            if port not in self._forwarded:
+                for state, host, number, _, guest_port in self._connections():
+                    if state == "HOST_FORWARD":
+                        self._forwarded[int(guest_port)] = Endpoint(host, int(number))
+            return self._forwarded.get(port)
+
+    def forward(self, port: int) -> Endpoint:
+        if not 0 < port < 1 << 16:
+            raise XhyveError(f"{port} is no TCP port")
+        known = self.find_endpoint(port)
+        if known is not None:
+            return known
+        # QEMU binds port 0 and so lets the kernel choose: there is no moment at which another may take it.
+        said = self._qmp.monitor(f"hostfwd_add net0 tcp:{LOOPBACK}:0-:{port}").strip()
+        made = self.find_endpoint(port)
+        if made is None:
+            raise XhyveError(f"QEMU did not forward port {port}: {said or '(it said nothing)'}")
+        return made
+
+    def count_taken(self, port: int) -> int | None:
+        endpoint = self.find_endpoint(port)
+        taken = [int(number) for state, _, number, _, _ in self._connections() if state == "ESTABLISHED"]
+        return 0 if endpoint is None else taken.count(endpoint.port)
+
+    def ending(self) -> Ending | None:
+        status = self.exit_status()
+        if status is None:
+            return None
+        if status < 0:
+            return Ending.KILLED
+        return Ending.FAILED if status else Ending.OFF
+
+    def explain_silence(self) -> str | None:
+        return None
+
+    def explain_stop(self) -> str | None:
+        try:
+            status = self._qmp.execute("query-status")["status"]
+        except (QmpClosed, TimeoutError):
+            return None
+        if status != "io-error":
+            return None
+        # So it does when the host's disk is full, and lets the guest go on when it is told to (-drive werror=enospc).
+        return f"its clone cannot be written to, as no space is left on the host\n{about_room(self._ward.folder)}"
+
+    def pause(self) -> None:
+        self._execute("stop")
+
+    def resume(self) -> None:
+        self._execute("cont")
+
+    def press_power_button(self) -> None:
+        self._execute("system_powerdown")
+
+    def kill(self) -> None:
+        self._ward.kill("QEMU")
+
+    def _connections(self) -> list[tuple[str, ...]]:
+        try:
+            return _CONNECTION.findall(self._qmp.monitor("info usernet"))
+        except QmpClosed:
+            return []
+
+    def _execute(self, command: str) -> None:
+        try:
+            self._qmp.execute(command)
+        except QmpClosed as error:
+            raise HypervisorExited(
+                f"guest {self._machine.name} is not running; guest.start() starts it again"
+            ) from error
+        except QmpError as error:
+            raise NotSupported(f"QEMU refused: {error}") from error

@@ -1,0 +1,1 @@
+"""xhyve and hyperkit as the hypervisor, on Intel Macs."""

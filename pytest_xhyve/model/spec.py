@@ -1,0 +1,122 @@
+"""What a guest shall be made of, as a test, a marker or a factory asks for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.values import nearest, parse_choice, parse_count, parse_memory, shown
+
+if TYPE_CHECKING:
+    from pytest_xhyve.guest.guest import Guest
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """What a guest shall be made of; None leaves it to the options, and these to the image.
+
+    Attributes:
+        image: a name, a path or an image.
+        name: the guest's, and its host name: letters, digits and dashes (RFC 1123); generated where it is None.
+        cpus: virtual CPUs.
+        memory: bytes.
+        start: ``cold`` to boot it, ``warm`` to restore it from a template, ``auto`` for what can be had.
+        reset: whether each test shall get a shared guest in the state that the fixtures left.
+    """
+
+    image: str | os.PathLike[str] | Image | None = None
+    name: str | None = None
+    cpus: int | None = None
+    memory: int | None = None
+    start: str | None = None
+    reset: bool | None = None
+
+    @classmethod
+    def parse(cls, **keys: Any) -> GuestSpec:
+        """A spec from what a test wrote: sizes as ``512M`` too.
+
+        Raises:
+            ConfigurationError: an unknown key, or an invalid value; the message names the key.
+        """
+        parsers: dict[str, Callable[[Any], Any]] = {
+            "image": _parse_image,
+            "name": _parse_name,
+            "cpus": parse_count,
+            "memory": parse_memory,
+            "start": parse_choice("auto", "cold", "warm"),
+            "reset": _parse_flag,
+        }
+        values = {}
+        for key, value in keys.items():
+            if key not in parsers:
+                raise ConfigurationError(f"a guest has no {key!r}{nearest(key, parsers)} (known: {', '.join(parsers)})")
+            try:
+                values[key] = None if value is None else parsers[key](value)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{key}: {error}") from error
+        return cls(**values)
+
+    def over(self, other: GuestSpec) -> GuestSpec:
+        """This spec, with what it leaves open taken from *other*."""
+        given = {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
+        return replace(other, **given)
+
+
+class GuestFactory:
+    """Makes guests by hand: ``factory(image="tiny", name="web") -> Guest``.
+
+    A guest lives until the factory's scope ends, or until the end of a ``with`` block around it.
+    """
+
+    def __init__(self, make: Callable[[GuestSpec], Guest], default: GuestSpec) -> None:
+        self._make = make
+        self._default = default
+
+    def __call__(
+        self,
+        *,
+        image: str | os.PathLike[str] | Image | None = None,
+        name: str | None = None,
+        cpus: int | None = None,
+        memory: int | str | None = None,
+        start: str | None = None,
+    ) -> Guest:
+        """A guest, booted and reachable.
+
+        Args:
+            image: a name, a path or an image; that of the run, otherwise.
+            name: the guest's, and its host name; made up, otherwise.
+            cpus: virtual CPUs.
+            memory: bytes, or a text as ``512M``.
+            start: ``cold``, ``warm`` or ``auto``; as the run's option says, otherwise.
+
+        Raises:
+            XhyveError: in one of its kinds.
+        """
+        spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory, start=start)
+        return self._make(spec.over(self._default))
+
+
+def _parse_name(value: Any) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ConfigurationError(f"{shown(value)} is no host name: letters, digits and dashes, 63 at most")
+    return value
+
+
+def _parse_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{shown(value)} is neither True nor False")
+    return value
+
+
+def _parse_image(value: Any) -> str | os.PathLike[str] | Image:
+    if not isinstance(value, str | os.PathLike | Image) or not str(value):
+        raise ConfigurationError(f"{shown(value)} is no image: a name or a path")
+    return value

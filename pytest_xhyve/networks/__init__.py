@@ -1,1 +1,0 @@
-"""The networks that guests are on, where the host provides them."""

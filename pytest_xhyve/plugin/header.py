@@ -1,0 +1,55 @@
+"""What pytest's header says of hypervisor and image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.settings import EMULATION_FACTOR, Settings
+
+if TYPE_CHECKING:
+    from pytest_xhyve.host.home import Home
+
+
+def describe(settings: Settings) -> list[str]:
+    """The header's lines; what is wrong with this host stands in them, as it is no error before a test needs it."""
+    from pytest_xhyve.host.home import Home
+
+    try:
+        home = Home.of_user()
+        with home.told_when_unusable():
+            return _describe(settings, home)
+    except (XhyveError, OSError) as error:
+        return [f"xhyve: {line}" for line in str(error).splitlines()]
+
+
+def _describe(settings: Settings, home: Home) -> list[str]:
+    from pytest_xhyve.fleet.fleet import Fleet
+    from pytest_xhyve.host.runs import live_guests
+    from pytest_xhyve.images.catalog import find_manifest
+
+    images = []
+    for name in settings.images:
+        try:
+            manifest = find_manifest(name)
+            built = manifest is not None or (home.path / "images" / f"{name}.yaml").is_file()
+            images.append(name if built else f"{name} (not built yet; the first guest builds it)")
+        except XhyveError as error:
+            images.append(f"{name} ({str(error).splitlines()[0]})")
+    shown = f"image {', '.join(images)}"
+    notes: list[str] = []
+    try:
+        facts = Fleet(settings, home, notes.append).hypervisor.facts
+    except XhyveError as error:
+        return [f"xhyve: no hypervisor, {shown}", *f"  {error}".splitlines()]
+    lines = [f"xhyve: {line}" for note in notes for line in note.splitlines()]
+    kept = [guest for guest in live_guests(home.folder("runs")) if guest.kept]
+    if kept:
+        names = ", ".join(guest.name for guest in kept)
+        lines.append(f"xhyve: kept by earlier runs: {names} (`pytest-xhyve reap` ends them)")
+    lines += [f"xhyve: {facts.name} {facts.version}, {facts.acceleration} ({facts.reason}), {shown}"]
+    if facts.emulated:
+        lines.append(
+            f"xhyve: the CPU is emulated, which is many times slower; timeouts are {EMULATION_FACTOR:g} times as long"
+        )
+    return lines

@@ -1,0 +1,215 @@
+"""What is told of the guests of each test: sections of a failed report, properties, artifacts, and which are kept."""
+
+from __future__ import annotations
+
+import shlex
+import time
+import unittest
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_xhyve.guest.evidence import Evidence
+from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.plugin.summary import Gathered
+from pytest_xhyve.plugin.tracebacks import shorten
+from pytest_xhyve.plugin.tracking import Watched
+from pytest_xhyve.report.artifacts import Artifacts
+from pytest_xhyve.report.assertions import Results
+
+if TYPE_CHECKING:
+    from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.model.completed import Completed
+
+# pytest makes of it the title "Captured log xhyve: NAME call". The terminal and pytest-html show any section, JUnit XML
+# only those that are captured on stdout, stderr or the log.
+_SECTION = "log xhyve: {}"
+_NO_FAILURES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
+
+
+class Witness:
+    """Sees the guests of a run, and tells of them where pytest reports a test; see `pytest_xhyve.guest.guest.Witness`.
+
+    Args:
+        settings: the run's.
+        gathered: gets what is told at the end of the run.
+    """
+
+    def __init__(self, settings: Settings, gathered: Gathered) -> None:
+        self._keep = settings.keep
+        self._gathered = gathered
+        self._artifacts = None if settings.artifacts is None else Artifacts(settings.artifacts)
+        self._watched: list[Watched] = []
+        self._results = Results()
+        self._item: pytest.Item | None = None
+
+    def watch(self, guest: Guest, request: pytest.FixtureRequest, item: pytest.Item | None) -> None:
+        """From here on, see what becomes of *guest*, which the fixture of *request* has made, for *item*."""
+        self._item = item
+        self._watched.append(Watched(guest, request.node, str(request.fixturename), item))
+        guest.witness = self
+
+    def ran(self, completed: Completed, *, checked: bool) -> None:
+        self._results.add(completed, checked=checked)
+
+    def fetched(self, guest: Guest, local: Path) -> None:
+        if self._artifacts is not None and self._item is not None:
+            with self._noting(f"what was fetched from guest {guest.name}"):
+                self._artifacts.save_fetched(self._item.nodeid, guest, local)
+
+    def leaving(self, guest: Guest) -> None:
+        watched = self._find(guest)
+        if watched is not None:
+            if self._item is not None and watched.is_of(self._item):
+                self._save(watched, self._item)
+            watched.leave()
+
+    def reason_to_keep(self, guest: Guest, error: BaseException | None) -> str | None:
+        watched = self._find(guest)
+        if watched is None or self._keep == "never":
+            return None
+        if watched.failed is None and self._is_failure(error) and self._item is not None:
+            watched.failed = self._item.nodeid
+        made_for = watched.made_for.nodeid if watched.made_for is not None else watched.fixture
+        return watched.failed or (made_for if self._keep == "always" else None)
+
+    def not_kept(self, guest: Guest, error: XhyveError) -> None:
+        watched = self._find(guest)
+        by = f" for {watched.failed}" if watched is not None and watched.failed else ""
+        self._gathered.notes.append(f"not kept{by}: {str(error).splitlines()[0]}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._item = item
+        self._results.clear()
+        if self._artifacts is not None:
+            self._artifacts.begin(item.nodeid)
+        # Those that are gone are left from an earlier try at this test.
+        self._watched = [watched for watched in self._watched if watched.last is None]
+        for watched in self._watched:
+            watched.saved_for.discard(item.nodeid)
+            watched.since = time.time()
+            # What has happened to a guest before is another test's.
+            with suppress(XhyveError):
+                watched.start = watched.guest.console.size
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        """Save the artifacts while the guests are still there."""
+        for watched in self._of(item):
+            self._save(watched, item)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        used = list(self._of(item))
+        if used and (call.when == "call" or (call.when == "setup" and call.excinfo is not None)):
+            # The report takes them from here.
+            item.user_properties[:] = [*_without_ours(item.user_properties), *_properties(used)]
+        report = yield
+        # Only now is it known: of an expected failure, and of unittest's.
+        if report.failed:
+            error = None if call.excinfo is None else call.excinfo.value
+            self._tell(item, report, error, used)
+            if call.excinfo is not None and isinstance(error, XhyveError):
+                shorten(item, call.excinfo, report)
+        return report
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._watched = [watched for watched in self._watched if watched.last is None]
+
+    def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> list[str] | None:
+        return self._results.explain(op, left, right)
+
+    def pytest_enter_pdb(self, config: pytest.Config) -> None:
+        """Say how to log in to the guests, which are alive at the prompt."""
+        terminal = config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is None:
+            return
+        writer = config.get_terminal_writer()
+        for watched in self._of(self._item) if self._item is not None else ():
+            with suppress(XhyveError, OSError):
+                login = shlex.join(watched.guest.ssh_command())
+                writer.line(f"xhyve: guest {watched.guest.name} is alive: {login}")
+        for kept in self._gathered.kept:
+            if self._item is not None and kept.by == self._item.nodeid:
+                writer.line(f"xhyve: guest {kept.name} did not come up, and is left as it is: {kept.login}")
+
+    def _find(self, guest: Guest) -> Watched | None:
+        return next((watched for watched in self._watched if watched.guest is guest), None)
+
+    def _of(self, item: pytest.Item) -> Iterator[Watched]:
+        return (watched for watched in self._watched if watched.is_of(item))
+
+    def _is_failure(self, error: BaseException | None) -> bool:
+        """Whether *error*, which ended a block that had a guest, will make the test fail, as far as is known by now."""
+        if self._item is None or not isinstance(error, Exception | pytest.fail.Exception):
+            return False
+        is_expected = self._item.get_closest_marker("xfail") is not None and not self._item.config.getoption("runxfail")
+        return not is_expected and not isinstance(error, _NO_FAILURES)
+
+    def _tell(
+        self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None, used: list[Watched]
+    ) -> None:
+        """Show what is known of the guests of *item*, which has failed."""
+        known = []
+        for watched in used:
+            watched.failed = watched.failed or item.nodeid
+            known.append(watched.evidence())
+        for evidence in _of_guests_that_did_not_come_up(error):
+            known.append(evidence)
+            if self._artifacts is not None:
+                with self._noting(f"the artifacts of guest {evidence.name}"):
+                    self._artifacts.save_evidence(item.nodeid, evidence)
+        for evidence in known:
+            title, text = _SECTION.format(evidence.name), evidence.section()
+            report.sections.append((f"Captured {title} {report.when}", text))
+            # For the teardown's report, from which JUnit XML takes what was captured.
+            item.add_report_section(report.when, title, text)
+
+    def _save(self, watched: Watched, item: pytest.Item) -> None:
+        if self._artifacts is None or watched.last is not None or item.nodeid in watched.saved_for:
+            return
+        watched.saved_for.add(item.nodeid)
+        with self._noting(f"the artifacts of guest {watched.guest.name}"):
+            self._artifacts.save(item.nodeid, watched.guest, watched.evidence(), watched.since)
+
+    @contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """Note that *what* could not be saved, in the place of failing the test for it."""
+        try:
+            yield
+        except (OSError, XhyveError) as error:
+            note = f"{what} could not be saved: {error}"
+            if note not in self._gathered.notes:
+                self._gathered.notes.append(note)
+
+
+def _properties(used: list[Watched]) -> list[tuple[str, object]]:
+    """What is known of the guests of a test; of several, one after the other."""
+    each = [watched.properties() for watched in used]
+    return [(name, ", ".join(properties[name] for properties in each)) for name in each[0]]
+
+
+def _without_ours(properties: list[tuple[str, object]]) -> list[tuple[str, object]]:
+    """Those of *properties* that are not left from an earlier try at the test."""
+    return [(name, value) for name, value in properties if not name.startswith("xhyve_")]
+
+
+def _of_guests_that_did_not_come_up(error: BaseException | None) -> list[Evidence]:
+    """What *error*, or one that has led to it, knows of guests."""
+    found: list[Evidence] = []
+    # A chain of causes may be a ring.
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        evidence = error.evidence if isinstance(error, XhyveError) else None
+        if evidence is not None and evidence not in found:
+            found.append(evidence)
+        error = error.__cause__ or error.__context__
+    return found
