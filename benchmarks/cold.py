@@ -20,7 +20,7 @@ from benchmarks.table import Row, render, show
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 
 _PLUGIN, _FLOOR, _PEER = "plugin", "floor", "labgrid"
 _STARTUP_ROUNDS = 40

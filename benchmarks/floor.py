@@ -19,7 +19,7 @@ from typing import IO, Any
 import paramiko
 
 from benchmarks.measure import Boot, Clock
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 
 PROGRAM = "qemu-system-x86_64"
 MACHINE = "q35"

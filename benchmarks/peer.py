@@ -20,7 +20,7 @@ import yaml
 
 from benchmarks import floor
 from benchmarks.measure import Boot, Clock
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 
 WAY = "labgrid: QEMUDriver (snapshot=on), console.expect(), add_port_forward(), SSHDriver.run()"
 _PATIENCE_SECONDS = 240.0

@@ -14,7 +14,7 @@ from benchmarks.measure import Boot, Clock
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import floor
 from benchmarks.measure import Boot, Clock
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 
 _POLL_SECONDS = 0.002
 _CAPABILITY = {"capability": "x-ignore-shared", "state": True}

@@ -24,7 +24,7 @@ from benchmarks.table import show as show_seconds
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.spec import GuestSpec
 
 _FIRST, _NEXT, _FLOOR, _COLD, _PEER = "warm, first of a run", "warm, each further", "script", "cold", "labgrid"
@@ -153,7 +153,7 @@ def prewarmed(accel: str, rounds: int) -> list[Promise]:
     if importlib.util.find_spec("pytest_xhyve.plugin.prewarm") is None:
         print("guests cannot be made ahead: there is no pytest_xhyve.plugin.prewarm")
         return []
-    from pytest_xhyve.plugin.prewarm import Prewarmer
+    from pytest_xhyve.fleet.prewarmer import Prewarmer
 
     taken = []
     spec = GuestSpec(image="debian12")

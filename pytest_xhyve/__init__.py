@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.guest.console import Console
     from pytest_xhyve.guest.guest import Guest
-    from pytest_xhyve.images.manifest import Image
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.errors import (
         BootFailed,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
         WaitTimeout,
         XhyveError,
     )
+    from pytest_xhyve.model.image import Image
     from pytest_xhyve.model.machine import Disk, Machine, Nic
-    from pytest_xhyve.model.spec import GuestFactory
 
 __all__ = [
     "BootFailed",
@@ -67,8 +67,8 @@ _HOME_OF = {
     "Console": "guest.console",
     "Disk": "model.machine",
     "Guest": "guest.guest",
-    "GuestFactory": "model.spec",
-    "Image": "images.manifest",
+    "GuestFactory": "fleet.factory",
+    "Image": "model.image",
     "Machine": "model.machine",
     "Nic": "model.machine",
 }

@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.fleet.admission import Admission
 from pytest_xhyve.fleet.ahead import Ahead
-from pytest_xhyve.fleet.keeping import Keeping, Kept
+from pytest_xhyve.fleet.keeping import Keeping
 from pytest_xhyve.fleet.limits import guests_for_memory
 from pytest_xhyve.fleet.making import GuestMaking, MachineHook
 from pytest_xhyve.fleet.recording import Recording
@@ -30,15 +30,19 @@ from pytest_xhyve.hypervisors.base import Facts, Hypervisor, Identity
 from pytest_xhyve.hypervisors.choice import choose
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import NotSupported, TemplateError
+from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.kept import Kept
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 from pytest_xhyve.model.settings import EMULATION_FACTOR, Settings
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.report.durations import GuestTimes
+from pytest_xhyve.model.times import GuestTimes
 from pytest_xhyve.templates.cache import Make, TemplateCache
 from pytest_xhyve.templates.identity import Prepared
 from pytest_xhyve.templates.key import identity_words
+
+if TYPE_CHECKING:
+    from pytest_xhyve.templates.reset import Reset
 
 _SHUTDOWN_SECONDS = 60.0
 _STEP_SECONDS = 30.0
@@ -84,6 +88,7 @@ class Fleet:
         self._guardian: Guardian | None = None
         self._run: tuple[Path, int] | None = None
         self._guests: set[Guest] = set()
+        self._resets: dict[Guest, Reset] = {}
         self._told: set[str] = set()
         self.catalog = Catalog(home, report)
         self.make_room: Callable[[], bool] = lambda: False
@@ -205,11 +210,18 @@ class Fleet:
             guest = guest or making.boot()
             self._guests.add(guest)
             stack.callback(self._guests.discard, guest)
+            if making.reset is not None:
+                self._resets[guest] = making.reset
+                stack.callback(self._resets.pop, guest)
             stack.callback(guest.kill)
             recording.made(guest)
             stack.callback(recording.ending)
             guest.owned_by(stack.pop_all(), partial(self._keeping.keep, ward, guest))
         return guest
+
+    def reset_of(self, guest: Guest) -> Reset | None:
+        """What gives each test *guest* in the same state (``reset=True``); None where that was not asked for."""
+        return self._resets.get(guest)
 
     @cached_property
     def _admission(self) -> Admission:

@@ -3,59 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pytest_xhyve.guest.evidence import Evidence
+from pytest_xhyve.guest.evidence import collect_evidence
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import Ward
 from pytest_xhyve.model.errors import BootTimeout, ConnectionFailed, LeaseNotFound, XhyveError
+from pytest_xhyve.model.kept import Kept
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A guest that was left running.
-
-    Attributes:
-        name: the guest's.
-        image: its image's name.
-        by: the test, class or module that it was kept for.
-        ssh: the command line that logs in there; empty where the guest has no address.
-        console: the file that holds what its serial port says.
-    """
-
-    name: str
-    image: str
-    by: str
-    ssh: tuple[str, ...]
-    console: str
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it was not taken away since."""
-        return Path(self.console).exists()
-
-    @property
-    def login(self) -> str:
-        """The line to paste, or where to look instead."""
-        return shlex.join(self.ssh) if self.ssh else f"(it has no address; its console: {self.console})"
-
-    def to_message(self) -> dict[str, Any]:
-        """Itself, in what a worker can send to its controller."""
-        return asdict(self)
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> Kept:
-        """What `to_message` made a message of."""
-        return cls(**{**message, "ssh": tuple(message["ssh"])})
 
 
 class Keeping:
@@ -117,7 +79,7 @@ class Keeping:
             ward: its place in the guardian's care.
             error: why.
         """
-        error.evidence = replace(Evidence.of(guest), name=name)
+        error.evidence = replace(collect_evidence(guest), name=name)
         may_come_up = isinstance(error, BootTimeout | LeaseNotFound | ConnectionFailed)
         if may_come_up and (self._keeps or self._holds_failed):
             with contextlib.suppress(XhyveError):

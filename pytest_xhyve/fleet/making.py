@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pytest_xhyve.fleet.ahead import Ahead
 from pytest_xhyve.guest.guest import Guest
@@ -19,12 +20,15 @@ from pytest_xhyve.host.clone import clone_disk
 from pytest_xhyve.host.guardian import Ward
 from pytest_xhyve.host.guardian_process import CONSOLE
 from pytest_xhyve.hypervisors.base import Hypervisor, Saver
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, ImageError, NotSupported, TemplateError, XhyveError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates.cache import Make, TemplateCache
 from pytest_xhyve.templates.identity import Prepared
 from pytest_xhyve.templates.restore import Restore, RestoreFailed
+
+if TYPE_CHECKING:
+    from pytest_xhyve.templates.reset import Reset
 
 MachineHook = Callable[[Machine], Machine]
 
@@ -80,6 +84,8 @@ class GuestMaking:
         self._cloned: Machine | None = None
         self._final: Machine | None = None
         self._state = (0, 0)
+        self.reset: Reset | None = None
+        """What resets the guest, once it is made and where that was asked for."""
 
     def boot(self) -> Guest:
         """The guest, booted from a clone of its image's disk.
@@ -171,7 +177,7 @@ class GuestMaking:
 
         saver = self._hypervisor.saver
         assert saver is not None
-        guest.resetting = Reset(guest, saver, self._hypervisor, self._ward, self._timeouts, record, prepared)
+        self.reset = Reset(guest, saver, self._hypervisor, self._ward, self._timeouts, record, prepared)
 
     def _check_can_be_restored(self, machine: Machine) -> None:
         if self._cloned is not None and (machine.disks != self._cloned.disks or self._is_written()):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.report.durations import COMMAND, TEARDOWN, GuestTimes
+from pytest_xhyve.model.times import COMMAND, TEARDOWN, GuestTimes
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest

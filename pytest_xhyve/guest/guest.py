@@ -14,17 +14,16 @@ from pytest_xhyve.guest import restarts, ssh_config, waits
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.power import SSH, Power, Start, Timeouts
 from pytest_xhyve.hypervisors.base import Endpoint, Facts
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine
 
 if TYPE_CHECKING:
     import paramiko
 
-    from pytest_xhyve.fleet.keeping import Kept
     from pytest_xhyve.guest.commands import Connection
     from pytest_xhyve.model.completed import Completed
-    from pytest_xhyve.templates.reset import Reset
+    from pytest_xhyve.model.kept import Kept
 
 
 class Witness(Protocol):
@@ -77,8 +76,6 @@ class Guest:
         self._is_there = True
         self.witness: Witness | None = None
         """Is told what becomes of it."""
-        self.resetting: Reset | None = None
-        """What gives each test the same guest again, where that was asked for (``reset=True``)."""
         self._first_command: float | None = None
         self.prewarmed = False
         """Whether it was made before the test asked for it (``--xhyve-prewarm``)."""
@@ -279,7 +276,7 @@ class Guest:
             WaitTimeout: nothing did within *timeout* seconds.
         """
         __tracebackhide__ = True
-        waits.wait_for_port(self, self._power, port, timeout)
+        waits.wait_for_port(self.run, self._power, port, timeout)
 
     def wait_for_unit(self, name: str, timeout: float = 60.0) -> None:
         """Wait until the systemd unit *name* is active.
@@ -289,7 +286,7 @@ class Guest:
             WaitTimeout: it was not active within *timeout* seconds.
         """
         __tracebackhide__ = True
-        waits.wait_for_unit(self, name, timeout)
+        waits.wait_for_unit(self.run, name, timeout)
 
     def forward(self, port: int) -> tuple[str, int]:
         """Make the guest's TCP *port* reachable from here, until the guest is switched off or taken away.
@@ -310,7 +307,7 @@ class Guest:
         Raises:
             BootFailed: it did not come back.
         """
-        restarts.reboot(self, self._timeouts)
+        restarts.reboot(self._power, self.run, self.start)
 
     def shutdown(self) -> None:
         """Shut the guest down from inside and wait until it is off; its disk stays for `start`.
@@ -320,7 +317,7 @@ class Guest:
         Raises:
             BootTimeout: it did not go down.
         """
-        restarts.shut_down(self, self._timeouts)
+        restarts.shut_down(self._power)
 
     def kill(self) -> None:
         """Cut the power. What the guest had not synced is lost; its disk stays for `start`."""

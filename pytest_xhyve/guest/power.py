@@ -12,7 +12,6 @@ from pytest_xhyve.guest.boot_phases import BANNER, FIRMWARE, LOGIN, BootPhases
 from pytest_xhyve.guest.console import Console, ConsoleWatch, Trouble
 from pytest_xhyve.host.guardian import Ward
 from pytest_xhyve.hypervisors.base import Ending, Hypervisor, VirtualMachine
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import (
     BootFailed,
     BootTimeout,
@@ -22,6 +21,7 @@ from pytest_xhyve.model.errors import (
     LeaseNotFound,
     XhyveError,
 )
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ class Power:
     def __init__(
         self, name: str, image: Image, timeouts: Timeouts, entered: Callable[[str], None] = lambda _: None
     ) -> None:
-        self._name = name
-        self._image = image
-        self._timeouts = timeouts
+        self.name = name
+        self.image = image
+        self.timeouts = timeouts
         self._entered = entered
         self._progress: BootPhases | None = None
         self._on = ExitStack()
@@ -129,7 +129,7 @@ class Power:
             XhyveError: it is switched off.
         """
         if self._vm is None:
-            raise XhyveError(f"guest {self._name} is off; start() starts it")
+            raise XhyveError(f"guest {self.name} is off; start() starts it")
         return self._vm
 
     @property
@@ -140,7 +140,7 @@ class Power:
             XhyveError: it was never switched on.
         """
         if self._console is None:
-            raise XhyveError(f"guest {self._name} was never started")
+            raise XhyveError(f"guest {self.name} was never started")
         return self._console
 
     def switch_on(self, start: Start, timeout: float) -> dict[str, float]:
@@ -205,7 +205,7 @@ class Power:
             if transport is not None and transport.is_active():
                 return self._client
             self.disconnect()
-        self.connect(time.monotonic() + (self._timeouts.boot if timeout is None else timeout))
+        self.connect(time.monotonic() + (self.timeouts.boot if timeout is None else timeout))
         assert self._client is not None
         return self._client
 
@@ -241,10 +241,10 @@ class Power:
             try:
                 self._client = ssh.log_in(
                     *found,
-                    user=self._image.user,
-                    key=self._image.key,
-                    host_keys=self._image.host_keys,
-                    timeout=self._timeouts.step,
+                    user=self.image.user,
+                    key=self.image.key,
+                    host_keys=self.image.host_keys,
+                    timeout=self.timeouts.step,
                 )
             except ssh.Broken as error:
                 if time.monotonic() > end:
@@ -252,7 +252,7 @@ class Power:
                     failed.broke = True
                     raise failed from error
             except ssh.Refused as error:
-                if time.monotonic() > min(end, begin + self._timeouts.refusal):
+                if time.monotonic() > min(end, begin + self.timeouts.refusal):
                     raise ConnectionFailed(str(error)) from error
                 time.sleep(_REFUSED_SECONDS)
             else:
@@ -302,7 +302,7 @@ class Power:
         if trouble is not None and is_fatal(trouble):
             what = "the kernel of guest {} panicked" if trouble.panic else "guest {} will not come up"
             self._panic = KernelPanic(
-                f"{what.format(self._name)}: {trouble.line}", console=self.console.around(trouble.line)
+                f"{what.format(self.name)}: {trouble.line}", console=self.console.around(trouble.line)
             )
         if self._panic is not None:
             raise self._panic
@@ -312,30 +312,28 @@ class Power:
             ending = vm.ending() or Ending.FAILED
             said = vm.words().replace("\n", "\n    ") or "(it said nothing)"
             raise HypervisorExited(
-                f"the hypervisor of guest {self._name} ended with code {status}: {ending.value}\n"
+                f"the hypervisor of guest {self.name} ended with code {status}: {ending.value}\n"
                 f"  its words:\n    {said}",
                 console=self.console.tail(),
             )
         stopped = vm.explain_stop()
         if stopped is not None:
             raise BootFailed(
-                f"the hypervisor of guest {self._name} has stopped it: {stopped}", console=self.console.tail()
+                f"the hypervisor of guest {self.name} has stopped it: {stopped}", console=self.console.tail()
             )
 
     def _boot_timeout(self) -> BootFailed:
-        why = f" ({self._timeouts.why})" if self._timeouts.why else ""
+        why = f" ({self.timeouts.why})" if self.timeouts.why else ""
         _, timeout = self._start
         console = self.console.tail(_LAST_LINES)
         silence = self.machine.explain_silence()
         if silence is not None:
             return LeaseNotFound(
-                f"{self._image.name} has no address after {timeout:g} s{why}: {silence}", console=console
+                f"{self.image.name} has no address after {timeout:g} s{why}: {silence}", console=console
             )
         endpoint = self.machine.find_endpoint(SSH)
         where = f" at {endpoint.host}:{endpoint.port}" if endpoint is not None else ""
-        return BootTimeout(
-            f"{self._image.name} did not answer on SSH{where} within {timeout:g} s{why}", console=console
-        )
+        return BootTimeout(f"{self.image.name} did not answer on SSH{where} within {timeout:g} s{why}", console=console)
 
     def _hints(self, error: BootFailed, progress: BootPhases) -> list[str]:
         """What may help whoever looks for the cause."""
@@ -346,7 +344,7 @@ class Power:
             hints.append(f"give it longer: {longer}--xhyve-timeout-factor=2")
             if progress.is_silent:
                 hints.append("see what the kernel does: console=ttyS0 in its command line, in the manifest")
-                if not self._timeouts.why:
+                if not self.timeouts.why:
                     hints.append("do without acceleration: --xhyve-accel=tcg")
             hints.append("log in when it is up after all: --xhyve-keep=on-failure leaves it running")
         hints.append("read the whole console: --xhyve-artifacts=DIR keeps it")

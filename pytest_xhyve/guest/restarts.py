@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.guest.power import Timeouts
+from pytest_xhyve.guest.power import Power
 from pytest_xhyve.hypervisors.base import Ending
 from pytest_xhyve.model.errors import BootFailed, BootTimeout, HypervisorExited, XhyveError
 
 if TYPE_CHECKING:
-    from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.guest.waits import Run
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _LOOK_SECONDS = 0.25
@@ -19,22 +20,21 @@ _LOOK_SECONDS = 0.25
 _ENDED_BY_RESTART = (Ending.RESTARTED, Ending.TRIPLE_FAULT)
 
 
-def reboot(guest: Guest, timeouts: Timeouts) -> None:
-    """See `pytest_xhyve.Guest.reboot`."""
+def reboot(power: Power, run: Run, start: Callable[[], None]) -> None:
+    """See `pytest_xhyve.Guest.reboot`; *start* boots the guest where its hypervisor ends with it."""
     __tracebackhide__ = True
-    power = guest.power
-    before = _boot_id(guest)
-    end = time.monotonic() + timeouts.shutdown + timeouts.boot
-    _say_goodbye(guest, "reboot", timeouts)
+    before = _boot_id(run)
+    end = time.monotonic() + power.timeouts.shutdown + power.timeouts.boot
+    _say_goodbye(power, "reboot")
     while time.monotonic() < end:
         try:
             power.connect(end)
-            if _boot_id(guest) != before:
+            if _boot_id(run) != before:
                 return
         except HypervisorExited:
             if power.machine.ending() not in _ENDED_BY_RESTART:
                 raise
-            guest.start()
+            start()
             return
         except BootFailed:
             raise
@@ -43,40 +43,40 @@ def reboot(guest: Guest, timeouts: Timeouts) -> None:
             pass
         power.disconnect()
         time.sleep(_LOOK_SECONDS)
-    raise BootTimeout(f"guest {guest.name} was asked to reboot and did not", console=guest.console.tail())
+    raise BootTimeout(f"guest {power.name} was asked to reboot and did not", console=power.console.tail())
 
 
-def shut_down(guest: Guest, timeouts: Timeouts) -> None:
+def shut_down(power: Power) -> None:
     """See `pytest_xhyve.Guest.shutdown`."""
     __tracebackhide__ = True
-    vm = guest.power.machine
+    vm, timeouts = power.machine, power.timeouts
     try:
-        guest.power.client(timeouts.step)
-        _say_goodbye(guest, "poweroff", timeouts)
+        power.client(timeouts.step)
+        _say_goodbye(power, "poweroff")
     except XhyveError:
         vm.press_power_button()
     if vm.wait_for_exit(timeouts.shutdown) is None:
         raise BootTimeout(
-            f"guest {guest.name} did not shut down within {timeouts.shutdown:g} s; kill() cuts its power",
-            console=guest.console.tail(),
+            f"guest {power.name} did not shut down within {timeouts.shutdown:g} s; kill() cuts its power",
+            console=power.console.tail(),
         )
-    guest.power.switch_off()
+    power.switch_off()
 
 
-def _say_goodbye(guest: Guest, command: str, timeouts: Timeouts) -> None:
+def _say_goodbye(power: Power, command: str) -> None:
     """Run a command that ends the connection, and close it when it is answered or cut."""
     import paramiko  # noqa: PLC0415
 
     from pytest_xhyve.guest.commands import shell_line  # noqa: PLC0415
 
-    line = shell_line(command, env=None, user="root", login_user=guest.image.user, timeout=None)
-    channel = guest.power.transport().open_session()
+    line = shell_line(command, env=None, user="root", login_user=power.image.user, timeout=None)
+    channel = power.transport().open_session()
     with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
         channel.exec_command(line)
-        channel.settimeout(timeouts.shutdown)
+        channel.settimeout(power.timeouts.shutdown)
         channel.recv_exit_status()
-    guest.power.disconnect()
+    power.disconnect()
 
 
-def _boot_id(guest: Guest) -> str:
-    return guest.run(["cat", _BOOT_ID]).stdout.strip()
+def _boot_id(run: Run) -> str:
+    return run(["cat", _BOOT_ID]).stdout.strip()

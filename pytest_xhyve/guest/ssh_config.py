@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_xhyve.hypervisors.base import Endpoint
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 
 CONFIG = "ssh_config"
 _PORT = 22

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from pytest_xhyve.model.errors import CommandTimeout, WaitTimeout, XhyveError
 
 if TYPE_CHECKING:
-    from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.guest.power import Power
     from pytest_xhyve.model.completed import Completed
+
+
+class Run(Protocol):
+    """`pytest_xhyve.Guest.run`."""
+
+    def __call__(self, command: str | Sequence[str], *, check: bool = True) -> Completed: ...
 
 
 def wait_for_success(run: Callable[[float], Completed], timeout: float) -> Completed:
@@ -34,7 +39,7 @@ def wait_for_success(run: Callable[[float], Completed], timeout: float) -> Compl
     return last[0]
 
 
-def wait_for_port(guest: Guest, power: Power, port: int, timeout: float) -> None:
+def wait_for_port(run: Run, power: Power, port: int, timeout: float) -> None:
     """See `pytest_xhyve.Guest.wait_for_port`."""
     __tracebackhide__ = True
     end = time.monotonic() + timeout
@@ -52,21 +57,21 @@ def wait_for_port(guest: Guest, power: Power, port: int, timeout: float) -> None
         return True
 
     if not _becomes_true(attempt, timeout):
-        listening = guest.run("ss -lnt 2>/dev/null || netstat -lnt", check=False)
+        listening = run("ss -lnt 2>/dev/null || netstat -lnt", check=False)
         raise WaitTimeout(
-            f"nothing listened on port {port} of guest {guest.name} within {timeout:g} s\n{listening.report()}"
+            f"nothing listened on port {port} of guest {power.name} within {timeout:g} s\n{listening.report()}"
         )
 
 
-def wait_for_unit(guest: Guest, name: str, timeout: float) -> None:
+def wait_for_unit(run: Run, name: str, timeout: float) -> None:
     """See `pytest_xhyve.Guest.wait_for_unit`."""
     __tracebackhide__ = True
 
     def status() -> str:
-        return guest.run(["systemctl", "status", "--no-pager", "--full", "--", name], check=False).report()
+        return run(["systemctl", "status", "--no-pager", "--full", "--", name], check=False).report()
 
     def attempt() -> bool:
-        state = guest.run(["systemctl", "is-active", "--", name], check=False).stdout.strip()
+        state = run(["systemctl", "is-active", "--", name], check=False).stdout.strip()
         if state == "failed":
             raise XhyveError(f"unit {name} has failed\n{status()}")
         return state == "active"

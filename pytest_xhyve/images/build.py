@@ -33,9 +33,10 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.check import digest_of, remember_digest
 from pytest_xhyve.images.initrd import build_initrd
 from pytest_xhyve.images.keys import KeyPair, client_key
-from pytest_xhyve.images.manifest import Image, read_manifest
+from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import Recipe, read_recipe
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import parse_size
 
 # Part of what an image is told by: counts up when this file makes something else of the same recipe.

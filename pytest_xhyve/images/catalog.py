@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.manifest import Image, read_manifest
+from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import RECIPES, recipe_names
 from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import nearest, parse_path
 
 _MANIFEST_SUFFIXES = (".yaml", ".yml")

@@ -10,8 +10,8 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_xhyve.images.files import check_files, cure
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.image import Image
 
 
 def check_image(image: Image, cache: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.formats.private_key import find_unusable
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.image import Image
 
 _QCOW2_MAGIC = b"QFI\xfb"
 

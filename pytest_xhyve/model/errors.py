@@ -23,13 +23,22 @@ Every message says what happened, what was tried, and what to do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from pytest_xhyve.guest.evidence import Evidence
     from pytest_xhyve.model.completed import Completed
+    from pytest_xhyve.model.evidence import Evidence
+
+_Error = TypeVar("_Error", bound=type[Exception])
 
 
+def _public(error: _Error) -> _Error:
+    """Give *error* the module that users import it from, so that reports show ``pytest_xhyve.CommandFailed``."""
+    error.__module__ = "pytest_xhyve"
+    return error
+
+
+@_public
 class XhyveError(Exception):
     """Base of all errors that this plugin raises."""
 
@@ -37,30 +46,37 @@ class XhyveError(Exception):
     """What is known of a guest that did not come up, for whoever reports the error."""
 
 
+@_public
 class ConfigurationError(XhyveError):
     """An option, ini value, marker or manifest that is invalid."""
 
 
+@_public
 class ImageError(XhyveError):
     """An image that is missing, damaged, or cannot be built."""
 
 
+@_public
 class TemplateError(XhyveError):
     """No guest can be restored from a template."""
 
 
+@_public
 class HypervisorNotFound(XhyveError):
     """No program was found here that can run a guest."""
 
 
+@_public
 class NoFreeSlot(XhyveError):
     """As many guests are alive as may be at once."""
 
 
+@_public
 class NotSupported(XhyveError):
     """The hypervisor in use cannot do this."""
 
 
+@_public
 class BootFailed(XhyveError):
     """A guest did not come up, or went down.
 
@@ -97,22 +113,27 @@ class BootFailed(XhyveError):
         return "\n".join(lines)
 
 
+@_public
 class BootTimeout(BootFailed):
     """A guest did not answer in time."""
 
 
+@_public
 class LeaseNotFound(BootFailed):
     """A guest runs, and no address of it can be found: it did not ask by DHCP, or nobody answered."""
 
 
+@_public
 class KernelPanic(BootFailed):
     """The guest's kernel panicked or oopsed, or its init gave up."""
 
 
+@_public
 class HypervisorExited(BootFailed):
     """The hypervisor ended while its guest was needed."""
 
 
+@_public
 class ConnectionFailed(XhyveError):
     """SSH answered, and no session came of it."""
 
@@ -120,6 +141,7 @@ class ConnectionFailed(XhyveError):
     """Whether the connection broke; otherwise the guest did not take our key, or we not its host key."""
 
 
+@_public
 class CommandFailed(XhyveError):
     """A command in the guest ended with another code than 0.
 
@@ -132,6 +154,7 @@ class CommandFailed(XhyveError):
         super().__init__(f"command failed with code {completed.returncode}\n{completed.report()}")
 
 
+@_public
 class CommandTimeout(XhyveError):
     """A command in the guest took longer than it may.
 
@@ -150,5 +173,6 @@ class Abandoned(Exception):
     """Not an error: a guest that nobody has asked for yet is not made, as it is not wanted any more or not now."""
 
 
+@_public
 class WaitTimeout(XhyveError):
     """What a test waited for did not happen in time."""

@@ -6,14 +6,11 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import nearest, parse_choice, parse_count, parse_memory, shown
-
-if TYPE_CHECKING:
-    from pytest_xhyve.guest.guest import Guest
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
@@ -67,41 +64,6 @@ class GuestSpec:
         """This spec, with what it leaves open taken from *other*."""
         given = {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
         return replace(other, **given)
-
-
-class GuestFactory:
-    """Makes guests by hand: ``factory(image="tiny", name="web") -> Guest``.
-
-    A guest lives until the factory's scope ends, or until the end of a ``with`` block around it.
-    """
-
-    def __init__(self, make: Callable[[GuestSpec], Guest], default: GuestSpec) -> None:
-        self._make = make
-        self._default = default
-
-    def __call__(
-        self,
-        *,
-        image: str | os.PathLike[str] | Image | None = None,
-        name: str | None = None,
-        cpus: int | None = None,
-        memory: int | str | None = None,
-        start: str | None = None,
-    ) -> Guest:
-        """A guest, booted and reachable.
-
-        Args:
-            image: a name, a path or an image; that of the run, otherwise.
-            name: the guest's, and its host name; made up, otherwise.
-            cpus: virtual CPUs.
-            memory: bytes, or a text as ``512M``.
-            start: ``cold``, ``warm`` or ``auto``; as the run's option says, otherwise.
-
-        Raises:
-            XhyveError: in one of its kinds.
-        """
-        spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory, start=start)
-        return self._make(spec.over(self._default))
 
 
 def _parse_name(value: Any) -> str:

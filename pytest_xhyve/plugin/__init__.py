@@ -13,9 +13,6 @@ from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.settings import OPTIONS, Settings
 from pytest_xhyve.plugin import hookspecs as hooks
 from pytest_xhyve.plugin.fixtures import (
-    GATHERED,
-    ITEM,
-    SETTINGS,
     _xhyve_fleet,
     _xhyve_start,
     xhyve_class_guest,
@@ -28,6 +25,7 @@ from pytest_xhyve.plugin.fixtures import (
 )
 from pytest_xhyve.plugin.selection import base_of, check_markers, images_to_run_on, starts_either_way, wants_guest
 from pytest_xhyve.plugin.shared_guests import _xhyve_reset, plan_resets
+from pytest_xhyve.plugin.stash import GATHERED, ITEM, SETTINGS
 
 # pytest finds fixtures as attributes of the plugin.
 __all__ = [

@@ -9,35 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.plugin.selection import keys_of, marked
 from pytest_xhyve.plugin.shared_guests import check_can_reset, resetting
+from pytest_xhyve.plugin.stash import GATHERED, ITEM, PREWARMER, SETTINGS, WITNESS
 
 if TYPE_CHECKING:
     import paramiko
 
+    from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.model.machine import Machine
-    from pytest_xhyve.model.spec import GuestFactory, GuestSpec
-    from pytest_xhyve.plugin.prewarm import Prewarmer
-    from pytest_xhyve.plugin.reporting import Witness
-    from pytest_xhyve.plugin.summary import Gathered
-
-SETTINGS = pytest.StashKey[Settings]()
-"""Where a `pytest.Config` keeps the settings of its run."""
-
-PREWARMER: pytest.StashKey[Prewarmer] = pytest.StashKey()
-"""Where it keeps what makes guests ahead, where that was asked for, as long as there is a fleet."""
-
-GATHERED: pytest.StashKey[Gathered] = pytest.StashKey()
-"""Where it keeps what is told of guests at the end of a run, under xdist of those of all workers."""
-
-WITNESS: pytest.StashKey[Witness] = pytest.StashKey()
-"""Where it keeps what tells of the guests of each test, once there is a fleet."""
-
-ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
-"""Where it keeps the test that is set up, run or taken down."""
+    from pytest_xhyve.model.spec import GuestSpec
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +45,8 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     home = Home.of_user()
     with ExitStack() as stack:
         if settings.prewarm:
-            from pytest_xhyve.plugin.prewarm import prewarming, silent_ahead
+            from pytest_xhyve.fleet.prewarmer import silent_ahead
+            from pytest_xhyve.plugin.prewarm import prewarming
 
             report = silent_ahead(report)
         fleet = Fleet(
@@ -107,7 +91,7 @@ def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: str 
         spec = replace(spec, reset=None)
     if spec.reset:
         check_can_reset(request)
-    with _start(request, fleet, spec) as guest, resetting(request, guest):
+    with _start(request, fleet, spec) as guest, resetting(request, fleet.reset_of(guest)):
         yield guest
 
 
@@ -154,7 +138,8 @@ def xhyve_guest_factory(
     request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
 ) -> Iterator[GuestFactory]:
     """Makes guests by hand: ``factory(image="tiny", name="web")``; they live until the run ends."""
-    from pytest_xhyve.model.spec import GuestFactory, GuestSpec
+    from pytest_xhyve.fleet.factory import GuestFactory
+    from pytest_xhyve.model.spec import GuestSpec
 
     with ExitStack() as made:
 

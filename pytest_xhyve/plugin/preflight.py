@@ -14,8 +14,9 @@ import pytest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.catalog import find_manifest, read_image, settle
 from pytest_xhyve.images.files import check_files
-from pytest_xhyve.images.manifest import Image, read_manifest
+from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
 from pytest_xhyve.plugin.selection import base_of, named_images
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_xhyve.guest.evidence import Evidence
 from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.evidence import Evidence
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.plugin.summary import Gathered
 from pytest_xhyve.plugin.tracebacks import shorten

@@ -13,6 +13,9 @@ from pytest_xhyve.model.settings import INI
 MARKER = "xhyve"
 GUEST_FIXTURES = frozenset({"xhyve_guest", "xhyve_class_guest", "xhyve_module_guest", "xhyve_session_guest"})
 _NEEDS_GUEST = {*GUEST_FIXTURES, "xhyve_guest_factory", "xhyve_ssh"}
+SHARED = {"xhyve_class_guest": pytest.Class, "xhyve_module_guest": pytest.Module, "xhyve_session_guest": pytest.Session}
+"""Whose guest each shared fixture gives."""
+
 _MARKER_KEYS = ("image", "cpus", "memory", "name", "start", "reset")
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
 
@@ -81,6 +84,21 @@ def starts_either_way(metafunc: pytest.Metafunc) -> bool:
     return not any(_says_start(mark) for mark in definition.iter_markers("parametrize"))
 
 
+def asked_to_reset(item: pytest.Item) -> set[str]:
+    """The shared guests that *item* gets in the state that the fixtures left, by the fixtures' names."""
+    asked = SHARED.keys() & set(getattr(item, "fixturenames", ()))
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    found = set()
+    for name in asked:
+        # A class's guest that a plain function asks for is its own.
+        node: Any = item.getparent(SHARED[name]) or item
+        param = params.get(name)
+        keys = marked(node) | (param if isinstance(param, dict) else {})
+        if keys.get("reset") is True:
+            found.add(name)
+    return found
+
+
 def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
     """Each test whose marker is invalid, and why: a wrong key or value, or a guest that it does not reach."""
     for item in items:
@@ -130,8 +148,6 @@ def _find_useless_reset(item: pytest.Item, node: Any, mark: pytest.Mark) -> str 
 
     A class or module may hold tests with other guests, so of it no more is asked than that nobody takes it wrong.
     """
-    from pytest_xhyve.plugin.shared_guests import SHARED, asked_to_reset
-
     if mark.kwargs.get("reset") is not True:
         return None
     shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]

@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_xhyve.model.errors import ConfigurationError
-from pytest_xhyve.plugin.selection import marked
+from pytest_xhyve.plugin.selection import asked_to_reset
 
 if TYPE_CHECKING:
-    from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.templates.reset import Checkpoint, Reset
 
 RESET_FIXTURE = "_xhyve_reset"
-SHARED = {"xhyve_class_guest": pytest.Class, "xhyve_module_guest": pytest.Module, "xhyve_session_guest": pytest.Session}
 _HOOKS = "xhyve-reset"
 # From the widest to the narrowest, as pytest sets them up.
 _SCOPES = ("session", "package", "module", "class", "function")
@@ -35,21 +33,6 @@ _NOT_NAMED = (
     "{} shall be reset for each test (reset=True), but the test that asks first does so by getfixturevalue(); let the "
     "test or a fixture of it name {} as an argument or by @pytest.mark.usefixtures"
 )
-
-
-def asked_to_reset(item: pytest.Item) -> set[str]:
-    """The shared guests that *item* gets in the state that the fixtures left, by the fixtures' names."""
-    asked = SHARED.keys() & set(getattr(item, "fixturenames", ()))
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    found = set()
-    for name in asked:
-        # A class's guest that a plain function asks for is its own.
-        node: Any = item.getparent(SHARED[name]) or item
-        param = params.get(name)
-        keys = marked(node) | (param if isinstance(param, dict) else {})
-        if keys.get("reset") is True:
-            found.add(name)
-    return found
 
 
 def plan_resets(items: list[pytest.Item]) -> None:
@@ -78,15 +61,15 @@ def check_can_reset(request: pytest.FixtureRequest) -> None:
 
 
 @contextmanager
-def resetting(request: pytest.FixtureRequest, guest: Guest) -> Iterator[None]:
-    """For the time of the block, reset *guest* for each test, where that was asked for; it is that of *request*."""
-    if guest.resetting is None:
+def resetting(request: pytest.FixtureRequest, reset: Reset | None) -> Iterator[None]:
+    """For the time of the block, have *reset*, if there is one, give each test the guest of *request* in one state."""
+    if reset is None:
         yield
         return
     name = str(request.fixturename)
     hooks: _Hooks | None = request.config.pluginmanager.get_plugin(_HOOKS)
     assert hooks is not None
-    hooks.guests[name] = _SharedGuest(guest.resetting, _SCOPES.index(request.scope))
+    hooks.guests[name] = _SharedGuest(reset, _SCOPES.index(request.scope))
     try:
         yield
     finally:

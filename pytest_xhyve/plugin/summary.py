@@ -9,8 +9,9 @@ from typing import Any
 import psutil
 import pytest
 
-from pytest_xhyve.fleet.keeping import Kept
-from pytest_xhyve.report.durations import GuestTimes, tabulate
+from pytest_xhyve.model.kept import Kept
+from pytest_xhyve.model.times import GuestTimes
+from pytest_xhyve.report.durations import tabulate
 
 _REAP = "`pytest-xhyve ps` lists them, and `pytest-xhyve reap` removes them"
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.guest.evidence import Evidence
+from pytest_xhyve.guest.evidence import collect_evidence
+from pytest_xhyve.model.evidence import Evidence
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
@@ -54,11 +55,11 @@ class Watched:
 
     def evidence(self) -> Evidence:
         """What is known of it, of its console what came in the current test."""
-        return self.last or Evidence.of(self.guest, self.start)
+        return self.last or collect_evidence(self.guest, self.start)
 
     def leave(self) -> None:
         """Keep what will be known of it when it is gone."""
-        self.last = Evidence.of(self.guest, self.start, most=_TAIL)
+        self.last = collect_evidence(self.guest, self.start, most=_TAIL)
 
     def properties(self) -> dict[str, str]:
         """What JUnit XML and others have beside a test's name."""

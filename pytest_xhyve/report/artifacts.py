@@ -10,8 +10,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.guest.evidence import Evidence
 from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.evidence import Evidence
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest

@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
-from typing import Any
+
+from pytest_xhyve.model.times import COMMAND, TEARDOWN, GuestTimes
 
 WIDTH = 100
 """Columns that a table takes at most; beyond them stands only who asked for a guest."""
-
-COMMAND = "command"
-TEARDOWN = "teardown"
 
 _ORDER = ("image", "template", "clone", "start", "restore", "boot", "banner", "login")
 _LAST = (COMMAND, TEARDOWN)
 _HEADS = {"login": "handshake"}
 _GAP = "  "
 _NONE = "-"
-
-
-@dataclass(frozen=True, slots=True)
-class GuestTimes:
-    """How long each step in the life of a guest took.
-
-    Attributes:
-        name: the guest's.
-        image: the name of its image.
-        asked_by: the test, or the class, module or session whose fixture it was; empty when nobody knows.
-        phases: seconds, as `pytest_xhyve.Guest.phases` names them, with `COMMAND`, its first, and `TEARDOWN`.
-    """
-
-    name: str
-    image: str
-    asked_by: str
-    phases: Mapping[str, float]
-
-    @property
-    def start(self) -> str:
-        """``warm`` when it was restored, ``cold`` when it booted."""
-        return "warm" if "restore" in self.phases else "cold"
-
-    @property
-    def total(self) -> float:
-        """All phases together."""
-        return sum(self.phases.values())
-
-    def to_message(self) -> dict[str, Any]:
-        """Itself, in what a worker can send to its controller."""
-        return {"name": self.name, "image": self.image, "asked_by": self.asked_by, "phases": dict(self.phases)}
-
-    @classmethod
-    def from_message(cls, message: Mapping[str, Any]) -> GuestTimes:
-        """What `to_message` made a message of."""
-        return cls(**message)
 
 
 def tabulate(guests: Iterable[GuestTimes], *, each: bool) -> list[str]:

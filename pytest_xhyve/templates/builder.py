@@ -19,8 +19,8 @@ from pytest_xhyve.host.clone import overlay_disk
 from pytest_xhyve.host.guardian import Ward
 from pytest_xhyve.host.guardian_process import CONSOLE
 from pytest_xhyve.hypervisors.base import Hypervisor, SavableMachine, Saver
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import CommandTimeout, HypervisorExited
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates.identity import Prepared, RenewalFailed, prepare
 

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Saver
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import Abandoned, BootTimeout, ConnectionFailed, TemplateError, XhyveError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates.identity import Prepared, RenewalFailed
 from pytest_xhyve.templates.key import as_template, template_key

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from pytest_xhyve.hypervisors.base import Saver
 from pytest_xhyve.images.check import known_digest
-from pytest_xhyve.images.manifest import Image
 from pytest_xhyve.model.errors import TemplateError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine, Nic
 
 FORMAT = 6

@@ -20,7 +20,7 @@ from mounting import mounted
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.keys import KeyPair
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 
 
 def nothing(image: Image) -> dict[str, Any]:
@@ -52,14 +52,14 @@ IMPATIENT = ("--xhyve-timeout-factor=0.1", "--xhyve-boot-timeout=1200")
 KINDS = {
     "user who may not log in": Bad(
         (
-            "E   pytest_xhyve.model.errors.ConnectionFailed: nobodyatall may not log in at ",
+            "E   pytest_xhyve.ConnectionFailed: nobodyatall may not log in at ",
             "user and key in the manifest",
         ),
         lambda _: {"user": "nobodyatall"},
         options=IMPATIENT,
     ),
     "key that may not log in": Bad(
-        ("E   pytest_xhyve.model.errors.ConnectionFailed: root may not log in at ", "/other-key", "authorized_keys"),
+        ("E   pytest_xhyve.ConnectionFailed: root may not log in at ", "/other-key", "authorized_keys"),
         lambda _: {"key": "other-key"},
         options=IMPATIENT,
     ),

@@ -27,7 +27,7 @@ from waiting import becomes
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
 
 GONE_SECONDS = 2.0

@@ -16,7 +16,7 @@ from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 
 GUESTS = 200

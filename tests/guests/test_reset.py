@@ -337,12 +337,13 @@ def test_want_of_space_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         closing(Fleet(Settings(hypervisor="qemu", start="warm"), Home.of_user(), print)) as fleet,
         fleet.start_guest(GuestSpec(image="tiny", reset=True)) as guest,
     ):
-        assert guest.resetting is not None
-        guest.resetting.save()
-        guest.resetting.restore()
+        reset = fleet.reset_of(guest)
+        assert reset is not None
+        reset.save()
+        reset.restore()
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 40, 1 << 20))
         with pytest.raises(XhyveError, match=r"no space is left in .* so cannot reset .* 1 MiB are free"):
-            guest.resetting.restore()
+            reset.restore()
         monkeypatch.undo()
-        guest.resetting.restore()
+        reset.restore()
         assert guest.run("echo well").stdout == "well\n"

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 from standin.commandline import Build
 from standin.mac import Mac
 from standin.running import BRIDGES, QUICK, Running

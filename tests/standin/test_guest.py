@@ -16,7 +16,7 @@ import paramiko
 import pytest
 from waiting import becomes
 
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 from standin.bootpd import Record, read_records
 from standin.commandline import Build
 from standin.conftest import Run, Start, copy_disk

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from waiting import becomes
 
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 from standin import namespace
 from standin.mac import Mac
 from standin.running import QUICK, START_SECONDS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 from standin.commandline import Build
 from standin.conftest import BUILDS
 from standin.mac import Mac

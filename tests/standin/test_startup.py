@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from waiting import becomes
 
-from pytest_xhyve.images.manifest import Image
+from pytest_xhyve.model.image import Image
 from standin.commandline import Build
 from standin.conftest import BUILDS, Run, Start
 from standin.mac import Mac

@@ -6,7 +6,8 @@ from textwrap import dedent
 
 import pytest
 
-from pytest_xhyve.report.durations import WIDTH, GuestTimes, shown_seconds, tabulate
+from pytest_xhyve.model.times import GuestTimes
+from pytest_xhyve.report.durations import WIDTH, shown_seconds, tabulate
 
 WARM = {
     "image": 0.001,

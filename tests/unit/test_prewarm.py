@@ -12,11 +12,11 @@ import pytest
 from waiting import becomes
 
 from pytest_xhyve.fleet.ahead import Ahead
+from pytest_xhyve.fleet.prewarmer import Prewarmer, silent_ahead
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.guardian import Ward
 from pytest_xhyve.model.errors import Abandoned, XhyveError
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.plugin.prewarm import Prewarmer, silent_ahead
 
 A, B, C = (GuestSpec(image="tiny", cpus=cpus) for cpus in (1, 2, 3))
 OTHER = GuestSpec(image="other")

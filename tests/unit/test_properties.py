@@ -19,8 +19,9 @@ from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.host.sizes import shown_size
 from pytest_xhyve.images.catalog import find_manifest
 from pytest_xhyve.images.keys import KeyPair
-from pytest_xhyve.images.manifest import CPU_LEVELS, FORMATS, Image, read_manifest
+from pytest_xhyve.images.manifest import CPU_LEVELS, FORMATS, read_manifest
 from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import MOST_GUESTS
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import nearest, parse_count, parse_size, shown

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_xhyve import Completed
-from pytest_xhyve.fleet.keeping import Kept
+from pytest_xhyve.model.kept import Kept
+from pytest_xhyve.model.times import GuestTimes
 from pytest_xhyve.plugin.summary import Gathered
 from pytest_xhyve.report.artifacts import folder_name
 from pytest_xhyve.report.assertions import Results
-from pytest_xhyve.report.durations import GuestTimes
 
 FAILED = Completed("hwclock --show", 1, "", "hwclock: Cannot access the Hardware Clock\n", 0.25)
 

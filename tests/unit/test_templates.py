@@ -21,8 +21,9 @@ from waiting import becomes
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import SavableMachine
-from pytest_xhyve.images.manifest import Image, read_manifest
+from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import TemplateError, XhyveError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 from pytest_xhyve.templates.cache import TemplateCache
 from pytest_xhyve.templates.identity import Prepared, RenewalFailed

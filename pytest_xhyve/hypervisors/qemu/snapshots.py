@@ -13,22 +13,20 @@ import platform
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, Protocol
 from uuid import UUID
 
 from pytest_xhyve.host.clone import clone_file
 from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.hypervisors.base import Facts
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
 from pytest_xhyve.hypervisors.qemu.machine import QemuMachine
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.model.errors import HypervisorExited, XhyveError
 from pytest_xhyve.model.machine import Machine
-
-if TYPE_CHECKING:
-    from pytest_xhyve.hypervisors.qemu.driver import Qemu
 
 RAM = "ram"
 STATE = "state"
@@ -46,6 +44,21 @@ _GDB_SECONDS = 10.0
 _ALL_BELOW, _BELOW, _ABOVE = 0xB000_0000, 0x8000_0000, 1 << 32
 
 
+class _Qemu(Protocol):
+    """What is needed here of `pytest_xhyve.hypervisors.qemu.driver.Qemu`."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def program_state(self) -> str: ...
+
+    def cpu_options(self, machine: Machine) -> list[str]: ...
+
+    def started(
+        self, machine: Machine, ward: Ward, options: Sequence[str] = ..., fds: Mapping[int, int] = ...
+    ) -> AbstractContextManager[QmpClient]: ...
+
+
 class QemuSaver:
     """See `pytest_xhyve.hypervisors.base.Saver`.
 
@@ -53,7 +66,7 @@ class QemuSaver:
         qemu: the program, and how it runs a machine.
     """
 
-    def __init__(self, qemu: Qemu) -> None:
+    def __init__(self, qemu: _Qemu) -> None:
         self._qemu = qemu
 
     def depends_on(self, machine: Machine) -> dict[str, str]:

@@ -1,0 +1,265 @@
+"""Guests that are made in the background, before the tests that will ask for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_xhyve.fleet.ahead import Ahead
+from pytest_xhyve.model.errors import Abandoned, XhyveError
+from pytest_xhyve.model.spec import GuestSpec
+
+if TYPE_CHECKING:
+    from pytest_xhyve.guest.guest import Guest
+
+_THREAD = "xhyve-prewarm"
+
+
+class Maker(Protocol):
+    """What makes guests: `pytest_xhyve.fleet.fleet.Fleet`."""
+
+    make_room: Callable[[], bool]
+
+    def start_guest(self, spec: GuestSpec, *, asked_by: str = "", ahead: Ahead | None = None) -> Guest:
+        """A running guest; with *ahead*, one that nobody has asked for yet."""
+
+
+@dataclass(frozen=True)
+class _Making:
+    spec: GuestSpec
+    ahead: Ahead
+
+
+@dataclass(frozen=True)
+class _Made:
+    spec: GuestSpec
+    ahead: Ahead
+    guest: Guest
+
+
+class Prewarmer:
+    """Keeps guests ready for what is expected, and owns them until they are handed over.
+
+    One thread makes and removes them, one at a time. It begins none while somebody waits for a guest that is started
+    for him. What a run does for the first time (an image that is built, a template that is made) is left to the test
+    that asks for it: so the thread is started with the first guest that a test got, and makes guests of images only
+    that a test has had.
+
+    Args:
+        fleet: makes the guests.
+        count: how many may be ready at once.
+    """
+
+    def __init__(self, fleet: Maker, count: int) -> None:
+        self._fleet = fleet
+        self._count = count
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._expected: list[GuestSpec] = []
+        self._had: list[object] = []
+        self._failed: list[GuestSpec] = []
+        self.waiting = 0
+        """How many wait for a guest just now."""
+        self._is_stuck = False
+        self.is_busy = False
+        """Whether the thread makes or removes a guest just now."""
+        self._making: _Making | None = None
+        self._ready: list[_Made] = []
+        self._doomed: list[Guest] = []
+        fleet.make_room = self.make_room
+
+    def close(self) -> None:
+        """End the thread, and what it is making, and take away what nobody asked for."""
+        with self._changed:
+            self._is_closed = True
+            if self._making is not None:
+                self._making.ahead.abandon()
+            self._changed.notify_all()
+        with ExitStack() as stack:
+            stack.callback(self._remove_all)
+            if self._thread is not None:
+                self._thread.join()
+
+    def count_ready(self) -> int:
+        """How many guests wait for a test just now."""
+        with self._changed:
+            return len(self._ready)
+
+    def expect(self, specs: Sequence[GuestSpec]) -> None:
+        """Be told anew what will be asked for, the next first; whatever else is ready is thrown away."""
+        with self._changed:
+            self._expected = list(specs)
+            self._is_stuck = False
+            left = self._expected[: self._count]
+            for made in list(self._ready):
+                if made.spec in left:
+                    left.remove(made.spec)
+                else:
+                    self._ready.remove(made)
+                    self._doomed.append(made.guest)
+            if self._making is not None and self._making.spec not in left:
+                self._making.ahead.abandon()
+            self._changed.notify_all()
+
+    def start_guest(self, spec: GuestSpec, asked_by: str) -> Guest:
+        """A guest that was made ahead, or else one that is made now.
+
+        Args:
+            spec: what it shall be made of.
+            asked_by: who wants it.
+
+        Raises:
+            XhyveError: in one of its kinds.
+        """
+        with self._wait_of_a_test(spec):
+            guest = self._take(spec, asked_by)
+            if guest is None:
+                guest = self._fleet.start_guest(spec, asked_by=asked_by)
+            with self._changed:
+                self._had = [image for image in self._had if image != spec.image] + [spec.image]
+                self._failed = [failed for failed in self._failed if failed != spec]
+                self._start_thread()
+        return guest
+
+    def make_room(self) -> bool:
+        """Throw away one guest that nobody has asked for yet; False when there is none."""
+        with self._changed:
+            if self.is_busy:
+                if self._making is not None:
+                    self._making.ahead.abandon()
+                self._changed.wait_for(lambda: not self.is_busy)
+                return True
+            if self._doomed:
+                guest = self._doomed.pop()
+            elif self._ready:
+                # The one that would be asked for last.
+                guest = self._ready.pop().guest
+            else:
+                return False
+        guest.remove()
+        return True
+
+    @contextmanager
+    def _wait_of_a_test(self, spec: GuestSpec) -> Iterator[None]:
+        """While a test waits for *spec*, which is expected no longer at the end of the block, no guest is begun."""
+        with self._changed:
+            self.waiting += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.waiting -= 1
+                if spec in self._expected:
+                    self._expected.remove(spec)
+                self._changed.notify_all()
+
+    def _take(self, spec: GuestSpec, asked_by: str) -> Guest | None:
+        """A ready guest made of *spec*, or the one that is just being made: that was begun before ours could be."""
+        with self._changed:
+            while True:
+                found = next((made for made in self._ready if made.spec == spec), None)
+                if found is not None:
+                    self._ready.remove(found)
+                    if found.guest.is_well():
+                        found.ahead.asked_by = asked_by
+                        found.guest.prewarmed = True
+                        return found.guest
+                    self._doomed.append(found.guest)
+                elif self._making is not None and self._making.spec == spec and not self._making.ahead.is_abandoned:
+                    self._changed.wait()
+                else:
+                    return None
+
+    def _start_thread(self) -> None:
+        if self._thread is None and not self._is_closed:
+            # Nothing waits for it when the interpreter ends without `close`; the guardian takes its guests away.
+            self._thread = threading.Thread(target=self._work, name=_THREAD, daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        while (step := self._next_step()) is not None:
+            try:
+                step()
+            finally:
+                with self._changed:
+                    self.is_busy = False
+                    self._making = None
+                    self._changed.notify_all()
+
+    def _next_step(self) -> Callable[[], None] | None:
+        """What is to be done next, waited for; None at the end."""
+        with self._changed:
+            while not self._is_closed:
+                if self._doomed:
+                    self.is_busy = True
+                    guest = self._doomed.pop()
+                    return lambda: _remove(guest)
+                spec = self._find_missing()
+                if spec is not None:
+                    self.is_busy = True
+                    self._making = making = _Making(spec, Ahead())
+                    return lambda: self._make(making)
+                self._changed.wait()
+            return None
+
+    def _find_missing(self) -> GuestSpec | None:
+        """The first that is expected, not ready, and may be begun now."""
+        if self.waiting or self._is_stuck or len(self._ready) >= self._count:
+            return None
+        ready = [made.spec for made in self._ready]
+        for spec in self._expected[: self._count]:
+            if spec in ready:
+                ready.remove(spec)
+            elif spec.image in self._had and spec not in self._failed:
+                return spec
+        return None
+
+    def _make(self, making: _Making) -> None:
+        try:
+            guest = self._fleet.start_guest(making.spec, ahead=making.ahead)
+        except Exception as error:
+            with self._changed:
+                if making.ahead.is_abandoned:
+                    # It was ended by force, and what went wrong is that.
+                    return
+                if isinstance(error, Abandoned):
+                    # It cannot be had now; with the next test it may be otherwise.
+                    self._is_stuck = True
+                else:
+                    # The test that asks for it will meet the same, and it is the one who tells.
+                    self._failed.append(making.spec)
+            return
+        with self._changed:
+            if making.ahead.is_abandoned or self._is_closed:
+                self._doomed.append(guest)
+            else:
+                self._ready.append(_Made(making.spec, making.ahead, guest))
+
+    def _remove_all(self) -> None:
+        with ExitStack() as stack:
+            for guest in [*self._doomed, *(made.guest for made in self._ready)]:
+                stack.callback(guest.remove)
+            self._doomed.clear()
+            self._ready.clear()
+
+
+def silent_ahead(report: Callable[[str], None]) -> Callable[[str], None]:
+    """*report*, which shows nothing of what the background does: it would disturb what pytest captures."""
+
+    def tell(line: str) -> None:
+        if threading.current_thread().name != _THREAD:
+            report(line)
+
+    return tell
+
+
+def _remove(guest: Guest) -> None:
+    try:
+        guest.remove()
+    except (XhyveError, OSError):
+        # The guardian removes it at the end of the run, and no test has seen it.
+        return

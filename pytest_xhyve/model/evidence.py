@@ -1,0 +1,33 @@
+"""Diagnostics of one guest, for a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_SECTION_LINES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A guest at one moment.
+
+    Attributes:
+        name: the guest's.
+        made: how it was made, a line each.
+        console: all that its serial port has said, as text.
+        recent: what of it came since it was restored; all, where it booted.
+    """
+
+    name: str
+    made: tuple[str, ...]
+    console: str
+    recent: str
+
+    def section(self) -> str:
+        """The text for a report: how the guest was made, and its console's last lines."""
+        lines = self.recent.rstrip().splitlines()
+        since = "" if self.recent == self.console else " since it was restored"
+        cut = f", its last {_SECTION_LINES} lines" if len(lines) > _SECTION_LINES else ""
+        head = f"console{since}{cut}:"
+        shown = [f"  {line}" for line in lines[-_SECTION_LINES:]] or ["  (nothing)"]
+        return "\n".join([*self.made, head, *shown]) + "\n"
