@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import product
 from benchmarks.measure import Clock
 from pytest_xhyve.guest.guest import Guest
-from pytest_xhyve.model.settings import MOST_GUESTS
+from pytest_xhyve.model.settings import MAX_GUESTS
 from pytest_xhyve.model.spec import GuestSpec
 
 
@@ -39,7 +39,7 @@ def start(image: str, accel: str, way: str, count: int, *, at_once: bool) -> Cro
         at_once: whether all are asked for at once, or each after the one before has answered.
     """
     # No guest waits for another one's end, be it of another process.
-    with product.fleet_of(accel, way, MOST_GUESTS) as fleet, ExitStack() as stack:
+    with product.fleet_of(accel, way, MAX_GUESTS) as fleet, ExitStack() as stack:
 
         def one(_: int) -> Guest:
             guest = stack.enter_context(fleet.start_guest(GuestSpec(image=image)))

@@ -54,7 +54,7 @@ def boot_in(fleet: Fleet, image: Image, look: Callable[[Guest], None] = lambda _
 def find_acceleration(accel: str) -> str:
     """What the plugin takes where *accel* was asked for."""
     with fleet_of(accel, "cold") as fleet:
-        return fleet.hypervisor.facts.acceleration
+        return fleet.hypervisor.info.acceleration
 
 
 def qemu_arguments(guest: Guest) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
-from pytest_xhyve.cli.guest_options import ADVICE, GuestCommand, gather, guest_options
+from pytest_xhyve.cli.guest_options import ADVICE, GuestCommand, guest_options, load_settings
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
@@ -25,7 +25,7 @@ class _Commands(click.Group):
             # Whoever needs one says so; `doctor` has it among its findings.
             telling: AbstractContextManager[None] = nullcontext()
         else:
-            telling = home.told_when_unusable()
+            telling = home.explain_os_errors()
         try:
             with telling:
                 return super().invoke(context)
@@ -82,7 +82,7 @@ def run(image: str, command: tuple[str, ...], ttys: int, **options: str | None) 
     from pytest_xhyve.cli.run_guest import run_command
 
     _check_image(image)
-    code = run_command(image, gather(options), command, ttys=ttys, progress=Progress())
+    code = run_command(image, load_settings(options), command, ttys=ttys, progress=Progress())
     raise click.exceptions.Exit(code)
 
 
@@ -106,7 +106,7 @@ def shell(image: str, **options: str | None) -> None:
     from pytest_xhyve.cli.run_guest import run_shell
 
     _check_image(image)
-    raise click.exceptions.Exit(run_shell(image, gather(options), progress=Progress()))
+    raise click.exceptions.Exit(run_shell(image, load_settings(options), progress=Progress()))
 
 
 def _check_image(image: str) -> None:
@@ -130,13 +130,13 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
     from pytest_xhyve.host.home import Home
     from pytest_xhyve.images.build import build_image
     from pytest_xhyve.images.recipe import recipe_names
-    from pytest_xhyve.model.values import nearest
+    from pytest_xhyve.model.values import suggest
 
     known = recipe_names()
     for name in names:
         if name not in known:
             raise click.UsageError(
-                f"the catalog has no image {name!r}{nearest(name, known)} (names: {', '.join(known)})"
+                f"the catalog has no image {name!r}{suggest(name, known)} (names: {', '.join(known)})"
             )
     progress = Progress()
     for name in names:
@@ -191,10 +191,10 @@ def images(*, as_json: bool) -> None:
     """List the images of the catalog and the templates of guests."""
     import json
 
-    from pytest_xhyve.cli.stock import Stock
+    from pytest_xhyve.cli.stock import CacheListing
     from pytest_xhyve.host.home import Home
 
-    stock = Stock.take(Home.of_user())
+    stock = CacheListing.scan(Home.of_user())
     if as_json:
         click.echo(json.dumps(stock.as_json(), indent=2))
         return
@@ -219,7 +219,7 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
 
     from pytest_xhyve.cli.prune import find_pieces, remove
     from pytest_xhyve.host.home import Home
-    from pytest_xhyve.host.sizes import shown_size
+    from pytest_xhyve.host.sizes import format_size
 
     if yes and not images:
         raise click.UsageError("--yes goes with --images")
@@ -239,11 +239,11 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
         return
     would = "would " if dry_run else ""
     for piece in pruned.removed:
-        click.echo(f"{would}remove{'' if would else 'd'} {piece.kind} {piece.name}: {shown_size(piece.size)}")
+        click.echo(f"{would}remove{'' if would else 'd'} {piece.kind} {piece.name}: {format_size(piece.size)}")
     for piece, why in pruned.kept:
         click.echo(f"kept {piece.kind} {piece.name}: {why}", err=True)
     if pruned.removed:
-        click.echo(f"{would}free{'' if would else 'd'} {shown_size(pruned.freed)}")
+        click.echo(f"{would}free{'' if would else 'd'} {format_size(pruned.freed)}")
     else:
         click.echo("nothing to remove", err=True)
 
@@ -263,14 +263,14 @@ def doctor(*, as_json: bool, fix_vpn: bool, yes: bool) -> None:
 
     from pytest_xhyve.doctor import vpn
     from pytest_xhyve.doctor.examine import examine
-    from pytest_xhyve.doctor.programs import Programs
+    from pytest_xhyve.doctor.programs import CommandRunner
     from pytest_xhyve.host.home import Home
 
     if (yes and not fix_vpn) or (as_json and fix_vpn):
         raise click.UsageError("--yes goes with --fix-vpn, and --json without it")
     if fix_vpn:
         mended = vpn.fix_vpn(
-            Programs(),
+            CommandRunner(),
             platform=sys.platform,
             euid=os.geteuid(),
             confirm=lambda question: yes or click.confirm(question),
@@ -282,7 +282,7 @@ def doctor(*, as_json: bool, fix_vpn: bool, yes: bool) -> None:
         # Without one, that is a finding.
         home = Home.of_user()
     with Progress().activity("looking at this host"):
-        report = examine(platform=sys.platform, home=home, programs=Programs())
+        report = examine(platform=sys.platform, home=home, programs=CommandRunner())
     if as_json:
         click.echo(report.as_json())
     else:

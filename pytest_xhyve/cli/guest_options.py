@@ -62,7 +62,7 @@ def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def gather(typed: Mapping[str, str | None]) -> Settings:
+def load_settings(typed: Mapping[str, str | None]) -> Settings:
     """Settings from what was *typed*, by the options' names, and the environment, as the plugin gathers them.
 
     What is about tests does not count: a guest of a command ends with it, and starts in one way.
@@ -70,7 +70,7 @@ def gather(typed: Mapping[str, str | None]) -> Settings:
     Raises:
         ConfigurationError: a value is invalid; the message names its source.
     """
-    settings = Settings.gather(_Values(typed))
+    settings = Settings.load(_Values(typed))
     return replace(settings, keep="never", start="auto" if settings.start == "both" else settings.start)
 
 
@@ -84,9 +84,9 @@ class GuestCommand(click.Command):
         try:
             return super().invoke(context)
         except ConfigurationError as error:
-            raise click.UsageError(in_our_words(str(error)), context) from error
+            raise click.UsageError(with_cli_option_names(str(error)), context) from error
         except XhyveError as error:
-            _fail(in_our_words(str(error)), error)
+            _fail(with_cli_option_names(str(error)), error)
         except OSError as error:
             _fail(f"{error}\n  {ADVICE}", error)
 
@@ -139,7 +139,7 @@ class _Values:
         del name
 
 
-def in_our_words(text: str) -> str:
+def with_cli_option_names(text: str) -> str:
     """*text* with the options under the names that they have here."""
     for option in _ours():
         text = re.sub(rf"{re.escape(option.flag)}(?![\w-])", _flag(option), text)

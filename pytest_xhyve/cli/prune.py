@@ -37,7 +37,7 @@ _CLOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PruneCandidate:
     """Something that can be removed.
 
     Attributes:
@@ -46,7 +46,7 @@ class Piece:
         path: where it is.
         size: bytes that it takes on the disk.
         used: when it was last used, as far as that is known, in seconds since the epoch.
-        why_not: asked before it is removed: what it is needed for, or nothing.
+        blocked_by: asked before it is removed: what it is needed for, or nothing.
         remove: removes it, and tells whether it is gone; it stays where somebody has come to need it meanwhile.
     """
 
@@ -55,7 +55,7 @@ class Piece:
     path: Path
     size: int
     used: float
-    why_not: Callable[[], str]
+    blocked_by: Callable[[], str]
     remove: Callable[[], bool]
 
     def as_json(self) -> dict[str, Any]:
@@ -73,8 +73,8 @@ class Piece:
 class Pruned:
     """What went, or would go, and what stays, with the reason."""
 
-    removed: tuple[Piece, ...]
-    kept: tuple[tuple[Piece, str], ...]
+    removed: tuple[PruneCandidate, ...]
+    kept: tuple[tuple[PruneCandidate, str], ...]
 
     @property
     def freed(self) -> int:
@@ -91,7 +91,7 @@ class Pruned:
         }
 
 
-def find_pieces(home: Home, *, older_than: float = 0.0, images: bool = False) -> list[Piece]:
+def find_pieces(home: Home, *, older_than: float = 0.0, images: bool = False) -> list[PruneCandidate]:
     """What may be removed from *home*, also what is in use just now.
 
     Args:
@@ -109,7 +109,7 @@ def find_pieces(home: Home, *, older_than: float = 0.0, images: bool = False) ->
     return [piece for piece in found if piece.used <= latest or not older_than]
 
 
-def remove(pieces: list[Piece], home: Home, *, dry_run: bool = False) -> Pruned:
+def remove(pieces: list[PruneCandidate], home: Home, *, dry_run: bool = False) -> Pruned:
     """Remove those of *pieces* that nobody needs; with *dry_run*, only find out which these are.
 
     Raises:
@@ -125,9 +125,9 @@ def remove(pieces: list[Piece], home: Home, *, dry_run: bool = False) -> Pruned:
             # Somebody else was faster.
             continue
         try:
-            why = piece.why_not()
+            why = piece.blocked_by()
             if not why and not dry_run and not piece.remove():
-                why = piece.why_not() or "it could not be removed whole"
+                why = piece.blocked_by() or "it could not be removed whole"
         except OSError as error:
             why = f"cannot remove it: {error.strerror}"
         if why:
@@ -137,22 +137,22 @@ def remove(pieces: list[Piece], home: Home, *, dry_run: bool = False) -> Pruned:
     return Pruned(tuple(removed), tuple(kept))
 
 
-def _templates(home: Home) -> Iterator[Piece]:
+def _templates(home: Home) -> Iterator[PruneCandidate]:
     store = find_store(home)
     if store is None:
         return
     for template in store.all():
         name = f"{template.image} ({template.key})"
         yield _of_store(store, "template", name, template.folder, template.used)
-    for folder in store.useless():
+    for folder in store.leftovers():
         yield _of_store(store, "leftover", folder.name, folder, _changed(folder))
 
 
-def _of_store(store: TemplateStore, kind: str, name: str, folder: Path, used: float) -> Piece:
-    def why_not() -> str:
+def _of_store(store: TemplateStore, kind: str, name: str, folder: Path, used: float) -> PruneCandidate:
+    def blocked_by() -> str:
         return "a guest stands on it, or it is being made" if store.is_in_use(folder) else ""
 
-    return Piece(kind, name, folder, size_on_disk(folder), used, why_not, partial(store.remove, folder))
+    return PruneCandidate(kind, name, folder, size_on_disk(folder), used, blocked_by, partial(store.remove, folder))
 
 
 class _Builds:
@@ -167,7 +167,7 @@ class _Builds:
         self._home = home
         self._folder = folder
 
-    def why_not(self, name: str, build: Path | None, until: float | None) -> str:
+    def blocked_by(self, name: str, build: Path | None, until: float | None) -> str:
         """What *build* of the image *name* is needed for, if anything.
 
         Args:
@@ -203,7 +203,7 @@ class _Builds:
         return False
 
     def _why_alive(self, build: Path, until: float | None) -> str:
-        """Whose guest reads from *build*, or may soon; see `why_not`."""
+        """Whose guest reads from *build*, or may soon; see `blocked_by`."""
         folder = self._home.find_folder("runs")
         if folder is None:
             return ""
@@ -227,7 +227,7 @@ class _Builds:
             return True
 
 
-def _images(home: Home, *, current: bool) -> Iterator[Piece]:
+def _images(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
     folder = home.find_folder("images")
     if folder is None:
         return
@@ -243,8 +243,8 @@ def _images(home: Home, *, current: bool) -> Iterator[Piece]:
         # As `tempfile.mkdtemp` and `pytest_xhyve.images.build` name them.
         if path.is_dir() and path.name.startswith(".") and path.name.count(".") > 1:
             name = path.name[1:].rpartition(".")[0]
-            why_not, away = partial(builds.why_not, name, None, None), partial(builds.remove, name, path)
-            yield Piece("leftover", path.name, path, size_on_disk(path), _changed(path), why_not, away)
+            blocked_by, away = partial(builds.blocked_by, name, None, None), partial(builds.remove, name, path)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
             continue
         match = _BUILD.fullmatch(path.name)
         if match is None or not path.is_dir() or match[1] in unreadable:
@@ -256,17 +256,17 @@ def _images(home: Home, *, current: bool) -> Iterator[Piece]:
                 continue
             disk = path / "disk.img"
             used = max(disk.stat().st_atime if disk.exists() else 0.0, _changed(manifest))
-            why_not = partial(builds.why_not, name, path, None)
+            blocked_by = partial(builds.blocked_by, name, path, None)
             away = partial(builds.remove_current, name, manifest, path)
-            yield Piece("image", name, path, size_on_disk(path), used, why_not, away)
+            yield PruneCandidate("image", name, path, size_on_disk(path), used, blocked_by, away)
         else:
             manifest = folder / f"{name}.yaml"
             replaced = max(_changed(path), _changed(manifest) if manifest.exists() else 0.0)
-            why_not, away = partial(builds.why_not, name, path, replaced), partial(builds.remove, name, path)
-            yield Piece("earlier build", path.name, path, size_on_disk(path), replaced, why_not, away)
+            blocked_by, away = partial(builds.blocked_by, name, path, replaced), partial(builds.remove, name, path)
+            yield PruneCandidate("earlier build", path.name, path, size_on_disk(path), replaced, blocked_by, away)
 
 
-def _digests(home: Home, latest: float) -> Iterator[Piece]:
+def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:
     """The digests of files that are gone, as one piece: there are many, and each is small."""
     folder = home.find_folder("checked")
     if folder is None:
@@ -286,7 +286,7 @@ def _digests(home: Home, latest: float) -> Iterator[Piece]:
 
     size = sum(size_on_disk(file) for file in files)
     used = max(_changed(path) for path in stale)
-    yield Piece("digests", f"{len(stale)} of files that are gone", folder, size, used, lambda: "", away)
+    yield PruneCandidate("digests", f"{len(stale)} of files that are gone", folder, size, used, lambda: "", away)
 
 
 def _is_stale(path: Path) -> bool:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from pytest_xhyve.cli import ssh_client
-from pytest_xhyve.cli.guest_options import in_our_words
+from pytest_xhyve.cli.guest_options import with_cli_option_names
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.guest.guest import Guest
-from pytest_xhyve.host.children import dying_with_us
+from pytest_xhyve.host.children import with_parent_death_signal
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.hypervisors.base import Ending
+from pytest_xhyve.hypervisors.base import ExitReason
 from pytest_xhyve.model.errors import HypervisorExited
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
@@ -22,7 +22,7 @@ _LOOK_SECONDS = 0.5
 _LAST_WORDS_SECONDS = 1.0
 # Where a guest has an address of its own, nobody tells when it is gone.
 _ALIVE = ("-o", "ServerAliveInterval=15")
-_OF_ITS_OWN = (Ending.OFF, Ending.RESTARTED, Ending.HALTED)
+_OF_ITS_OWN = (ExitReason.POWERED_OFF, ExitReason.RESTARTED, ExitReason.HALTED)
 
 
 def run_command(image: str, settings: Settings, words: Sequence[str], *, ttys: int, progress: Progress) -> int:
@@ -58,23 +58,23 @@ def _in_new_guest(
     ssh = ssh_client.find_ssh()
 
     def report(line: str) -> None:
-        progress.line(in_our_words(line))
+        progress.line(with_cli_option_names(line))
 
     fleet = Fleet(settings, Home.of_user(), report, progress.step)
-    with ssh_client.EndingSignals() as signals, closing(fleet):
+    with ssh_client.TerminationSignals() as signals, closing(fleet):
         with progress.activity("looking for a hypervisor"):
             # Before an image is built in vain.
-            hypervisor = fleet.hypervisor.facts.name
+            hypervisor = fleet.hypervisor.info.name
         with progress.activity(f"starting a guest of {image} under {hypervisor}"):
             guest = fleet.start_guest(GuestSpec(image=image))
         with guest:
             _, *login, name = guest.ssh_command()
             argv = [ssh, *login, *_ALIVE, *options, name, *command]
             # In a way that lets it put the terminal in order.
-            return _talk(guest, dying_with_us(argv, by="HUP"), signals)
+            return _talk(guest, with_parent_death_signal(argv, by="HUP"), signals)
 
 
-def _talk(guest: Guest, argv: Sequence[str], signals: ssh_client.EndingSignals) -> int:
+def _talk(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSignals) -> int:
     with ssh_client.running(argv, signals) as client:
         while (code := client.wait(_LOOK_SECONDS)) is None:
             try:
@@ -84,7 +84,7 @@ def _talk(guest: Guest, argv: Sequence[str], signals: ssh_client.EndingSignals) 
                 # It may be about to notice itself.
                 code = client.wait(_LAST_WORDS_SECONDS)
                 break
-    if code is None or (code == ssh_client.FAILED and not guest.is_well()):
+    if code is None or (code == ssh_client.FAILED and not guest.is_healthy()):
         _explain_loss(guest)
         return ssh_client.FAILED
     return code
@@ -95,5 +95,5 @@ def _explain_loss(guest: Guest) -> None:
     try:
         guest.power.explain_loss()
     except HypervisorExited:
-        if guest.power.machine.ending() not in _OF_ITS_OWN:
+        if guest.power.machine.exit_reason() not in _OF_ITS_OWN:
             raise

@@ -36,7 +36,7 @@ def find_ssh() -> str:
     return path
 
 
-class EndingSignals:
+class TerminationSignals:
     """Within the block, signals that end a process raise `SystemExit` with 128 and their number in the main thread.
 
     So all that the block owns is taken away first. A signal that is ignored stays so, as nohup(1) wants it.
@@ -123,7 +123,7 @@ class SshClient:
 
 
 @contextmanager
-def running(argv: Sequence[str], signals: EndingSignals) -> Iterator[SshClient]:
+def running(argv: Sequence[str], signals: TerminationSignals) -> Iterator[SshClient]:
     """Start the client *argv*, whose first word is its path, and yield it; it does not outlive the block."""
     with ExitStack() as stack:
         woken = stack.enter_context(_woken_by_children())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.host.sizes import shown_size, size_on_disk
+from pytest_xhyve.host.sizes import format_size, size_on_disk
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import read_recipe, recipe_names
 from pytest_xhyve.model.errors import ConfigurationError
@@ -21,7 +21,7 @@ _NONE = "-"
 
 
 @dataclass(frozen=True, slots=True)
-class StockedImage:
+class ImageEntry:
     """An image of the catalog.
 
     Attributes:
@@ -40,7 +40,7 @@ class StockedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class StockedTemplate:
+class TemplateEntry:
     """A template.
 
     Attributes:
@@ -59,14 +59,14 @@ class StockedTemplate:
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class CacheListing:
     """What the plugin's folder holds."""
 
-    images: tuple[StockedImage, ...]
-    templates: tuple[StockedTemplate, ...]
+    images: tuple[ImageEntry, ...]
+    templates: tuple[TemplateEntry, ...]
 
     @classmethod
-    def take(cls, home: Home) -> Stock:
+    def scan(cls, home: Home) -> CacheListing:
         """Look into *home*; nothing is made there.
 
         Raises:
@@ -83,7 +83,7 @@ class Stock:
         yield _ROW_OF_IMAGES.format("IMAGE", "STATE", "SIZE", "BUILT", "SUMMARY").rstrip()
         for image in self.images:
             state = "damaged" if image.wrong else "not built" if image.size is None else "built"
-            size = _NONE if image.size is None else shown_size(image.size)
+            size = _NONE if image.size is None else format_size(image.size)
             yield _ROW_OF_IMAGES.format(image.name, state, size, _minute(image.built), image.summary).rstrip()
         yield ""
         if not self.templates:
@@ -92,7 +92,7 @@ class Stock:
         yield _ROW_OF_TEMPLATES.format("TEMPLATE OF", "STATE", "SIZE", "LAST USED", "KEY")
         for template in self.templates:
             state = "in use" if template.in_use else "unused"
-            size, used = shown_size(template.size), _minute(template.used)
+            size, used = format_size(template.size), _minute(template.used)
             yield _ROW_OF_TEMPLATES.format(template.image, state, size, used, template.key)
 
     def as_json(self) -> dict[str, Any]:
@@ -137,26 +137,26 @@ def iso_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _image(name: str, folder: Path | None) -> StockedImage:
+def _image(name: str, folder: Path | None) -> ImageEntry:
     summary = read_recipe(name).summary
     manifest = None if folder is None else folder / f"{name}.yaml"
     if manifest is None or not manifest.exists():
-        return StockedImage(name, summary, None, None)
+        return ImageEntry(name, summary, None, None)
     built = manifest.stat().st_mtime
     try:
         image = read_manifest(manifest)
     except ConfigurationError as error:
-        return StockedImage(name, summary, None, built, str(error))
+        return ImageEntry(name, summary, None, built, str(error))
     missing = [path for path in (image.disk, image.kernel, image.initrd) if path is not None and not path.exists()]
     wrong = f"{missing[0]} is missing" if missing else ""
     files = {image.disk, image.kernel, *([image.initrd] if image.initrd else [])}
-    return StockedImage(name, summary, sum(size_on_disk(path) for path in files), built, wrong)
+    return ImageEntry(name, summary, sum(size_on_disk(path) for path in files), built, wrong)
 
 
-def _templates(store: TemplateStore) -> Iterator[StockedTemplate]:
+def _templates(store: TemplateStore) -> Iterator[TemplateEntry]:
     for template in store.all():
         # One that is removed meanwhile is unused, and takes nothing.
-        yield StockedTemplate(
+        yield TemplateEntry(
             template.image, template.key, template.size, template.used, store.is_in_use(template.folder)
         )
 

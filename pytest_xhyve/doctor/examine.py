@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pytest_xhyve.doctor import host, mac, tools
 from pytest_xhyve.doctor.findings import Finding, gather
-from pytest_xhyve.doctor.programs import Programs
+from pytest_xhyve.doctor.programs import CommandRunner
 from pytest_xhyve.host.home import Home
 
 
@@ -41,7 +41,7 @@ class Report:
         return json.dumps({"runs_under": self.runs_under, "findings": findings}, indent=2)
 
 
-def examine(*, platform: str, home: Home | None, programs: Programs) -> Report:
+def examine(*, platform: str, home: Home | None, programs: CommandRunner) -> Report:
     """Look at everything; what is wrong is in the report, and nothing is changed.
 
     Args:

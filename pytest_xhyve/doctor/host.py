@@ -11,8 +11,8 @@ from pathlib import Path
 from pytest_xhyve.doctor.findings import Check, Finding
 from pytest_xhyve.host import clone
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.host.sizes import shown_size
-from pytest_xhyve.hypervisors.base import Facts
+from pytest_xhyve.host.sizes import format_size
+from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
 from pytest_xhyve.model.errors import HypervisorNotFound, ImageError, XhyveError
 from pytest_xhyve.model.machine import Disk
@@ -23,16 +23,16 @@ _QEMU = frozenset({"qemu"})
 # Building an image of the catalog takes this much, with what mmdebstrap unpacks on its way.
 _ENOUGH_BYTES = 4 << 30
 
-AskQemu = Callable[[Path], Facts]
+AskQemu = Callable[[Path], HypervisorInfo]
 
 
-def ask_qemu(cache: Path) -> Facts:
+def ask_qemu(cache: Path) -> HypervisorInfo:
     """What the plugin finds out about QEMU when nothing was asked for, remembered in the folder *cache*.
 
     Raises:
         HypervisorNotFound: there is none.
     """
-    return Qemu(executable=None, accel="auto", cache=cache).facts
+    return Qemu(executable=None, accel="auto", cache=cache).info
 
 
 def checks(home: Home | None, platform: str) -> list[Check]:
@@ -53,25 +53,25 @@ def check_qemu(home: Home | None, platform: str, ask: AskQemu = ask_qemu) -> Ite
     try:
         # Looked at anew: what is remembered holds until the host boots, and a cure may have been tried since.
         with tempfile.TemporaryDirectory(prefix="pytest-xhyve-") as folder:
-            facts = ask(Path(folder))
+            info = ask(Path(folder))
     except HypervisorNotFound as error:
         yield Finding("QEMU", "problem", str(error).splitlines()[0], _install_qemu(platform), _QEMU)
         return
     except (XhyveError, OSError) as error:
         yield Finding("QEMU", "problem", f"cannot be run: {error}", _install_qemu(platform), _QEMU)
         return
-    seen = f"{facts.version}, {facts.acceleration} ({facts.reason})"
-    if facts.emulated:
-        hint, cure = _accelerate(facts.reason, platform)
+    seen = f"{info.version}, {info.acceleration} ({info.reason})"
+    if info.emulated:
+        hint, cure = _accelerate(info.reason, platform)
         seen += f"; the CPU is emulated, and timeouts are {EMULATION_FACTOR:g} times as long; {hint}"
         yield Finding("QEMU", "warning", seen, cure)
     else:
         yield Finding("QEMU", "ok", seen)
     if home is not None:
-        yield from _check_memory(home, facts, ask)
+        yield from _check_memory(home, info, ask)
 
 
-def _check_memory(home: Home, facts: Facts, ask: AskQemu) -> Iterator[Finding]:
+def _check_memory(home: Home, info: HypervisorInfo, ask: AskQemu) -> Iterator[Finding]:
     """Whether the plugin remembers something else than is true by now."""
     memory = home.path / "acceleration"
     try:
@@ -81,7 +81,7 @@ def _check_memory(home: Home, facts: Facts, ask: AskQemu) -> Iterator[Finding]:
     except OSError:
         # That the folder is not ours is another finding.
         return
-    if remembered.acceleration != facts.acceleration:
+    if remembered.acceleration != info.acceleration:
         yield Finding(
             "QEMU's acceleration",
             "warning",
@@ -151,7 +151,7 @@ def _elsewhere() -> str:
 
 def _check_space(place: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(place).free
-    seen = f"{shown_size(free)} free"
+    seen = f"{format_size(free)} free"
     if free < _ENOUGH_BYTES:
         seen += f"; building an image takes up to {_ENOUGH_BYTES >> 30} GiB"
         yield Finding("disk space", "warning", seen, f"df -h {shlex.quote(str(place))}\n{_elsewhere()}")
@@ -171,7 +171,7 @@ def _look_at_cloning(folder: Path, platform: str) -> Finding:
     for number, (name, way) in enumerate(ways):
         try:
             way(folder / f"clone{number}")
-        except clone._WayClosed:
+        except clone.CloneMethodUnavailable:
             continue
         except ImageError as error:
             return Finding("cloning", "problem", str(error), _install_qemu(platform), _QEMU)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pytest_xhyve.doctor import vpn
 from pytest_xhyve.doctor.findings import Finding
-from pytest_xhyve.doctor.programs import Answer, Programs
+from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 from pytest_xhyve.host.leases import LEASES
 
 XHYVE = frozenset({"xhyve"})
@@ -40,7 +40,7 @@ class Mac:
         now: seconds since the epoch.
     """
 
-    programs: Programs
+    programs: CommandRunner
     folder: Path
     euid: int
     user: str
@@ -50,7 +50,7 @@ class Mac:
     now: Callable[[], float] = time.time
 
 
-def _processor(mac: Mac) -> Answer:
+def _processor(mac: Mac) -> CommandResult:
     return mac.programs.run(["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.doctor.mac_host import BIG_SUR, XHYVE, Mac, major_version
-from pytest_xhyve.doctor.programs import Answer, Programs
+from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 from pytest_xhyve.host.privilege import KILL, sudoers_line
 from pytest_xhyve.hypervisors.xhyve.build import KilledAtOnce, ask_build
 from pytest_xhyve.model.errors import HypervisorNotFound
@@ -53,16 +53,16 @@ def check_xhyve(mac: Mac) -> Iterator[Finding]:
     yield from _check_privilege(mac, path, signature)
 
 
-def _ask(programs: Programs, argv: Sequence[str]) -> tuple[int | None, str]:
+def _ask(programs: CommandRunner, argv: Sequence[str]) -> tuple[int | None, str]:
     answer = programs.run(argv)
     return answer.code, answer.text
 
 
-def _signature(mac: Mac, path: str) -> Answer:
+def _signature(mac: Mac, path: str) -> CommandResult:
     return mac.programs.run(["/usr/bin/codesign", "-d", "--entitlements", "-", path])
 
 
-def _is_entitled(signature: Answer, name: str) -> bool:
+def _is_entitled(signature: CommandResult, name: str) -> bool:
     """Whether codesign's answer grants *name*, in the form of macOS 12 and later, or as a property list before."""
     key = re.escape(name)
     granted = rf"\[Key\] {key}\s+\[Value\]\s+\[Bool\] true|<key>{key}</key>\s*<true\s*/>"
@@ -78,7 +78,7 @@ def _sign(path: str) -> str:
     )
 
 
-def _check_entitlement(mac: Mac, path: str, signature: Answer) -> Iterator[Finding]:
+def _check_entitlement(mac: Mac, path: str, signature: CommandResult) -> Iterator[Finding]:
     title = "xhyve's signature"
     major = major_version(mac)
     if major is not None and major < BIG_SUR:
@@ -94,7 +94,7 @@ def _check_entitlement(mac: Mac, path: str, signature: Answer) -> Iterator[Findi
         yield Finding(title, "problem", f"{seen}, without which macOS 11 and later refuse it", _sign(path), XHYVE)
 
 
-def _check_privilege(mac: Mac, path: str, signature: Answer) -> Iterator[Finding]:
+def _check_privilege(mac: Mac, path: str, signature: CommandResult) -> Iterator[Finding]:
     title = "right to use vmnet"
     found = mac.stat(path)
     if mac.euid == 0:

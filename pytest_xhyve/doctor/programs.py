@@ -12,7 +12,7 @@ ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandResult:
     """How a program ended.
 
     Attributes:
@@ -38,14 +38,14 @@ class Answer:
         return lines[-1] if lines else f"it ended with code {self.code}"
 
 
-class Programs:
+class CommandRunner:
     """Runs programs of the host, without a shell."""
 
     def find(self, name: str) -> str | None:
         """The path of the program *name* in PATH."""
         return shutil.which(name)
 
-    def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = ANSWER_SECONDS) -> Answer:
+    def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = ANSWER_SECONDS) -> CommandResult:
         """Run *argv* and wait for its end.
 
         Args:
@@ -66,7 +66,7 @@ class Programs:
                 env={**os.environ, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired:
-            return Answer(None, err=f"{argv[0]} did not end within {timeout:g} s")
+            return CommandResult(None, err=f"{argv[0]} did not end within {timeout:g} s")
         except OSError as error:
-            return Answer(None, err=f"{argv[0]}: {error.strerror}")
-        return Answer(done.returncode, done.stdout, done.stderr)
+            return CommandResult(None, err=f"{argv[0]}: {error.strerror}")
+        return CommandResult(done.returncode, done.stdout, done.stderr)

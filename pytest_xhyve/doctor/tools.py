@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_xhyve.doctor.findings import Check, Finding
-from pytest_xhyve.doctor.programs import Programs
+from pytest_xhyve.doctor.programs import CommandRunner
 from pytest_xhyve.images.build import TOOLS_PACKAGES, missing_tools
 
 
-def checks(platform: str, programs: Programs) -> list[Check]:
+def checks(platform: str, programs: CommandRunner) -> list[Check]:
     """The checks of this module.
 
     Args:
@@ -23,7 +23,7 @@ def checks(platform: str, programs: Programs) -> list[Check]:
     return found
 
 
-def check_ssh(platform: str, programs: Programs) -> Iterator[Finding]:
+def check_ssh(platform: str, programs: CommandRunner) -> Iterator[Finding]:
     """Whether OpenSSH's client is here."""
     path = programs.find("ssh")
     if path is not None:

@@ -24,7 +24,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
-from pytest_xhyve.doctor.programs import Answer, Programs
+from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 from pytest_xhyve.model.errors import NotSupported, XhyveError
 
 ANCHOR = "com.apple/pytest-xhyve"
@@ -62,7 +62,7 @@ class Interface:
     addresses: tuple[str, ...]
 
 
-def read_interfaces(programs: Programs) -> tuple[Interface, ...]:
+def read_interfaces(programs: CommandRunner) -> tuple[Interface, ...]:
     """The interfaces of a Mac.
 
     Raises:
@@ -111,7 +111,7 @@ def rules_for(tunnels: Sequence[str], subnet: IPv4Network) -> str:
     return "".join(f"nat on {tunnel} inet from {subnet} to any -> ({tunnel})\n" for tunnel in tunnels)
 
 
-def translated(programs: Programs, euid: int) -> frozenset[str]:
+def translated(programs: CommandRunner, euid: int) -> frozenset[str]:
     """The interfaces that have a rule already, by this plugin or by macOS; none where only root may see that."""
     found: set[str] = set()
     for anchor in (ANCHOR, SHARING_ANCHOR):
@@ -134,7 +134,7 @@ def as_root(euid: int, *, ask: bool) -> tuple[str, ...]:
 
 
 def fix_vpn(
-    programs: Programs,
+    programs: CommandRunner,
     *,
     platform: str,
     euid: int,
@@ -191,7 +191,7 @@ def fix_vpn(
 class _PacketFilter:
     """macOS's packet filter, changed through pfctl(8)."""
 
-    def __init__(self, programs: Programs, root: Sequence[str]) -> None:
+    def __init__(self, programs: CommandRunner, root: Sequence[str]) -> None:
         self._programs = programs
         self._root = root
 
@@ -253,11 +253,11 @@ class _PacketFilter:
             )
         return token[1]
 
-    def _ask(self, *arguments: str, stdin: str = "") -> Answer:
+    def _ask(self, *arguments: str, stdin: str = "") -> CommandResult:
         return self._programs.run([*self._root, _PFCTL, *arguments], stdin=stdin, timeout=_SUDO_SECONDS)
 
 
-def _words(answer: Answer) -> str:
+def _words(answer: CommandResult) -> str:
     """What pfctl said that it does not always say."""
     lines = [line.strip() for line in answer.text.splitlines()]
     return "; ".join(line for line in lines if line and line not in _CHATTER) or f"code {answer.code}"

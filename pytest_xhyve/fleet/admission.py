@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_xhyve.fleet.limits import has_memory_to_spare
 from pytest_xhyve.fleet.slots import Slot, Slots
-from pytest_xhyve.model.errors import Abandoned, NoFreeSlot
+from pytest_xhyve.model.errors import Cancelled, NoFreeSlot
 
 _SLOT_SECONDS = 600.0
 _GLANCE_SECONDS = 0.1
@@ -50,13 +50,13 @@ class Admission:
         """A slot for a guest with *memory* bytes that nobody has asked for yet.
 
         Raises:
-            Abandoned: this would not leave enough of everything for others.
+            Cancelled: this would not leave enough of everything for others.
         """
         if not has_memory_to_spare(memory):
-            raise Abandoned("the host has no memory to spare")
+            raise Cancelled("the host has no memory to spare")
         slot = self._slots.take_spare()
         if slot is None:
-            raise Abandoned("no two slots are free")
+            raise Cancelled("no two slots are free")
         return self._ours(slot, stack)
 
     def _ours(self, slot: Slot, stack: ExitStack) -> Slot:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from pytest_xhyve.host.guardian import Ward
-from pytest_xhyve.model.errors import Abandoned
+from pytest_xhyve.host.guardian import GuardedProcess
+from pytest_xhyve.model.errors import Cancelled
 
 
 class Ahead:
@@ -13,33 +13,33 @@ class Ahead:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ward: Ward | None = None
-        self.is_abandoned = False
+        self._ward: GuardedProcess | None = None
+        self.is_cancelled = False
         self.asked_by: str | None = None
         """Who got it in the end."""
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Have it not be made any more; what is there of it is ended at once."""
         with self._lock:
-            self.is_abandoned = True
+            self.is_cancelled = True
             if self._ward is not None:
-                self._ward.abandon()
+                self._ward.cancel()
 
-    def goes_on_in(self, ward: Ward) -> None:
-        """From here on, *ward* is what is ended.
+    def started_in(self, process: GuardedProcess) -> None:
+        """From here on, *process* is what is ended.
 
         Raises:
-            Abandoned: it was.
+            Cancelled: it was.
         """
         with self._lock:
-            self._ward = ward
+            self._ward = process
         self.check()
 
     def check(self) -> None:
         """Raise when nobody wants it any more.
 
         Raises:
-            Abandoned: nobody does.
+            Cancelled: nobody does.
         """
-        if self.is_abandoned:
-            raise Abandoned("a guest that was made ahead is not wanted any more")
+        if self.is_cancelled:
+            raise Cancelled("a guest that was made ahead is not wanted any more")

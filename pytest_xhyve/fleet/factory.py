@@ -45,4 +45,4 @@ class GuestFactory:
             XhyveError: in one of its kinds.
         """
         spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory, start=start)
-        return self._make(spec.over(self._default))
+        return self._make(spec.with_defaults(self._default))

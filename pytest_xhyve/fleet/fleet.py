@@ -26,8 +26,8 @@ from pytest_xhyve.guest.starting import Failed
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.hypervisors.base import Facts, Hypervisor, Identity
-from pytest_xhyve.hypervisors.choice import choose
+from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
+from pytest_xhyve.hypervisors.choice import select_hypervisor
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
 from pytest_xhyve.model.errors import NotSupported, TemplateError
@@ -38,7 +38,7 @@ from pytest_xhyve.model.settings import EMULATION_FACTOR, Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.times import GuestTimes
 from pytest_xhyve.templates.cache import Make, TemplateCache
-from pytest_xhyve.templates.identity import Prepared
+from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.key import identity_words
 
 if TYPE_CHECKING:
@@ -111,16 +111,16 @@ class Fleet:
         Raises:
             HypervisorNotFound: there is none.
         """
-        return choose(self._settings, self._home, self._report)
+        return select_hypervisor(self._settings, self._home, self._report)
 
     @cached_property
     def max_guests(self) -> int:
         """How many guests may be alive at once, over all processes of this user."""
-        most = self.hypervisor.most_guests
+        most = self.hypervisor.max_guests
         if self._settings.max_guests is not None:
             return min(self._settings.max_guests, most)
         # With "both", half of them boot.
-        restored = self._settings.start in ("auto", "warm") and self.hypervisor.saver is not None
+        restored = self._settings.start in ("auto", "warm") and self.hypervisor.snapshotter is not None
         return min(most, guests_for_memory(restored=restored))
 
     @property
@@ -146,10 +146,10 @@ class Fleet:
                 for nobody; `times` has it when somebody got it.
 
         Raises:
-            Abandoned: it is made ahead, and this cannot be done now.
+            Cancelled: it is made ahead, and this cannot be done now.
             XhyveError: in one of its kinds.
         """
-        with self._home.told_when_unusable():
+        with self._home.explain_os_errors():
             return self._start_guest(spec, change, asked_by, ahead)
 
     def _start_guest(self, spec: GuestSpec, change: MachineHook | None, asked_by: str, ahead: Ahead | None) -> Guest:
@@ -160,14 +160,14 @@ class Fleet:
         check_image(image, self._home.folder("checked"))
         hypervisor = self.hypervisor
         start = spec.start or self._settings.start
-        if start == "warm" and hypervisor.saver is None:
+        if start == "warm" and hypervisor.snapshotter is None:
             raise NotSupported(
-                f"{hypervisor.facts.name} cannot save a running machine, and so restores none; QEMU does, and "
+                f"{hypervisor.info.name} cannot save a running machine, and so restores none; QEMU does, and "
                 "--xhyve-start=auto boots guests where there is no other way"
             )
-        if spec.reset and hypervisor.saver is None:
+        if spec.reset and hypervisor.snapshotter is None:
             raise NotSupported(
-                f"{hypervisor.facts.name} cannot save a running machine, and so gives no guest back as it was "
+                f"{hypervisor.info.name} cannot save a running machine, and so gives no guest back as it was "
                 "(reset=True); QEMU does (--xhyve-hypervisor=qemu)"
             )
         with ExitStack() as stack:
@@ -179,15 +179,15 @@ class Fleet:
             name = spec.name or f"{_as_name(image.name)}-{slot.number}"
             failed = partial(self._keeping.did_not_come_up, name, asked_by)
             folder = self._keeping.folder_for(run_folder / name)
-            ward = stack.enter_context(guardian.ward(folder, [slot.fd], _about(name, image)))
+            process = stack.enter_context(guardian.guard(folder, [slot.fd], _about(name, image)))
             if ahead is not None:
-                ahead.goes_on_in(ward)
+                ahead.started_in(process)
             making = GuestMaking(
                 image=image,
                 machine=self._machine(spec, image, hypervisor.identify(slot.uuids()), name),
                 hypervisor=hypervisor,
-                ward=ward,
-                timeouts=self._timeouts(hypervisor.facts),
+                process=process,
+                timeouts=self._timeouts(hypervisor.info),
                 phases={"image": begin - asked},
                 change=change,
                 ahead=ahead,
@@ -196,17 +196,17 @@ class Fleet:
                 entered=self._entered,
             )
             guest = None
-            if start != "cold" and hypervisor.saver is not None:
+            if start != "cold" and hypervisor.snapshotter is not None:
                 make = (
                     None if ahead else self._template_maker(image, guardian, run_folder / f"{name}{_TEMPLATE}", failed)
                 )
                 try:
-                    guest = making.restore(self._templates, hypervisor.saver, make, stack)
+                    guest = making.restore(self._templates, hypervisor.snapshotter, make, stack)
                 except TemplateError as error:
                     if start == "warm":
                         raise
                     if ahead is None:
-                        self._tell_once(f"guests of {image.name} boot, for want of a template: {error}")
+                        self._report_once(f"guests of {image.name} boot, for want of a template: {error}")
             guest = guest or making.boot()
             self._guests.add(guest)
             stack.callback(self._guests.discard, guest)
@@ -216,7 +216,7 @@ class Fleet:
             stack.callback(guest.kill)
             recording.made(guest)
             stack.callback(recording.ending)
-            guest.owned_by(stack.pop_all(), partial(self._keeping.keep, ward, guest))
+            guest.owned_by(stack.pop_all(), partial(self._keeping.keep, process, guest))
         return guest
 
     def reset_of(self, guest: Guest) -> Reset | None:
@@ -237,18 +237,20 @@ class Fleet:
     def _template_maker(self, image: Image, guardian: Guardian, folder: Path, failed: Failed) -> Make:
         """What makes a template in the guardian's care, in the place of the guest that waits for it."""
 
-        def make(workspace: Path, machine: Machine) -> tuple[Disk, Prepared]:
+        def make(workspace: Path, machine: Machine) -> tuple[Disk, AgentState]:
             # Imported only where there is none yet.
             from pytest_xhyve.templates.builder import make_template  # noqa: PLC0415
 
-            timeouts = self._timeouts(self.hypervisor.facts)
+            timeouts = self._timeouts(self.hypervisor.info)
             place = self._keeping.folder_for(folder)
-            with guardian.ward(place, [], _about(machine.name, image)) as ward:
-                return make_template(image, machine, self.hypervisor, ward, workspace, timeouts, failed, self._entered)
+            with guardian.guard(place, [], _about(machine.name, image)) as process:
+                return make_template(
+                    image, machine, self.hypervisor, process, workspace, timeouts, failed, self._entered
+                )
 
         return make
 
-    def _tell_once(self, line: str) -> None:
+    def _report_once(self, line: str) -> None:
         if line not in self._told:
             self._told.add(line)
             self._report(line)
@@ -271,8 +273,8 @@ class Fleet:
     def _memory(self, spec: GuestSpec, image: Image) -> int:
         return spec.memory or self._settings.memory or image.memory
 
-    def _timeouts(self, facts: Facts) -> Timeouts:
-        factor = self._settings.timeout_factor * (EMULATION_FACTOR if facts.emulated else 1)
+    def _timeouts(self, info: HypervisorInfo) -> Timeouts:
+        factor = self._settings.timeout_factor * (EMULATION_FACTOR if info.emulated else 1)
         return Timeouts(
             boot=self._settings.boot_timeout * factor,
             restore=_RESTORE_SECONDS * factor,
@@ -280,7 +282,7 @@ class Fleet:
             step=_STEP_SECONDS * factor,
             refusal=_REFUSAL_SECONDS * factor,
             settle=_SETTLE_SECONDS * factor,
-            why=f"emulated: {facts.reason}" if facts.emulated else "",
+            why=f"emulated: {info.reason}" if info.emulated else "",
         )
 
     def _keep_used(self, ahead: Ahead, times: GuestTimes) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.evidence import collect_evidence
 from pytest_xhyve.host import runs
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.model.errors import BootTimeout, ConnectionFailed, LeaseNotFound, XhyveError
 from pytest_xhyve.model.kept import Kept
 
@@ -48,11 +48,11 @@ class Keeping:
         folders = chain([folder], (folder.with_name(f"{folder.name}~{number}") for number in count(2)))
         return next(free for free in folders if free not in taken)
 
-    def keep(self, ward: Ward, guest: Guest, by: str, *, held: bool = False) -> Kept:
+    def keep(self, process: GuardedProcess, guest: Guest, by: str, *, held: bool = False) -> Kept:
         """Let *guest* outlive this process; what this process has of it can be given up then.
 
         Args:
-            ward: its place in the guardian's care.
+            process: its place in the guardian's care.
             guest: whose hypervisor runs.
             by: what it is kept for.
             held: whether it ends with this process all the same.
@@ -64,26 +64,26 @@ class Keeping:
         # It may have no address yet, or the disk be full; its console still tells of it.
         with contextlib.suppress(XhyveError, OSError):
             ssh = guest.ssh_command()
-        ward.keep({"kept": {"by": by, "since": time.time(), "run": self._run}, "ssh": ssh}, held=held)
+        process.keep({"kept": {"by": by, "since": time.time(), "run": self._run}, "ssh": ssh}, held=held)
         kept = Kept(guest.name, guest.image.name, by, ssh, str(guest.console.path))
         self.kept.append(kept)
         return kept
 
-    def did_not_come_up(self, name: str, by: str, guest: Guest, ward: Ward, error: XhyveError) -> None:
+    def did_not_come_up(self, name: str, by: str, guest: Guest, process: GuardedProcess, error: XhyveError) -> None:
         """Note in *error* what is known of *guest*, and keep it where that was asked for and may help.
 
         Args:
             name: what the guest is called; *guest* may be the template that it needs.
             by: who wanted it.
             guest: that did not boot.
-            ward: its place in the guardian's care.
+            process: its place in the guardian's care.
             error: why.
         """
         error.evidence = replace(collect_evidence(guest), name=name)
         may_come_up = isinstance(error, BootTimeout | LeaseNotFound | ConnectionFailed)
         if may_come_up and (self._keeps or self._holds_failed):
             with contextlib.suppress(XhyveError):
-                self.keep(ward, guest, by, held=not self._keeps)
+                self.keep(process, guest, by, held=not self._keeps)
 
     def give_up_last(self) -> bool:
         """End the guest that this run has kept last, so that those of its first failures stay longest; False for none.

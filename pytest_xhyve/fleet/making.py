@@ -17,14 +17,14 @@ from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.power import Boot, Start, Timeouts
 from pytest_xhyve.guest.starting import Failed, start
 from pytest_xhyve.host.clone import clone_disk
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
-from pytest_xhyve.hypervisors.base import Hypervisor, Saver
+from pytest_xhyve.hypervisors.base import Hypervisor, Snapshotter
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, ImageError, NotSupported, TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates.cache import Make, TemplateCache
-from pytest_xhyve.templates.identity import Prepared
+from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.restore import Restore, RestoreFailed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class GuestMaking:
         image: what it is cloned from.
         machine: with an identity, and without a disk.
         hypervisor: what runs it.
-        ward: its place in the guardian's care.
+        process: its place in the guardian's care.
         timeouts: how long it may take.
         phases: what the steps before took, in seconds.
         change: gets the machine before it starts, and returns what shall be started.
@@ -61,7 +61,7 @@ class GuestMaking:
         image: Image,
         machine: Machine,
         hypervisor: Hypervisor,
-        ward: Ward,
+        process: GuardedProcess,
         timeouts: Timeouts,
         phases: Mapping[str, float],
         change: MachineHook | None,
@@ -73,7 +73,7 @@ class GuestMaking:
         self.image = image
         self._machine = machine
         self._hypervisor = hypervisor
-        self._ward = ward
+        self._ward = process
         self._timeouts = timeouts
         self._phases = dict(phases)
         self._change = change
@@ -108,25 +108,25 @@ class GuestMaking:
         self._let_be_reset(guest, folder, None)
         return guest
 
-    def restore(self, cache: TemplateCache, saver: Saver, make: Make | None, stack: ExitStack) -> Guest:
+    def restore(self, cache: TemplateCache, snapshotter: Snapshotter, make: Make | None, stack: ExitStack) -> Guest:
         """The guest, restored from its template, which is made first when there is none.
 
         Args:
             cache: has the templates.
-            saver: the hypervisor's.
+            snapshotter: the hypervisor's.
             make: makes a template; None where no test waits for it.
             stack: keeps the template from being removed as long as the guest lives.
 
         Raises:
             TemplateError: it cannot be restored; `boot` still works.
-            Abandoned: nobody waits for it, and there is no template, or it is not wanted any more.
+            Cancelled: nobody waits for it, and there is no template, or it is not wanted any more.
         """
         # A hook sees what it would see otherwise: the clone of the image's disk.
         machine = self._machine if self._change is None else self._changed()
         self._check_can_be_restored(machine)
         with ExitStack() as held:
             begin = time.monotonic()
-            template = held.enter_context(cache.holding(self.image, machine, saver, make))
+            template = held.enter_context(cache.using(self.image, machine, snapshotter, make))
             found = time.monotonic()
             folder = self._ward.folder / _RESTORED
             record = folder if self._savable else None
@@ -136,7 +136,7 @@ class GuestMaking:
                 machine = replace(machine, disks=(disk,))
                 phases = {"template": found - begin, "clone": time.monotonic() - found}
                 guest = self._guest(machine, phases, record)
-                self._restore(guest, Restore(saver, machine, self._ward, template, self._timeouts.step, record))
+                self._restore(guest, Restore(snapshotter, machine, self._ward, template, self._timeouts.step, record))
             except (XhyveError, OSError) as error:
                 if self._ahead is not None:
                     # What was ended by force says nothing against the template.
@@ -169,15 +169,15 @@ class GuestMaking:
             guest.kill()
             raise
 
-    def _let_be_reset(self, guest: Guest, record: Path | None, prepared: Prepared | None) -> None:
+    def _let_be_reset(self, guest: Guest, record: Path | None, prepared: AgentState | None) -> None:
         """Give *guest* what resets it, where that was asked for."""
         if record is None:
             return
         from pytest_xhyve.templates.reset import Reset  # noqa: PLC0415
 
-        saver = self._hypervisor.saver
-        assert saver is not None
-        self.reset = Reset(guest, saver, self._hypervisor, self._ward, self._timeouts, record, prepared)
+        snapshotter = self._hypervisor.snapshotter
+        assert snapshotter is not None
+        self.reset = Reset(guest, snapshotter, self._hypervisor, self._ward, self._timeouts, record, prepared)
 
     def _check_can_be_restored(self, machine: Machine) -> None:
         if self._cloned is not None and (machine.disks != self._cloned.disks or self._is_written()):
@@ -209,12 +209,12 @@ class GuestMaking:
         if record is not None:
             from pytest_xhyve.templates.builder import Record  # noqa: PLC0415
 
-            assert self._hypervisor.saver is not None
-            boot = Record(self._hypervisor.saver, machine, self._ward, record)
+            assert self._hypervisor.snapshotter is not None
+            boot = Record(self._hypervisor.snapshotter, machine, self._ward, record)
         return Guest(
             image=self.image,
             machine=machine,
-            hypervisor=self._hypervisor.facts,
+            hypervisor=self._hypervisor.info,
             boot=boot,
             timeouts=self._timeouts,
             phases=self._phases | dict(phases),

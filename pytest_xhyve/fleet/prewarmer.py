@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_xhyve.fleet.ahead import Ahead
-from pytest_xhyve.model.errors import Abandoned, XhyveError
+from pytest_xhyve.model.errors import Cancelled, XhyveError
 from pytest_xhyve.model.spec import GuestSpec
 
 if TYPE_CHECKING:
@@ -60,16 +60,16 @@ class Prewarmer:
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._expected: list[GuestSpec] = []
-        self._had: list[object] = []
+        self._used_images: list[object] = []
         self._failed: list[GuestSpec] = []
         self.waiting = 0
         """How many wait for a guest just now."""
-        self._is_stuck = False
+        self._out_of_room = False
         self.is_busy = False
         """Whether the thread makes or removes a guest just now."""
         self._making: _Making | None = None
         self._ready: list[_Made] = []
-        self._doomed: list[Guest] = []
+        self._to_remove: list[Guest] = []
         fleet.make_room = self.make_room
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class Prewarmer:
         with self._changed:
             self._is_closed = True
             if self._making is not None:
-                self._making.ahead.abandon()
+                self._making.ahead.cancel()
             self._changed.notify_all()
         with ExitStack() as stack:
             stack.callback(self._remove_all)
@@ -93,16 +93,16 @@ class Prewarmer:
         """Be told anew what will be asked for, the next first; whatever else is ready is thrown away."""
         with self._changed:
             self._expected = list(specs)
-            self._is_stuck = False
+            self._out_of_room = False
             left = self._expected[: self._count]
             for made in list(self._ready):
                 if made.spec in left:
                     left.remove(made.spec)
                 else:
                     self._ready.remove(made)
-                    self._doomed.append(made.guest)
+                    self._to_remove.append(made.guest)
             if self._making is not None and self._making.spec not in left:
-                self._making.ahead.abandon()
+                self._making.ahead.cancel()
             self._changed.notify_all()
 
     def start_guest(self, spec: GuestSpec, asked_by: str) -> Guest:
@@ -120,7 +120,7 @@ class Prewarmer:
             if guest is None:
                 guest = self._fleet.start_guest(spec, asked_by=asked_by)
             with self._changed:
-                self._had = [image for image in self._had if image != spec.image] + [spec.image]
+                self._used_images = [image for image in self._used_images if image != spec.image] + [spec.image]
                 self._failed = [failed for failed in self._failed if failed != spec]
                 self._start_thread()
         return guest
@@ -130,11 +130,11 @@ class Prewarmer:
         with self._changed:
             if self.is_busy:
                 if self._making is not None:
-                    self._making.ahead.abandon()
+                    self._making.ahead.cancel()
                 self._changed.wait_for(lambda: not self.is_busy)
                 return True
-            if self._doomed:
-                guest = self._doomed.pop()
+            if self._to_remove:
+                guest = self._to_remove.pop()
             elif self._ready:
                 # The one that would be asked for last.
                 guest = self._ready.pop().guest
@@ -164,12 +164,12 @@ class Prewarmer:
                 found = next((made for made in self._ready if made.spec == spec), None)
                 if found is not None:
                     self._ready.remove(found)
-                    if found.guest.is_well():
+                    if found.guest.is_healthy():
                         found.ahead.asked_by = asked_by
                         found.guest.prewarmed = True
                         return found.guest
-                    self._doomed.append(found.guest)
-                elif self._making is not None and self._making.spec == spec and not self._making.ahead.is_abandoned:
+                    self._to_remove.append(found.guest)
+                elif self._making is not None and self._making.spec == spec and not self._making.ahead.is_cancelled:
                     self._changed.wait()
                 else:
                     return None
@@ -194,9 +194,9 @@ class Prewarmer:
         """What is to be done next, waited for; None at the end."""
         with self._changed:
             while not self._is_closed:
-                if self._doomed:
+                if self._to_remove:
                     self.is_busy = True
-                    guest = self._doomed.pop()
+                    guest = self._to_remove.pop()
                     return lambda: _remove(guest)
                 spec = self._find_missing()
                 if spec is not None:
@@ -208,13 +208,13 @@ class Prewarmer:
 
     def _find_missing(self) -> GuestSpec | None:
         """The first that is expected, not ready, and may be begun now."""
-        if self.waiting or self._is_stuck or len(self._ready) >= self._count:
+        if self.waiting or self._out_of_room or len(self._ready) >= self._count:
             return None
         ready = [made.spec for made in self._ready]
         for spec in self._expected[: self._count]:
             if spec in ready:
                 ready.remove(spec)
-            elif spec.image in self._had and spec not in self._failed:
+            elif spec.image in self._used_images and spec not in self._failed:
                 return spec
         return None
 
@@ -223,27 +223,27 @@ class Prewarmer:
             guest = self._fleet.start_guest(making.spec, ahead=making.ahead)
         except Exception as error:
             with self._changed:
-                if making.ahead.is_abandoned:
+                if making.ahead.is_cancelled:
                     # It was ended by force, and what went wrong is that.
                     return
-                if isinstance(error, Abandoned):
+                if isinstance(error, Cancelled):
                     # It cannot be had now; with the next test it may be otherwise.
-                    self._is_stuck = True
+                    self._out_of_room = True
                 else:
                     # The test that asks for it will meet the same, and it is the one who tells.
                     self._failed.append(making.spec)
             return
         with self._changed:
-            if making.ahead.is_abandoned or self._is_closed:
-                self._doomed.append(guest)
+            if making.ahead.is_cancelled or self._is_closed:
+                self._to_remove.append(guest)
             else:
                 self._ready.append(_Made(making.spec, making.ahead, guest))
 
     def _remove_all(self) -> None:
         with ExitStack() as stack:
-            for guest in [*self._doomed, *(made.guest for made in self._ready)]:
+            for guest in [*self._to_remove, *(made.guest for made in self._ready)]:
                 stack.callback(guest.remove)
-            self._doomed.clear()
+            self._to_remove.clear()
             self._ready.clear()
 
 

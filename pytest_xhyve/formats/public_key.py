@@ -8,7 +8,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 
 from pytest_xhyve.model.errors import ConfigurationError
-from pytest_xhyve.model.values import nearest, shown
+from pytest_xhyve.model.values import short_repr, suggest
 
 # Of each type that our side of SSH checks: how many fields its blob has, the word that says the type among them.
 _FIELDS = {
@@ -32,11 +32,11 @@ def parse_public_key(text: str) -> str:
     """
     words = text.split(maxsplit=2)
     if len(words) < 2:
-        raise ConfigurationError(f"{shown(text)} is no public key; copy a line of the guest's ssh_host_*_key.pub")
+        raise ConfigurationError(f"{short_repr(text)} is no public key; copy a line of the guest's ssh_host_*_key.pub")
     kind, encoded = words[:2]
     if kind not in _FIELDS:
         raise ConfigurationError(
-            f"{shown(kind)} is no type of a host key that can be checked{nearest(kind, _FIELDS)} "
+            f"{short_repr(kind)} is no type of a host key that can be checked{suggest(kind, _FIELDS)} "
             f"(types: {', '.join(_FIELDS)})"
         )
     try:
@@ -44,11 +44,13 @@ def parse_public_key(text: str) -> str:
         fields = list(_split(blob))
     except (binascii.Error, ValueError, struct.error) as error:
         raise ConfigurationError(
-            f"the base64 behind {kind} is damaged or cut off ({shown(encoded)}); copy the whole line again"
+            f"the base64 behind {kind} is damaged or cut off ({short_repr(encoded)}); copy the whole line again"
         ) from error
     inside = fields[0].decode("ascii", "replace") if fields else ""
     if inside != kind:
-        raise ConfigurationError(f"the key says {kind}, and inside it is {shown(inside)}; copy the whole line again")
+        raise ConfigurationError(
+            f"the key says {kind}, and inside it is {short_repr(inside)}; copy the whole line again"
+        )
     if len(fields) != _FIELDS[kind] or (kind == "ssh-ed25519" and len(fields[1]) != _ED25519_BYTES):
         raise ConfigurationError(f"the {kind} key has another length than such keys have; copy the whole line again")
     return f"{kind} {encoded}"

@@ -66,7 +66,7 @@ class BootPhases:
         self._begun[phase] = time.monotonic()
         self._entered(phase)
 
-    def saw(self, said: bytes) -> None:
+    def feed(self, said: bytes) -> None:
         """Tell from what the console *said* which phase has begun."""
         for phase, sign in _SIGNS:
             if sign.search(said):

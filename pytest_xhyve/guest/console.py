@@ -33,7 +33,7 @@ _TROUBLE = re.compile(rb"(?P<panic>" + _PANIC + rb")|" + _BOOT_TROUBLE, re.MULTI
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ConsoleError:
     """Something bad on the console.
 
     Attributes:
@@ -156,7 +156,7 @@ class ConsoleWatch:
         self._read = start
         self._line = b""
 
-    def find_trouble(self) -> Trouble | None:
+    def find_error(self) -> ConsoleError | None:
         """The worst sign of trouble since the last call, once what belongs to it has come too."""
         new = self._console.read(self._read)
         self._read += len(new)
@@ -171,7 +171,7 @@ class ConsoleWatch:
         self._let_it_finish()
         match = next((match for match in found if match["panic"]), found[0])
         line = _ESCAPES.sub("", match[0].decode(errors="replace")).strip()
-        return Trouble(line, panic=match["panic"] is not None)
+        return ConsoleError(line, panic=match["panic"] is not None)
 
     def _let_it_finish(self) -> None:
         """Wait for the trace that follows, until the console is silent for a moment."""

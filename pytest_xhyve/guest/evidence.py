@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.host.sizes import shown_size
-from pytest_xhyve.hypervisors.base import Facts
+from pytest_xhyve.host.sizes import format_size
+from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
 from pytest_xhyve.model.image import Image
@@ -33,7 +33,7 @@ def collect_evidence(guest: Guest, start: int = 0, most: int | None = None) -> E
     return Evidence(guest.name, (*made, where), console, recent)
 
 
-def _how(image: Image, machine: Machine, facts: Facts, phases: Mapping[str, float]) -> tuple[str, ...]:
+def _how(image: Image, machine: Machine, info: HypervisorInfo, phases: Mapping[str, float]) -> tuple[str, ...]:
     way = "did not come up"
     if "login" in phases:
         way = "restored from a template" if "restore" in phases else "booted"
@@ -41,7 +41,7 @@ def _how(image: Image, machine: Machine, facts: Facts, phases: Mapping[str, floa
         way += f", ready after {sum(phases.values()):.2f} s: {steps}"
     return (
         f"image {image.name} ({image.manifest})",
-        f"{facts.name} {facts.version}, {facts.acceleration}, {machine.cpus} CPU{'s' if machine.cpus > 1 else ''}, "
-        f"{shown_size(machine.memory)}; {way}",
+        f"{info.name} {info.version}, {info.acceleration}, {machine.cpus} CPU{'s' if machine.cpus > 1 else ''}, "
+        f"{format_size(machine.memory)}; {way}",
         f"UUID {machine.uuid}, Ethernet address {machine.nics[0].mac or 'not known'}",
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from pytest_xhyve.guest import restarts, ssh_config, waits
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.power import SSH, Power, Start, Timeouts
-from pytest_xhyve.hypervisors.base import Endpoint, Facts
+from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine
@@ -57,7 +57,7 @@ class Guest:
         *,
         image: Image,
         machine: Machine,
-        hypervisor: Facts,
+        hypervisor: HypervisorInfo,
         boot: Start,
         timeouts: Timeouts,
         phases: Mapping[str, float],
@@ -130,7 +130,7 @@ class Guest:
         return self._machine
 
     @property
-    def hypervisor(self) -> Facts:
+    def hypervisor(self) -> HypervisorInfo:
         """What runs it: name, version and acceleration."""
         return self._hypervisor
 
@@ -168,9 +168,9 @@ class Guest:
         """How long the first `run` took, in seconds, from the call to the command's output; None before it."""
         return self._first_command
 
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether it runs, by all that can be seen from here, and its connection stands."""
-        return self._power.is_well()
+        return self._power.is_healthy()
 
     @property
     def ssh(self) -> paramiko.SSHClient:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_xhyve.guest.boot_phases import BANNER, FIRMWARE, LOGIN, BootPhases
-from pytest_xhyve.guest.console import Console, ConsoleWatch, Trouble
-from pytest_xhyve.host.guardian import Ward
-from pytest_xhyve.hypervisors.base import Ending, Hypervisor, VirtualMachine
+from pytest_xhyve.guest.console import Console, ConsoleError, ConsoleWatch
+from pytest_xhyve.host.guardian import GuardedProcess
+from pytest_xhyve.hypervisors.base import ExitReason, Hypervisor, VirtualMachine
 from pytest_xhyve.model.errors import (
     BootFailed,
     BootTimeout,
@@ -77,10 +77,10 @@ class Boot:
 
     phase = "boot"
 
-    def __init__(self, hypervisor: Hypervisor, machine: Machine, ward: Ward) -> None:
+    def __init__(self, hypervisor: Hypervisor, machine: Machine, process: GuardedProcess) -> None:
         self._hypervisor = hypervisor
         self._machine = machine
-        self._ward = ward
+        self._ward = process
 
     def running(self) -> AbstractContextManager[VirtualMachine]:
         return self._hypervisor.running(self._machine, self._ward)
@@ -167,7 +167,7 @@ class Power:
         elif start.phase != Boot.phase:
             self._console.begin = self._console.size
         progress = self._progress = BootPhases(FIRMWARE if start.phase == Boot.phase else start.phase, self._entered)
-        self._watch = self._console.watch(progress.saw)
+        self._watch = self._console.watch(progress.feed)
         self._panic = None
         started = time.monotonic()
         try:
@@ -229,7 +229,7 @@ class Power:
         while True:
             found = ssh.wait_for_banner(
                 lambda: vm.find_endpoint(SSH),
-                lambda: vm.count_taken(SSH),
+                lambda: vm.count_accepted(SSH),
                 self._check_booting,
                 end - time.monotonic(),
             )
@@ -274,7 +274,7 @@ class Power:
         """
         self._check(lambda trouble: trouble.panic)
 
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether it is on, has met no trouble that can be seen from here, and the connection stands."""
         try:
             self.check_alive()
@@ -296,9 +296,9 @@ class Power:
         """As `check_alive`, and raise `KernelPanic` at anything after which a guest does not come up."""
         self._check(lambda _: True)
 
-    def _check(self, is_fatal: Callable[[Trouble], bool]) -> None:
+    def _check(self, is_fatal: Callable[[ConsoleError], bool]) -> None:
         assert self._watch is not None
-        trouble = self._watch.find_trouble()
+        trouble = self._watch.find_error()
         if trouble is not None and is_fatal(trouble):
             what = "the kernel of guest {} panicked" if trouble.panic else "guest {} will not come up"
             self._panic = KernelPanic(
@@ -309,14 +309,14 @@ class Power:
         vm = self.machine
         status = vm.exit_status()
         if status is not None:
-            ending = vm.ending() or Ending.FAILED
-            said = vm.words().replace("\n", "\n    ") or "(it said nothing)"
+            ending = vm.exit_reason() or ExitReason.FAILED
+            said = vm.output().replace("\n", "\n    ") or "(it said nothing)"
             raise HypervisorExited(
                 f"the hypervisor of guest {self.name} ended with code {status}: {ending.value}\n"
                 f"  its words:\n    {said}",
                 console=self.console.tail(),
             )
-        stopped = vm.explain_stop()
+        stopped = vm.explain_pause()
         if stopped is not None:
             raise BootFailed(
                 f"the hypervisor of guest {self.name} has stopped it: {stopped}", console=self.console.tail()
@@ -326,7 +326,7 @@ class Power:
         why = f" ({self.timeouts.why})" if self.timeouts.why else ""
         _, timeout = self._start
         console = self.console.tail(_LAST_LINES)
-        silence = self.machine.explain_silence()
+        silence = self.machine.explain_missing_address()
         if silence is not None:
             return LeaseNotFound(
                 f"{self.image.name} has no address after {timeout:g} s{why}: {silence}", console=console

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.power import Power
-from pytest_xhyve.hypervisors.base import Ending
+from pytest_xhyve.hypervisors.base import ExitReason
 from pytest_xhyve.model.errors import BootFailed, BootTimeout, HypervisorExited, XhyveError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _LOOK_SECONDS = 0.25
 # Some hypervisors end when their guest restarts; a kernel that restarts by a triple fault looks so (reboot=t).
-_ENDED_BY_RESTART = (Ending.RESTARTED, Ending.TRIPLE_FAULT)
+_ENDED_BY_RESTART = (ExitReason.RESTARTED, ExitReason.TRIPLE_FAULT)
 
 
 def reboot(power: Power, run: Run, start: Callable[[], None]) -> None:
@@ -32,7 +32,7 @@ def reboot(power: Power, run: Run, start: Callable[[], None]) -> None:
             if _boot_id(run) != before:
                 return
         except HypervisorExited:
-            if power.machine.ending() not in _ENDED_BY_RESTART:
+            if power.machine.exit_reason() not in _ENDED_BY_RESTART:
                 raise
             start()
             return

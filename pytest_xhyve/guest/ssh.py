@@ -36,7 +36,7 @@ class _NotYet(Exception):
 
 def wait_for_banner(
     find_endpoint: Callable[[], Endpoint | None],
-    count_taken: Callable[[], int | None],
+    count_accepted: Callable[[], int | None],
     check_alive: Callable[[], None],
     timeout: float,
 ) -> tuple[socket.socket, Endpoint] | None:
@@ -48,7 +48,7 @@ def wait_for_banner(
 
     Args:
         find_endpoint: where the port answers, if that is known yet.
-        count_taken: how many connections the guest itself has taken, or None when all that there are.
+        count_accepted: how many connections the guest itself has taken, or None when all that there are.
         check_alive: called between looks; raises when waiting has become useless.
         timeout: seconds.
 
@@ -61,10 +61,10 @@ def wait_for_banner(
         endpoint = find_endpoint()
         if endpoint is None:
             raise _NotYet
-        before = count_taken()
+        before = count_accepted()
         connection = _connect(endpoint, end)
         try:
-            _await_banner(connection, lambda: before is None or (count_taken() or 0) > before, check_alive, end)
+            _await_banner(connection, lambda: before is None or (count_accepted() or 0) > before, check_alive, end)
         except BaseException:
             connection.close()
             raise

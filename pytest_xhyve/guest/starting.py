@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_xhyve.guest.guest import Guest
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.model.errors import XhyveError
 
-Failed = Callable[[Guest, Ward, XhyveError], None]
-"""Sees a guest that did not come up, and why, before it is taken away; the ward is its place in the guardian's care."""
+Failed = Callable[[Guest, GuardedProcess, XhyveError], None]
+"""Sees a guest that did not come up, its hypervisor's process, and why, before it is taken away."""
 
 
-def start(guest: Guest, ward: Ward, failed: Failed) -> None:
+def start(guest: Guest, process: GuardedProcess, failed: Failed) -> None:
     """Boot *guest*; one that does not come up is switched off once *failed* has seen it.
 
     Raises:
@@ -21,7 +21,7 @@ def start(guest: Guest, ward: Ward, failed: Failed) -> None:
     try:
         guest.start()
     except XhyveError as error:
-        failed(guest, ward, error)
+        failed(guest, process, error)
         guest.kill()
         raise
     except BaseException:

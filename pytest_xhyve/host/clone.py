@@ -16,7 +16,7 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 
-from pytest_xhyve.host.children import dying_with_us
+from pytest_xhyve.host.children import with_parent_death_signal
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.model.errors import ImageError, NotSupported
 from pytest_xhyve.model.machine import Disk, DiskFormat
@@ -37,7 +37,7 @@ _NOT_HERE = {
 }
 
 
-class _WayClosed(Exception):
+class CloneMethodUnavailable(Exception):
     """This way of cloning does not work for these two places."""
 
 
@@ -72,7 +72,7 @@ def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Di
     for disk, way in ways:
         try:
             way(disk.path)
-        except _WayClosed:
+        except CloneMethodUnavailable:
             disk.path.unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_clone(source.path, folder, error.strerror or str(error)) from error
@@ -87,7 +87,7 @@ def overlay_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> 
     if overlay.format in formats and source.format in formats:
         try:
             clone_by_overlay(source, overlay.path)
-        except _WayClosed:
+        except CloneMethodUnavailable:
             # No qemu-img.
             return clone_disk(source, folder, formats)
         return overlay
@@ -103,7 +103,7 @@ def clone_file(source: Path, target: Path) -> None:
     for way in (clone_by_clonefile, clone_by_reflink, clone_by_copy):
         try:
             way(source, target)
-        except _WayClosed:
+        except CloneMethodUnavailable:
             target.unlink(missing_ok=True)
         else:
             return
@@ -112,12 +112,12 @@ def clone_file(source: Path, target: Path) -> None:
 def clone_by_clonefile(source: Path, target: Path) -> None:
     """Clone with clonefile(2): macOS on APFS."""
     if sys.platform != "darwin":
-        raise _WayClosed
+        raise CloneMethodUnavailable
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.clonefile(os.fsencode(source), os.fsencode(target), 0) != 0:
         number = ctypes.get_errno()
         if number in _NOT_HERE:
-            raise _WayClosed
+            raise CloneMethodUnavailable
         raise OSError(number, os.strerror(number), str(target))
     target.chmod(0o600)
 
@@ -125,13 +125,13 @@ def clone_by_clonefile(source: Path, target: Path) -> None:
 def clone_by_reflink(source: Path, target: Path) -> None:
     """Clone with FICLONE (ioctl_ficlone(2)): Linux on btrfs, XFS and others that share extents."""
     if sys.platform != "linux":
-        raise _WayClosed
+        raise CloneMethodUnavailable
     with source.open("rb") as from_file, _new_file(target) as to_file:
         try:
             fcntl.ioctl(to_file, _FICLONE, from_file.fileno())
         except OSError as error:
             if error.errno in _NOT_HERE:
-                raise _WayClosed from error
+                raise CloneMethodUnavailable from error
             raise
 
 
@@ -139,11 +139,13 @@ def clone_by_overlay(source: Disk, target: Path) -> None:
     """Make a qcow2 file at *target* that reads from *source* what it does not hold itself (qemu-img(1))."""
     program = shutil.which("qemu-img")
     if program is None:
-        raise _WayClosed
+        raise CloneMethodUnavailable
     # A template outlives the link by which its image was found; the image is still there under its own name.
     base = str(source.path.resolve())
     done = subprocess.run(
-        dying_with_us([program, "create", "-q", "-f", "qcow2", "-b", base, "-F", source.format, str(target)]),
+        with_parent_death_signal(
+            [program, "create", "-q", "-f", "qcow2", "-b", base, "-F", source.format, str(target)]
+        ),
         check=False,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -22,7 +22,7 @@ from typing import Any
 
 from pytest_xhyve.host import guardian_process
 from pytest_xhyve.host.guardian_process import Channel
-from pytest_xhyve.model.errors import Abandoned, HypervisorExited, HypervisorNotFound, XhyveError
+from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNotFound, XhyveError
 
 _END_SECONDS = 10.0
 _KILL_SECONDS = 5.0
@@ -30,7 +30,7 @@ _KILL_SECONDS = 5.0
 _LINGER_SECONDS = 0.2
 
 
-class Ward:
+class GuardedProcess:
     """A guest in the guardian's care: a folder, a held slot, and at times a running hypervisor."""
 
     def __init__(self, channel: Channel, folder: Path, about: Mapping[str, Any]) -> None:
@@ -39,7 +39,7 @@ class Ward:
         self.folder = folder
         self.pid: int | None = None
         self._exit_status: int | None = None
-        self._is_abandoned = False
+        self._is_cancelled = False
         self.is_kept = False
         self._lock = threading.RLock()
 
@@ -50,7 +50,7 @@ class Ward:
         fds: Mapping[int, int],
         *,
         console: int | None = None,
-        signaller: Sequence[str] = (),
+        kill_command: Sequence[str] = (),
     ) -> None:
         """Start a hypervisor in the ward's folder.
 
@@ -60,24 +60,24 @@ class Ward:
             fds: descriptors for it: the number that it sees, and ours.
             console: a descriptor of the host's end of its serial port, where it does not keep a log itself: the
                 guardian copies all that comes from it to ``console.log``.
-            signaller: a command that sends signals as kill(1) does, where the program is not this user's.
+            kill_command: a command that sends signals as kill(1) does, where the program is not this user's.
 
         Raises:
             HypervisorNotFound: the program cannot be executed.
             OSError: its log or record cannot be written.
             HypervisorExited: the guardian is gone.
-            Abandoned: the ward is.
+            Cancelled: the process is.
         """
         with self._lock:
-            if self._is_abandoned:
-                raise Abandoned(f"{self.folder.name} is not wanted any more")
+            if self._is_cancelled:
+                raise Cancelled(f"{self.folder.name} is not wanted any more")
             self.pid = self._exit_status = None
             message = {
                 "argv": list(argv),
                 "record": self._about | dict(record),
                 "fds": list(fds),
                 "console": console is not None,
-                "signaller": list(signaller),
+                "kill_command": list(kill_command),
             }
             self._send(message, [*fds.values(), *([] if console is None else [console])])
             answer = self._receive()
@@ -91,22 +91,22 @@ class Ward:
                 raise HypervisorNotFound(f"cannot start {argv[0]}: {answer['error']}")
             self.pid = answer["pid"]
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """End the hypervisor from another thread, so that whoever waits for the guest soon does not; start no more."""
         with self._lock:
-            self._is_abandoned = True
+            self._is_cancelled = True
             if self.pid is not None and self._channel.socket.fileno() >= 0:
                 with contextlib.suppress(HypervisorExited):
                     self.send_signal(signal.SIGKILL)
 
-    def tell_pid(self, pid: int) -> None:
+    def report_pid(self, pid: int) -> None:
         """Let other processes know the hypervisor by *pid*, where what was started is sudo."""
         with self._lock:
             self.pid = pid
             self._send({"pid": pid})
 
     def keep(self, record: Mapping[str, Any], *, held: bool = False) -> None:
-        """Let the guest live on when the ward is closed, and the guardian with it, until the hypervisor ends.
+        """Let the guest live on when the process is closed, and the guardian with it, until the hypervisor ends.
 
         From here on nothing here ends it.
 
@@ -167,7 +167,7 @@ class Ward:
                 "overloaded, or its disk does not answer"
             )
 
-    def words(self) -> str:
+    def output(self) -> str:
         """What the hypervisor itself has said, on its standard output and error."""
         try:
             return (self.folder / "hypervisor.log").read_text(errors="replace").strip()
@@ -244,7 +244,7 @@ class Guardian:
         return self._process.poll() is None
 
     @contextmanager
-    def ward(self, folder: Path, held: Sequence[int], about: Mapping[str, Any]) -> Iterator[Ward]:
+    def guard(self, folder: Path, held: Sequence[int], about: Mapping[str, Any]) -> Iterator[GuardedProcess]:
         """Put a guest in the guardian's care for the time of the block.
 
         Args:
@@ -266,7 +266,7 @@ class Guardian:
             if isinstance(error, FileExistsError):
                 raise XhyveError(f"a guest of this run is named {folder.name!r} already") from error
             raise
-        ward = Ward(Channel(ours), folder, about)
+        process = GuardedProcess(Channel(ours), folder, about)
         try:
             with theirs:
                 try:
@@ -274,11 +274,11 @@ class Guardian:
                 finally:
                     for fd in held:
                         os.close(fd)
-            ward._receive()
-            yield ward
+            process._receive()
+            yield process
         finally:
-            self._keeps |= ward.is_kept
-            ward.close()
+            self._keeps |= process.is_kept
+            process.close()
 
     def _hand_over(self, folder: Path, fds: Sequence[int]) -> None:
         try:

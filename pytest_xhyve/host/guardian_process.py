@@ -112,7 +112,7 @@ class _Guest:
 
         words = self.folder / "hypervisor.log"
         self._kill()
-        self._signaller = message["signaller"]
+        self._signaller = message["kill_command"]
         try:
             with words.open("ab") as stderr:
                 self.process = subprocess.Popen(
@@ -141,7 +141,7 @@ class _Guest:
         self.channel.send({"pid": pid})
 
     def send_signal(self, number: int) -> None:
-        """Signal the hypervisor, through the signaller where there is one."""
+        """Signal the hypervisor, through the kill_command where there is one."""
         if self.process is None or self.process.poll() is not None:
             return
         if self._signaller:
@@ -170,7 +170,7 @@ class _Guest:
                 return
             time.sleep(_LOOK_SECONDS)
 
-    def tell_pid(self, pid: int) -> None:
+    def report_pid(self, pid: int) -> None:
         """Let others know the hypervisor by *pid*; what was started is a program that started it."""
         self._record["pid"] = pid
         with contextlib.suppress(OSError):
@@ -343,7 +343,7 @@ class _Guardian:
         if "signal" in message:
             guest.send_signal(message["signal"])
         if "pid" in message:
-            guest.tell_pid(message["pid"])
+            guest.report_pid(message["pid"])
         if "keep" in message:
             guest.keep(message["keep"], held=message["held"])
         return self._obey(number) if guest.channel.pending() else True

@@ -86,7 +86,7 @@ class Home:
         return path
 
     @contextmanager
-    def told_when_unusable(self) -> Iterator[None]:
+    def explain_os_errors(self) -> Iterator[None]:
         """Say what is wrong with this folder in the place of the bare error that writing to it ends with.
 
         Raises:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from pytest_xhyve.host.children import dying_with_us
+from pytest_xhyve.host.children import with_parent_death_signal
 
 KILL = "/bin/kill"
 _ANSWER_SECONDS = 10.0
@@ -28,17 +28,17 @@ class Privilege:
 
     Attributes:
         prefix: the words before its command line.
-        signaller: a command that signals it as kill(1) does; empty where this user may do that himself.
+        kill_command: a command that signals it as kill(1) does; empty where this user may do that himself.
         how: for a person.
     """
 
     prefix: tuple[str, ...]
-    signaller: tuple[str, ...]
+    kill_command: tuple[str, ...]
     how: str
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ProcessResult:
     """A program that has ended: its code as `subprocess` has it (None: it took too long), and what it said."""
 
     code: int | None
@@ -72,14 +72,14 @@ def sudoers_line(program: str, user: str | None = None) -> str:
     return f"{user or getpass.getuser()} ALL=(root) NOPASSWD: {command}, {KILL}"
 
 
-def run_to_end(privilege: Privilege, argv: Sequence[str], timeout: float) -> Done:
+def run_to_end(privilege: Privilege, argv: Sequence[str], timeout: float) -> ProcessResult:
     """Run *argv* with *privilege*; after *timeout* seconds it is killed.
 
     Raises:
         OSError: it cannot be executed.
     """
     with subprocess.Popen(
-        dying_with_us([*privilege.prefix, *argv]),
+        with_parent_death_signal([*privilege.prefix, *argv]),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -88,12 +88,12 @@ def run_to_end(privilege: Privilege, argv: Sequence[str], timeout: float) -> Don
             said, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             _kill_all_of(process.pid)
-            return Done(None, process.communicate(timeout=timeout)[0].decode(errors="replace"))
+            return ProcessResult(None, process.communicate(timeout=timeout)[0].decode(errors="replace"))
         except BaseException:
             # Popen waits for its end.
             _kill_all_of(process.pid)
             raise
-    return Done(process.returncode, said.decode(errors="replace"))
+    return ProcessResult(process.returncode, said.decode(errors="replace"))
 
 
 def _kill_all_of(pid: int) -> None:

@@ -15,7 +15,7 @@ def size_on_disk(path: Path) -> int:
     return 0
 
 
-def shown_size(size: int) -> str:
+def format_size(size: int) -> str:
     """*size* in bytes as ``12 KiB``, ``256 MiB`` or ``1.5 GiB``."""
     if size < 1 << 10:
         return f"{size} B"

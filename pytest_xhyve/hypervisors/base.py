@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.model.machine import DiskFormat, Machine
 
@@ -29,7 +29,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class HypervisorInfo:
     """What a hypervisor tells of itself.
 
     Attributes:
@@ -60,10 +60,10 @@ class Identity:
     mac: str | None
 
 
-class Ending(Enum):
+class ExitReason(Enum):
     """Why a hypervisor ended, for a person."""
 
-    OFF = "the guest switched itself off"
+    POWERED_OFF = "the guest switched itself off"
     RESTARTED = "the guest restarted, and this hypervisor ends when its guest does: guest.reboot() starts it again"
     HALTED = "the guest stopped all its CPUs"
     TRIPLE_FAULT = "the guest's CPU met a triple fault"
@@ -91,7 +91,7 @@ class VirtualMachine(Protocol):
     def forward(self, port: int) -> Endpoint:
         """Make the guest's TCP *port* reachable from the host."""
 
-    def count_taken(self, port: int) -> int | None:
+    def count_accepted(self, port: int) -> int | None:
         """How many open connections to the guest's TCP *port* the guest itself has taken.
 
         User-mode networks accept a connection long before the guest does. None means that this one does not, so
@@ -104,16 +104,16 @@ class VirtualMachine(Protocol):
     def wait_for_exit(self, timeout: float) -> int | None:
         """Wait up to *timeout* seconds for the end; how it ended, or None."""
 
-    def ending(self) -> Ending | None:
+    def exit_reason(self) -> ExitReason | None:
         """Why the hypervisor ended; None while it runs."""
 
-    def explain_silence(self) -> str | None:
+    def explain_missing_address(self) -> str | None:
         """Why the guest has no address that can be found, with the cure; None when it has one, or nothing is known."""
 
-    def explain_stop(self) -> str | None:
+    def explain_pause(self) -> str | None:
         """Why the hypervisor has stopped the guest's CPUs by itself, with the cure; None when it has not."""
 
-    def words(self) -> str:
+    def output(self) -> str:
         """What the hypervisor said on its standard error."""
 
     def pause(self) -> None:
@@ -129,7 +129,7 @@ class VirtualMachine(Protocol):
         """Cut the power: end the hypervisor at once, and return when it is gone."""
 
 
-class SavableMachine(VirtualMachine, Protocol):
+class SnapshotMachine(VirtualMachine, Protocol):
     """A machine whose memory is in a file, and to whose second serial port we are connected."""
 
     @property
@@ -155,25 +155,27 @@ class SavableMachine(VirtualMachine, Protocol):
         """
 
 
-class Saver(Protocol):
+class Snapshotter(Protocol):
     """The part of a hypervisor that saves running machines and restores others from them."""
 
     def depends_on(self, machine: Machine) -> dict[str, str]:
         """What a saved *machine* depends on beside the machine itself: the program, the CPU that it runs on."""
 
     def recording(
-        self, machine: Machine, ward: Ward, folder: Path, source: Path | None = None
-    ) -> AbstractContextManager[SavableMachine]:
+        self, machine: Machine, process: GuardedProcess, folder: Path, source: Path | None = None
+    ) -> AbstractContextManager[SnapshotMachine]:
         """As `Hypervisor.running`, with the memory in a file in *folder*, into which the machine can be saved.
 
         Args:
             machine: what is started.
-            ward: its place in the guardian's care.
+            process: its place in the guardian's care.
             folder: gets the memory, and what is saved.
             source: the folder of a saved machine that this one is to be restored from, in the place of being booted.
         """
 
-    def restoring(self, machine: Machine, ward: Ward, folder: Path) -> AbstractContextManager[SavableMachine]:
+    def restoring(
+        self, machine: Machine, process: GuardedProcess, folder: Path
+    ) -> AbstractContextManager[SnapshotMachine]:
         """As `Hypervisor.running`, for a machine that waits to be restored from *folder*, which stays as it is.
 
         Its disk has to be as it was when *folder* was saved. It cannot be saved again.
@@ -184,7 +186,7 @@ class Hypervisor(Protocol):
     """A program that runs guests."""
 
     @property
-    def facts(self) -> Facts:
+    def info(self) -> HypervisorInfo:
         """What it is, found out once."""
 
     @property
@@ -192,7 +194,7 @@ class Hypervisor(Protocol):
         """The disk formats that it takes."""
 
     @property
-    def saver(self) -> Saver | None:
+    def snapshotter(self) -> Snapshotter | None:
         """What saves and restores its machines; None where it cannot."""
 
     def prove(self) -> Proof:
@@ -203,7 +205,7 @@ class Hypervisor(Protocol):
         """
 
     @property
-    def most_guests(self) -> int:
+    def max_guests(self) -> int:
         """How many guests it can run at once on one host."""
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
@@ -216,8 +218,8 @@ class Hypervisor(Protocol):
             XhyveError: it takes none; the message says why.
         """
 
-    def running(self, machine: Machine, ward: Ward) -> AbstractContextManager[VirtualMachine]:
-        """Start *machine* in *ward*'s folder; at the end of the block nothing of it runs.
+    def running(self, machine: Machine, process: GuardedProcess) -> AbstractContextManager[VirtualMachine]:
+        """Start *machine* in *process*'s folder; at the end of the block nothing of it runs.
 
         Raises:
             HypervisorNotFound: the program cannot be executed.

@@ -13,7 +13,7 @@ from pytest_xhyve.model.settings import Settings
 _IN_ORDER = ("xhyve", "hyperkit", "qemu")
 
 
-def choose(settings: Settings, home: Home, report: Callable[[str], None]) -> Hypervisor:
+def select_hypervisor(settings: Settings, home: Home, report: Callable[[str], None]) -> Hypervisor:
     """The hypervisor that *settings* ask for; with ``auto``, the first that was proved to work.
 
     Args:

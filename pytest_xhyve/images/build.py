@@ -215,13 +215,13 @@ class _Build:
         own children do not end with it.
         """
         self._number += 1
-        with self._guardian.ward(self._run_folder / f"{argv[0]}-{self._number}", [], {}) as ward:
+        with self._guardian.guard(self._run_folder / f"{argv[0]}-{self._number}", [], {}) as process:
             # What a killed tool leaves goes with this folder; an ordinary user's namespace cannot look into it.
-            temporary = [f"TMPDIR={ward.folder}"] if os.geteuid() == 0 else []
-            ward.start(["env", "--chdir=/", *temporary, *argv], {}, {})
-            while (status := ward.wait(1.0)) is None:
+            temporary = [f"TMPDIR={process.folder}"] if os.geteuid() == 0 else []
+            process.start(["env", "--chdir=/", *temporary, *argv], {}, {})
+            while (status := process.wait(1.0)) is None:
                 pass
-            said = ward.words()
+            said = process.output()
         with self._log.open("a") as log:
             log.write(f"$ {' '.join(argv)}\n{said}\n")
         if status != 0:

@@ -11,7 +11,7 @@ from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import RECIPES, recipe_names
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.values import nearest, parse_path
+from pytest_xhyve.model.values import parse_path, suggest
 
 _MANIFEST_SUFFIXES = (".yaml", ".yml")
 _IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2")
@@ -69,11 +69,11 @@ def read_image(wanted: str, manifest: Path) -> Image:
     return image
 
 
-def settle(wanted: str, base: Path) -> str:
+def resolve_path(wanted: str, base: Path) -> str:
     """*wanted* for the whole run, whatever folder a test changes to: a path is made absolute, from *base*.
 
     Raises:
-        ConfigurationError: no file and no name; the message has the nearest names.
+        ConfigurationError: no file and no name; the message has the suggest names.
     """
     if find_manifest(wanted, base) is None:
         return wanted
@@ -97,7 +97,7 @@ def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path |
     if not _is_file(path):
         known = recipe_names()
         raise ConfigurationError(
-            f"there is no image {text!r}{nearest(text, known) or _near_files(path)}\n"
+            f"there is no image {text!r}{suggest(text, known) or _near_files(path)}\n"
             f"  names: {', '.join(known)} (recipes in {RECIPES}); or give the path of a disk or a manifest"
         )
     beside = [path.with_suffix(suffix) for suffix in _MANIFEST_SUFFIXES]
@@ -130,4 +130,4 @@ def _near_files(path: Path) -> str:
         beside = tuple(sorted(found.name for found in folder.iterdir() if found.suffix in _IMAGE_SUFFIXES))
     except OSError:
         return f"; there is no folder {folder}" if not os.path.lexists(folder) else ""
-    return nearest(path.name, beside)
+    return suggest(path.name, beside)

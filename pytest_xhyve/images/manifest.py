@@ -12,7 +12,7 @@ import yaml
 from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.values import nearest, parse_count, parse_memory, shown
+from pytest_xhyve.model.values import parse_memory, parse_positive_int, short_repr, suggest
 
 ARCHITECTURES = ("x86_64",)
 CPU_LEVELS = ("x86-64-v1", "x86-64-v2", "x86-64-v3")
@@ -32,12 +32,14 @@ def read_manifest(path: Path) -> Image:
         try:
             return folder / Path(_text(value)).expanduser()
         except RuntimeError as error:
-            raise ConfigurationError(f"{shown(value)} begins with the home of a user who is none here") from error
+            raise ConfigurationError(f"{short_repr(value)} begins with the home of a user who is none here") from error
 
     def choice(*known: str) -> Callable[[Any], str]:
         def parse(value: Any) -> str:
             if not isinstance(value, str) or value not in known:
-                raise ConfigurationError(f"{shown(value)} is none of {', '.join(known)}{nearest(str(value), known)}")
+                raise ConfigurationError(
+                    f"{short_repr(value)} is none of {', '.join(known)}{suggest(str(value), known)}"
+                )
             return value
 
         return parse
@@ -47,7 +49,7 @@ def read_manifest(path: Path) -> Image:
         "arch": choice(*ARCHITECTURES),
         "disk": file,
         "format": choice(*FORMATS),
-        "size": parse_count,
+        "size": parse_positive_int,
         "sha256": _sha256,
         "kernel": file,
         "initrd": file,
@@ -55,7 +57,7 @@ def read_manifest(path: Path) -> Image:
         "user": _text,
         "key": file,
         "host_keys": _public_keys,
-        "cpus": parse_count,
+        "cpus": parse_positive_int,
         "memory": parse_memory,
         "cpu": choice(*CPU_LEVELS),
         "made": _mapping,
@@ -74,8 +76,8 @@ def read_manifest(path: Path) -> Image:
     }
     for key, value in content.items():
         if key not in parsers:
-            near = nearest(key, parsers) if isinstance(key, str) else ""
-            raise ConfigurationError(f"{path}: unknown key {shown(key)}{near} (keys: {', '.join(parsers)})")
+            near = suggest(key, parsers) if isinstance(key, str) else ""
+            raise ConfigurationError(f"{path}: unknown key {short_repr(key)}{near} (keys: {', '.join(parsers)})")
         try:
             values[key] = parsers[key](value)
         except ConfigurationError as error:
@@ -99,7 +101,9 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, Hashable):
                 if key in seen:
                     line = key_node.start_mark.line + 1
-                    raise ConfigurationError(f"the key {shown(key)} is there twice, again in line {line}; leave one")
+                    raise ConfigurationError(
+                        f"the key {short_repr(key)} is there twice, again in line {line}; leave one"
+                    )
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -125,27 +129,27 @@ def _load(path: Path) -> dict[str, Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         quoted = "; in quotes it is text" if isinstance(value, bool | int | float) else ""
-        raise ConfigurationError(f"expected text, not {shown(value)}{quoted}")
+        raise ConfigurationError(f"expected text, not {short_repr(value)}{quoted}")
     text = value.strip()
     if not text or re.search(r"[\x00-\x1f\x7f]", text):
-        raise ConfigurationError(f"expected text on one line, not {shown(value)}")
+        raise ConfigurationError(f"expected text on one line, not {short_repr(value)}")
     return text
 
 
 def _sha256(value: Any) -> str:
     text = _text(value).lower()
     if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise ConfigurationError(f"{shown(value)} is no SHA-256; `sha256sum DISK` prints its 64 digits")
+        raise ConfigurationError(f"{short_repr(value)} is no SHA-256; `sha256sum DISK` prints its 64 digits")
     return text
 
 
 def _public_keys(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
-        raise ConfigurationError(f"expected a list of texts, the guest's public keys, not {shown(value)}")
+        raise ConfigurationError(f"expected a list of texts, the guest's public keys, not {short_repr(value)}")
     return tuple(parse_public_key(_text(item)) for item in value)
 
 
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigurationError(f"expected a mapping, not {shown(value)}")
+        raise ConfigurationError(f"expected a mapping, not {short_repr(value)}")
     return value

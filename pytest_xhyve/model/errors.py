@@ -169,7 +169,7 @@ class CommandTimeout(XhyveError):
         super().__init__(f"command did not end within {timeout:g} s; what came until then:\n{completed.report()}")
 
 
-class Abandoned(Exception):
+class Cancelled(Exception):
     """Not an error: a guest that nobody has asked for yet is not made, as it is not wanted any more or not now."""
 
 

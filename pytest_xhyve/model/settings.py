@@ -14,20 +14,20 @@ from typing import Any, NamedTuple, Protocol
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import (
+    parse_bool,
     parse_choice,
-    parse_count,
     parse_memory,
+    parse_non_negative_int,
     parse_path,
-    parse_positive,
+    parse_positive_float,
+    parse_positive_int,
     parse_size,
-    parse_switch,
-    parse_whole,
 )
 
 INI = "ini value"
 """How the source of a value begins that stands in the ini file."""
 
-MOST_GUESTS = 200
+MAX_GUESTS = 200
 """More guests at once than any host has memory for; a hypervisor may have a lower limit of its own."""
 
 EMULATION_FACTOR = 4.0
@@ -35,9 +35,9 @@ EMULATION_FACTOR = 4.0
 
 
 def _max_guests(text: str) -> int:
-    number = parse_count(text)
-    if number > MOST_GUESTS:
-        raise ConfigurationError(f"{text!r} is more than {MOST_GUESTS}, the most that there can be")
+    number = parse_positive_int(text)
+    if number > MAX_GUESTS:
+        raise ConfigurationError(f"{text!r} is more than {MAX_GUESTS}, the most that there can be")
     return number
 
 
@@ -116,7 +116,7 @@ OPTIONS = (
         default="auto",
         environment=True,
     ),
-    Option("cpus", "N", "virtual CPUs of a guest (default: the image's)", parse_count),
+    Option("cpus", "N", "virtual CPUs of a guest (default: the image's)", parse_positive_int),
     Option("memory", "SIZE", "memory of a guest, as 512M or 2G (default: the image's)", parse_memory),
     Option(
         "max_guests",
@@ -130,7 +130,7 @@ OPTIONS = (
         "N",
         "guests that are kept ready in the background for the tests that come next; no more than --xhyve-max-guests "
         "and the host's memory leave room for (default: 0)",
-        parse_whole,
+        parse_non_negative_int,
         default=0,
     ),
     Option(
@@ -161,7 +161,7 @@ OPTIONS = (
         "strict",
         "",
         "fail the run when something of its guests is left at its end: a process, a folder or a lock",
-        parse_switch,
+        parse_bool,
         default=False,
         switch=True,
     ),
@@ -170,21 +170,21 @@ OPTIONS = (
         "SECONDS",
         "from a guest's start to a working SSH login; "
         f"{EMULATION_FACTOR:g} times as long where the CPU is emulated (default: 120)",
-        parse_positive,
+        parse_positive_float,
         default=120.0,
     ),
     Option(
         "timeout_factor",
         "X",
         "multiplies the plugin's time limits, for slow hosts (default: 1)",
-        parse_positive,
+        parse_positive_float,
         default=1.0,
         environment=True,
     ),
 )
 
 
-class Values(Protocol):
+class OptionSource(Protocol):
     """Where settings come from: `pytest.Config` is one."""
 
     def getoption(self, name: str) -> Any:
@@ -235,7 +235,7 @@ class Settings:
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def gather(cls, values: Values, environment: Mapping[str, str] = os.environ) -> Settings:
+    def load(cls, values: OptionSource, environment: Mapping[str, str] = os.environ) -> Settings:
         """Ask the command line, the environment, the ini file and the defaults, in this order.
 
         Raises:
@@ -259,7 +259,7 @@ class Settings:
         return cls(images=found.pop("image"), given=given, **found)
 
 
-def _find(option: Option, values: Values, environment: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
+def _find(option: Option, values: OptionSource, environment: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:
     """Where *option* was given and the texts; a given 0 or empty string counts as given."""
     typed = values.getoption(option.ini)
     if typed is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.values import nearest, parse_choice, parse_count, parse_memory, shown
+from pytest_xhyve.model.values import parse_choice, parse_memory, parse_positive_int, short_repr, suggest
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
@@ -45,7 +45,7 @@ class GuestSpec:
         parsers: dict[str, Callable[[Any], Any]] = {
             "image": _parse_image,
             "name": _parse_name,
-            "cpus": parse_count,
+            "cpus": parse_positive_int,
             "memory": parse_memory,
             "start": parse_choice("auto", "cold", "warm"),
             "reset": _parse_flag,
@@ -53,14 +53,14 @@ class GuestSpec:
         values = {}
         for key, value in keys.items():
             if key not in parsers:
-                raise ConfigurationError(f"a guest has no {key!r}{nearest(key, parsers)} (known: {', '.join(parsers)})")
+                raise ConfigurationError(f"a guest has no {key!r}{suggest(key, parsers)} (known: {', '.join(parsers)})")
             try:
                 values[key] = None if value is None else parsers[key](value)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{key}: {error}") from error
         return cls(**values)
 
-    def over(self, other: GuestSpec) -> GuestSpec:
+    def with_defaults(self, other: GuestSpec) -> GuestSpec:
         """This spec, with what it leaves open taken from *other*."""
         given = {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
         return replace(other, **given)
@@ -68,17 +68,17 @@ class GuestSpec:
 
 def _parse_name(value: Any) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ConfigurationError(f"{shown(value)} is no host name: letters, digits and dashes, 63 at most")
+        raise ConfigurationError(f"{short_repr(value)} is no host name: letters, digits and dashes, 63 at most")
     return value
 
 
 def _parse_flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{shown(value)} is neither True nor False")
+        raise ConfigurationError(f"{short_repr(value)} is neither True nor False")
     return value
 
 
 def _parse_image(value: Any) -> str | os.PathLike[str] | Image:
     if not isinstance(value, str | os.PathLike | Image) or not str(value):
-        raise ConfigurationError(f"{shown(value)} is no image: a name or a path")
+        raise ConfigurationError(f"{short_repr(value)} is no image: a name or a path")
     return value

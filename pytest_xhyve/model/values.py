@@ -1,4 +1,4 @@
-"""Values as people write them, in options, ini files, manifests and markers: sizes, counts, choices."""
+"""OptionSource as people write them, in options, ini files, manifests and markers: sizes, counts, choices."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parse_size(text: str | int) -> int:
     match = None if isinstance(text, bool) else re.fullmatch(_SIZE, _digits(text).strip(), re.IGNORECASE)
     size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
     if not 0 < size <= _MOST_BYTES:
-        raise ConfigurationError(f"{shown(text)} is not a size; write 512M, 2G or a number of bytes")
+        raise ConfigurationError(f"{short_repr(text)} is not a size; write 512M, 2G or a number of bytes")
     return size
 
 
@@ -41,7 +41,7 @@ def parse_memory(text: str | int) -> int:
     size = parse_size(text)
     if size < _LEAST_MEMORY:
         raise ConfigurationError(
-            f"{shown(text)} is {size} bytes of memory, with which no Linux boots; write 512M or 2G"
+            f"{short_repr(text)} is {size} bytes of memory, with which no Linux boots; write 512M or 2G"
         )
     return size
 
@@ -55,21 +55,21 @@ def parse_path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigurationError(f"{shown(text)} begins with the home of a user who is none here") from error
+        raise ConfigurationError(f"{short_repr(text)} begins with the home of a user who is none here") from error
 
 
-def parse_count(text: str | int) -> int:
+def parse_positive_int(text: str | int) -> int:
     """A whole number from 1.
 
     Raises:
         ConfigurationError: *text* is none.
     """
     if isinstance(text, bool) or not re.fullmatch(_COUNT, _digits(text)) or int(text) < 1:
-        raise ConfigurationError(f"{shown(text)} is not a whole number from 1")
+        raise ConfigurationError(f"{short_repr(text)} is not a whole number from 1")
     return int(text)
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """*value* as Python writes it, for a message: on one line, and no longer than people read."""
     try:
         text = repr(value)
@@ -87,7 +87,7 @@ def _digits(value: str | int) -> str:
         return ""
 
 
-def parse_whole(text: str) -> int:
+def parse_non_negative_int(text: str) -> int:
     """A whole number from 0.
 
     Raises:
@@ -98,7 +98,7 @@ def parse_whole(text: str) -> int:
     return int(text)
 
 
-def parse_positive(text: str | float) -> float:
+def parse_positive_float(text: str | float) -> float:
     """A number above 0.
 
     Raises:
@@ -113,7 +113,7 @@ def parse_positive(text: str | float) -> float:
     return number
 
 
-def parse_switch(text: str | bool) -> bool:
+def parse_bool(text: str | bool) -> bool:
     """Whether something is on: True, or a word as an ini file has it.
 
     Raises:
@@ -131,13 +131,13 @@ def parse_choice(*choices: str) -> Callable[[str], str]:
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise ConfigurationError(f"{shown(text)} is none of {', '.join(choices)}{nearest(str(text), choices)}")
+            raise ConfigurationError(f"{short_repr(text)} is none of {', '.join(choices)}{suggest(str(text), choices)}")
         return text
 
     return parse
 
 
-def nearest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+def suggest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
     """A hint at what may have been meant, or nothing."""
     import difflib
 

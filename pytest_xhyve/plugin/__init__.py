@@ -25,7 +25,7 @@ from pytest_xhyve.plugin.fixtures import (
 )
 from pytest_xhyve.plugin.selection import base_of, check_markers, images_to_run_on, starts_either_way, wants_guest
 from pytest_xhyve.plugin.shared_guests import _xhyve_reset, plan_resets
-from pytest_xhyve.plugin.stash import GATHERED, ITEM, SETTINGS
+from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SUMMARY
 
 # pytest finds fixtures as attributes of the plugin.
 __all__ = [
@@ -68,16 +68,16 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     try:
-        settings = Settings.gather(config)
+        settings = Settings.load(config)
         if config.getoption("xhyve_executable") is not None:
             from pytest_xhyve.plugin.preflight import check_program
 
             check_program(settings)
         if "image" in settings.given:
             # Imports the catalog, so only where somebody has asked for guests.
-            from pytest_xhyve.plugin.preflight import settle_images
+            from pytest_xhyve.plugin.preflight import resolve_images
 
-            settings = settle_images(settings, config)
+            settings = resolve_images(settings, config)
         if settings.artifacts is not None:
             base = base_of(settings.given["artifacts"], config)
             settings = replace(settings, artifacts=base / settings.artifacts)
@@ -145,7 +145,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that left something, where that was asked for; in a worker of xdist: hand all to the controller."""
-    gathered = session.config.stash.get(GATHERED, None)
+    gathered = session.config.stash.get(SUMMARY, None)
     if gathered is None:
         return
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
@@ -161,14 +161,14 @@ def pytest_testnodedown(node: Any) -> None:
     # Of a worker that was interrupted, this is called twice.
     message = getattr(node, "workeroutput", {}).pop(_OF_WORKERS, None)
     if message is not None:
-        from pytest_xhyve.plugin.summary import Gathered
+        from pytest_xhyve.plugin.summary import RunSummary
 
-        node.config.stash.setdefault(GATHERED, Gathered()).add_message(message)
+        node.config.stash.setdefault(SUMMARY, RunSummary()).add_message(message)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Tell of guests that were kept or left, and where their time went, where pytest tells it of tests or with -v."""
-    gathered = config.stash.get(GATHERED, None)
+    gathered = config.stash.get(SUMMARY, None)
     if gathered is not None:
         verbose = config.get_verbosity() > 0
         durations = verbose or config.getoption("durations") is not None

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.plugin.selection import keys_of, marked
+from pytest_xhyve.plugin.selection import as_spec_keys, marker_arguments
 from pytest_xhyve.plugin.shared_guests import check_can_reset, resetting
-from pytest_xhyve.plugin.stash import GATHERED, ITEM, PREWARMER, SETTINGS, WITNESS
+from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY, WITNESS
 
 if TYPE_CHECKING:
     import paramiko
@@ -29,13 +29,13 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.host.home import Home
     from pytest_xhyve.plugin.reporting import Witness
-    from pytest_xhyve.plugin.summary import Gathered
+    from pytest_xhyve.plugin.summary import RunSummary
     from pytest_xhyve.report.leaks import find_leaks
 
     config = request.config
     settings = config.stash[SETTINGS]
     report = _reporter(config)
-    gathered = config.stash.setdefault(GATHERED, Gathered())
+    gathered = config.stash.setdefault(SUMMARY, RunSummary())
     # First of all, as it shows what goes wrong with the rest. It is there when a plugin runs the last test again.
     if WITNESS not in config.stash:
         witness = config.stash[WITNESS] = Witness(settings, gathered)
@@ -68,7 +68,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="session")
 def xhyve_image(request: pytest.FixtureRequest) -> str:
-    """The image that guests are made from: a name or a path; override it to choose for a folder."""
+    """The image that guests are made from: a name or a path; override it to select_hypervisor for a folder."""
     image: str = getattr(request, "param", request.config.stash[SETTINGS].images[0])
     return image
 
@@ -77,15 +77,17 @@ def xhyve_image(request: pytest.FixtureRequest) -> str:
 def _xhyve_start(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> str | None:
     """How guests start where each test runs on either; otherwise nothing, which leaves it to the settings."""
     start: str | None = getattr(request, "param", None)
-    if start == "warm" and _xhyve_fleet.hypervisor.saver is None:
-        pytest.skip(f"{_xhyve_fleet.hypervisor.facts.name} cannot save a running machine")
+    if start == "warm" and _xhyve_fleet.hypervisor.snapshotter is None:
+        pytest.skip(f"{_xhyve_fleet.hypervisor.info.name} cannot save a running machine")
     return start
 
 
 def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: str | None) -> Iterator[Guest]:
     from pytest_xhyve.model.spec import GuestSpec
 
-    spec = GuestSpec.parse(**(marked(request.node) | _param(request))).over(GuestSpec(image=image, start=start))
+    spec = GuestSpec.parse(**(marker_arguments(request.node) | _param(request))).with_defaults(
+        GuestSpec(image=image, start=start)
+    )
     if request.scope == "function":
         # It is always fresh; the marker is for the shared guests around it.
         spec = replace(spec, reset=None)
@@ -179,7 +181,7 @@ def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Gue
 
 def _param(request: pytest.FixtureRequest) -> dict[str, Any]:
     """What an indirect parameter says: an image, or a dict of the marker's keys."""
-    return keys_of(getattr(request, "param", {}))
+    return as_spec_keys(getattr(request, "param", {}))
 
 
 def _reporter(config: pytest.Config) -> Callable[[str], None]:

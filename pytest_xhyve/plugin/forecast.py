@@ -12,7 +12,7 @@ import pytest
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.plugin.selection import keys_of, marked
+from pytest_xhyve.plugin.selection import as_spec_keys, marker_arguments
 
 # In the order in which pytest sets them up.
 _SCOPES: dict[str, type[pytest.Collector] | None] = {
@@ -29,7 +29,7 @@ _LOOK = 100
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExpectedGuest:
     """A guest that a test is going to ask for.
 
     Attributes:
@@ -58,7 +58,7 @@ class Forecast:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._places: dict[pytest.Item, int] = {}
-        self._shared: dict[str, Wish] = {}
+        self._shared: dict[str, ExpectedGuest] = {}
         self.specs: list[GuestSpec] = []
 
     def look(self, item: pytest.Item, nextitem: pytest.Item | None) -> list[GuestSpec]:
@@ -84,12 +84,12 @@ class Forecast:
         place = self._places.get(nextitem)
         return (nextitem,) if place is None else items[place : place + _LOOK]
 
-    def _guess(self, item: pytest.Item, shared: dict[str, Wish]) -> list[Wish]:
+    def _guess(self, item: pytest.Item, shared: dict[str, ExpectedGuest]) -> list[ExpectedGuest]:
         wishes = list(self._new(item, shared))
         is_changed = bool(wishes) and bool(item.ihook.pytest_xhyve_machine.get_hookimpls())
         return [] if is_changed else wishes
 
-    def _new(self, item: pytest.Item, shared: dict[str, Wish]) -> Iterator[Wish]:
+    def _new(self, item: pytest.Item, shared: dict[str, ExpectedGuest]) -> Iterator[ExpectedGuest]:
         """What *item* asks for that is not among the *shared* guests, which are brought to the state after it."""
         for fixture, known in list(shared.items()):
             if known.node not in item.listchain():
@@ -104,7 +104,7 @@ class Forecast:
             yield wish
 
 
-def _wishes(item: pytest.Item, settings: Settings) -> Iterator[Wish]:
+def _wishes(item: pytest.Item, settings: Settings) -> Iterator[ExpectedGuest]:
     asked = getattr(item, "fixturenames", ())
     if _SCOPES.keys().isdisjoint(asked) or item.get_closest_marker("skip") is not None:
         return
@@ -113,17 +113,17 @@ def _wishes(item: pytest.Item, settings: Settings) -> Iterator[Wish]:
         if fixture in asked and _is_ours(item, fixture):
             # A class's guest that a plain function asks for is its own.
             node = item if kind is None else item.getparent(kind) or item
-            yield Wish(fixture, node, params.get(fixture), _spec(item, node, fixture, params, settings))
+            yield ExpectedGuest(fixture, node, params.get(fixture), _spec(item, node, fixture, params, settings))
 
 
 def _spec(
     item: pytest.Item, node: pytest.Item | pytest.Collector, fixture: str, params: dict[str, Any], settings: Settings
 ) -> GuestSpec | None:
     try:
-        spec = GuestSpec.parse(**(marked(node) | keys_of(params.get(fixture, {}))))
+        spec = GuestSpec.parse(**(marker_arguments(node) | as_spec_keys(params.get(fixture, {}))))
         if spec.image is None and _is_ours(item, _IMAGE):
-            spec = spec.over(GuestSpec(image=params.get(_IMAGE, settings.images[0])))
-        spec = spec.over(GuestSpec(start=params.get(_START)))
+            spec = spec.with_defaults(GuestSpec(image=params.get(_IMAGE, settings.images[0])))
+        spec = spec.with_defaults(GuestSpec(start=params.get(_START)))
         if node is item:
             # It is always fresh; a marker around it is for shared guests.
             spec = replace(spec, reset=None)

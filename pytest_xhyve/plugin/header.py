@@ -17,7 +17,7 @@ def describe(settings: Settings) -> list[str]:
 
     try:
         home = Home.of_user()
-        with home.told_when_unusable():
+        with home.explain_os_errors():
             return _describe(settings, home)
     except (XhyveError, OSError) as error:
         return [f"xhyve: {line}" for line in str(error).splitlines()]
@@ -39,7 +39,7 @@ def _describe(settings: Settings, home: Home) -> list[str]:
     shown = f"image {', '.join(images)}"
     notes: list[str] = []
     try:
-        facts = Fleet(settings, home, notes.append).hypervisor.facts
+        info = Fleet(settings, home, notes.append).hypervisor.info
     except XhyveError as error:
         return [f"xhyve: no hypervisor, {shown}", *f"  {error}".splitlines()]
     lines = [f"xhyve: {line}" for note in notes for line in note.splitlines()]
@@ -47,8 +47,8 @@ def _describe(settings: Settings, home: Home) -> list[str]:
     if kept:
         names = ", ".join(guest.name for guest in kept)
         lines.append(f"xhyve: kept by earlier runs: {names} (`pytest-xhyve reap` ends them)")
-    lines += [f"xhyve: {facts.name} {facts.version}, {facts.acceleration} ({facts.reason}), {shown}"]
-    if facts.emulated:
+    lines += [f"xhyve: {info.name} {info.version}, {info.acceleration} ({info.reason}), {shown}"]
+    if info.emulated:
         lines.append(
             f"xhyve: the CPU is emulated, which is many times slower; timeouts are {EMULATION_FACTOR:g} times as long"
         )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import find_manifest, read_image, settle
+from pytest_xhyve.images.catalog import find_manifest, read_image, resolve_path
 from pytest_xhyve.images.files import check_files
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
@@ -84,7 +84,7 @@ class Preflight:
             )
 
 
-def settle_images(settings: Settings, config: pytest.Config) -> Settings:
+def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
     """*settings* with the images that were given settled for the whole run, whatever folder a test changes to.
 
     What somebody gave for this run, on the command line or in the environment, is looked at here. The ini file is
@@ -100,7 +100,7 @@ def settle_images(settings: Settings, config: pytest.Config) -> Settings:
     images = []
     for image in settings.images:
         try:
-            settled = settle(image, base)
+            settled = resolve_path(image, base)
             # A worker of xdist can tell nobody, and the controller has done it.
             if not written and not hasattr(config, "workerinput"):
                 preflight.look(settled)

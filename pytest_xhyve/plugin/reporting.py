@@ -15,11 +15,11 @@ import pytest
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
 from pytest_xhyve.model.settings import Settings
-from pytest_xhyve.plugin.summary import Gathered
+from pytest_xhyve.plugin.summary import RunSummary
 from pytest_xhyve.plugin.tracebacks import shorten
-from pytest_xhyve.plugin.tracking import Watched
+from pytest_xhyve.plugin.tracking import TrackedGuest
 from pytest_xhyve.report.artifacts import Artifacts
-from pytest_xhyve.report.assertions import Results
+from pytest_xhyve.report.assertions import RecentCommands
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
@@ -39,18 +39,18 @@ class Witness:
         gathered: gets what is told at the end of the run.
     """
 
-    def __init__(self, settings: Settings, gathered: Gathered) -> None:
+    def __init__(self, settings: Settings, gathered: RunSummary) -> None:
         self._keep = settings.keep
         self._gathered = gathered
         self._artifacts = None if settings.artifacts is None else Artifacts(settings.artifacts)
-        self._watched: list[Watched] = []
-        self._results = Results()
+        self._watched: list[TrackedGuest] = []
+        self._results = RecentCommands()
         self._item: pytest.Item | None = None
 
     def watch(self, guest: Guest, request: pytest.FixtureRequest, item: pytest.Item | None) -> None:
         """From here on, see what becomes of *guest*, which the fixture of *request* has made, for *item*."""
         self._item = item
-        self._watched.append(Watched(guest, request.node, str(request.fixturename), item))
+        self._watched.append(TrackedGuest(guest, request.node, str(request.fixturename), item))
         guest.witness = self
 
     def ran(self, completed: Completed, *, checked: bool) -> None:
@@ -64,7 +64,7 @@ class Witness:
     def leaving(self, guest: Guest) -> None:
         watched = self._find(guest)
         if watched is not None:
-            if self._item is not None and watched.is_of(self._item):
+            if self._item is not None and watched.used_by(self._item):
                 self._save(watched, self._item)
             watched.leave()
 
@@ -74,8 +74,8 @@ class Witness:
             return None
         if watched.failed is None and self._is_failure(error) and self._item is not None:
             watched.failed = self._item.nodeid
-        made_for = watched.made_for.nodeid if watched.made_for is not None else watched.fixture
-        return watched.failed or (made_for if self._keep == "always" else None)
+        first_test = watched.first_test.nodeid if watched.first_test is not None else watched.fixture
+        return watched.failed or (first_test if self._keep == "always" else None)
 
     def not_kept(self, guest: Guest, error: XhyveError) -> None:
         watched = self._find(guest)
@@ -140,11 +140,11 @@ class Witness:
             if self._item is not None and kept.by == self._item.nodeid:
                 writer.line(f"xhyve: guest {kept.name} did not come up, and is left as it is: {kept.login}")
 
-    def _find(self, guest: Guest) -> Watched | None:
+    def _find(self, guest: Guest) -> TrackedGuest | None:
         return next((watched for watched in self._watched if watched.guest is guest), None)
 
-    def _of(self, item: pytest.Item) -> Iterator[Watched]:
-        return (watched for watched in self._watched if watched.is_of(item))
+    def _of(self, item: pytest.Item) -> Iterator[TrackedGuest]:
+        return (watched for watched in self._watched if watched.used_by(item))
 
     def _is_failure(self, error: BaseException | None) -> bool:
         """Whether *error*, which ended a block that had a guest, will make the test fail, as far as is known by now."""
@@ -154,7 +154,7 @@ class Witness:
         return not is_expected and not isinstance(error, _NO_FAILURES)
 
     def _tell(
-        self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None, used: list[Watched]
+        self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None, used: list[TrackedGuest]
     ) -> None:
         """Show what is known of the guests of *item*, which has failed."""
         known = []
@@ -172,7 +172,7 @@ class Witness:
             # For the teardown's report, from which JUnit XML takes what was captured.
             item.add_report_section(report.when, title, text)
 
-    def _save(self, watched: Watched, item: pytest.Item) -> None:
+    def _save(self, watched: TrackedGuest, item: pytest.Item) -> None:
         if self._artifacts is None or watched.last is not None or item.nodeid in watched.saved_for:
             return
         watched.saved_for.add(item.nodeid)
@@ -190,7 +190,7 @@ class Witness:
                 self._gathered.notes.append(note)
 
 
-def _properties(used: list[Watched]) -> list[tuple[str, object]]:
+def _properties(used: list[TrackedGuest]) -> list[tuple[str, object]]:
     """What is known of the guests of a test; of several, one after the other."""
     each = [watched.properties() for watched in used]
     return [(name, ", ".join(properties[name] for properties in each)) for name in each[0]]

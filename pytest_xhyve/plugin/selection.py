@@ -31,7 +31,7 @@ def wants_guest(item: pytest.Item) -> bool:
     return not _NEEDS_GUEST.isdisjoint(getattr(item, "fixturenames", ()))
 
 
-def marked(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
+def marker_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
     """What the markers on *node* and around it say, the nearest word first."""
     keys: dict[str, Any] = {}
     for mark in node.iter_markers(MARKER):
@@ -39,7 +39,7 @@ def marked(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
     return keys
 
 
-def keys_of(param: Any) -> dict[str, Any]:
+def as_spec_keys(param: Any) -> dict[str, Any]:
     """What an indirect parameter says: an image, or a dict of the marker's keys."""
     return dict(param) if isinstance(param, dict) else {"image": param}
 
@@ -53,7 +53,9 @@ def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tupl
     definition = metafunc.definition
     if len(images) < 2 or "xhyve_image" not in metafunc.fixturenames:
         return ()
-    if "image" in marked(definition) or any(_names_image(mark) for mark in definition.iter_markers("parametrize")):
+    if "image" in marker_arguments(definition) or any(
+        _names_image(mark) for mark in definition.iter_markers("parametrize")
+    ):
         return ()
     return () if _overrides_image(definition) else images
 
@@ -67,7 +69,7 @@ def named_images(item: pytest.Item, default: str) -> Iterator[Any]:
     """
     params = getattr(getattr(item, "callspec", None), "params", {})
     for fixture in GUEST_FIXTURES.intersection(getattr(item, "fixturenames", ())):
-        keys = marked(item) | keys_of(params.get(fixture, {}))
+        keys = marker_arguments(item) | as_spec_keys(params.get(fixture, {}))
         if keys.get("image") is not None:
             yield keys["image"]
         elif "xhyve_image" in params:
@@ -79,7 +81,7 @@ def named_images(item: pytest.Item, default: str) -> Iterator[Any]:
 def starts_either_way(metafunc: pytest.Metafunc) -> bool:
     """Whether this test asks for a guest and leaves open how it starts."""
     definition = metafunc.definition
-    if "_xhyve_start" not in metafunc.fixturenames or "start" in marked(definition):
+    if "_xhyve_start" not in metafunc.fixturenames or "start" in marker_arguments(definition):
         return False
     return not any(_says_start(mark) for mark in definition.iter_markers("parametrize"))
 
@@ -93,7 +95,7 @@ def asked_to_reset(item: pytest.Item) -> set[str]:
         # A class's guest that a plain function asks for is its own.
         node: Any = item.getparent(SHARED[name]) or item
         param = params.get(name)
-        keys = marked(node) | (param if isinstance(param, dict) else {})
+        keys = marker_arguments(node) | (param if isinstance(param, dict) else {})
         if keys.get("reset") is True:
             found.add(name)
     return found
@@ -151,7 +153,7 @@ def _find_useless_reset(item: pytest.Item, node: Any, mark: pytest.Mark) -> str 
     if mark.kwargs.get("reset") is not True:
         return None
     shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-    if shared and not asked_to_reset(item) and marked(item).get("reset") is True:
+    if shared and not asked_to_reset(item) and marker_arguments(item).get("reset") is True:
         return (
             f"@pytest.mark.xhyve(reset=True) on a {type(node).__name__.lower()} does not reach {shared[0]}, which "
             "other tests share; put it where all of these are: on the class, into the module's pytestmark, or into the "

@@ -11,7 +11,7 @@ from pytest_xhyve.model.settings import Settings
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.prewarmer import Prewarmer
     from pytest_xhyve.plugin.reporting import Witness
-    from pytest_xhyve.plugin.summary import Gathered
+    from pytest_xhyve.plugin.summary import RunSummary
 
 SETTINGS = pytest.StashKey[Settings]()
 """Where a `pytest.Config` keeps the settings of its run."""
@@ -19,7 +19,7 @@ SETTINGS = pytest.StashKey[Settings]()
 PREWARMER: pytest.StashKey[Prewarmer] = pytest.StashKey()
 """Where it keeps what makes guests ahead, where that was asked for, as long as there is a fleet."""
 
-GATHERED: pytest.StashKey[Gathered] = pytest.StashKey()
+SUMMARY: pytest.StashKey[RunSummary] = pytest.StashKey()
 """Where it keeps what is told of guests at the end of a run, under xdist of those of all workers."""
 
 WITNESS: pytest.StashKey[Witness] = pytest.StashKey()

@@ -17,7 +17,7 @@ _REAP = "`pytest-xhyve ps` lists them, and `pytest-xhyve reap` removes them"
 
 
 @dataclass
-class Gathered:
+class RunSummary:
     """What was gathered, in the order in which it happened.
 
     Attributes:

@@ -19,14 +19,14 @@ _MADE_BY = ("xhyve_image", "_xhyve_start")
 
 
 @dataclass
-class Watched:
+class TrackedGuest:
     """A guest that a fixture has made.
 
     Attributes:
         guest: itself.
         node: whose fixture it was.
         fixture: its name.
-        made_for: the test that it was made for; None where nobody knows.
+        first_test: the test that it was made for; None where nobody knows.
         failed: the node id of the first test that failed with it.
         start: how much its console had said when the current test began, in bytes.
         since: when that was, as `time.time` counts; None while it is the first one's.
@@ -37,21 +37,21 @@ class Watched:
     guest: Guest
     node: Any
     fixture: str
-    made_for: pytest.Item | None
+    first_test: pytest.Item | None
     failed: str | None = None
     start: int = 0
     since: float | None = None
     last: Evidence | None = None
     saved_for: set[str] = field(default_factory=set)
 
-    def is_of(self, item: pytest.Item) -> bool:
+    def used_by(self, item: pytest.Item) -> bool:
         """Whether *item* uses it."""
-        if self.made_for is item:
+        if self.first_test is item:
             return True
         if self.node not in item.listchain() or self.fixture not in _fixtures_of(item):
             return False
         # Of a shared fixture with parameters there is one guest after the other.
-        return self.made_for is None or self._params(self.made_for) == self._params(item)
+        return self.first_test is None or self._params(self.first_test) == self._params(item)
 
     def evidence(self) -> Evidence:
         """What is known of it, of its console what came in the current test."""

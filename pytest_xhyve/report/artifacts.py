@@ -109,7 +109,7 @@ def folder_name(test: str) -> str:
 
 def _journal(guest: Guest, since: float | None) -> str:
     """The guest's journal, or the kernel's messages where it has none; why not, where it cannot be had."""
-    if not guest.is_well():
+    if not guest.is_healthy():
         return "(the guest could not be asked for its journal: it did not answer any more)\n"
     begin = "" if since is None else f" --since=@{since:.0f}"
     line = (

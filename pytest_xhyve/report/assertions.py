@@ -15,7 +15,7 @@ _SHORT = 60
 _LINES = 60
 
 
-class Results:
+class RecentCommands:
     """The last commands of the current test, to tell which one a compared value is of.
 
     pytest shows an assertion's plugin no more than the two values that were compared. They are plain numbers and texts,

@@ -33,7 +33,7 @@ def tabulate(guests: Iterable[GuestTimes], *, each: bool) -> list[str]:
     return lines
 
 
-def shown_seconds(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """*seconds* with three digits at most where that is possible, as ``12 ms``, ``0.13 s`` or ``12.3 s``."""
     # What would be rounded to 100 ms, or to 10.00 s, is shown as the larger one is.
     if seconds < 0.0995:
@@ -51,7 +51,7 @@ class _Row:
 
     @property
     def cells(self) -> list[str]:
-        return [_NONE if seconds is None else shown_seconds(seconds) for seconds in self.times]
+        return [_NONE if seconds is None else format_seconds(seconds) for seconds in self.times]
 
 
 def _table(start: str, guests: Sequence[GuestTimes], *, each: bool) -> list[str]:

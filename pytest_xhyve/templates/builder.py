@@ -16,13 +16,13 @@ from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.power import Timeouts
 from pytest_xhyve.guest.starting import Failed, start
 from pytest_xhyve.host.clone import overlay_disk
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
-from pytest_xhyve.hypervisors.base import Hypervisor, SavableMachine, Saver
+from pytest_xhyve.hypervisors.base import Hypervisor, SnapshotMachine, Snapshotter
 from pytest_xhyve.model.errors import CommandTimeout, HypervisorExited
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine
-from pytest_xhyve.templates.identity import Prepared, RenewalFailed, prepare
+from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent
 
 _IDLE_SHARE = 0.1
 _IDLE_LOOK_SECONDS = 0.25
@@ -34,23 +34,23 @@ class Record:
     """The way in which a guest comes up that is going to be saved; see `pytest_xhyve.guest.power.Start`.
 
     Args:
-        saver: the hypervisor's.
+        snapshotter: the hypervisor's.
         machine: what is started.
-        ward: its place in the guardian's care.
+        process: its place in the guardian's care.
         folder: gets what is saved.
     """
 
     phase = "boot"
 
-    def __init__(self, saver: Saver, machine: Machine, ward: Ward, folder: Path) -> None:
-        self._saver = saver
+    def __init__(self, snapshotter: Snapshotter, machine: Machine, process: GuardedProcess, folder: Path) -> None:
+        self._saver = snapshotter
         self._machine = machine
-        self._ward = ward
+        self._ward = process
         self._folder = folder
-        self._vm: SavableMachine | None = None
+        self._vm: SnapshotMachine | None = None
 
     @contextmanager
-    def running(self) -> Iterator[SavableMachine]:
+    def running(self) -> Iterator[SnapshotMachine]:
         with self._saver.recording(self._machine, self._ward, self._folder) as vm:
             self._vm = vm
             yield vm
@@ -60,7 +60,7 @@ class Record:
         return
 
     @property
-    def machine(self) -> SavableMachine:
+    def machine(self) -> SnapshotMachine:
         """The running machine."""
         assert self._vm is not None
         return self._vm
@@ -70,19 +70,19 @@ def make_template(
     image: Image,
     machine: Machine,
     hypervisor: Hypervisor,
-    ward: Ward,
+    process: GuardedProcess,
     folder: Path,
     timeouts: Timeouts,
     failed: Failed = lambda *_: None,
     entered: Callable[[str], None] = lambda _: None,
-) -> tuple[Disk, Prepared]:
+) -> tuple[Disk, AgentState]:
     """Make a template of *image* in *folder*.
 
     Args:
         image: what it is made of.
         machine: with a template's identity; its disk is made here.
         hypervisor: one that can save.
-        ward: the template's place in the guardian's care while it runs.
+        process: the template's place in the guardian's care while it runs.
         folder: gets what is saved; empty.
         timeouts: a guest's.
         failed: sees a guest that does not boot.
@@ -92,30 +92,30 @@ def make_template(
         the disk as it was when the guest was saved, and what restored guests have to know of it.
 
     Raises:
-        RenewalFailed: guests of this image cannot be given an identity of their own.
+        IdentityError: guests of this image cannot be given an identity of their own.
         XhyveError: it does not boot, or cannot be saved.
     """
-    assert hypervisor.saver is not None
+    assert hypervisor.snapshotter is not None
     disk = overlay_disk(Disk(image.disk, image.format), folder, hypervisor.disk_formats)
     machine = replace(machine, disks=(disk,))
-    record = Record(hypervisor.saver, machine, ward, folder)
+    record = Record(hypervisor.snapshotter, machine, process, folder)
     guest = Guest(
         image=image,
         machine=machine,
-        hypervisor=hypervisor.facts,
+        hypervisor=hypervisor.info,
         boot=record,
         timeouts=timeouts,
         phases={},
         entered=entered,
     )
     try:
-        start(guest, ward, failed)
+        start(guest, process, failed)
         _finish_boot(guest, timeouts.settle)
         agent, mac = record.machine.agent, guest.mac
-        prepared = prepare(lambda line, data: run_as_root(guest, line, data), agent, mac, timeouts.step)
+        prepared = install_agent(lambda line, data: run_as_root(guest, line, data), agent, mac, timeouts.step)
         guest.run("sync", check=False)
         guest.ssh.close()
-        _wait_until_idle(ward, timeouts.settle)
+        _wait_until_idle(process, timeouts.settle)
         record.machine.save()
         shutil.copyfile(guest.console.path, folder / CONSOLE)
     finally:
@@ -134,23 +134,23 @@ def run_as_root(guest: Guest, line: str, data: bytes) -> str:
     """Run a shell line in *guest* for `prepare`, with *data* on its standard input."""
     done = guest.run(line, check=False, timeout=_INSTALL_SECONDS, input=data, user="root")
     if done.returncode != 0:
-        raise RenewalFailed(f"the guest does not take our agent: {(done.stderr or done.stdout).strip()}")
+        raise IdentityError(f"the guest does not take our agent: {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 
-def _wait_until_idle(ward: Ward, timeout: float) -> None:
+def _wait_until_idle(process: GuardedProcess, timeout: float) -> None:
     """Wait until the hypervisor hardly uses a CPU, so that no restored guest has to end what this one began."""
-    assert ward.pid is not None
+    assert process.pid is not None
     end = time.monotonic() + timeout
     quiet = 0
     try:
-        process = psutil.Process(ward.pid)
+        measured = psutil.Process(process.pid)
         while quiet < _IDLE_LOOKS and time.monotonic() < end:
-            before = sum(process.cpu_times()[:2])
+            before = sum(measured.cpu_times()[:2])
             time.sleep(_IDLE_LOOK_SECONDS)
-            used = sum(process.cpu_times()[:2]) - before
+            used = sum(measured.cpu_times()[:2]) - before
             quiet = quiet + 1 if used < _IDLE_SHARE * _IDLE_LOOK_SECONDS else 0
     except psutil.Error as error:
         raise HypervisorExited(
-            f"the hypervisor ended while its guest came to rest; its words: {ward.words()}"
+            f"the hypervisor ended while its guest came to rest; its words: {process.output()}"
         ) from error

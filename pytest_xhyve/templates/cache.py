@@ -11,11 +11,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.hypervisors.base import Saver
-from pytest_xhyve.model.errors import Abandoned, BootTimeout, ConnectionFailed, TemplateError, XhyveError
+from pytest_xhyve.hypervisors.base import Snapshotter
+from pytest_xhyve.model.errors import BootTimeout, Cancelled, ConnectionFailed, TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine
-from pytest_xhyve.templates.identity import Prepared, RenewalFailed
+from pytest_xhyve.templates.identity import AgentState, IdentityError
 from pytest_xhyve.templates.key import as_template, template_key
 from pytest_xhyve.templates.store import Template, TemplateDamaged, TemplateStore
 
@@ -23,7 +23,7 @@ from pytest_xhyve.templates.store import Template, TemplateDamaged, TemplateStor
 _ROOM = 256 << 20
 _FULL = 4 << 20
 
-Make = Callable[[Path, Machine], tuple[Disk, Prepared]]
+Make = Callable[[Path, Machine], tuple[Disk, AgentState]]
 """Makes a template of a machine in a folder."""
 
 
@@ -46,7 +46,7 @@ class TemplateCache:
         self._failed: dict[str, str] = {}
 
     @contextmanager
-    def holding(self, image: Image, machine: Machine, saver: Saver, make: Make | None) -> Iterator[Template]:
+    def using(self, image: Image, machine: Machine, snapshotter: Snapshotter, make: Make | None) -> Iterator[Template]:
         """The template that *machine* can be restored from, which nobody removes before the end of the block.
 
         One process makes it while all others wait.
@@ -54,17 +54,17 @@ class TemplateCache:
         Args:
             image: what the machine's disk is cloned from.
             machine: what shall be restored.
-            saver: its hypervisor's.
+            snapshotter: its hypervisor's.
             make: makes the template, when there is none; None where no test waits for it.
 
         Raises:
-            Abandoned: there is none, and none is made here.
+            Cancelled: there is none, and none is made here.
             BootTimeout, ConnectionFailed: the guest that was to be saved did not come up, and none would.
             TemplateError: it cannot be made; the message says why.
         """
         with ExitStack() as stack:
             try:
-                template = self._find_or_make(stack, image, machine, saver, make)
+                template = self._find_or_make(stack, image, machine, snapshotter, make)
             except OSError as error:
                 raise TemplateError(f"the templates in {self._folder} cannot be used: {error}") from error
             yield template
@@ -75,17 +75,17 @@ class TemplateCache:
         The next guest makes a new one. When that fails too, no other is made for an hour.
         """
         with contextlib.suppress(OSError), self._store.making(template.key, self._report):
-            self._store.set_aside(template, why)
+            self._store.quarantine(template, why)
 
     def _find_or_make(
-        self, stack: ExitStack, image: Image, machine: Machine, saver: Saver, make: Make | None
+        self, stack: ExitStack, image: Image, machine: Machine, snapshotter: Snapshotter, make: Make | None
     ) -> Template:
-        key = template_key(image, machine, saver, self._checked)
+        key = template_key(image, machine, snapshotter, self._checked)
         template = self._find(stack, key, image)
         if template is None:
             self._check_refusal(key)
             if make is None:
-                raise Abandoned(f"there is no template of {image.name}")
+                raise Cancelled(f"there is no template of {image.name}")
             with self._store.making(key, self._report):
                 template = self._find(stack, key, image)
                 if template is None:
@@ -131,10 +131,10 @@ class TemplateCache:
         except (BootTimeout, ConnectionFailed):
             # A guest that boots would do the same, after as long a wait.
             raise
-        except (XhyveError, RenewalFailed, OSError) as error:
+        except (XhyveError, IdentityError, OSError) as error:
             why = f"no template of {image.name} can be made: {error}"
-            if isinstance(error, RenewalFailed):
-                self._store.refuse(key, why)
+            if isinstance(error, IdentityError):
+                self._store.record_failure(key, why)
             self._failed[key] = why
             raise TemplateError(why) from error
         self._report(f"made the template of {image.name} in {time.monotonic() - begin:.0f} s")
@@ -144,7 +144,7 @@ class TemplateCache:
         """Put want of space in the place of what fails for it: a hypervisor whose memory has no room just dies."""
         try:
             yield
-        except (XhyveError, RenewalFailed, OSError) as error:
+        except (XhyveError, IdentityError, OSError) as error:
             free = shutil.disk_usage(self._folder).free
             if free < _FULL:
                 raise TemplateError(f"{self._folder} is full: {free >> 10} KiB are free") from error

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from pytest_xhyve.templates.agent import Agent, AgentError, Call, call, program
 
-PORT = "/dev/ttyS1"
+AGENT_PORT = "/dev/ttyS1"
 CLOCK_SECONDS = 0.05
 _CLOCK_TRIES = 5
 _CLOCK_AT_WORST_SECONDS = 1.0
@@ -49,15 +49,15 @@ echo "$found"
 for device in /sys/class/net/*/device; do
     grep -li MAC "${device%/device}/address"
 done
-""".replace("PORT", PORT)
+""".replace("PORT", AGENT_PORT)
 
 
-class RenewalFailed(Exception):
+class IdentityError(Exception):
     """A restored guest cannot be given an identity of its own; the message says what failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class AgentState:
     """What the agent in a template holds open, as its numbers.
 
     Attributes:
@@ -82,22 +82,24 @@ class Prepared:
         return asdict(self)
 
 
-def prepare(run_as_root: Callable[[str, bytes], str], channel: socket.socket, mac: str, timeout: float) -> Prepared:
+def install_agent(
+    run_as_root: Callable[[str, bytes], str], channel: socket.socket, mac: str, timeout: float
+) -> AgentState:
     """Put the agent into a running guest, and have it open what it will need.
 
     Args:
         run_as_root: runs a shell line in the guest with these bytes on standard input; returns what it said, and
-            raises `RenewalFailed` when it fails.
+            raises `IdentityError` when it fails.
         channel: the host's end of the guest's second serial port.
         mac: the network card's Ethernet address.
         timeout: seconds that the agent may take to answer.
 
     Raises:
-        RenewalFailed: the guest cannot run it, or lets nobody reseed its random numbers.
+        IdentityError: the guest cannot run it, or lets nobody reseed its random numbers.
     """
     said = run_as_root(_INSTALL.replace("MAC", mac), program()).split()
     if len(said) < 2:
-        raise RenewalFailed(f"no network card has the address {mac}")
+        raise IdentityError(f"no network card has the address {mac}")
     # A bridge over it has its address too, and is no device.
     path, address = said[:2]
     agent = Agent(channel, timeout)
@@ -112,15 +114,17 @@ def prepare(run_as_root: Callable[[str, bytes], str], channel: socket.socket, ma
             call(_OPEN, b"/etc/machine-id\0", os.O_WRONLY),
         )
     except AgentError as error:
-        raise RenewalFailed(str(error)) from error
-    prepared = Prepared(random, descriptor, address.split("/")[4], machine_id)
+        raise IdentityError(str(error)) from error
+    prepared = AgentState(random, descriptor, address.split("/")[4], machine_id)
     _check({"open /dev/urandom": random, "make a socket": descriptor})
     # Asked now, so that no guest of a kernel that cannot do it is ever restored.
     _make(agent, {"reseed the kernel's random numbers": _reseed(prepared)})
     return prepared
 
 
-def renew(channel: socket.socket, prepared: Prepared, *, name: str, machine_id: str, mac: str, timeout: float) -> None:
+def set_identity(
+    channel: socket.socket, prepared: AgentState, *, name: str, machine_id: str, mac: str, timeout: float
+) -> None:
     """Give a restored guest an identity of its own.
 
     Args:
@@ -132,7 +136,7 @@ def renew(channel: socket.socket, prepared: Prepared, *, name: str, machine_id: 
         timeout: seconds that the agent may take to answer.
 
     Raises:
-        RenewalFailed: a part of it could not be done.
+        IdentityError: a part of it could not be done.
     """
     hostname = name.encode()
     request = struct.pack(
@@ -148,7 +152,7 @@ def renew(channel: socket.socket, prepared: Prepared, *, name: str, machine_id: 
     _refresh(Agent(channel, timeout), prepared, steps)
 
 
-def refresh(channel: socket.socket, prepared: Prepared, *, timeout: float) -> None:
+def set_clock_and_seed(channel: socket.socket, prepared: AgentState, *, timeout: float) -> None:
     """Give a guest that was restored as itself what only the present has: the clock and random numbers.
 
     Args:
@@ -157,12 +161,12 @@ def refresh(channel: socket.socket, prepared: Prepared, *, timeout: float) -> No
         timeout: seconds that the agent may take to answer.
 
     Raises:
-        RenewalFailed: a part of it could not be done.
+        IdentityError: a part of it could not be done.
     """
     _refresh(Agent(channel, timeout), prepared, {})
 
 
-def _refresh(agent: Agent, prepared: Prepared, steps: dict[str, tuple[Call, ...]]) -> None:
+def _refresh(agent: Agent, prepared: AgentState, steps: dict[str, tuple[Call, ...]]) -> None:
     """Reseed, set the clock, then make *steps*."""
     begin = time.monotonic()
     _make(
@@ -177,10 +181,10 @@ def _refresh(agent: Agent, prepared: Prepared, steps: dict[str, tuple[Call, ...]
         _make(agent, {"set the clock": (_set_clock(),)})
     else:
         if time.monotonic() - begin > _CLOCK_AT_WORST_SECONDS:
-            raise RenewalFailed("the guest is too slow for its clock to be set")
+            raise IdentityError("the guest is too slow for its clock to be set")
 
 
-def _reseed(prepared: Prepared) -> tuple[Call, ...]:
+def _reseed(prepared: AgentState) -> tuple[Call, ...]:
     """Mix in numbers of the host, and have every generator in the kernel draw from them at once (random(4))."""
     seed = secrets.token_bytes(_SEED_BYTES)
     return (
@@ -198,11 +202,11 @@ def _make(agent: Agent, steps: dict[str, tuple[Call, ...]]) -> None:
     try:
         results = iter(agent.make(*(each for calls in steps.values() for each in calls)))
     except AgentError as error:
-        raise RenewalFailed(str(error)) from error
+        raise IdentityError(str(error)) from error
     _check({step: min(next(results) for _ in calls) for step, calls in steps.items()})
 
 
 def _check(results: dict[str, int]) -> None:
     for step, result in results.items():
         if result < 0:
-            raise RenewalFailed(f"the guest's kernel does not let us {step}: {os.strerror(-result)}")
+            raise IdentityError(f"the guest's kernel does not let us {step}: {os.strerror(-result)}")

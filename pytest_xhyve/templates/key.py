@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
-from pytest_xhyve.hypervisors.base import Saver
+from pytest_xhyve.hypervisors.base import Snapshotter
 from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.model.errors import TemplateError
 from pytest_xhyve.model.image import Image
@@ -51,13 +51,13 @@ def _mac(uuid: UUID) -> str:
     return "02:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-5:])
 
 
-def template_key(image: Image, machine: Machine, saver: Saver, checked: Path) -> str:
+def template_key(image: Image, machine: Machine, snapshotter: Snapshotter, checked: Path) -> str:
     """The key of the template from which *machine* may be restored.
 
     Args:
         image: what its disk is cloned from.
         machine: with an identity of its own, which is no part of the key.
-        saver: its hypervisor's.
+        snapshotter: its hypervisor's.
         checked: the folder of remembered digests.
 
     Raises:
@@ -78,6 +78,6 @@ def template_key(image: Image, machine: Machine, saver: Saver, checked: Path) ->
         "cpu": machine.cpu,
         "memory": machine.memory,
         "nics": len(machine.nics),
-        **saver.depends_on(machine),
+        **snapshotter.depends_on(machine),
     }
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:_DIGITS]

@@ -24,12 +24,12 @@ import psutil
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.power import SSH, Boot, Start, Timeouts
 from pytest_xhyve.host.clone import clone_disk
-from pytest_xhyve.host.guardian import Ward
-from pytest_xhyve.hypervisors.base import Hypervisor, SavableMachine, Saver
+from pytest_xhyve.host.guardian import GuardedProcess
+from pytest_xhyve.hypervisors.base import Hypervisor, SnapshotMachine, Snapshotter
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.machine import Machine
 from pytest_xhyve.templates.builder import Record, run_as_root
-from pytest_xhyve.templates.identity import Prepared, RenewalFailed, prepare, refresh
+from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent, set_clock_and_seed
 
 # The state of the devices, and what a test or fixture writes to its disk.
 _ROOM = 256 << 20
@@ -56,7 +56,7 @@ class Checkpoint:
 
     folder: Path
     machine: Machine
-    prepared: Prepared
+    prepared: AgentState
 
 
 class _Restore:
@@ -65,8 +65,8 @@ class _Restore:
     Args:
         checkpoint: what it is restored from.
         machine: the same, with a clone of its disk.
-        saver: the hypervisor's.
-        ward: the guest's place in the guardian's care.
+        snapshotter: the hypervisor's.
+        process: the guest's place in the guardian's care.
         timeout: seconds that the agent may take to answer.
         record: where it can be saved again; None for one that need not be.
     """
@@ -74,20 +74,26 @@ class _Restore:
     phase = "restore"
 
     def __init__(
-        self, checkpoint: Checkpoint, machine: Machine, saver: Saver, ward: Ward, timeout: float, record: Path | None
+        self,
+        checkpoint: Checkpoint,
+        machine: Machine,
+        snapshotter: Snapshotter,
+        process: GuardedProcess,
+        timeout: float,
+        record: Path | None,
     ) -> None:
         self._checkpoint = checkpoint
         self._timeout = timeout
         source = checkpoint.folder
         self._starting = (
-            partial(saver.restoring, machine, ward, source)
+            partial(snapshotter.restoring, machine, process, source)
             if record is None
-            else partial(saver.recording, machine, ward, record, source)
+            else partial(snapshotter.recording, machine, process, record, source)
         )
-        self._vm: SavableMachine | None = None
+        self._vm: SnapshotMachine | None = None
 
     @contextmanager
-    def running(self) -> Iterator[SavableMachine]:
+    def running(self) -> Iterator[SnapshotMachine]:
         with self._starting() as vm:
             self._vm = vm
             yield vm
@@ -97,8 +103,8 @@ class _Restore:
         self._vm.restore()
         try:
             # Not the name, nor the address: a fixture may have changed them.
-            refresh(self._vm.agent, self._checkpoint.prepared, timeout=self._timeout)
-        except RenewalFailed as error:
+            set_clock_and_seed(self._vm.agent, self._checkpoint.prepared, timeout=self._timeout)
+        except IdentityError as error:
             raise XhyveError(f"its clock and random numbers are of the past: {error}") from error
 
 
@@ -107,9 +113,9 @@ class Reset:
 
     Args:
         guest: running, on memory that is recorded in *record*.
-        saver: its hypervisor's.
+        snapshotter: its hypervisor's.
         hypervisor: what boots it when a test switches it off and on.
-        ward: its place in the guardian's care.
+        process: its place in the guardian's care.
         timeouts: how long it may take.
         record: where its memory is.
         prepared: of the agent in it, where there is one.
@@ -118,17 +124,17 @@ class Reset:
     def __init__(
         self,
         guest: Guest,
-        saver: Saver,
+        snapshotter: Snapshotter,
         hypervisor: Hypervisor,
-        ward: Ward,
+        process: GuardedProcess,
         timeouts: Timeouts,
         record: Path,
-        prepared: Prepared | None,
+        prepared: AgentState | None,
     ) -> None:
         self._guest = guest
-        self._saver = saver
+        self._saver = snapshotter
         self._hypervisor = hypervisor
-        self._ward = ward
+        self._ward = process
         self._timeouts = timeouts
         self._record: Path | None = record
         self._prepared = prepared
@@ -158,11 +164,11 @@ class Reset:
                 if not guest.power.is_on:
                     raise XhyveError("it is off; what a fixture has shut down, it has to start again")
                 self._check_space(_FULL)
-                vm = cast("SavableMachine", guest.power.machine)
+                vm = cast("SnapshotMachine", guest.power.machine)
                 there = guest.run(_IS_THE_AGENT_THERE, check=False, user="root", timeout=_SYNC_SECONDS)
                 if self._prepared is None or there.returncode != 0:
                     mac = guest.mac
-                    self._prepared = prepare(partial(run_as_root, guest), vm.agent, mac, self._timeouts.step)
+                    self._prepared = install_agent(partial(run_as_root, guest), vm.agent, mac, self._timeouts.step)
                     # What was put there may be on the disk.
                     guest.run("sync", timeout=_SYNC_SECONDS)
                 guest.power.disconnect()
@@ -237,21 +243,21 @@ class Reset:
         self._life = None
         self._forgotten.clear()
 
-    def _wait_until_quiet(self, vm: SavableMachine, timeout: float) -> None:
+    def _wait_until_quiet(self, vm: SnapshotMachine, timeout: float) -> None:
         """Wait a moment until our session in the guest has ended, so that no restored guest has to end it.
 
         What a fixture has started may keep the guest busy for ever, so this is no more than a moment.
         """
         end = time.monotonic() + timeout
-        while vm.count_taken(SSH) and time.monotonic() < end:
+        while vm.count_accepted(SSH) and time.monotonic() < end:
             time.sleep(_LOOK_SECONDS / 4)
         assert self._ward.pid is not None
-        process = psutil.Process(self._ward.pid)
+        measured = psutil.Process(self._ward.pid)
         used = _IDLE_SHARE
         while used >= _IDLE_SHARE * _LOOK_SECONDS and time.monotonic() < end:
-            before = sum(process.cpu_times()[:2])
+            before = sum(measured.cpu_times()[:2])
             time.sleep(_LOOK_SECONDS)
-            used = sum(process.cpu_times()[:2]) - before
+            used = sum(measured.cpu_times()[:2]) - before
 
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self._ward.folder).free
@@ -263,7 +269,7 @@ class Reset:
         """Tell of what goes wrong in the block, and whether the disk is full."""
         try:
             yield
-        except (XhyveError, RenewalFailed, OSError, psutil.Error) as error:
+        except (XhyveError, IdentityError, OSError, psutil.Error) as error:
             full = isinstance(error, OSError) and error.errno == errno.ENOSPC
             if full or shutil.disk_usage(self._ward.folder).free < _FULL:
                 # Memory that finds no space kills the hypervisor (SIGBUS), which says nothing of it.

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
-from pytest_xhyve.hypervisors.base import SavableMachine, Saver
+from pytest_xhyve.hypervisors.base import SnapshotMachine, Snapshotter
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.machine import Machine
-from pytest_xhyve.templates.identity import RenewalFailed, renew
+from pytest_xhyve.templates.identity import IdentityError, set_identity
 from pytest_xhyve.templates.store import Template
 
 
@@ -24,9 +24,9 @@ class Restore:
     """See `pytest_xhyve.guest.power.Start`.
 
     Args:
-        saver: the hypervisor's.
+        snapshotter: the hypervisor's.
         machine: with its own identity and its own disk, cloned from the template's.
-        ward: its place in the guardian's care.
+        process: its place in the guardian's care.
         template: what it is restored from.
         timeout: seconds that the agent may take to answer.
         record: where the machine can be saved again; None for one that need not be.
@@ -36,23 +36,23 @@ class Restore:
 
     def __init__(
         self,
-        saver: Saver,
+        snapshotter: Snapshotter,
         machine: Machine,
-        ward: Ward,
+        process: GuardedProcess,
         template: Template,
         timeout: float,
         record: Path | None = None,
     ) -> None:
-        self._saver = saver
+        self._saver = snapshotter
         self._machine = machine
-        self._ward = ward
+        self._ward = process
         self._template = template
         self._timeout = timeout
         self._record = record
-        self._vm: SavableMachine | None = None
+        self._vm: SnapshotMachine | None = None
 
     @contextmanager
-    def running(self) -> Iterator[SavableMachine]:
+    def running(self) -> Iterator[SnapshotMachine]:
         source = self._template.folder
         # What the guest said while it booted.
         shutil.copyfile(source / CONSOLE, self._ward.folder / CONSOLE)
@@ -70,7 +70,7 @@ class Restore:
         mac = self._machine.nics[0].mac
         assert mac is not None
         try:
-            renew(
+            set_identity(
                 self._vm.agent,
                 self._template.prepared,
                 name=self._machine.name,
@@ -78,7 +78,7 @@ class Restore:
                 mac=mac,
                 timeout=self._timeout,
             )
-        except RenewalFailed as error:
+        except IdentityError as error:
             raise RestoreFailed(
                 f"{self._machine.name} was restored, and cannot be told from others: {error}"
             ) from error

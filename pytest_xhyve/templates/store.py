@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from pytest_xhyve.images.check import digest_of, known_digest, remember_digest
 from pytest_xhyve.model.errors import TemplateError
 from pytest_xhyve.model.machine import Disk, DiskFormat
-from pytest_xhyve.templates.identity import Prepared
+from pytest_xhyve.templates.identity import AgentState
 
 ABOUT = "template.json"
 _REFUSED = ".refused"
@@ -50,7 +50,7 @@ class Template:
     image: str
     folder: Path
     disk: Disk
-    prepared: Prepared
+    prepared: AgentState
 
     @property
     def size(self) -> int:
@@ -126,7 +126,7 @@ class TemplateStore:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def publish(self, workspace: Path, key: str, image: str, disk: Disk, prepared: Prepared) -> None:
+    def publish(self, workspace: Path, key: str, image: str, disk: Disk, prepared: AgentState) -> None:
         """Make what is in *workspace*, which `workspace` made, the template *key*, in one step."""
         digests = {}
         for path in sorted(workspace.iterdir()):
@@ -151,7 +151,7 @@ class TemplateStore:
             remember_digest(target / name, digest, self._checked)
         (self._folder / f"{key}{_REFUSED}").unlink(missing_ok=True)
 
-    def set_aside(self, template: Template, why: str) -> None:
+    def quarantine(self, template: Template, why: str) -> None:
         """Keep *template* from being used again; it stays until no guest stands on it, and there is a new one.
 
         When another one was set aside within the hour, no more are made until it is over.
@@ -161,11 +161,11 @@ class TemplateStore:
             return
         failed = self._folder / f"{template.key}{_FAILED}"
         if _is_recent(failed):
-            self.refuse(template.key, why)
+            self.record_failure(template.key, why)
         failed.touch()
         _put_aside(template.folder)
 
-    def refuse(self, key: str, why: str) -> None:
+    def record_failure(self, key: str, why: str) -> None:
         """Remember for an hour that no template *key* can be made, so that not every guest tries."""
         (self._folder / f"{key}{_REFUSED}").write_text(why)
 
@@ -207,7 +207,7 @@ class TemplateStore:
                 removed.append(template)
         return removed
 
-    def useless(self) -> list[Path]:
+    def leftovers(self) -> list[Path]:
         """The folders that are no template any more, never became one, or are about to become one."""
         templates = {template.folder for template in self.all()}
         return [path for path in sorted(self._folder.iterdir()) if path.is_dir() and path not in templates]
@@ -328,4 +328,4 @@ def _parse(folder: Path, about: dict[str, Any]) -> Template:
     name, disk_format = about["disk"]
     kind: DiskFormat = "qcow2" if disk_format == "qcow2" else "raw"
     disk = Disk(folder / name, kind)
-    return Template(_key_of(folder), about["image"], folder, disk, Prepared.read(about["prepared"]))
+    return Template(_key_of(folder), about["image"], folder, disk, AgentState.read(about["prepared"]))

@@ -36,18 +36,18 @@ def guardian(tmp_path: Path) -> Iterator[tuple[Guardian, Path]]:
 
 
 def test_two_hundred_at_once(tiny: Image, tmp_path: Path, guardian: tuple[Guardian, Path]) -> None:
-    process, folder = guardian
+    keeper, folder = guardian
     qemu = Qemu(executable=None, accel="tcg", cache=tmp_path)
-    assert qemu.facts.emulated
+    assert qemu.info.emulated
     with ExitStack() as stack:
         lock = Lock()
 
         def start(number: int) -> int:
             # They need not boot: a moment after the start is when a port could be taken.
-            ward_of = process.ward(folder / f"g{number}", [], {})
+            guarded = keeper.guard(folder / f"g{number}", [], {})
             with lock:
-                ward = stack.enter_context(ward_of)
-            disk = ward.folder / "disk.raw"
+                process = stack.enter_context(guarded)
+            disk = process.folder / "disk.raw"
             disk.touch()
             machine = Machine(
                 name=f"g{number}",
@@ -61,7 +61,7 @@ def test_two_hundred_at_once(tiny: Image, tmp_path: Path, guardian: tuple[Guardi
                 initrd=None,
                 cmdline="panic=0",
             )
-            running = qemu.running(machine, ward)
+            running = qemu.running(machine, process)
             vm = running.__enter__()
             with lock:
                 stack.push(running)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_xhyve.cli.prune import find_pieces, remove
-from pytest_xhyve.cli.stock import Stock
+from pytest_xhyve.cli.stock import CacheListing
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.clone import clone_by_copy
 from pytest_xhyve.host.home import Home
@@ -45,7 +45,7 @@ def fleet(own_home: Home) -> Iterator[Fleet]:
 
 def test_template_of_a_living_guest_stays(fleet: Fleet, own_home: Home) -> None:
     with fleet.start_guest(GuestSpec(image="tiny", start="warm")) as guest:
-        assert [template.in_use for template in Stock.take(own_home).templates] == [True]
+        assert [template.in_use for template in CacheListing.scan(own_home).templates] == [True]
         assert remove(find_pieces(own_home, images=True), own_home).removed == ()
         assert guest.run("echo alive").stdout == "alive\n"
         guest.kill()
@@ -53,10 +53,10 @@ def test_template_of_a_living_guest_stays(fleet: Fleet, own_home: Home) -> None:
         assert remove(find_pieces(own_home, images=True), own_home).removed == ()
         guest.start()
         assert guest.run("echo again").stdout == "again\n"
-    assert [template.in_use for template in Stock.take(own_home).templates] == [False]
+    assert [template.in_use for template in CacheListing.scan(own_home).templates] == [False]
     # The run remembers the image.
     assert [piece.kind for piece in remove(find_pieces(own_home, images=True), own_home).removed] == ["template"]
-    assert Stock.take(own_home).templates == ()
+    assert CacheListing.scan(own_home).templates == ()
     with fleet.start_guest(GuestSpec(image="tiny", start="warm")) as guest:
         assert guest.run("echo anew").stdout == "anew\n"
     fleet.close()

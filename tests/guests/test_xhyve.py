@@ -23,7 +23,7 @@ from pytest_xhyve.fleet.slots import Slots
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.host.leases import read_leases
 from pytest_xhyve.hypervisors.xhyve import driver
-from pytest_xhyve.hypervisors.xhyve.identity import Known, KnownUuids
+from pytest_xhyve.hypervisors.xhyve.identity import UuidCache, UuidRecord
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -65,7 +65,7 @@ def first_uuids(home: Home, count: int) -> list[str]:
 def test_every_build_runs_and_restarts_guests(new_fleet: NewFleet, build: Build) -> None:
     """The third, which is today's, runs all other tests."""
     fleet = new_fleet(build)
-    assert fleet.hypervisor.facts.name == ("hyperkit" if build == "hyperkit" else "xhyve")
+    assert fleet.hypervisor.info.name == ("hyperkit" if build == "hyperkit" else "xhyve")
     with fleet.start_guest(TINY) as guest:
         assert guest.run("cat /sys/class/net/eth0/address").stdout.strip() == guest.mac
         identity = (guest.host, guest.mac, guest.uuid)
@@ -131,7 +131,7 @@ def test_uuid_that_a_left_over_process_holds(new_fleet: NewFleet, well: Mac, hom
             with pytest.raises(HypervisorExited, match=held):
                 new_fleet().start_guest(TINY)
             # Also where the UUID was asked about before.
-            KnownUuids(home.folder("vmnet")).keep(UUID(uuid), Known(mac="02:00:00:00:00:01"))
+            UuidCache(home.folder("vmnet")).keep(UUID(uuid), UuidRecord(mac="02:00:00:00:00:01"))
             with pytest.raises(HypervisorExited, match=held):
                 new_fleet().start_guest(TINY)
         finally:
@@ -253,12 +253,12 @@ def test_auto_takes_what_works(well: Mac, home: Home, tmp_path: Path, monkeypatc
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     said: list[str] = []
     with closing(Fleet(Settings(), home, said.append)) as fleet:
-        assert fleet.hypervisor.facts.name == "xhyve"
+        assert fleet.hypervisor.info.name == "xhyve"
     assert said == []
     (home.path / "vmnet").rename(home.path / "forgotten")
     well.behave(hv_missing=True)
     with closing(Fleet(Settings(), home, said.append)) as fleet:
-        assert fleet.hypervisor.facts.name == "qemu"
+        assert fleet.hypervisor.info.name == "qemu"
     assert "xhyve is here, and not taken" in said[0]
     assert "Intel CPU with VT-x" in said[0]
 
@@ -271,10 +271,10 @@ def test_refusal_is_not_remembered(well: Mac, home: Home, tmp_path: Path, monkey
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     well.behave(interfaces=0)
     with closing(Fleet(Settings(), home, print)) as fleet:
-        assert fleet.hypervisor.facts.name == "qemu"
+        assert fleet.hypervisor.info.name == "qemu"
     well.behave()
     with closing(Fleet(Settings(), home, print)) as fleet:
-        assert fleet.hypervisor.facts.name == "xhyve"
+        assert fleet.hypervisor.info.name == "xhyve"
 
 
 def test_program_that_was_named_and_does_not_work(well: Mac, home: Home, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_program_that_was_named_and_does_not_work(well: Mac, home: Home, tmp_pat
         assert fleet.hypervisor
     well.behave()
     with closing(Fleet(settings, home, print)) as fleet:
-        assert fleet.hypervisor.facts.name == "xhyve"
+        assert fleet.hypervisor.info.name == "xhyve"
 
 
 def test_program_by_a_relative_path(

@@ -39,7 +39,7 @@ with closing(Fleet(Settings(hypervisor="xhyve", executable=sys.argv[1]), home, p
         with fleet.start_guest(GuestSpec(image="tiny")) as guest:
             (record,) = live_guests(home.folder("runs"))
             print(json.dumps({
-                "how": fleet.hypervisor.facts.reason, "pid": record.pid, "host": guest.host,
+                "how": fleet.hypervisor.info.reason, "pid": record.pid, "host": guest.host,
                 "said": guest.run("id -u").stdout, "uid": os.getuid(),
                 "words": open(f"/proc/{record.pid}/cmdline").read().split("\\0"),
             }), flush=True)

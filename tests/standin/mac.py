@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pytest_xhyve.host.children import dying_with_us
+from pytest_xhyve.host.children import with_parent_death_signal
 from standin.bootpd import LEASE_SECONDS, Writer
 from standin.commandline import Build
 from standin.faults import Faults
@@ -51,7 +51,7 @@ main(sys.argv, {build!r}, {folder!r})
 
 
 @dataclass(frozen=True, slots=True)
-class SetUp:
+class VmnetLock:
     """That vmnet was asked for an interface.
 
     Attributes:
@@ -138,14 +138,14 @@ class Mac:
         else:
             self._start_dhcp()
 
-    def journal(self) -> list[SetUp]:
+    def journal(self) -> list[VmnetLock]:
         """What vmnet was asked for, from the beginning."""
-        begun: dict[str, SetUp] = {}
+        begun: dict[str, VmnetLock] = {}
         with suppress(FileNotFoundError):
             for line in (self.folder / JOURNAL).read_text().splitlines():
                 told = json.loads(line)
                 key = told.pop("key")
-                begun[key] = SetUp(**told)  # the later line knows the end
+                begun[key] = VmnetLock(**told)  # the later line knows the end
         return list(begun.values())
 
     @property
@@ -168,7 +168,7 @@ class Mac:
             f"--dhcp-script={self._script}", "--script-on-renewal",
         ]
         # fmt: on
-        self._dnsmasq = subprocess.Popen(dying_with_us(argv), stdin=subprocess.DEVNULL)
+        self._dnsmasq = subprocess.Popen(with_parent_death_signal(argv), stdin=subprocess.DEVNULL)
         end = time.monotonic() + _START_SECONDS
         while not _listens(_DHCP_SERVER_PORT):
             if self._dnsmasq.poll() is not None or time.monotonic() > end:

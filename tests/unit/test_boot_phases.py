@@ -28,7 +28,7 @@ def test_each_phase_is_seen() -> None:
         entered: list[str] = []
         phases = BootPhases(entered=entered.append)
         for said in boot:
-            phases.saw(said)
+            phases.feed(said)
         phases.enter(LOGIN)
         assert entered == [FIRMWARE, KERNEL, INITRD, INIT, BANNER, LOGIN]
         assert list(phases.seconds()) == entered
@@ -37,15 +37,15 @@ def test_each_phase_is_seen() -> None:
 
 def test_kernel_without_an_initrd_goes_on_to_init() -> None:
     phases = BootPhases()
-    phases.saw(b"[    1.0] Linux version 6.1\r\n[    2.000000] Run /sbin/init as init process\r\n")
+    phases.feed(b"[    1.0] Linux version 6.1\r\n[    2.000000] Run /sbin/init as init process\r\n")
     assert phases.current == INIT
 
 
 def test_silence_is_known() -> None:
     phases = BootPhases()
-    phases.saw(b"iPXE (http://ipxe.org)\r\n")
+    phases.feed(b"iPXE (http://ipxe.org)\r\n")
     assert phases.is_silent
-    phases.saw(b"[    0.000000] x86/fpu: legacy\r\n")
+    phases.feed(b"[    0.000000] x86/fpu: legacy\r\n")
     assert not phases.is_silent
 
 
@@ -53,7 +53,7 @@ def test_restored_guest_has_no_boot() -> None:
     phases = BootPhases("restore")
     phases.enter(BANNER)
     # What its template's boot has said.
-    phases.saw(b"".join(SYSTEMD))
+    phases.feed(b"".join(SYSTEMD))
     assert list(phases.seconds()) == ["restore", BANNER]
 
 
@@ -63,7 +63,7 @@ def test_it_never_goes_back(said: list[bytes]) -> None:
     entered: list[str] = []
     phases = BootPhases(entered=entered.append)
     for text in said:
-        phases.saw(text)
+        phases.feed(text)
     phases.stop()
     assert entered == sorted(set(entered), key=order.index)
     assert all(seconds >= 0 for seconds in phases.seconds().values())

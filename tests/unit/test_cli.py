@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from pytest_xhyve.cli import commands
 from pytest_xhyve.cli.commands import main
-from pytest_xhyve.cli.guest_options import gather
+from pytest_xhyve.cli.guest_options import load_settings
 from pytest_xhyve.host.guardian_process import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.model.settings import OPTIONS, Settings
@@ -67,7 +67,7 @@ def test_options_are_those_of_the_plugin() -> None:
     for command in (commands.run, commands.shell):
         context = command.make_context("x", ["tiny", *words, *(["true"] if command is commands.run else [])])
         assert {name: context.params[name] for name in given} == given
-        assert gather(given) == Settings(
+        assert load_settings(given) == Settings(
             hypervisor="qemu",
             executable="/bin/qemu",
             accel="tcg",
@@ -83,14 +83,14 @@ def test_options_are_those_of_the_plugin() -> None:
 def test_environment_counts_and_options_beat_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_XHYVE_MAX_GUESTS", "2")
     monkeypatch.setenv("PYTEST_XHYVE_TIMEOUT_FACTOR", "3")
-    settings = gather({"max_guests": "4"})
+    settings = load_settings({"max_guests": "4"})
     assert (settings.max_guests, settings.timeout_factor) == (4, 3.0)
 
 
 def test_what_the_environment_says_of_tests_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_XHYVE_KEEP", "always")
     monkeypatch.setenv("PYTEST_XHYVE_START", "both")
-    settings = gather({})
+    settings = load_settings({})
     assert (settings.keep, settings.start) == ("never", "auto")
 
 

@@ -56,10 +56,10 @@ def add(log: Path, data: bytes) -> None:
 def test_trouble_is_found(log: Path, console: Console, said: str, line: str, panic: bool) -> None:
     watch = console.watch()
     add(log, b"[    0.0] Linux version 6.1\r\n" + said.encode())
-    trouble = watch.find_trouble()
+    trouble = watch.find_error()
     assert trouble is not None
     assert (trouble.line, trouble.panic) == (line, panic)
-    assert watch.find_trouble() is None
+    assert watch.find_error() is None
 
 
 @pytest.mark.parametrize(
@@ -76,22 +76,22 @@ def test_trouble_is_found(log: Path, console: Console, said: str, line: str, pan
 def test_no_trouble(log: Path, console: Console, said: str) -> None:
     watch = console.watch()
     add(log, said.encode())
-    assert watch.find_trouble() is None
+    assert watch.find_error() is None
 
 
 def test_trouble_in_two_pieces(log: Path, console: Console) -> None:
     watch = console.watch()
     add(log, b"line\n[ 1.0] Kernel pan")
-    assert watch.find_trouble() is None
+    assert watch.find_error() is None
     add(log, b"ic - not syncing: Attempted to kill init!\n")
-    trouble = watch.find_trouble()
+    trouble = watch.find_error()
     assert trouble is not None
     assert trouble.line.endswith("Attempted to kill init!")
 
 
 def test_watch_looks_only_at_what_is_new(log: Path, console: Console) -> None:
     add(log, b"Kernel panic - not syncing: of an earlier start\n")
-    assert console.watch().find_trouble() is None
+    assert console.watch().find_error() is None
 
 
 def test_text_has_no_escapes_and_any_bytes(log: Path, console: Console) -> None:

@@ -18,8 +18,8 @@ import yaml
 
 from pytest_xhyve.cli.commands import main
 from pytest_xhyve.cli.guests import Reaped
-from pytest_xhyve.cli.prune import Piece, Pruned
-from pytest_xhyve.cli.stock import Stock, StockedImage, StockedTemplate
+from pytest_xhyve.cli.prune import PruneCandidate, Pruned
+from pytest_xhyve.cli.stock import CacheListing, ImageEntry, TemplateEntry
 from pytest_xhyve.doctor.examine import Report
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.host.runs import GuestRecord
@@ -188,12 +188,12 @@ def test_site_tells_all_that_the_code_has(site: Path) -> None:
 
 
 def test_every_key_of_json_is_told_of() -> None:
-    piece = Piece("image", "tiny", Path("/"), 0, 0.0, str, bool)
-    template = StockedTemplate("tiny", "key", 0, 0.0, in_use=False)
+    piece = PruneCandidate("image", "tiny", Path("/"), 0, 0.0, str, bool)
+    template = TemplateEntry("tiny", "key", 0, 0.0, in_use=False)
     printed: dict[str, object] = {
         "ps": [field.name for field in fields(GuestRecord)],
         "reap": Reaped((), ()).as_json(),
-        "images": Stock((StockedImage("tiny", "", None, None),), (template,)).as_json(),
+        "images": CacheListing((ImageEntry("tiny", "", None, None),), (template,)).as_json(),
         "prune": Pruned((piece,), ((piece, "why"),)).as_json(dry_run=True),
         "doctor": [*json.loads(Report((), ()).as_json()), *(field.name for field in fields(Finding))],
     }

@@ -24,9 +24,9 @@ from pytest_xhyve.doctor import host, mac, mac_xhyve, tools, vpn
 from pytest_xhyve.doctor.examine import examine
 from pytest_xhyve.doctor.findings import Check, Finding, gather
 from pytest_xhyve.doctor.mac import Mac
-from pytest_xhyve.doctor.programs import Answer, Programs
+from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.hypervisors.base import Facts
+from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.model.errors import HypervisorNotFound, NotSupported, XhyveError
 
 OUTPUT = Path(__file__).parent / "mac_output"
@@ -35,14 +35,14 @@ FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
 NOW = 1_500_000_000
 
 
-class Recorded(Programs):
+class Recorded(CommandRunner):
     """Answers by what was recorded; what was not is not here to be run.
 
     Attributes:
         ran: the command lines that were run, with what they read.
     """
 
-    def __init__(self, answers: dict[str, Answer], found: dict[str, str] | None = None) -> None:
+    def __init__(self, answers: dict[str, CommandResult], found: dict[str, str] | None = None) -> None:
         self._answers = answers
         self._found = found or {}
         self.ran: list[tuple[str, str]] = []
@@ -50,27 +50,29 @@ class Recorded(Programs):
     def find(self, name: str) -> str | None:
         return self._found.get(name)
 
-    def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = 0.0) -> Answer:  # noqa: ARG002
+    def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = 0.0) -> CommandResult:  # noqa: ARG002
         line = " ".join(argv)
         self.ran.append((line, stdin))
         return self._answers[line]
 
 
-def out(text: str) -> Answer:
-    return Answer(0, text)
+def out(text: str) -> CommandResult:
+    return CommandResult(0, text)
 
 
-def recorded(name: str) -> Answer:
-    return Answer(0, (OUTPUT / name).read_text())
+def recorded(name: str) -> CommandResult:
+    return CommandResult(0, (OUTPUT / name).read_text())
 
 
 # What sudo says (HenrikBengtsson/ucsf-vpn#28, and the same on macOS).
-NO_PASSWORD = Answer(1, "", "sudo: a password is required\n")
-NOT_SIGNED = Answer(1, "", f"{XHYVE}: code object is not signed at all\n")
+NO_PASSWORD = CommandResult(1, "", "sudo: a password is required\n")
+NOT_SIGNED = CommandResult(1, "", f"{XHYVE}: code object is not signed at all\n")
 # lima-vm/lima#4, machyve/xhyve#191: the shell says "Killed: 9".
-KILLED = Answer(-9)
+KILLED = CommandResult(-9)
 # getopt(3) of macOS, and the first lines of usage() in xhyve v0.2.0's src/xhyve.c.
-NO_SUCH_OPTION = Answer(1, "", "xhyve: illegal option -- M\nUsage: xhyve [-behuwxACHPWY] [-c vcpus] [-g <gdb port>]\n")
+NO_SUCH_OPTION = CommandResult(
+    1, "", "xhyve: illegal option -- M\nUsage: xhyve [-behuwxACHPWY] [-c vcpus] [-g <gdb port>]\n"
+)
 
 SYSCTL_CPU = "/usr/sbin/sysctl -n machdep.cpu.brand_string"
 SYSCTL_HV = "/usr/sbin/sysctl -n kern.hv_support"
@@ -104,10 +106,10 @@ GOOD = {
     SYSCTL_CPU: out("Intel(R) Core(TM) i7-8850H CPU @ 2.60GHz\n"),
     SYSCTL_HV: out("1\n"),
     SW_VERS: out("15.3\n"),
-    f"{XHYVE} -M -v": Answer(0, "", (OUTPUT / "xhyve-v.txt").read_text()),
+    f"{XHYVE} -M -v": CommandResult(0, "", (OUTPUT / "xhyve-v.txt").read_text()),
     CODESIGN: recorded("codesign-new.txt"),
-    SUDO_XHYVE: Answer(0),
-    SUDO_KILL: Answer(0),
+    SUDO_XHYVE: CommandResult(0),
+    SUDO_KILL: CommandResult(0),
     PRINT_DISABLED: recorded("print-disabled-enabled.txt"),
     GLOBAL_STATE: FIREWALL_ON,
     BLOCK_ALL: out("Firewall has block all state set to disabled.\n"),
@@ -124,7 +126,7 @@ MakeMac = Callable[..., Mac]
 @pytest.fixture
 def make_mac(tmp_path: Path) -> MakeMac:
     def make(
-        changed: dict[str, Answer] | None = None,
+        changed: dict[str, CommandResult] | None = None,
         *,
         found: str | None = XHYVE,
         mode: int = 0o100755,
@@ -156,7 +158,7 @@ def test_all_is_well(make_mac: MakeMac) -> None:
 
 def test_nothing_answers(make_mac: MakeMac) -> None:
     """Where no program of macOS can be run, there are findings all the same."""
-    silent = {line: Answer(None, "", "No such file or directory") for line in GOOD}
+    silent = {line: CommandResult(None, "", "No such file or directory") for line in GOOD}
     intel = {SYSCTL_CPU: GOOD[SYSCTL_CPU]}
     findings = gather(mac.checks(make_mac({**silent, **intel})))
     assert {finding.level for finding in findings if finding.title not in ("vmnet", "DHCP leases")} <= {
@@ -165,7 +167,7 @@ def test_nothing_answers(make_mac: MakeMac) -> None:
     }
 
 
-Bad = tuple[str, dict[str, Answer], str, str, bool]
+Bad = tuple[str, dict[str, CommandResult], str, str, bool]
 CASES: dict[str, Bad] = {
     # the finding's title, what is other than on a good Mac, words of what is seen, words of the cure, whether it stops
     "Apple's processor": (
@@ -183,7 +185,7 @@ CASES: dict[str, Bad] = {
         True,
     ),
     "no support": ("processor", {SYSCTL_HV: out("0\n")}, "kern.hv_support is 0", "sysctl kern.hv_support", True),
-    "unknown macOS": ("macOS", {SW_VERS: Answer(None, "", "gone")}, "unknown: gone", "sw_vers", False),
+    "unknown macOS": ("macOS", {SW_VERS: CommandResult(None, "", "gone")}, "unknown: gone", "sw_vers", False),
     "killed": ("xhyve", {f"{XHYVE} -M -v": KILLED, CODESIGN: NOT_SIGNED}, "Killed: 9", "codesign --force", True),
     "killed for networking": (
         "xhyve",
@@ -195,7 +197,7 @@ CASES: dict[str, Bad] = {
     # EBADARCH, which macOS's execve(2) gives for another architecture's program.
     "not a program": (
         "xhyve",
-        {f"{XHYVE} -M -v": Answer(None, "", f"{XHYVE}: Bad CPU type in executable")},
+        {f"{XHYVE} -M -v": CommandResult(None, "", f"{XHYVE}: Bad CPU type in executable")},
         "Bad CPU",
         "make -C",
         True,
@@ -204,14 +206,14 @@ CASES: dict[str, Bad] = {
     # codesign(1) of a signature without entitlements says nothing of them.
     "not entitled": (
         "xhyve's signature",
-        {CODESIGN: Answer(0, "", f"Executable={XHYVE}\n")},
+        {CODESIGN: CommandResult(0, "", f"Executable={XHYVE}\n")},
         "has no com.apple.security",
         XHYVE,
         True,
     ),
     "no codesign": (
         "xhyve's signature",
-        {CODESIGN: Answer(None, "", "gone")},
+        {CODESIGN: CommandResult(None, "", "gone")},
         "unknown: gone",
         f"codesign -d --entitlements - {XHYVE}",
         False,
@@ -265,7 +267,7 @@ CASES: dict[str, Bad] = {
     ),
     "launchd does not say": (
         "DHCP server",
-        {PRINT_DISABLED: Answer(1, "", "Not privileged\n")},
+        {PRINT_DISABLED: CommandResult(1, "", "Not privileged\n")},
         "Not privileged",
         "sudo launchctl",
         False,
@@ -301,7 +303,13 @@ CASES: dict[str, Bad] = {
         False,
     ),
     "other file system": ("file system", {DF: recorded("df-hfs.txt")}, "is on hfs", "mount -t apfs", False),
-    "unknown file system": ("file system", {DF: Answer(1, "", "df: ?")}, "is unknown", "PYTEST_XHYVE_HOME", False),
+    "unknown file system": (
+        "file system",
+        {DF: CommandResult(1, "", "df: ?")},
+        "is unknown",
+        "PYTEST_XHYVE_HOME",
+        False,
+    ),
     "VPN": (
         "VPN",
         {IFCONFIG: recorded("ifconfig-vpn.txt"), OUR_RULES: NO_PASSWORD, THEIR_RULES: NO_PASSWORD},
@@ -320,7 +328,7 @@ CASES: dict[str, Bad] = {
         "--fix-vpn",
         False,
     ),
-    "no ifconfig": ("VPN", {IFCONFIG: Answer(None, "", "gone")}, "ifconfig -a failed: gone", "doctor", False),
+    "no ifconfig": ("VPN", {IFCONFIG: CommandResult(None, "", "gone")}, "ifconfig -a failed: gone", "doctor", False),
 }
 
 
@@ -362,9 +370,9 @@ def test_no_xhyve(make_mac: MakeMac) -> None:
 
 def test_hyperkit_serves_too(make_mac: MakeMac) -> None:
     changed = {
-        "/opt/hyperkit -M -v": Answer(0, "", (OUTPUT / "hyperkit-v.txt").read_text()),
+        "/opt/hyperkit -M -v": CommandResult(0, "", (OUTPUT / "hyperkit-v.txt").read_text()),
         "/usr/bin/codesign -d --entitlements - /opt/hyperkit": recorded("codesign-new.txt"),
-        "/usr/bin/sudo -n -- /opt/hyperkit -v": Answer(0),
+        "/usr/bin/sudo -n -- /opt/hyperkit -v": CommandResult(0),
     }
     this_mac = Mac(
         Recorded({**GOOD, **changed}, {"hyperkit": "/opt/hyperkit"}), Path("/"), 501, "me", stat=make_mac().stat
@@ -376,7 +384,7 @@ def test_hyperkit_serves_too(make_mac: MakeMac) -> None:
 
 @pytest.mark.parametrize(
     ("version", "signature"),
-    # Programs that were built for older ones are told 10.16 by macOS 11 and later.
+    # CommandRunner that were built for older ones are told 10.16 by macOS 11 and later.
     [("11.0", "codesign-old.txt"), ("10.16", "codesign-old.txt"), ("26.5.1", "codesign-new.txt"), ("10.15.7", None)],
 )
 def test_signature_that_will_do(make_mac: MakeMac, version: str, signature: str | None) -> None:
@@ -505,7 +513,7 @@ def test_vpn_is_translated(make_mac: MakeMac) -> None:
 
 
 def test_qemu_is_missing(new_home: Home) -> None:
-    def ask(cache: Path) -> Facts:
+    def ask(cache: Path) -> HypervisorInfo:
         raise HypervisorNotFound("QEMU was not found: looked for qemu\n  install it")
 
     (finding,) = host.check_qemu(new_home, "linux", ask)
@@ -521,7 +529,7 @@ def test_qemu_is_missing(new_home: Home) -> None:
 
 @pytest.mark.parametrize("error", [XhyveError("broken"), OSError(8, "Exec format error")])
 def test_qemu_is_broken(new_home: Home, error: Exception) -> None:
-    def ask(cache: Path) -> Facts:
+    def ask(cache: Path) -> HypervisorInfo:
         raise error
 
     (finding,) = host.check_qemu(new_home, "linux", ask)
@@ -543,7 +551,9 @@ def test_qemu_is_broken(new_home: Home, error: Exception) -> None:
     ],
 )
 def test_qemu_emulates(new_home: Home, platform: str, reason: str, cure: str) -> None:
-    (finding,) = host.check_qemu(new_home, platform, lambda _: Facts("qemu", "9.0", "tcg", reason, emulated=True))
+    (finding,) = host.check_qemu(
+        new_home, platform, lambda _: HypervisorInfo("qemu", "9.0", "tcg", reason, emulated=True)
+    )
     assert finding.level == "warning"
     assert reason in finding.seen
     assert cure in finding.cure
@@ -554,10 +564,10 @@ def test_qemu_emulates(new_home: Home, platform: str, reason: str, cure: str) ->
 def test_remembered_acceleration_is_no_longer_true(new_home: Home) -> None:
     memory = new_home.folder("acceleration")
 
-    def ask(cache: Path) -> Facts:
+    def ask(cache: Path) -> HypervisorInfo:
         if cache == memory:
-            return Facts("qemu", "9.0", "tcg", "no kvm: …", emulated=True)
-        return Facts("qemu", "9.0", "kvm", "proved", emulated=False)
+            return HypervisorInfo("qemu", "9.0", "tcg", "no kvm: …", emulated=True)
+        return HypervisorInfo("qemu", "9.0", "kvm", "proved", emulated=False)
 
     fine, stale = host.check_qemu(new_home, "linux", ask)
     assert fine.level == "ok"
@@ -694,10 +704,10 @@ def test_nobody_knows_the_cache_folder(platform: str) -> None:
 def test_memory_of_another_user_is_no_finding_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "acceleration").mkdir()
 
-    def ask(cache: Path) -> Facts:
+    def ask(cache: Path) -> HypervisorInfo:
         if cache == tmp_path / "acceleration":
             raise PermissionError(13, "Permission denied")
-        return Facts("qemu", "7.2", "kvm", "proved", False)
+        return HypervisorInfo("qemu", "7.2", "kvm", "proved", False)
 
     assert [finding.level for finding in host.check_qemu(Home(tmp_path), "linux", ask)] == ["ok"]
 
@@ -760,11 +770,11 @@ CHATTER = (
 )
 VPN_IS_UP = {
     IFCONFIG: recorded("ifconfig-vpn.txt"),
-    f"{PFCTL} -s nat": Answer(0, (OUTPUT / "pfctl-main-nat.txt").read_text(), CHATTER[-61:]),
-    LOAD: Answer(0, "", CHATTER),
+    f"{PFCTL} -s nat": CommandResult(0, (OUTPUT / "pfctl-main-nat.txt").read_text(), CHATTER[-61:]),
+    LOAD: CommandResult(0, "", CHATTER),
     f"{PFCTL} -s info": recorded("pfctl-info.txt"),
     # What pfctl's own code prints, on its standard error.
-    f"{PFCTL} -E": Answer(0, "", "pf enabled\nToken : 12704518093125423167\n"),
+    f"{PFCTL} -E": CommandResult(0, "", "pf enabled\nToken : 12704518093125423167\n"),
 }
 DISABLED = out(
     (OUTPUT / "pfctl-info.txt").read_text().replace("Status: Enabled for 0 days 00:26:05", "Status: Disabled")
@@ -788,7 +798,9 @@ class Dialogue:
         return "\n".join(self.lines)
 
 
-def mend(programs: Programs, tmp_path: Path, dialogue: Dialogue, *, euid: int = 501, platform: str = "darwin") -> bool:
+def mend(
+    programs: CommandRunner, tmp_path: Path, dialogue: Dialogue, *, euid: int = 501, platform: str = "darwin"
+) -> bool:
     return vpn.fix_vpn(
         programs,
         platform=platform,
@@ -873,21 +885,25 @@ def test_no_mac(tmp_path: Path) -> None:
         ({f"{PFCTL} -s nat": out('nat-anchor "other/*" all\n')}, "has no nat-anchor", f"{PFCTL} -s nat"),
         # pfctl's parser, of rules that it does not take.
         (
-            {LOAD: Answer(1, "", f"{CHATTER}stdin:1: syntax error\npfctl: Syntax error in config file\n")},
+            {LOAD: CommandResult(1, "", f"{CHATTER}stdin:1: syntax error\npfctl: Syntax error in config file\n")},
             f"failed: stdin:1: syntax error; pfctl: Syntax error in config file\n.*{UNDO}",
             LOAD,
         ),
         (
-            {f"{PFCTL} -s info": Answer(1, "", "pfctl: /dev/pf: Permission denied\n")},
+            {f"{PFCTL} -s info": CommandResult(1, "", "pfctl: /dev/pf: Permission denied\n")},
             f"not known.*\n.*-E\n.*{UNDO}",
             "",
         ),
-        ({f"{PFCTL} -s info": DISABLED, f"{PFCTL} -E": Answer(1, "", "pfctl: no\n")}, f"switched on.*\n.*{UNDO}", ""),
-        ({f"{PFCTL} -s info": DISABLED, f"{PFCTL} -E": Answer(0)}, "could not be switched on: code 0", ""),
-        ({IFCONFIG: Answer(1, "", "ifconfig: no\n")}, "ifconfig -a failed: ifconfig: no", IFCONFIG),
+        (
+            {f"{PFCTL} -s info": DISABLED, f"{PFCTL} -E": CommandResult(1, "", "pfctl: no\n")},
+            f"switched on.*\n.*{UNDO}",
+            "",
+        ),
+        ({f"{PFCTL} -s info": DISABLED, f"{PFCTL} -E": CommandResult(0)}, "could not be switched on: code 0", ""),
+        ({IFCONFIG: CommandResult(1, "", "ifconfig: no\n")}, "ifconfig -a failed: ifconfig: no", IFCONFIG),
     ],
 )
-def test_pfctl_fails(tmp_path: Path, changed: dict[str, Answer], words: str, last: str) -> None:
+def test_pfctl_fails(tmp_path: Path, changed: dict[str, CommandResult], words: str, last: str) -> None:
     programs = Recorded({**VPN_IS_UP, **changed})
     with pytest.raises(XhyveError, match=words):
         mend(programs, tmp_path, Dialogue(True))
@@ -898,7 +914,7 @@ def test_pfctl_fails(tmp_path: Path, changed: dict[str, Answer], words: str, las
 @pytest.fixture
 def on_a_mac(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     programs = Recorded(VPN_IS_UP)
-    monkeypatch.setattr(Programs, "run", lambda _, argv, **keys: programs.run(argv, **keys))
+    monkeypatch.setattr(CommandRunner, "run", lambda _, argv, **keys: programs.run(argv, **keys))
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(os, "geteuid", lambda: 501)
     return programs
@@ -927,11 +943,11 @@ def test_command_says_that_this_is_no_mac() -> None:
 
 
 def test_programs_are_run_without_a_shell() -> None:
-    programs = Programs()
-    assert programs.run(["cat"], stdin="$HOME; *") == Answer(0, "$HOME; *", "")
+    programs = CommandRunner()
+    assert programs.run(["cat"], stdin="$HOME; *") == CommandResult(0, "$HOME; *", "")
     assert programs.run(["echo", "$HOME"]).out == "$HOME\n"
-    assert programs.run(["sh", "-c", "echo no >&2; kill -9 $$"]) == Answer(-9, "", "no\n")
-    assert programs.run(["/no/such/program"]) == Answer(None, "", "/no/such/program: No such file or directory")
+    assert programs.run(["sh", "-c", "echo no >&2; kill -9 $$"]) == CommandResult(-9, "", "no\n")
+    assert programs.run(["/no/such/program"]) == CommandResult(None, "", "/no/such/program: No such file or directory")
     assert "did not end within 0.1 s" in programs.run(["sleep", "60"], timeout=0.1).err
     assert programs.find("sh") is not None
     assert programs.find("no-such-program") is None

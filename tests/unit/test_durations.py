@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 
 from pytest_xhyve.model.times import GuestTimes
-from pytest_xhyve.report.durations import WIDTH, shown_seconds, tabulate
+from pytest_xhyve.report.durations import WIDTH, format_seconds, tabulate
 
 WARM = {
     "image": 0.001,
@@ -98,7 +98,7 @@ def test_table_is_as_wide_as_it_may_be(seconds: float) -> None:
     ],
 )
 def test_seconds(seconds: float, shown: str) -> None:
-    assert shown_seconds(seconds) == shown
+    assert format_seconds(seconds) == shown
 
 
 def test_times_survive_the_way_to_the_controller() -> None:
@@ -113,14 +113,14 @@ CONFTEST = """
     import sys
 
     import pytest
-    from pytest_xhyve.plugin.fixtures import GATHERED
+    from pytest_xhyve.plugin.fixtures import SUMMARY
 
     @pytest.fixture(scope="session")
     def fleet(request):
         from pytest_xhyve.report.durations import GuestTimes
-        from pytest_xhyve.plugin.summary import Gathered
+        from pytest_xhyve.plugin.summary import RunSummary
 
-        times = request.config.stash.setdefault(GATHERED, Gathered()).times
+        times = request.config.stash.setdefault(SUMMARY, RunSummary()).times
         yield
         name = getattr(request.config, "workerinput", {"workerid": "alone"})["workerid"]
         times.append(GuestTimes(name, "tiny", "session", {"clone": 0.01, "boot": 2.0, "teardown": 0.02}))

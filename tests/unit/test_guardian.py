@@ -19,7 +19,7 @@ import pytest
 from waiting import becomes, has_its_command_line
 
 from pytest_xhyve.host import runs
-from pytest_xhyve.host.guardian import Guardian, Ward
+from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.runs import GuestRecord, live_guests, reap
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
 
@@ -42,10 +42,10 @@ def guardian(run_folder: Path) -> Iterator[Guardian]:
 
 
 @pytest.fixture
-def ward(guardian: Guardian, run_folder: Path) -> Iterator[Ward]:
+def process(guardian: Guardian, run_folder: Path) -> Iterator[GuardedProcess]:
     (run,) = run_folder.iterdir()
-    with guardian.ward(run / "g", [], ABOUT) as ward:
-        yield ward
+    with guardian.guard(run / "g", [], ABOUT) as process:
+        yield process
 
 
 def is_running(pid: int) -> bool:
@@ -56,43 +56,43 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_starts_in_the_guests_folder_and_tells_of_it(ward: Ward) -> None:
-    ward.start(SLEEP, {"started": 0}, {})
-    assert ward.pid is not None
-    process = psutil.Process(ward.pid)
-    assert process.cwd() == str(ward.folder)
-    assert os.getsid(ward.pid) == ward.pid
-    record = GuestRecord.read(ward.folder / "guest.json")
+def test_starts_in_the_guests_folder_and_tells_of_it(process: GuardedProcess) -> None:
+    process.start(SLEEP, {"started": 0}, {})
+    assert process.pid is not None
+    started = psutil.Process(process.pid)
+    assert started.cwd() == str(process.folder)
+    assert os.getsid(started.pid) == started.pid
+    record = GuestRecord.read(process.folder / "guest.json")
     assert record is not None
-    assert (record.pid, record.name) == (ward.pid, "g")
+    assert (record.pid, record.name) == (process.pid, "g")
 
 
-def test_tells_how_it_ended_and_what_it_said(ward: Ward) -> None:
-    ward.start(["sh", "-c", "echo out; echo err >&2; exit 7"], {}, {})
-    assert ward.wait(10) == 7
-    assert ward.poll() == 7
-    assert ward.words() == "out\nerr"
+def test_tells_how_it_ended_and_what_it_said(process: GuardedProcess) -> None:
+    process.start(["sh", "-c", "echo out; echo err >&2; exit 7"], {}, {})
+    assert process.wait(10) == 7
+    assert process.poll() == 7
+    assert process.output() == "out\nerr"
 
 
-def test_signals_arrive_and_are_not_inherited_as_ignored(ward: Ward) -> None:
+def test_signals_arrive_and_are_not_inherited_as_ignored(process: GuardedProcess) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        ward.start(SLEEP, {}, {})
-        assert ward.poll() is None
-        ward.send_signal(number)
-        assert ward.wait(10) == -number
+        process.start(SLEEP, {}, {})
+        assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(10) == -number
 
 
-def test_program_that_is_not_there(ward: Ward) -> None:
+def test_program_that_is_not_there(process: GuardedProcess) -> None:
     with pytest.raises(HypervisorNotFound, match=r"cannot start no-such-program: .*No such file"):
-        ward.start(["no-such-program"], {}, {})
-    ward.start(["true"], {}, {})
-    assert ward.wait(10) == 0
+        process.start(["no-such-program"], {}, {})
+    process.start(["true"], {}, {})
+    assert process.wait(10) == 0
 
 
-def test_descriptors_arrive_under_their_numbers(ward: Ward, tmp_path: Path) -> None:
+def test_descriptors_arrive_under_their_numbers(process: GuardedProcess, tmp_path: Path) -> None:
     with (tmp_path / "given").open("w") as file:
-        ward.start([sys.executable, "-c", "import os; os.write(10, b'through')"], {}, {10: file.fileno()})
-        assert ward.wait(10) == 0
+        process.start([sys.executable, "-c", "import os; os.write(10, b'through')"], {}, {10: file.fileno()})
+        assert process.wait(10) == 0
     assert (tmp_path / "given").read_text() == "through"
 
 
@@ -110,8 +110,8 @@ def test_held_lock_lasts_until_the_hypervisor_is_gone(guardian: Guardian, run_fo
                 return False
             return True
 
-    with guardian.ward(run / "g", [fd], ABOUT) as ward:
-        ward.start(SLEEP, {}, {})
+    with guardian.guard(run / "g", [fd], ABOUT) as process:
+        process.start(SLEEP, {}, {})
         assert not is_free()
     assert is_free()
 
@@ -120,53 +120,53 @@ def test_end_takes_less_than_a_tenth_of_a_second(guardian: Guardian, run_folder:
     (run,) = run_folder.iterdir()
     took = []
     for number in range(3):
-        with guardian.ward(run / f"g{number}", [], ABOUT) as ward:
-            ward.start(SLEEP, {}, {})
-            (ward.folder / "disk").write_bytes(bytes(1 << 20))
+        with guardian.guard(run / f"g{number}", [], ABOUT) as process:
+            process.start(SLEEP, {}, {})
+            (process.folder / "disk").write_bytes(bytes(1 << 20))
             start = time.monotonic()
-            ward.close()
+            process.close()
             took.append(time.monotonic() - start)
-        assert not ward.folder.exists()
-        assert ward.pid is not None
-        assert not psutil.pid_exists(ward.pid)
+        assert not process.folder.exists()
+        assert process.pid is not None
+        assert not psutil.pid_exists(process.pid)
     assert min(took) < 0.1, took
 
 
-def test_what_the_hypervisor_started_goes_with_it(ward: Ward) -> None:
-    ward.start(["sh", "-c", "sleep 600 & echo $! && wait"], {}, {})
-    assert becomes(lambda: ward.words().isdecimal())
-    child = int(ward.words())
-    ward.close()
+def test_what_the_hypervisor_started_goes_with_it(process: GuardedProcess) -> None:
+    process.start(["sh", "-c", "sleep 600 & echo $! && wait"], {}, {})
+    assert becomes(lambda: process.output().isdecimal())
+    child = int(process.output())
+    process.close()
     assert becomes(lambda: not is_running(child))
 
 
-def test_trouble_of_one_guest_is_not_anothers(guardian: Guardian, ward: Ward, run_folder: Path) -> None:
+def test_trouble_of_one_guest_is_not_anothers(guardian: Guardian, process: GuardedProcess, run_folder: Path) -> None:
     """A folder that is gone stands for a full disk: the guardian can write nothing there."""
-    ward.start(SLEEP, {}, {})
+    process.start(SLEEP, {}, {})
     (run,) = run_folder.iterdir()
-    with guardian.ward(run / "other", [], ABOUT) as other:
+    with guardian.guard(run / "other", [], ABOUT) as other:
         other.folder.rmdir()
         with pytest.raises(FileNotFoundError, match=r"hypervisor\.log"):
             other.start(SLEEP, {}, {})
-    assert ward.poll() is None
+    assert process.poll() is None
     assert guardian.is_alive()
 
 
-def test_taken_name_harms_nobody(guardian: Guardian, ward: Ward, tmp_path: Path) -> None:
-    (ward.folder / "disk").touch()
+def test_taken_name_harms_nobody(guardian: Guardian, process: GuardedProcess, tmp_path: Path) -> None:
+    (process.folder / "disk").touch()
     slot = os.open(tmp_path / "slot", os.O_RDWR | os.O_CREAT)
-    with pytest.raises(XhyveError, match="is named 'g' already"), guardian.ward(ward.folder, [slot], ABOUT):
+    with pytest.raises(XhyveError, match="is named 'g' already"), guardian.guard(process.folder, [slot], ABOUT):
         pass
-    assert (ward.folder / "disk").exists()
+    assert (process.folder / "disk").exists()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(slot)
 
 
-def test_start_after_an_end_that_nobody_waited_for(ward: Ward) -> None:
-    ward.start(["true"], {}, {})
+def test_start_after_an_end_that_nobody_waited_for(process: GuardedProcess) -> None:
+    process.start(["true"], {}, {})
     time.sleep(0.2)
-    ward.start(SLEEP, {}, {})
-    assert ward.poll() is None
+    process.start(SLEEP, {}, {})
+    assert process.poll() is None
 
 
 def test_run_ends_at_once_though_a_forked_child_lives(tmp_path: Path) -> None:
@@ -187,17 +187,17 @@ def test_run_ends_at_once_though_a_forked_child_lives(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_killed_guardian_takes_the_hypervisor_along(guardian: Guardian, ward: Ward) -> None:
-    ward.start(SLEEP, {}, {})
-    pid = ward.pid
+def test_killed_guardian_takes_the_hypervisor_along(guardian: Guardian, process: GuardedProcess) -> None:
+    process.start(SLEEP, {}, {})
+    pid = process.pid
     assert pid is not None
     os.kill(guardian.pid, signal.SIGKILL)
-    assert ward.wait(10) == -signal.SIGKILL
+    assert process.wait(10) == -signal.SIGKILL
     assert becomes(lambda: not is_running(pid))
     with pytest.raises(HypervisorExited, match="guardian process of this run was killed"):
-        ward.start(SLEEP, {}, {})
-    ward.close()
-    assert not ward.folder.exists()
+        process.start(SLEEP, {}, {})
+    process.close()
+    assert not process.folder.exists()
 
 
 OWNER = dedent(
@@ -210,15 +210,15 @@ OWNER = dedent(
     folder = Path(sys.argv[1])
     with runs.new_run(folder) as (run, lock):
         guardian = Guardian(run, lock)
-        with guardian.ward(run / "g", [], json.loads(sys.argv[2])) as ward:
+        with guardian.guard(run / "g", [], json.loads(sys.argv[2])) as process:
             (run / "g" / "disk").write_bytes(b"clone")
-            ward.start(["sleep", "600"], {}, {})
+            process.start(["sleep", "600"], {}, {})
             if len(sys.argv) > 3:
                 # A child that keeps every descriptor open, as multiprocessing's fork does.
                 if os.fork() == 0:
                     time.sleep(30)
                     os._exit(0)
-            print(json.dumps([guardian.pid, ward.pid]), flush=True)
+            print(json.dumps([guardian.pid, process.pid]), flush=True)
             time.sleep(600)
     """
 )

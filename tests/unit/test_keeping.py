@@ -36,18 +36,18 @@ OWNER = dedent(
     with runs.new_run(folder) as (run, lock):
         guardian = Guardian(run, lock)
         for name in ("kept", "other"):
-            with guardian.ward(run / name, [], about | {"name": name}) as ward:
+            with guardian.guard(run / name, [], about | {"name": name}) as process:
                 program = "import time; time.sleep(600)"
-                ward.start([sys.executable, "-c", program, str(run / name / "hypervisor.pid")], {}, {})
+                process.start([sys.executable, "-c", program, str(run / name / "hypervisor.pid")], {}, {})
                 if name == "kept":
                     if "full" in sys.argv:
                         with contextlib.suppress(OSError):
                             (run / name / "full").write_bytes(bytes(1 << 20))
                     kept = {"by": "test_it", "since": 1.0, "run": "1"}
                     with contextlib.suppress(XhyveError) if "full" in sys.argv else contextlib.nullcontext():
-                        ward.keep({"kept": kept, "ssh": ["ssh", name]}, held="held" in sys.argv)
-                        ward.kill("it")
-                    print(json.dumps([guardian.pid, ward.pid]), flush=True)
+                        process.keep({"kept": kept, "ssh": ["ssh", name]}, held="held" in sys.argv)
+                        process.kill("it")
+                    print(json.dumps([guardian.pid, process.pid]), flush=True)
                     if "held" in sys.argv:
                         time.sleep(600)
         guardian.close()

@@ -14,8 +14,8 @@ from waiting import becomes
 from pytest_xhyve.fleet.ahead import Ahead
 from pytest_xhyve.fleet.prewarmer import Prewarmer, silent_ahead
 from pytest_xhyve.guest.guest import Guest
-from pytest_xhyve.host.guardian import Ward
-from pytest_xhyve.model.errors import Abandoned, XhyveError
+from pytest_xhyve.host.guardian import GuardedProcess
+from pytest_xhyve.model.errors import Cancelled, XhyveError
 from pytest_xhyve.model.spec import GuestSpec
 
 A, B, C = (GuestSpec(image="tiny", cpus=cpus) for cpus in (1, 2, 3))
@@ -32,7 +32,7 @@ class Made:
         self.prewarmed = False
         self.is_dead = False
 
-    def is_well(self) -> bool:
+    def is_healthy(self) -> bool:
         return not self.is_dead
 
     def remove(self) -> None:
@@ -40,7 +40,7 @@ class Made:
 
 
 class Order:
-    """A guest that is being made ahead, until the test says how that ends; it is also its own ward."""
+    """A guest that is being made ahead, until the test says how that ends; it is also its own process."""
 
     def __init__(self, spec: GuestSpec) -> None:
         self.spec = spec
@@ -52,7 +52,7 @@ class Order:
     def fail(self, error: Exception) -> None:
         self._end.set_exception(error)
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         if not self._end.done():
             self._end.set_exception(XhyveError("the hypervisor was killed"))
 
@@ -74,7 +74,7 @@ class Fleet:
         assert bool(asked_by) == (ahead is None)
         if ahead is not None:
             order = Order(spec)
-            ahead.goes_on_in(cast("Ward", order))
+            ahead.started_in(cast("GuardedProcess", order))
             self.orders.append(order)
             order.wait()
         else:
@@ -187,7 +187,7 @@ def test_what_failed_is_not_tried_again_before_a_test_had_it(fleet: Fleet, prewa
 
 def test_what_cannot_be_had_now_is_tried_with_the_next_test(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([A, B])
-    fleet.order(1).fail(Abandoned("no slot is free"))
+    fleet.order(1).fail(Cancelled("no slot is free"))
     assert becomes(lambda: not prewarmer.is_busy, SECONDS)
     assert len(fleet.orders) == 1
     prewarmer.expect([A, B])
@@ -263,9 +263,9 @@ def test_close_ends_what_is_being_made_and_removes_what_is_ready(fleet: Fleet, p
 
 def test_abandoned_before_it_has_a_place() -> None:
     ahead = Ahead()
-    ahead.abandon()
-    with pytest.raises(Abandoned):
-        ahead.goes_on_in(cast("Ward", Order(A)))
+    ahead.cancel()
+    with pytest.raises(Cancelled):
+        ahead.started_in(cast("GuardedProcess", Order(A)))
 
 
 def test_background_is_silent() -> None:

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from pytest_xhyve.fleet.fleet import _as_name
 from pytest_xhyve.formats.private_key import find_unusable
 from pytest_xhyve.formats.public_key import parse_public_key
-from pytest_xhyve.host.sizes import shown_size
+from pytest_xhyve.host.sizes import format_size
 from pytest_xhyve.images.catalog import find_manifest
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import CPU_LEVELS, FORMATS, read_manifest
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.settings import MOST_GUESTS
+from pytest_xhyve.model.settings import MAX_GUESTS
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.values import nearest, parse_count, parse_size, shown
+from pytest_xhyve.model.values import parse_positive_int, parse_size, short_repr, suggest
 
 KEYS = tuple(field.name for field in fields(Image) if field.name != "manifest")
 PAIR = KeyPair.generate()
@@ -67,7 +67,7 @@ def test_any_other_key(manifest: Path, content: dict[str, Any], key: Any, value:
     manifest.write_text(yaml.safe_dump({**content, key: value}))
     with pytest.raises(ConfigurationError) as raised:
         read_manifest(manifest)
-    assert f"{manifest}: unknown key {shown(key)}" in str(raised.value)
+    assert f"{manifest}: unknown key {short_repr(key)}" in str(raised.value)
 
 
 @settings(max_examples=50)
@@ -135,12 +135,12 @@ def test_any_size(value: Any) -> None:
     try:
         assert 0 < parse_size(value) < 1 << 63
     except ConfigurationError as error:
-        assert str(error).startswith(shown(value))
+        assert str(error).startswith(short_repr(value))
 
 
 @given(st.integers(0, 1 << 50))
 def test_shown_size_is_near(size: int) -> None:
-    text = shown_size(size)
+    text = format_size(size)
     match = re.fullmatch(r"(\d+)(?:\.(\d))? (B|KiB|MiB|GiB)", text)
     assert match is not None
     unit = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[match[3]]
@@ -155,9 +155,9 @@ def test_shown_size_is_near(size: int) -> None:
 @example("٣")
 def test_any_count(value: Any) -> None:
     try:
-        assert parse_count(value) >= 1
+        assert parse_positive_int(value) >= 1
     except ConfigurationError as error:
-        assert str(error).startswith(shown(value))
+        assert str(error).startswith(short_repr(value))
 
 
 @given(st.text() | st.text("abcXYZ019-_.", max_size=70))
@@ -172,7 +172,7 @@ def test_any_name_of_a_guest(name: str) -> None:
         assert re.fullmatch(r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)", spec.name)
 
 
-@given(st.text() | lines, st.integers(0, MOST_GUESTS - 1))
+@given(st.text() | lines, st.integers(0, MAX_GUESTS - 1))
 def test_any_name_of_an_image_gives_guests_a_name(image: str, slot: int) -> None:
     name = f"{_as_name(image)}-{slot}"
     assert GuestSpec.parse(name=name).name == name
@@ -189,14 +189,14 @@ def test_any_keys_of_a_guest(keys: dict[str, Any]) -> None:
 
 @given(st.text(), st.lists(st.text(min_size=1)))
 def test_nearest_names_are_known_ones(word: str, known: list[str]) -> None:
-    hint = nearest(word, tuple(known))
+    hint = suggest(word, tuple(known))
     assert hint == "" or any(name in hint for name in known)
 
 
 @given(st.sampled_from(KEYS), st.data())
 def test_a_slip_of_the_finger_is_understood(key: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(key) - 1))
-    assert key in nearest(key[:at] + "x" + key[at:], KEYS)
+    assert key in suggest(key[:at] + "x" + key[at:], KEYS)
 
 
 @given(st.text())

@@ -22,10 +22,10 @@ from pytest_xhyve.cli.prune import Pruned, find_pieces, remove
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian_process import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.host.sizes import shown_size, size_on_disk
+from pytest_xhyve.host.sizes import format_size, size_on_disk
 from pytest_xhyve.images.check import known_digest, remember_digest
 from pytest_xhyve.model.machine import Disk
-from pytest_xhyve.templates.identity import Prepared
+from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.store import Template, TemplateStore
 
 LONG_AGO = time.time() - 30 * 86400
@@ -41,7 +41,7 @@ def write_template(home: Home, key: str = "57c71a1aa0fac907", image: str = "tiny
     with store.workspace(key) as workspace:
         disk = workspace / "disk.raw"
         disk.write_bytes(os.urandom(1 << 16))
-        store.publish(workspace, key, image, Disk(disk, "raw"), Prepared(3, 4, "eth0", 5))
+        store.publish(workspace, key, image, Disk(disk, "raw"), AgentState(3, 4, "eth0", 5))
     [template] = [template for template in store.all() if template.key == key]
     for path in [*template.folder.iterdir(), template.folder]:
         os.utime(path, (used, used))
@@ -101,7 +101,7 @@ def prune(*arguments: str) -> dict[str, Any]:
     [(0, "0 B"), (1023, "1023 B"), (4096, "4 KiB"), (3 << 19, "1.5 MiB"), (5 << 29, "2.5 GiB")],
 )
 def test_shown_size(size: int, shown: str) -> None:
-    assert shown_size(size) == shown
+    assert format_size(size) == shown
 
 
 def test_size_on_disk_counts_no_holes(tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ def test_nothing_to_prune(new_home: Home) -> None:
 
 def test_prune_says_what_went_and_how_much(new_home: Home) -> None:
     template = write_template(new_home)
-    shown = f"template tiny ({template.key}): {shown_size(template.size)}\n"
-    total = shown_size(template.size)
+    shown = f"template tiny ({template.key}): {format_size(template.size)}\n"
+    total = format_size(template.size)
     assert call("prune", "--dry-run").stdout == f"would remove {shown}would free {total}\n"
     assert template.folder.exists()
     assert call("prune").stdout.startswith(f"removed {shown}")
@@ -206,7 +206,7 @@ def test_template_in_use_stays(new_home: Home) -> None:
 
 def test_template_that_was_set_aside_or_damaged(new_home: Home) -> None:
     aside, damaged = write_template(new_home), write_template(new_home, "f1561e982920791b")
-    store_of(new_home).set_aside(aside, "it does not work")
+    store_of(new_home).quarantine(aside, "it does not work")
     (damaged.folder / "template.json").write_text("{")
     assert {kind for kind, _ in prune("--dry-run")["removed"]} == {"leftover"}
     prune()

@@ -16,7 +16,7 @@ from assembler import assemble, needs_assembler
 from fake_images import KERNEL
 
 from pytest_xhyve.host import runs
-from pytest_xhyve.host.guardian import Guardian, Ward
+from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.qemu import acceleration
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
@@ -26,18 +26,18 @@ from pytest_xhyve.model.machine import Disk, Machine, Nic
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Iterator[Ward]:
+def process(tmp_path: Path) -> Iterator[GuardedProcess]:
     (tmp_path / "runs").mkdir()
     with runs.new_run(tmp_path / "runs") as (folder, lock):
         guardian = Guardian(folder, lock)
-        with guardian.ward(folder / "a guest, with a comma", [], {}) as ward:
-            yield ward
+        with guardian.guard(folder / "a guest, with a comma", [], {}) as process:
+            yield process
         guardian.close()
 
 
 @pytest.fixture
-def machine(ward: Ward, tmp_path: Path) -> Machine:
-    disk = ward.folder / "disk.raw"
+def machine(process: GuardedProcess, tmp_path: Path) -> Machine:
+    disk = process.folder / "disk.raw"
     disk.write_bytes(bytes(1 << 20))
     kernel = tmp_path / "vmlinuz"
     kernel.write_bytes(KERNEL)
@@ -59,8 +59,8 @@ def qemu(tmp_path: Path, *, executable: str | None = None, accel: str = "tcg") -
     return Qemu(executable=executable, accel=accel, cache=tmp_path)
 
 
-def test_starts_forwards_and_ends(tmp_path: Path, ward: Ward, machine: Machine) -> None:
-    with qemu(tmp_path).running(machine, ward) as vm:
+def test_starts_forwards_and_ends(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:
+    with qemu(tmp_path).running(machine, process) as vm:
         ssh, web = vm.find_endpoint(22), vm.find_endpoint(80)
         assert ssh is not None
         assert web is not None
@@ -69,10 +69,10 @@ def test_starts_forwards_and_ends(tmp_path: Path, ward: Ward, machine: Machine) 
         assert vm.find_endpoint(443) is None
         other = vm.forward(443)
         assert vm.forward(443) == other
-        assert vm.count_taken(22) == 0
+        assert vm.count_accepted(22) == 0
         # It accepts, and no guest has taken it.
         with socket.create_connection((ssh.host, ssh.port)):
-            assert vm.count_taken(22) == 0
+            assert vm.count_accepted(22) == 0
         vm.pause()
         vm.resume()
         assert vm.exit_status() is None
@@ -82,22 +82,22 @@ def test_starts_forwards_and_ends(tmp_path: Path, ward: Ward, machine: Machine) 
             vm.pause()
 
 
-def test_a_port_that_is_none(tmp_path: Path, ward: Ward, machine: Machine) -> None:
-    with qemu(tmp_path).running(machine, ward) as vm, pytest.raises(XhyveError, match="70000 is no TCP port"):
+def test_a_port_that_is_none(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:
+    with qemu(tmp_path).running(machine, process) as vm, pytest.raises(XhyveError, match="70000 is no TCP port"):
         vm.forward(70000)
 
 
-def test_wrong_option_is_told_in_qemus_words(tmp_path: Path, ward: Ward, machine: Machine) -> None:
+def test_wrong_option_is_told_in_qemus_words(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:
     wrong = replace(machine, nics=(Nic("no-mac"),))
     with pytest.raises(HypervisorExited, match=r"ended with code 1 .*\n.*no-mac"):  # noqa: SIM117
-        with qemu(tmp_path).running(wrong, ward):
+        with qemu(tmp_path).running(wrong, process):
             pass
 
 
-def test_kernel_that_is_none_is_told_in_qemus_words(tmp_path: Path, ward: Ward, machine: Machine) -> None:
+def test_kernel_that_is_none_is_told_in_qemus_words(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:
     machine.kernel.write_bytes(b"x" * 100)
     with pytest.raises(HypervisorExited, match=r"(?i)kernel"):  # noqa: SIM117
-        with qemu(tmp_path).running(machine, ward):
+        with qemu(tmp_path).running(machine, process):
             pass
 
 
@@ -108,16 +108,16 @@ def test_missing_program_says_what_to_install(tmp_path: Path) -> None:
 
 def test_program_that_is_no_qemu(tmp_path: Path) -> None:
     with pytest.raises(HypervisorNotFound, match="is no QEMU"):
-        _ = qemu(tmp_path, executable="true").facts
+        _ = qemu(tmp_path, executable="true").info
     with pytest.raises(HypervisorNotFound, match="does not work"):
-        _ = qemu(tmp_path, executable="false").facts
+        _ = qemu(tmp_path, executable="false").info
 
 
 def test_facts(tmp_path: Path) -> None:
-    facts = qemu(tmp_path).facts
-    assert (facts.name, facts.acceleration, facts.reason, facts.emulated) == ("qemu", "tcg", "asked for", True)
-    assert facts.version[0].isdigit()
-    automatic = qemu(tmp_path, accel="auto").facts
+    info = qemu(tmp_path).info
+    assert (info.name, info.acceleration, info.reason, info.emulated) == ("qemu", "tcg", "asked for", True)
+    assert info.version[0].isdigit()
+    automatic = qemu(tmp_path, accel="auto").info
     assert automatic.acceleration in acceleration.candidates()
     assert automatic.reason
 

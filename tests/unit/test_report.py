@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pytest_xhyve import Completed
 from pytest_xhyve.model.kept import Kept
 from pytest_xhyve.model.times import GuestTimes
-from pytest_xhyve.plugin.summary import Gathered
+from pytest_xhyve.plugin.summary import RunSummary
 from pytest_xhyve.report.artifacts import folder_name
-from pytest_xhyve.report.assertions import Results
+from pytest_xhyve.report.assertions import RecentCommands
 
 FAILED = Completed("hwclock --show", 1, "", "hwclock: Cannot access the Hardware Clock\n", 0.25)
 
@@ -32,8 +32,8 @@ def test_result_is_what_it_was() -> None:
     assert len(repr(Completed("cat", 0, "x" * 10_000, "", 1.0))) < 200
 
 
-def remembered(completed: Completed, *, checked: bool = False) -> Results:
-    results = Results()
+def remembered(completed: Completed, *, checked: bool = False) -> RecentCommands:
+    results = RecentCommands()
     results.add(completed, checked=checked)
     return results
 
@@ -110,13 +110,13 @@ def test_artifacts_folder_can_be_read() -> None:
 
 
 def test_workers_hand_over_all_they_gathered() -> None:
-    gathered = Gathered(
+    gathered = RunSummary(
         [GuestTimes("tiny-0", "tiny", "test_it", {"boot": 2.0})],
         [Kept("tiny-0", "tiny", "test_it", ("ssh", "-F", "a b", "tiny-0"), "/console")],
         ["note"],
         ["process 7: qemu"],
     )
-    other = Gathered()
+    other = RunSummary()
     other.add_message(gathered.to_message())
     assert other == gathered
     assert other.kept[0].login == "ssh -F 'a b' tiny-0"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.settings import OPTIONS, Settings
-from pytest_xhyve.model.values import parse_count, parse_positive, parse_size
+from pytest_xhyve.model.values import parse_positive_float, parse_positive_int, parse_size
 
 
 class Given:
@@ -47,25 +47,25 @@ def test_a_size_reads_back(number: int, unit: str) -> None:
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", "", "1e3", True])
 def test_wrong_count_is_named(text: str) -> None:
     with pytest.raises(ConfigurationError, match="whole number"):
-        parse_count(text)
+        parse_positive_int(text)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", ""])
 def test_wrong_number_is_named(text: str) -> None:
     with pytest.raises(ConfigurationError, match="above 0"):
-        parse_positive(text)
+        parse_positive_float(text)
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    assert Settings.gather(Given(), {}) == Settings()
+    assert Settings.load(Given(), {}) == Settings()
 
 
 def test_option_beats_environment_beats_ini() -> None:
     written = {"xhyve_image": ["ini"], "xhyve_accel": "tcg", "xhyve_cpus": "3"}
     environment = {"PYTEST_XHYVE_IMAGE": "env", "PYTEST_XHYVE_ACCEL": "kvm", "PYTEST_XHYVE_CPUS": "5"}
-    assert Settings.gather(Given({}, written), {}).images == ("ini",)
-    assert Settings.gather(Given({}, written), environment).images == ("env",)
-    settings = Settings.gather(Given({"xhyve_image": ["typed", "again"]}, written), environment)
+    assert Settings.load(Given({}, written), {}).images == ("ini",)
+    assert Settings.load(Given({}, written), environment).images == ("env",)
+    settings = Settings.load(Given({"xhyve_image": ["typed", "again"]}, written), environment)
     assert settings.images == ("typed", "again")
     assert settings.accel == "kvm"
     # CPUs have no variable: it is not read.
@@ -76,17 +76,17 @@ def test_option_beats_environment_beats_ini() -> None:
 @pytest.mark.parametrize("option", [option for option in OPTIONS if not option.repeatable], ids=lambda o: o.name)
 def test_what_is_empty_counts_as_given(option: Any) -> None:
     with pytest.raises(ConfigurationError, match=option.flag):
-        Settings.gather(Given({option.ini: ""}), {})
+        Settings.load(Given({option.ini: ""}), {})
     with pytest.raises(ConfigurationError, match=f"ini value {option.ini}"):
-        Settings.gather(Given({}, {option.ini: ""}), {})
+        Settings.load(Given({}, {option.ini: ""}), {})
 
 
 @pytest.mark.parametrize("name", ["cpus", "max_guests", "boot_timeout", "timeout_factor", "memory"])
 def test_zero_counts_as_given(name: str) -> None:
     with pytest.raises(ConfigurationError, match="'0'"):
-        Settings.gather(Given({f"xhyve_{name}": "0"}, {f"xhyve_{name}": "1"}), {})
+        Settings.load(Given({f"xhyve_{name}": "0"}, {f"xhyve_{name}": "1"}), {})
 
 
 def test_near_miss_is_suggested() -> None:
     with pytest.raises(ConfigurationError, match="did you mean qemu"):
-        Settings.gather(Given({"xhyve_hypervisor": "quemu"}), {})
+        Settings.load(Given({"xhyve_hypervisor": "quemu"}), {})

@@ -193,13 +193,13 @@ def test_guest_that_only_the_body_asks_for_is_refused(pytester: pytest.Pytester)
 def test_hypervisor_that_cannot_save(tmp_path: Path, new_home: Home) -> None:
     manifest = write_image(tmp_path)
     with closing(Fleet(Settings(), new_home, print)) as fleet:
-        vars(fleet)["hypervisor"] = SimpleNamespace(saver=None, facts=SimpleNamespace(name="xhyve"))
+        vars(fleet)["hypervisor"] = SimpleNamespace(snapshotter=None, info=SimpleNamespace(name="xhyve"))
         with pytest.raises(NotSupported, match=r"xhyve cannot save a running machine.*QEMU does"):
             fleet.start_guest(GuestSpec(image=manifest, reset=True))
 
 
 def test_flag_is_a_flag() -> None:
-    assert GuestSpec.parse(reset=True).over(GuestSpec(image="tiny")) == GuestSpec(image="tiny", reset=True)
+    assert GuestSpec.parse(reset=True).with_defaults(GuestSpec(image="tiny")) == GuestSpec(image="tiny", reset=True)
     assert GuestSpec.parse(reset=None).reset is None
     with pytest.raises(ConfigurationError, match="reset: 1 is neither True nor False"):
         GuestSpec.parse(reset=1)

@@ -20,19 +20,19 @@ from fake_images import write_image
 from waiting import becomes
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.hypervisors.base import SavableMachine
+from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 from pytest_xhyve.templates.cache import TemplateCache
-from pytest_xhyve.templates.identity import Prepared, RenewalFailed
+from pytest_xhyve.templates.identity import AgentState, IdentityError
 from pytest_xhyve.templates.key import as_template, identity_words, template_key
 from pytest_xhyve.templates.store import ABOUT, Template, TemplateDamaged, TemplateStore
 
 KEY = "0123456789abcdef"
 HOUR = 3600.0
-PREPARED = Prepared(random=3, socket=4, interface="eth0", machine_id=-1)
+PREPARED = AgentState(random=3, socket=4, interface="eth0", machine_id=-1)
 FILES = ["disk.qcow2", "ram", "state", "identity.json"]
 
 
@@ -172,7 +172,7 @@ class TestStore:
             first = guests.enter_context(store.holding(KEY))
             assert first is not None
             content = first.disk.path.read_bytes()
-            store.set_aside(first, "a guest could not be restored")
+            store.quarantine(first, "a guest could not be restored")
             second = publish(store)
             store.prune(keep=second.size)
             assert first.disk.path.read_bytes() == content
@@ -183,10 +183,10 @@ class TestStore:
 
     def test_setting_aside_one_that_is_gone_does_not_harm_the_next(self, store: TemplateStore) -> None:
         first = publish(store)
-        store.set_aside(first, "why")
+        store.quarantine(first, "why")
         second = publish(store)
         # As a second guest does that was being restored at the same time.
-        store.set_aside(first, "why")
+        store.quarantine(first, "why")
         assert find(store) == second
         assert store.refusal(KEY) is None
 
@@ -218,7 +218,7 @@ class TestStore:
 
     def test_a_refusal_lasts_an_hour(self, store: TemplateStore, folder: Path) -> None:
         assert store.refusal(KEY) is None
-        store.refuse(KEY, "it has no second serial port")
+        store.record_failure(KEY, "it has no second serial port")
         assert store.refusal(KEY) == "it has no second serial port"
         assert store.refusal("fedcba9876543210") is None
         age(folder / f"{KEY}.refused", HOUR - 60)
@@ -227,12 +227,12 @@ class TestStore:
         assert store.refusal(KEY) is None
 
     def test_after_a_second_failure_within_an_hour_no_more_are_made(self, store: TemplateStore, folder: Path) -> None:
-        store.set_aside(publish(store), "first")
+        store.quarantine(publish(store), "first")
         assert store.refusal(KEY) is None
         age(folder / f"{KEY}.failed", HOUR + 1)
-        store.set_aside(publish(store), "second")
+        store.quarantine(publish(store), "second")
         assert store.refusal(KEY) is None
-        store.set_aside(publish(store), "third")
+        store.quarantine(publish(store), "third")
         assert store.refusal(KEY) == "third"
 
     def test_one_waits_while_another_makes(self, store: TemplateStore, folder: Path) -> None:
@@ -261,10 +261,10 @@ class FakeSaver:
     def depends_on(self, machine: Machine) -> dict[str, str]:
         return {"hypervisor": "qemu 7.2.0", "computer": f"-smp {machine.cpus}", **self._depends}
 
-    def recording(self, *_: Any) -> AbstractContextManager[SavableMachine]:
+    def recording(self, *_: Any) -> AbstractContextManager[SnapshotMachine]:
         raise NotImplementedError
 
-    def restoring(self, *_: Any) -> AbstractContextManager[SavableMachine]:
+    def restoring(self, *_: Any) -> AbstractContextManager[SnapshotMachine]:
         raise NotImplementedError
 
 
@@ -367,16 +367,16 @@ class TestLibrary:
     def test_it_is_made_once_and_held(self, home: Home, image: Image, machine: Machine) -> None:
         made: list[Machine] = []
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
+        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
             made.append(template)
             return fill(workspace), PREPARED
 
         said: list[str] = []
         # The limit is below what one takes.
         cache = TemplateCache(home, 1, said.append)
-        with cache.holding(image, machine, FakeSaver(), make) as first:
+        with cache.using(image, machine, FakeSaver(), make) as first:
             other = named(image, "g-2", UUID(int=2), "52:54:00:00:00:08")
-            with cache.holding(image, other, FakeSaver(), make) as second:
+            with cache.using(image, other, FakeSaver(), make) as second:
                 assert first == second
         assert [template.name for template in made] == ["template"]
         assert len(said) == 2
@@ -385,7 +385,7 @@ class TestLibrary:
         made: list[Machine] = []
         got: list[Path] = []
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
+        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
             made.append(template)
             time.sleep(0.3)
             return fill(workspace), PREPARED
@@ -393,7 +393,7 @@ class TestLibrary:
         cache = TemplateCache(home, 1 << 30, quiet)
 
         def want() -> None:
-            with cache.holding(image, machine, FakeSaver(), make) as template:
+            with cache.using(image, machine, FakeSaver(), make) as template:
                 got.append(template.folder)
 
         threads = [threading.Thread(target=want) for _ in range(6)]
@@ -419,13 +419,13 @@ class TestLibrary:
         assert len(list(tmp_path.glob("made-*"))) == 1
         assert len({path.read_text() for path in tmp_path.glob("got-*")}) == 1
 
-    @pytest.mark.parametrize("error", [XhyveError("no"), RenewalFailed("no"), OSError(5, "no")])
+    @pytest.mark.parametrize("error", [XhyveError("no"), IdentityError("no"), OSError(5, "no")])
     def test_what_cannot_be_made_is_not_tried_again(
         self, home: Home, image: Image, machine: Machine, error: Exception
     ) -> None:
         tries: list[Path] = []
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
+        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
             tries.append(workspace)
             raise error
 
@@ -433,7 +433,7 @@ class TestLibrary:
         for _ in range(3):
             with (
                 pytest.raises(TemplateError, match=r"no template of ubuntu18 can be made: .*no"),
-                cache.holding(image, machine, FakeSaver(), make),
+                cache.using(image, machine, FakeSaver(), make),
             ):
                 pass
         assert len(tries) == 1
@@ -445,7 +445,7 @@ class TestLibrary:
         tries: list[Path] = []
         failures: list[str] = []
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
+        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
             tries.append(workspace)
             time.sleep(0.3)
             raise XhyveError("no")
@@ -454,7 +454,7 @@ class TestLibrary:
 
         def want() -> None:
             try:
-                with cache.holding(image, machine, FakeSaver(), make):
+                with cache.using(image, machine, FakeSaver(), make):
                     pass
             except TemplateError as error:
                 failures.append(str(error))
@@ -471,14 +471,14 @@ class TestLibrary:
         said: list[str] = []
         cache = TemplateCache(home, 1 << 30, said.append)
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
+        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
             return fill(workspace), PREPARED
 
-        with cache.holding(image, machine, FakeSaver(), make) as first:
+        with cache.using(image, machine, FakeSaver(), make) as first:
             pass
         (first.folder / "state").write_bytes(b"?")
         said.clear()
-        with cache.holding(image, machine, FakeSaver(), make) as second:
+        with cache.using(image, machine, FakeSaver(), make) as second:
             assert second.folder != first.folder
         assert "state is not as it was saved" in said[0]
         assert "\n" not in said[0]
@@ -486,29 +486,29 @@ class TestLibrary:
     def test_a_machine_of_which_no_template_has_room_is_told_up_front(
         self, home: Home, image: Image, machine: Machine
     ) -> None:
-        def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
+        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
             raise AssertionError
 
         cache = TemplateCache(home, 1 << 30, quiet)
         huge = replace(machine, memory=shutil.disk_usage(home.path).free)
-        with pytest.raises(TemplateError, match="MiB are free"), cache.holding(image, huge, FakeSaver(), make):
+        with pytest.raises(TemplateError, match="MiB are free"), cache.using(image, huge, FakeSaver(), make):
             pass
 
     def test_a_folder_that_cannot_be_used_is_told(self, home: Home, image: Image, machine: Machine) -> None:
-        def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
+        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
             raise AssertionError
 
         cache = TemplateCache(home, 1 << 30, quiet)
         shutil.rmtree(home.path / "templates")
-        with pytest.raises(TemplateError, match="cannot be used"), cache.holding(image, machine, FakeSaver(), make):
+        with pytest.raises(TemplateError, match="cannot be used"), cache.using(image, machine, FakeSaver(), make):
             pass
 
 
 def _want(home: Home, image: Image, machine: Machine, notes: Path) -> None:
-    def make(workspace: Path, template: Machine) -> tuple[Disk, Prepared]:
+    def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
         (notes / f"made-{os.getpid()}").touch()
         time.sleep(2)
         return fill(workspace), PREPARED
 
-    with TemplateCache(home, 1 << 30, quiet).holding(image, machine, FakeSaver(), make) as template:
+    with TemplateCache(home, 1 << 30, quiet).using(image, machine, FakeSaver(), make) as template:
         (notes / f"got-{os.getpid()}").write_text(str(template.folder))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.hypervisors.base import Ending
+from pytest_xhyve.hypervisors.base import ExitReason
 from pytest_xhyve.hypervisors.xhyve.build import KilledAtOnce, ask_build, find_program
 from pytest_xhyve.model.errors import HypervisorNotFound
 
@@ -46,20 +46,20 @@ def test_three_builds() -> None:
 @pytest.mark.parametrize(
     ("build", "status", "ending"),
     [
-        ("head", 0, Ending.RESTARTED),
-        ("head", 1, Ending.OFF),
-        ("head", 2, Ending.HALTED),
-        ("v0.2.0", 0, Ending.RESTARTED),
-        ("hyperkit", 0, Ending.OFF),
-        ("hyperkit", 2, Ending.RESTARTED),
-        ("hyperkit", 1, Ending.FAILED),
-        ("head", 3, Ending.TRIPLE_FAULT),
-        ("head", 100, Ending.FAILED),
-        ("head", -9, Ending.KILLED),
+        ("head", 0, ExitReason.RESTARTED),
+        ("head", 1, ExitReason.POWERED_OFF),
+        ("head", 2, ExitReason.HALTED),
+        ("v0.2.0", 0, ExitReason.RESTARTED),
+        ("hyperkit", 0, ExitReason.POWERED_OFF),
+        ("hyperkit", 2, ExitReason.RESTARTED),
+        ("hyperkit", 1, ExitReason.FAILED),
+        ("head", 3, ExitReason.TRIPLE_FAULT),
+        ("head", 100, ExitReason.FAILED),
+        ("head", -9, ExitReason.KILLED),
     ],
 )
-def test_exit_codes_are_the_builds(build: str, status: int, ending: Ending) -> None:
-    assert ask_build("x", lambda argv: ask(build, argv)).ending(status) is ending
+def test_exit_codes_are_the_builds(build: str, status: int, ending: ExitReason) -> None:
+    assert ask_build("x", lambda argv: ask(build, argv)).exit_reason(status) is ending
 
 
 @pytest.mark.parametrize("answer", [(2, "what?\n"), (3, ""), (0, ""), (0, "x: 1\n"), (None, "permission denied")])

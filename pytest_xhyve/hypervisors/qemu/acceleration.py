@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from pytest_xhyve.host import proofs
-from pytest_xhyve.host.children import dying_with_us
+from pytest_xhyve.host.children import with_parent_death_signal
 from pytest_xhyve.host.proofs import Proof
 
 PROOF_SECONDS = 2.0
@@ -77,7 +77,11 @@ def _look(executable: str, acceleration: str) -> Proof:
         # fmt: on
         try:
             done = subprocess.run(
-                dying_with_us(argv), check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROOF_SECONDS
+                with_parent_death_signal(argv),
+                check=False,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=PROOF_SECONDS,
             )
         except subprocess.TimeoutExpired:
             return Proof(False, f"{acceleration} is there, but a test program hung for {PROOF_SECONDS:g} s")

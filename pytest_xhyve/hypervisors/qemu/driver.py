@@ -14,17 +14,17 @@ from pathlib import Path
 from types import MappingProxyType
 from uuid import UUID
 
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE, PIDFILE
 from pytest_xhyve.host.proofs import Proof
-from pytest_xhyve.hypervisors.base import Facts, Identity
+from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.qemu import acceleration
 from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
-from pytest_xhyve.hypervisors.qemu.snapshots import QemuSaver
+from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
 from pytest_xhyve.model.machine import DiskFormat, Machine
-from pytest_xhyve.model.settings import MOST_GUESTS
+from pytest_xhyve.model.settings import MAX_GUESTS
 
 PROGRAM = "qemu-system-x86_64"
 # Every device costs the guest's kernel time at boot; of these it needs none.
@@ -68,7 +68,7 @@ class Qemu:
         return frozenset({"raw", "qcow2"})
 
     @cached_property
-    def facts(self) -> Facts:
+    def info(self) -> HypervisorInfo:
         version = self._version()
         if self._accel != "auto":
             chosen, reason = self._accel, "asked for"
@@ -83,16 +83,16 @@ class Qemu:
                     break
                 refused.append(f"no {chosen}: {proof.reason}")
             reason = "; ".join(refused) or "nothing better on this kind of host"
-        return Facts("qemu", version, chosen, reason, emulated=chosen == "tcg")
+        return HypervisorInfo("qemu", version, chosen, reason, emulated=chosen == "tcg")
 
     def prove(self) -> Proof:
         # Where no acceleration works, it emulates.
-        return Proof(True, self.facts.reason)
+        return Proof(True, self.info.reason)
 
     @property
-    def most_guests(self) -> int:
+    def max_guests(self) -> int:
         # Each is a process with a port of its own; the host's memory is the limit.
-        return MOST_GUESTS
+        return MAX_GUESTS
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
         uuid = next(iter(candidates))
@@ -105,17 +105,21 @@ class Qemu:
         return f"{found.st_size}.{found.st_mtime_ns}"
 
     @property
-    def saver(self) -> QemuSaver:
-        return QemuSaver(self)
+    def snapshotter(self) -> QemuSnapshotter:
+        return QemuSnapshotter(self)
 
     @contextmanager
-    def running(self, machine: Machine, ward: Ward) -> Iterator[QemuMachine]:
-        with self.started(machine, ward) as qmp:
-            yield QemuMachine(machine, ward, qmp)
+    def running(self, machine: Machine, process: GuardedProcess) -> Iterator[QemuMachine]:
+        with self.started(machine, process) as qmp:
+            yield QemuMachine(machine, process, qmp)
 
     @contextmanager
     def started(
-        self, machine: Machine, ward: Ward, options: Sequence[str] = (), fds: Mapping[int, int] = MappingProxyType({})
+        self,
+        machine: Machine,
+        process: GuardedProcess,
+        options: Sequence[str] = (),
+        fds: Mapping[int, int] = MappingProxyType({}),
     ) -> Iterator[QmpClient]:
         """As `running`, with more *options*, which may name descriptors in *fds*; yields the control protocol."""
         ours, theirs = socket.socketpair()
@@ -123,15 +127,15 @@ class Qemu:
         try:
             with theirs:
                 record = {"hypervisor": "qemu", "uuid": str(machine.uuid)}
-                argv = [*self.argv(machine, ward.folder), *options]
-                ward.start(argv, record, {_QMP_FD: theirs.fileno(), **fds})
+                argv = [*self.argv(machine, process.folder), *options]
+                process.start(argv, record, {_QMP_FD: theirs.fileno(), **fds})
             try:
                 qmp.negotiate()
             except (QmpClosed, TimeoutError) as error:
-                raise self.exited_at_once(ward) from error
+                raise self.exited_at_once(process) from error
             yield qmp
         finally:
-            ward.kill("QEMU")
+            process.kill("QEMU")
             qmp.close()
 
     def argv(self, machine: Machine, folder: Path) -> list[str]:
@@ -189,10 +193,10 @@ class Qemu:
 
     def cpu_options(self, machine: Machine) -> list[str]:
         """The part of the command line that says what computer it is and what runs its CPUs."""
-        if self.facts.emulated:
+        if self.info.emulated:
             accel, cpu = "tcg,thread=multi", _EMULATED_CPU.get(machine.cpu, "max")
         else:
-            accel, cpu = self.facts.acceleration, "host"
+            accel, cpu = self.info.acceleration, "host"
         return ["-machine", _MACHINE, "-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)]
 
     def _version(self) -> str:
@@ -213,12 +217,12 @@ class Qemu:
             raise HypervisorNotFound(f"{self._executable} is no QEMU; --version says {done.stdout[:200]!r}")
         return match[1]
 
-    def exited_at_once(self, ward: Ward) -> HypervisorExited:
+    def exited_at_once(self, process: GuardedProcess) -> HypervisorExited:
         """The error for a QEMU that has ended, or does not answer, before its guest has run."""
-        status = ward.wait(_EXIT_SECONDS)
-        said = ward.words() or "(it said nothing)"
+        status = process.wait(_EXIT_SECONDS)
+        said = process.output() or "(it said nothing)"
         what = "did not answer" if status is None else f"ended with code {status}"
         return HypervisorExited(
-            f"QEMU {self.facts.version} {what} before the guest started; its words:\n"
+            f"QEMU {self.info.version} {what} before the guest started; its words:\n"
             + "\n".join(f"    {line}" for line in said.splitlines())
         )

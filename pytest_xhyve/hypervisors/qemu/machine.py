@@ -8,11 +8,11 @@ import tempfile
 import threading
 from pathlib import Path
 
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.home import about_room
-from pytest_xhyve.hypervisors.base import Ending, Endpoint
+from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
+from pytest_xhyve.hypervisors.guarded import GuardedMachine
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
-from pytest_xhyve.hypervisors.warded import WardedMachine
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.model.machine import Machine
 
@@ -21,11 +21,11 @@ LOOPBACK = "127.0.0.1"
 _CONNECTION = re.compile(r"TCP\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)")
 
 
-class QemuMachine(WardedMachine):
+class QemuMachine(GuardedMachine):
     """A running machine; see `pytest_xhyve.hypervisors.base.VirtualMachine`."""
 
-    def __init__(self, machine: Machine, ward: Ward, qmp: QmpClient) -> None:
-        super().__init__(ward)
+    def __init__(self, machine: Machine, process: GuardedProcess, qmp: QmpClient) -> None:
+        super().__init__(process)
         self._machine = machine
         self._qmp = qmp
         self._forwarded: dict[int, Endpoint] = {}
@@ -58,30 +58,30 @@ class QemuMachine(WardedMachine):
         known = self.find_endpoint(port)
         if known is not None:
             return known
-        # QEMU binds port 0 and so lets the kernel choose: there is no moment at which another may take it.
+        # QEMU binds port 0 and so lets the kernel select_hypervisor: there is no moment at which another may take it.
         said = self._qmp.monitor(f"hostfwd_add net0 tcp:{LOOPBACK}:0-:{port}").strip()
         made = self.find_endpoint(port)
         if made is None:
             raise XhyveError(f"QEMU did not forward port {port}: {said or '(it said nothing)'}")
         return made
 
-    def count_taken(self, port: int) -> int | None:
+    def count_accepted(self, port: int) -> int | None:
         endpoint = self.find_endpoint(port)
         taken = [int(number) for state, _, number, _, _ in self._connections() if state == "ESTABLISHED"]
         return 0 if endpoint is None else taken.count(endpoint.port)
 
-    def ending(self) -> Ending | None:
+    def exit_reason(self) -> ExitReason | None:
         status = self.exit_status()
         if status is None:
             return None
         if status < 0:
-            return Ending.KILLED
-        return Ending.FAILED if status else Ending.OFF
+            return ExitReason.KILLED
+        return ExitReason.FAILED if status else ExitReason.POWERED_OFF
 
-    def explain_silence(self) -> str | None:
+    def explain_missing_address(self) -> str | None:
         return None
 
-    def explain_stop(self) -> str | None:
+    def explain_pause(self) -> str | None:
         try:
             status = self._qmp.execute("query-status")["status"]
         except (QmpClosed, TimeoutError):

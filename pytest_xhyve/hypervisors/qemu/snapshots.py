@@ -20,8 +20,8 @@ from typing import IO, Any, Protocol
 from uuid import UUID
 
 from pytest_xhyve.host.clone import clone_file
-from pytest_xhyve.host.guardian import Ward
-from pytest_xhyve.hypervisors.base import Facts
+from pytest_xhyve.host.guardian import GuardedProcess
+from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
 from pytest_xhyve.hypervisors.qemu.machine import QemuMachine
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
@@ -48,19 +48,19 @@ class _Qemu(Protocol):
     """What is needed here of `pytest_xhyve.hypervisors.qemu.driver.Qemu`."""
 
     @property
-    def facts(self) -> Facts: ...
+    def info(self) -> HypervisorInfo: ...
 
     def program_state(self) -> str: ...
 
     def cpu_options(self, machine: Machine) -> list[str]: ...
 
     def started(
-        self, machine: Machine, ward: Ward, options: Sequence[str] = ..., fds: Mapping[int, int] = ...
+        self, machine: Machine, process: GuardedProcess, options: Sequence[str] = ..., fds: Mapping[int, int] = ...
     ) -> AbstractContextManager[QmpClient]: ...
 
 
-class QemuSaver:
-    """See `pytest_xhyve.hypervisors.base.Saver`.
+class QemuSnapshotter:
+    """See `pytest_xhyve.hypervisors.base.Snapshotter`.
 
     Args:
         qemu: the program, and how it runs a machine.
@@ -70,32 +70,32 @@ class QemuSaver:
         self._qemu = qemu
 
     def depends_on(self, machine: Machine) -> dict[str, str]:
-        facts = self._qemu.facts
+        info = self._qemu.info
         depends = {
-            "hypervisor": f"{facts.name} {facts.version} {self._qemu.program_state()}",
+            "hypervisor": f"{info.name} {info.version} {self._qemu.program_state()}",
             "computer": " ".join(self._qemu.cpu_options(machine)),
         }
-        if not facts.emulated:
+        if not info.emulated:
             # A guest has looked at the host's CPU, and its state is also the host's kernel's to read.
             depends["host"] = f"{_host_cpu()} {platform.release()}"
         return depends
 
     @contextmanager
     def recording(
-        self, machine: Machine, ward: Ward, folder: Path, source: Path | None = None
-    ) -> Iterator[SavableQemuMachine]:
-        with self._started(machine, ward, folder, shared=True, source=source) as vm:
+        self, machine: Machine, process: GuardedProcess, folder: Path, source: Path | None = None
+    ) -> Iterator[QemuSnapshotMachine]:
+        with self._started(machine, process, folder, shared=True, source=source) as vm:
             yield vm
 
     @contextmanager
-    def restoring(self, machine: Machine, ward: Ward, folder: Path) -> Iterator[SavableQemuMachine]:
-        with self._started(machine, ward, folder, shared=False, source=folder) as vm:
+    def restoring(self, machine: Machine, process: GuardedProcess, folder: Path) -> Iterator[QemuSnapshotMachine]:
+        with self._started(machine, process, folder, shared=False, source=folder) as vm:
             yield vm
 
     @contextmanager
     def _started(
-        self, machine: Machine, ward: Ward, folder: Path, *, shared: bool, source: Path | None
-    ) -> Iterator[SavableQemuMachine]:
+        self, machine: Machine, process: GuardedProcess, folder: Path, *, shared: bool, source: Path | None
+    ) -> Iterator[QemuSnapshotMachine]:
         with ExitStack() as stack:
             agent, agent_end = map(stack.enter_context, socket.socketpair())
             debugger, debugger_end = map(stack.enter_context, socket.socketpair())
@@ -114,28 +114,28 @@ class QemuSaver:
                 options += ["-S", "-incoming", "defer"]
             if shared and source is not None:
                 clone_file(source / RAM, folder / RAM)
-            qmp = stack.enter_context(self._qemu.started(machine, ward, options, fds))
+            qmp = stack.enter_context(self._qemu.started(machine, process, options, fds))
             for end in (agent_end, debugger_end):
                 end.close()
-            vm = SavableQemuMachine(machine, ward, qmp, agent, debugger, folder, source)
+            vm = QemuSnapshotMachine(machine, process, qmp, agent, debugger, folder, source)
             vm.agree()
             yield vm
 
 
-class SavableQemuMachine(QemuMachine):
-    """See `pytest_xhyve.hypervisors.base.SavableMachine`."""
+class QemuSnapshotMachine(QemuMachine):
+    """See `pytest_xhyve.hypervisors.base.SnapshotMachine`."""
 
     def __init__(
         self,
         machine: Machine,
-        ward: Ward,
+        process: GuardedProcess,
         qmp: QmpClient,
         agent: socket.socket,
         debugger: socket.socket,
         folder: Path,
         source: Path | None,
     ) -> None:
-        super().__init__(machine, ward, qmp)
+        super().__init__(machine, process, qmp)
         self._debugger = debugger
         self._folder = folder
         self._source = source
@@ -174,7 +174,7 @@ class SavableQemuMachine(QemuMachine):
                     raise XhyveError(f"QEMU has not saved guest {self._machine.name} within {_SAVE_SECONDS:g} s")
                 time.sleep(_POLL_SECONDS)
             if done["status"] != "completed":
-                raise QmpError(done.get("error-desc") or self.words() or "it does not say why")
+                raise QmpError(done.get("error-desc") or self.output() or "it does not say why")
             self._qmp.execute("quit")
         if self.wait_for_exit(_END_SECONDS) is None:
             self.kill()
@@ -221,7 +221,7 @@ class SavableQemuMachine(QemuMachine):
             yield
         except QmpClosed as error:
             self.wait_for_exit(_END_SECONDS)
-            said = "; ".join(self.words().splitlines()) or "(no word)"
+            said = "; ".join(self.output().splitlines()) or "(no word)"
             raise HypervisorExited(f"QEMU ended, asked to {what} {name}: {said}") from error
         except (QmpError, GdbError, TimeoutError) as error:
             raise HypervisorExited(f"QEMU cannot {what} {name}: {error}") from error

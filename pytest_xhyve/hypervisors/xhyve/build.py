@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from pytest_xhyve.host.children import dying_with_us
-from pytest_xhyve.hypervisors.base import Ending
+from pytest_xhyve.host.children import with_parent_death_signal
+from pytest_xhyve.hypervisors.base import ExitReason
 from pytest_xhyve.model.errors import HypervisorNotFound
 
 _ANSWER_SECONDS = 30.0
 _KILLED = -9
 
 _XHYVE_ENDINGS = MappingProxyType(
-    {0: Ending.RESTARTED, 1: Ending.OFF, 2: Ending.HALTED, 3: Ending.TRIPLE_FAULT},
+    {0: ExitReason.RESTARTED, 1: ExitReason.POWERED_OFF, 2: ExitReason.HALTED, 3: ExitReason.TRIPLE_FAULT},
 )
 # Of 0 the guest's halt is one meaning (hyperkit(1), EXIT STATUS).
-_HYPERKIT_ENDINGS = MappingProxyType({0: Ending.OFF, 2: Ending.RESTARTED, 3: Ending.TRIPLE_FAULT})
+_HYPERKIT_ENDINGS = MappingProxyType({0: ExitReason.POWERED_OFF, 2: ExitReason.RESTARTED, 3: ExitReason.TRIPLE_FAULT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ class Build:
     tells_mac: bool
     writes_pidfile: bool
     pauses: bool
-    endings: Mapping[int, Ending]
+    endings: Mapping[int, ExitReason]
 
-    def ending(self, status: int) -> Ending:
+    def exit_reason(self, status: int) -> ExitReason:
         """What the exit status *status*, as `subprocess` has it, means."""
         if status < 0:
-            return Ending.KILLED
-        return self.endings.get(status, Ending.FAILED)
+            return ExitReason.KILLED
+        return self.endings.get(status, ExitReason.FAILED)
 
 
 def find_program(wanted: str) -> str:
@@ -126,7 +126,7 @@ def ask_build(program: str, ask: Ask | None = None) -> Build:
 def _run(argv: Sequence[str]) -> tuple[int | None, str]:
     try:
         done = subprocess.run(
-            dying_with_us(argv),
+            with_parent_death_signal(argv),
             check=False,
             stdin=subprocess.DEVNULL,
             # Most say it on the one, some of hyperkit on the other.

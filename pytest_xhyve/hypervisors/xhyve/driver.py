@@ -17,17 +17,17 @@ from pathlib import Path
 from uuid import UUID, uuid5
 
 from pytest_xhyve.host import leases, proofs
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE, PIDFILE
 from pytest_xhyve.host.privilege import Privilege, find_privilege, run_to_end
 from pytest_xhyve.host.processes import find_processes
 from pytest_xhyve.host.proofs import Proof
-from pytest_xhyve.hypervisors.base import Facts, Identity
+from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.xhyve import vmnet
 from pytest_xhyve.hypervisors.xhyve.argv import argv_for, check_machine, probe_argv, remove_stale_pidfile
 from pytest_xhyve.hypervisors.xhyve.build import Build, ask_build, find_program
 from pytest_xhyve.hypervisors.xhyve.diagnosis import busy_uuid, explain
-from pytest_xhyve.hypervisors.xhyve.identity import Answer, Known, KnownUuids, read_answer
+from pytest_xhyve.hypervisors.xhyve.identity import ProbeResult, UuidCache, UuidRecord, read_probe
 from pytest_xhyve.hypervisors.xhyve.machine import XhyveMachine
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, NotSupported
 from pytest_xhyve.model.machine import DiskFormat, Machine
@@ -59,14 +59,14 @@ class Xhyve:
     def __init__(self, *, program: str, cache: Path) -> None:
         self._executable = find_program(program)
         self._cache = cache
-        self._known = KnownUuids(cache)
+        self._known = UuidCache(cache)
 
     @property
     def disk_formats(self) -> frozenset[DiskFormat]:
         return frozenset({"raw"})
 
     @property
-    def most_guests(self) -> int:
+    def max_guests(self) -> int:
         return _MOST_GUESTS
 
     @cached_property
@@ -75,9 +75,9 @@ class Xhyve:
         return ask_build(self._executable)
 
     @cached_property
-    def facts(self) -> Facts:
+    def info(self) -> HypervisorInfo:
         build = self.build
-        return Facts(build.name, build.version, "hvf", f"run {self._privilege.how}", emulated=False)
+        return HypervisorInfo(build.name, build.version, "hvf", f"run {self._privilege.how}", emulated=False)
 
     def prove(self) -> Proof:
         """Whether it can make a machine with a network card here; remembered until the host boots again."""
@@ -93,7 +93,7 @@ class Xhyve:
         return proofs.prove(self.build.name, with_what, self._cache, look, keeps_refusals=False)
 
     @property
-    def saver(self) -> None:
+    def snapshotter(self) -> None:
         # Neither xhyve nor hyperkit has a way to write down a machine's state.
         return None
 
@@ -111,7 +111,7 @@ class Xhyve:
             if not answer.known.refused:
                 # That this one was taken shows that the others were refused for what they are.
                 for other in refused:
-                    self._known.keep(other, Known(refused=True))
+                    self._known.keep(other, UuidRecord(refused=True))
                 self._known.keep(uuid, answer.known)
                 return Identity(uuid, answer.known.mac)
             self._check_free(uuid)
@@ -121,7 +121,7 @@ class Xhyve:
         raise AssertionError("a slot has as many UUIDs as are asked for")
 
     @contextmanager
-    def running(self, machine: Machine, ward: Ward) -> Iterator[XhyveMachine]:
+    def running(self, machine: Machine, process: GuardedProcess) -> Iterator[XhyveMachine]:
         check_machine(machine, self.build)
         known = self._known.find(machine.uuid)
         if (
@@ -130,7 +130,7 @@ class Xhyve:
             and any(nic.mac not in (None, known.mac) for nic in machine.nics)
         ):
             raise NotSupported(f"under {self.build.name}, vmnet chooses the Ethernet address; QEMU takes any")
-        remove_stale_pidfile(ward.folder / PIDFILE)
+        remove_stale_pidfile(process.folder / PIDFILE)
         with ExitStack() as stack:
             ours, theirs = map(stack.enter_context, socket.socketpair())
             for end in (ours, theirs):
@@ -138,22 +138,22 @@ class Xhyve:
                 end.settimeout(None)
                 # It writes byte by byte, and what does not fit is lost (uart_emul.c).
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONSOLE_BYTES)
-            set_up = vmnet.SetUp()
+            set_up = vmnet.VmnetLock()
             set_up.begin(_PATIENCE_SECONDS)
             stack.callback(set_up.end)
             before = leases.read_leases()
-            ward.start(
-                [*self._privilege.prefix, self._executable, *argv_for(machine, self.build, ward.folder)],
+            process.start(
+                [*self._privilege.prefix, self._executable, *argv_for(machine, self.build, process.folder)],
                 {"hypervisor": self.build.name, "uuid": str(machine.uuid)},
                 {0: theirs.fileno()},
                 console=ours.fileno(),
-                signaller=self._privilege.signaller,
+                kill_command=self._privilege.kill_command,
             )
-            vm = XhyveMachine(machine, ward, self.build, ours, before, self._known)
+            vm = XhyveMachine(machine, process, self.build, ours, before, self._known)
             stack.callback(vm.kill)
-            self._await_set_up(ward, theirs, machine.uuid)
+            self._await_set_up(process, theirs, machine.uuid)
             theirs.close()
-            self._tell_pid(ward)
+            self._tell_pid(process)
             if vm.mac is None:
                 # Whose lease is whose can only be told while nobody else starts a guest.
                 vm.on_lease(set_up.end)
@@ -161,7 +161,7 @@ class Xhyve:
                 set_up.end()
             yield vm
 
-    def _await_set_up(self, ward: Ward, console: socket.socket, uuid: UUID) -> None:
+    def _await_set_up(self, process: GuardedProcess, console: socket.socket, uuid: UUID) -> None:
         """Wait until the network card is made.
 
         Devices are made in the order of their slots (pci_emul.c); the last one is the serial port, which sets
@@ -169,34 +169,34 @@ class Xhyve:
         (fcntl(2)).
         """
         end = time.monotonic() + _SET_UP_SECONDS
-        log = ward.folder / CONSOLE
+        log = process.folder / CONSOLE
         before = log.stat().st_size if log.exists() else 0
         while not fcntl.fcntl(console, fcntl.F_GETFL) & os.O_NONBLOCK:
             if log.exists() and log.stat().st_size > before:
                 return
-            status = ward.wait(_LOOK_SECONDS)
+            status = process.wait(_LOOK_SECONDS)
             if status is not None:
-                if vmnet.REFUSAL in ward.words():
+                if vmnet.REFUSAL in process.output():
                     self._check_free(uuid)
-                raise self._failed(status, ward.words())
+                raise self._failed(status, process.output())
             if time.monotonic() > end:
-                raise self._failed(None, ward.words())
+                raise self._failed(None, process.output())
 
-    def _tell_pid(self, ward: Ward) -> None:
-        """Have others know xhyve's own process, not sudo's, whose command line has xhyve's in it."""
+    def _tell_pid(self, process: GuardedProcess) -> None:
+        """Have others know xhyve's own running, not sudo's, whose command line has xhyve's in it."""
         if self._privilege.prefix:
-            for process in find_processes(str(ward.folder / PIDFILE)):
-                if process.command.startswith(f"{self._executable} "):
-                    ward.tell_pid(process.pid)
+            for running in find_processes(str(process.folder / PIDFILE)):
+                if running.command.startswith(f"{self._executable} "):
+                    process.report_pid(running.pid)
                     return
 
     @cached_property
     def _privilege(self) -> Privilege:
         return find_privilege(self._executable)
 
-    def _ask(self, uuid: UUID) -> Answer:
+    def _ask(self, uuid: UUID) -> ProbeResult:
         """Ask for the Ethernet address that goes with *uuid*, which shows as well whether vmnet takes it."""
-        set_up = vmnet.SetUp()
+        set_up = vmnet.VmnetLock()
         set_up.begin(_PATIENCE_SECONDS)
         try:
             done = run_to_end(self._privilege, [self._executable, *probe_argv(uuid, self.build)], _SET_UP_SECONDS)
@@ -204,7 +204,7 @@ class Xhyve:
             raise HypervisorNotFound(f"cannot start {self._executable}: {error}") from error
         finally:
             set_up.end()
-        return read_answer(done, self.build, str(self._failed(done.code, done.said)))
+        return read_probe(done, self.build, str(self._failed(done.code, done.said)))
 
     def _check_free(self, uuid: UUID) -> None:
         """Raise when a process holds *uuid*, for then vmnet refuses it to all others, in the same words."""

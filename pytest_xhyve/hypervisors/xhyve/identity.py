@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from pytest_xhyve.host.privilege import Done
+from pytest_xhyve.host.privilege import ProcessResult
 from pytest_xhyve.hypervisors.xhyve import vmnet
 from pytest_xhyve.hypervisors.xhyve.build import Build
 
@@ -22,14 +22,14 @@ _NO_KERNEL = "kexec: failed to load kernel"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class UuidRecord:
     """What is known of a UUID: whether vmnet refused it, and the address, or None while that is not known."""
 
     refused: bool = False
     mac: str | None = None
 
 
-class KnownUuids:
+class UuidCache:
     """What is known of UUIDs, in *folder*; each is one slot's, so nobody else writes about it at the same time.
 
     It holds until macOS is another one.
@@ -39,15 +39,15 @@ class KnownUuids:
         self._folder = folder
         self._host = f"{platform.system()} {platform.release()}"
 
-    def find(self, uuid: UUID) -> Known | None:
+    def find(self, uuid: UUID) -> UuidRecord | None:
         """What is known of *uuid*, if anything is."""
         try:
             content = json.loads(self._path(uuid).read_text())
-            return Known(content["refused"], content["mac"]) if content["host"] == self._host else None
+            return UuidRecord(content["refused"], content["mac"]) if content["host"] == self._host else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, uuid: UUID, known: Known) -> None:
+    def keep(self, uuid: UUID, known: UuidRecord) -> None:
         """Remember it."""
         path = self._path(uuid)
         fresh = path.with_suffix(".new")
@@ -68,14 +68,14 @@ class KnownUuids:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeResult:
     """What xhyve said when it was asked about a UUID: what is known now, or None, and then why not."""
 
-    known: Known | None
+    known: UuidRecord | None
     why: str
 
 
-def read_answer(done: Done, build: Build, why: str) -> Answer:
+def read_probe(done: ProcessResult, build: Build, why: str) -> ProbeResult:
     """What the program that was started by `pytest_xhyve.hypervisors.xhyve.argv.probe_argv` has told.
 
     Args:
@@ -85,7 +85,7 @@ def read_answer(done: Done, build: Build, why: str) -> Answer:
     """
     told = re.search(r"^MAC: ([0-9a-f:]{17})$", done.said, re.MULTILINE)
     if told is not None:
-        return Answer(Known(mac=told[1]), "proved by making a network card")
+        return ProbeResult(UuidRecord(mac=told[1]), "proved by making a network card")
     if not build.tells_mac and _NO_KERNEL in done.said:
-        return Answer(Known(), "proved by making a network card")
-    return Answer(Known(refused=True) if vmnet.REFUSAL in done.said else None, why)
+        return ProbeResult(UuidRecord(), "proved by making a network card")
+    return ProbeResult(UuidRecord(refused=True) if vmnet.REFUSAL in done.said else None, why)

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from pytest_xhyve.host import leases
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.leases import Lease
-from pytest_xhyve.hypervisors.base import Ending, Endpoint
-from pytest_xhyve.hypervisors.warded import WardedMachine
+from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
+from pytest_xhyve.hypervisors.guarded import GuardedMachine
 from pytest_xhyve.hypervisors.xhyve.build import Build
-from pytest_xhyve.hypervisors.xhyve.identity import Known, KnownUuids
+from pytest_xhyve.hypervisors.xhyve.identity import UuidCache, UuidRecord
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.model.machine import Machine
 
@@ -24,12 +24,12 @@ _TYPE_SECONDS = 10.0
 _APART_SECONDS = 0.1
 
 
-class XhyveMachine(WardedMachine):
+class XhyveMachine(GuardedMachine):
     """A running machine; see `pytest_xhyve.hypervisors.base.VirtualMachine`.
 
     Args:
         machine: what runs.
-        ward: whose process it is.
+        process: whose process it is.
         build: which program runs it.
         console: our end of its serial port; the guardian reads what comes, and we write.
         before: the leases as they were when it was started.
@@ -39,13 +39,13 @@ class XhyveMachine(WardedMachine):
     def __init__(
         self,
         machine: Machine,
-        ward: Ward,
+        process: GuardedProcess,
         build: Build,
         console: socket.socket,
         before: Sequence[Lease],
-        known: KnownUuids,
+        known: UuidCache,
     ) -> None:
-        super().__init__(ward)
+        super().__init__(process)
         self._machine = machine
         self._build = build
         self._console = console
@@ -83,13 +83,13 @@ class XhyveMachine(WardedMachine):
             raise XhyveError(f"{port} is no TCP port")
         endpoint = self.find_endpoint(port)
         if endpoint is None:
-            raise XhyveError(self.explain_silence() or f"guest {self._machine.name} has no address yet")
+            raise XhyveError(self.explain_missing_address() or f"guest {self._machine.name} has no address yet")
         return endpoint
 
-    def count_taken(self, port: int) -> int | None:  # noqa: ARG002
+    def count_accepted(self, port: int) -> int | None:  # noqa: ARG002
         return None
 
-    def explain_silence(self) -> str | None:
+    def explain_missing_address(self) -> str | None:
         if self.find_endpoint(_SSH) is not None:
             return None
         if self._build.tells_mac:
@@ -97,9 +97,9 @@ class XhyveMachine(WardedMachine):
             self._known.forget(self._machine.uuid)
         return leases.explain_no_lease(self._before)
 
-    def ending(self) -> Ending | None:
+    def exit_reason(self) -> ExitReason | None:
         status = self.exit_status()
-        return None if status is None else self._build.ending(status)
+        return None if status is None else self._build.exit_reason(status)
 
     def pause(self) -> None:
         self._signal_cpus(signal.SIGUSR1)
@@ -152,7 +152,7 @@ class XhyveMachine(WardedMachine):
         } - others
         if len(new) == 1:
             self._mac = ":".join(f"{byte:02x}" for byte in new.pop())
-            self._known.keep(self._machine.uuid, Known(mac=self._mac))
+            self._known.keep(self._machine.uuid, UuidRecord(mac=self._mac))
             self._learnt()
 
 

@@ -18,7 +18,7 @@ MOST_INTERFACES = 32
 _FOLDER = Path("/var/tmp/pytest-xhyve")  # noqa: S108  # shared by all users of the host, who know it by this name
 
 
-class SetUp:
+class VmnetLock:
     """vmnet's set-up, which one process of the host does at a time, whoever's it is.
 
     The lock may be released by another thread than the one that took it.

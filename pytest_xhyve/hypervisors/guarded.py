@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_xhyve.host.guardian import Ward
+from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
 
 
-class WardedMachine:
+class GuardedMachine:
     """The part of a `pytest_xhyve.hypervisors.base.VirtualMachine` that its process tells."""
 
-    def __init__(self, ward: Ward) -> None:
-        self._ward = ward
+    def __init__(self, process: GuardedProcess) -> None:
+        self._ward = process
 
     @property
     def console_log(self) -> Path:
@@ -24,9 +24,9 @@ class WardedMachine:
     def wait_for_exit(self, timeout: float) -> int | None:
         return self._ward.wait(timeout)
 
-    def explain_stop(self) -> str | None:
+    def explain_pause(self) -> str | None:
         # A program that only ever ends.
         return None
 
-    def words(self) -> str:
-        return self._ward.words()
+    def output(self) -> str:
+        return self._ward.output()
