@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import product
 from benchmarks.measure import Clock
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.model.settings import MAX_GUESTS
 from pytest_xhyve.model.spec import GuestSpec
@@ -42,7 +43,7 @@ def start(image: str, accel: str, way: str, count: int, *, at_once: bool) -> Cro
     with product.fleet_of(accel, way, MAX_GUESTS) as fleet, ExitStack() as stack:
 
         def one(_: int) -> Guest:
-            guest = stack.enter_context(fleet.start_guest(GuestSpec(image=image)))
+            guest = stack.enter_context(fleet.start(ForegroundRequest(GuestSpec(image=image))))
             assert guest.run("echo ready").stdout == "ready\n"
             return guest
 
@@ -71,7 +72,7 @@ def memory_of_one_more(image: str, accel: str, way: str, count: int) -> float:
 
 def disk_of_one(image: str, accel: str) -> int:
     """Bytes that all files of a warm guest take on the disk, before its first command."""
-    with product.fleet_of(accel, "warm") as fleet, fleet.start_guest(GuestSpec(image=image)) as guest:
+    with product.fleet_of(accel, "warm") as fleet, fleet.start(ForegroundRequest(GuestSpec(image=image))) as guest:
         return sum(_bytes_on_disk(path) for path in product.folder_of(guest).rglob("*"))
 
 

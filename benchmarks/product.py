@@ -12,6 +12,7 @@ import psutil
 from benchmarks.inside import read_stamps
 from benchmarks.measure import Boot, Clock
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.image import Image
@@ -37,7 +38,7 @@ def boot(image: Image, accel: str, look: Callable[[Guest], None] = lambda _: Non
 def boot_in(fleet: Fleet, image: Image, look: Callable[[Guest], None] = lambda _: None) -> Boot:
     """As `boot`, in a *fleet* that may have had other guests."""
     clock = Clock()
-    guest = fleet.start_guest(GuestSpec(image=image.name))
+    guest = fleet.start(ForegroundRequest(GuestSpec(image=image.name)))
     started = clock.lap()
     output = guest.run("echo ready").stdout
     command = clock.lap()
@@ -79,7 +80,7 @@ def fleet_of(accel: str, start: str, max_guests: int | None = None) -> Iterator[
     for module in ("paramiko", "pytest_xhyve.guest.ssh", "pytest_xhyve.guest.commands"):
         importlib.import_module(module)
     settings = Settings(hypervisor="qemu", accel=accel, start=start, max_guests=max_guests)
-    fleet = Fleet(settings, Home.of_user(), print)
+    fleet = Fleet(settings, Home.of_user())
     try:
         yield fleet
     finally:

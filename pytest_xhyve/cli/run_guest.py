@@ -10,6 +10,8 @@ from pytest_xhyve.cli import ssh_client
 from pytest_xhyve.cli.guest_options import with_cli_option_names
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.guest.events import Events
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.children import with_parent_death_signal
 from pytest_xhyve.host.home import Home
@@ -23,6 +25,20 @@ _LAST_WORDS_SECONDS = 1.0
 # Where a guest has an address of its own, nobody tells when it is gone.
 _ALIVE = ("-o", "ServerAliveInterval=15")
 _OF_ITS_OWN = (ExitReason.POWERED_OFF, ExitReason.RESTARTED, ExitReason.HALTED)
+
+
+class _ProgressEvents(Events):
+    """Shows the progress of a start on the terminal."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def progress(self, line: str) -> None:
+        self._progress.line(with_cli_option_names(line))
+
+    def phase(self, guest: str, name: str) -> None:
+        del guest
+        self._progress.step(name)
 
 
 def run_command(image: str, settings: Settings, words: Sequence[str], *, ttys: int, progress: Progress) -> int:
@@ -57,16 +73,13 @@ def _in_new_guest(
 ) -> int:
     ssh = ssh_client.find_ssh()
 
-    def report(line: str) -> None:
-        progress.line(with_cli_option_names(line))
-
-    fleet = Fleet(settings, Home.of_user(), report, progress.step)
+    fleet = Fleet(settings, Home.of_user(), _ProgressEvents(progress))
     with ssh_client.TerminationSignals() as signals, closing(fleet):
         with progress.activity("looking for a hypervisor"):
             # Before an image is built in vain.
             hypervisor = fleet.hypervisor.info.name
         with progress.activity(f"starting a guest of {image} under {hypervisor}"):
-            guest = fleet.start_guest(GuestSpec(image=image))
+            guest = fleet.start(ForegroundRequest(GuestSpec(image=image)))
         with guest:
             _, *login, name = guest.ssh_command()
             argv = [ssh, *login, *_ALIVE, *options, name, *command]
@@ -79,7 +92,7 @@ def _talk(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSign
         while (code := client.wait(_LOOK_SECONDS)) is None:
             try:
                 # A panic goes up from here: ssh would wait for the guest's next word.
-                guest.power.check_alive()
+                guest._power.check_alive()
             except HypervisorExited:
                 # It may be about to notice itself.
                 code = client.wait(_LAST_WORDS_SECONDS)
@@ -93,7 +106,7 @@ def _talk(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSign
 def _explain_loss(guest: Guest) -> None:
     """Raise what tells why *guest* is gone, unless it was told to go."""
     try:
-        guest.power.explain_loss()
+        guest._power.explain_loss()
     except HypervisorExited:
-        if guest.power.machine.exit_reason() not in _OF_ITS_OWN:
+        if guest._power.machine.exit_reason() not in _OF_ITS_OWN:
             raise

@@ -9,22 +9,20 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.fleet.admission import Admission
-from pytest_xhyve.fleet.ahead import Ahead
-from pytest_xhyve.fleet.keeping import Keeping
+from pytest_xhyve.fleet.keeping import HoldFailed, Keeping
 from pytest_xhyve.fleet.limits import guests_for_memory
-from pytest_xhyve.fleet.making import GuestMaking, MachineHook
-from pytest_xhyve.fleet.recording import Recording
-from pytest_xhyve.guest.guest import Guest
-from pytest_xhyve.guest.power import Timeouts
-from pytest_xhyve.guest.starting import Failed
+from pytest_xhyve.fleet.request import Request
+from pytest_xhyve.fleet.startup import ClonedMachine, Started, boot, restore
+from pytest_xhyve.guest.events import EventList, Events
+from pytest_xhyve.guest.guest import Guest, KeepPolicy, Ownership
+from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.host import runs
-from pytest_xhyve.host.guardian import Guardian
+from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.choice import select_hypervisor
@@ -32,12 +30,12 @@ from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
 from pytest_xhyve.model.errors import NotSupported, TemplateError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.kept import Kept
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 from pytest_xhyve.model.settings import EMULATION_FACTOR, Settings
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.times import GuestTimes
-from pytest_xhyve.templates.cache import Make, TemplateCache
+from pytest_xhyve.model.timeouts import Timeouts
+from pytest_xhyve.model.times import COMMAND, TEARDOWN, GuestTimes
+from pytest_xhyve.templates.cache import BuildTemplate, TemplateCache
 from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.key import identity_words
 
@@ -55,205 +53,192 @@ _TEMPLATE = ".template"
 
 
 class Fleet:
-    """All guests of one process.
+    """All guests of one process. It looks for nothing and starts no process before the first guest is asked for.
 
-    Nothing is looked for and no process is started before the first guest is asked for. Safe to use from several
-    threads.
+    Safe to use from several threads.
 
     Args:
         settings: what was asked for.
         home: the plugin's folder.
-        report: gets a line when something takes long.
-        entered: gets the name of each phase of a guest's boot when it begins.
-        holds_failed: whether a guest that did not boot is left as it is until the fleet is closed.
-        run: what the fleets of one run have in common, where there are several.
+        events: gets what happens to the guests.
+        reason_to_keep: decides which guests stay after the run.
+        holds_failed: whether a guest that did not boot runs on until the fleet is closed.
+        hypervisor: runs the guests; if it is None, the settings select one when the first guest is asked for.
+        run: what all fleets of one run of pytest have in common, and no other run.
     """
 
     def __init__(
         self,
         settings: Settings,
         home: Home,
-        report: Callable[[str], None],
-        entered: Callable[[str], None] = lambda _: None,
+        events: Events | None = None,
         *,
+        reason_to_keep: KeepPolicy | None = None,
         holds_failed: bool = False,
+        hypervisor: Hypervisor | None = None,
         run: str | None = None,
     ) -> None:
         self._settings = settings
         self._home = home
-        self._report = report
-        self._entered = entered
+        self._events = events or Events()
+        self._reason_to_keep = reason_to_keep or _keep_none
         self._stack = ExitStack()
         self._lock = threading.RLock()
+        self._hypervisor = hypervisor
+        self._admission: Admission | None = None
+        self._templates: TemplateCache | None = None
         self._guardian: Guardian | None = None
         self._run: tuple[Path, int] | None = None
         self._guests: set[Guest] = set()
         self._resets: dict[Guest, Reset] = {}
-        self._told: set[str] = set()
-        self.catalog = Catalog(home, report)
+        self._reported: set[str] = set()
+        self._keeping = Keeping(
+            home.path / "runs", settings.keep, holds_failed, run or secrets.token_hex(8), self._events
+        )
+        self.catalog = Catalog(home, self._events.progress)
         self.make_room: Callable[[], bool] = lambda: False
-        """Takes away a guest that nobody has asked for yet, when a test finds no free slot; False when none is left."""
-        self.times: list[GuestTimes] = []
-        """What became of the guests that were taken away, in that order; grows until the fleet is closed."""
-        self._keeping = Keeping(home.path / "runs", settings.keep, holds_failed, run or secrets.token_hex(8), report)
+        """Removes a prewarmed guest when a test finds no free slot; False if there is none."""
 
     def close(self) -> None:
-        """Take away whatever is left, and wait until nothing runs any more."""
+        """Remove all guests that are left, and wait until none of their processes runs."""
         with ExitStack() as stack:
             stack.push(self._stack.pop_all())
             for guest in list(self._guests):
                 stack.callback(guest.remove)
 
-    @cached_property
+    @property
     def hypervisor(self) -> Hypervisor:
         """The hypervisor that was asked for, or the first that works here.
 
         Raises:
-            HypervisorNotFound: there is none.
+            HypervisorNotFound: no hypervisor found.
         """
-        return select_hypervisor(self._settings, self._home, self._report)
-
-    @cached_property
-    def max_guests(self) -> int:
-        """How many guests may be alive at once, over all processes of this user."""
-        most = self.hypervisor.max_guests
-        if self._settings.max_guests is not None:
-            return min(self._settings.max_guests, most)
-        # With "both", half of them boot.
-        restored = self._settings.start in ("auto", "warm") and self.hypervisor.snapshotter is not None
-        return min(most, guests_for_memory(restored=restored))
+        with self._lock:
+            if self._hypervisor is None:
+                self._hypervisor = select_hypervisor(self._settings, self._home, self._events.progress)
+            return self._hypervisor
 
     @property
-    def kept(self) -> list[Kept]:
-        """The guests that were left running, in that order; grows until the fleet is closed."""
-        return self._keeping.kept
+    def max_guests(self) -> int:
+        """How many guests may be alive at once, over all processes of this user."""
+        limit = self.hypervisor.max_guests
+        if self._settings.max_guests is not None:
+            return min(self._settings.max_guests, limit)
+        # With "both", half of the guests boot.
+        restored = self._settings.start in ("auto", "warm") and self.hypervisor.snapshotter is not None
+        return min(limit, guests_for_memory(restored=restored))
+
+    @property
+    def admission(self) -> Admission:
+        """Which guests of this process may start now."""
+        with self._lock:
+            if self._admission is None:
+                folder = self._home.folder("slots")
+                factor = self._settings.timeout_factor
+                self._admission = Admission(folder, self.max_guests, factor, self._events.progress)
+                self._admission.make_room = lambda: self.make_room() or self._keeping.give_up_last()
+            return self._admission
+
+    @property
+    def templates(self) -> TemplateCache:
+        """The templates of this user."""
+        with self._lock:
+            if self._templates is None:
+                self._templates = TemplateCache(self._home, self._settings.templates_size, self._events.progress)
+            return self._templates
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of this run's guests; None before the first was asked for."""
+        """The folder of this run's guests; None before the first guest was asked for."""
         return None if self._run is None else self._run[0]
 
-    def start_guest(
-        self, spec: GuestSpec, *, change: MachineHook | None = None, asked_by: str = "", ahead: Ahead | None = None
-    ) -> Guest:
+    def reset_of(self, guest: Guest) -> Reset | None:
+        """What gives each test *guest* in the same state (``reset=True``); None if that was not asked for."""
+        return self._resets.get(guest)
+
+    def start(self, request: Request) -> Guest:
         """A running guest, which lives until it is removed or the fleet is closed.
 
-        Args:
-            spec: what it is made of.
-            change: gets the machine before it starts, and returns what shall be started.
-            asked_by: who wants it, for `times`.
-            ahead: given where nobody has asked for it yet, so that it takes nothing that a test may need, and waits
-                for nobody; `times` has it when somebody got it.
-
         Raises:
-            Cancelled: it is made ahead, and this cannot be done now.
+            Cancelled: the request is that of a prewarmed guest, which cannot start now.
             XhyveError: in one of its kinds.
         """
         with self._home.explain_os_errors():
-            return self._start_guest(spec, change, asked_by, ahead)
+            return self._start(request)
 
-    def _start_guest(self, spec: GuestSpec, change: MachineHook | None, asked_by: str, ahead: Ahead | None) -> Guest:
-        # First of all: while a run lives, nobody prunes the image that it finds.
+    def _start(self, request: Request) -> Guest:
+        """A guest's life, from top to bottom: at its end, *life* undoes all steps from bottom to top."""
+        # First of all: as long as a run is alive, `prune` spares the image that it finds.
         guardian, run_folder = self._take_guardian()
-        asked = time.monotonic()
+        requested = time.monotonic()
+        spec, hypervisor = request.spec, self.hypervisor
         image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
         check_image(image, self._home.folder("checked"))
-        hypervisor = self.hypervisor
         start = spec.start or self._settings.start
-        if start == "warm" and hypervisor.snapshotter is None:
-            raise NotSupported(
-                f"{hypervisor.info.name} cannot save a running machine, and so restores none; QEMU does, and "
-                "--xhyve-start=auto boots guests where there is no other way"
-            )
-        if spec.reset and hypervisor.snapshotter is None:
-            raise NotSupported(
-                f"{hypervisor.info.name} cannot save a running machine, and so gives no guest back as it was "
-                "(reset=True); QEMU does (--xhyve-hypervisor=qemu)"
-            )
-        with ExitStack() as stack:
+        _check_supported(spec, start, hypervisor)
+        with ExitStack() as life:
             begin = time.monotonic()
-            recording = Recording(self.times.append if ahead is None else partial(self._keep_used, ahead), asked_by)
-            stack.callback(recording.ended)
-            admission = self._admission
-            slot = admission.take(stack) if ahead is None else admission.take_spare(stack, self._memory(spec, image))
+            times = _Times()
+            life.callback(self._report_times, times, request)
+            slot = request.take_slot(self.admission, self._memory(spec, image), life)
             name = spec.name or f"{_as_name(image.name)}-{slot.number}"
-            failed = partial(self._keeping.did_not_come_up, name, asked_by)
+            failures = HoldFailed(self._keeping, name, request.requested_by or "")
             folder = self._keeping.folder_for(run_folder / name)
-            process = stack.enter_context(guardian.guard(folder, [slot.fd], _about(name, image)))
-            if ahead is not None:
-                ahead.started_in(process)
-            making = GuestMaking(
-                image=image,
-                machine=self._machine(spec, image, hypervisor.identify(slot.uuids()), name),
-                hypervisor=hypervisor,
-                process=process,
-                timeouts=self._timeouts(hypervisor.info),
-                phases={"image": begin - asked},
-                change=change,
-                ahead=ahead,
-                savable=bool(spec.reset),
-                failed=failed,
-                entered=self._entered,
-            )
-            guest = None
+            process = life.enter_context(guardian.guard(folder, [slot.fd], _about(name, image)))
+            request.started_in(process)
+            instance = self._instance(image, process, failures)
+            machine = self._machine(spec, image, hypervisor.identify(slot.uuids()), name)
+            cloned = ClonedMachine(instance, machine, request.hook, {"image": begin - requested})
+            started = None
             if start != "cold" and hypervisor.snapshotter is not None:
-                make = (
-                    None if ahead else self._template_maker(image, guardian, run_folder / f"{name}{_TEMPLATE}", failed)
-                )
+                place = run_folder / f"{name}{_TEMPLATE}"
+                build = self._template_builder(image, guardian, place, failures) if request.may_build else None
                 try:
-                    guest = making.restore(self._templates, hypervisor.snapshotter, make, stack)
+                    started = restore(cloned, self.templates, build, request, life, resettable=bool(spec.reset))
                 except TemplateError as error:
                     if start == "warm":
                         raise
-                    if ahead is None:
-                        self._report_once(f"guests of {image.name} boot, for want of a template: {error}")
-            guest = guest or making.boot()
+                    if request.may_build:
+                        self._report_once(f"cannot restore guests of {image.name}, so they boot: {error}")
+            started = started or boot(cloned, resettable=bool(spec.reset))
+            guest = started.guest
+            life.callback(guest.kill)
             self._guests.add(guest)
-            stack.callback(self._guests.discard, guest)
-            if making.reset is not None:
-                self._resets[guest] = making.reset
-                stack.callback(self._resets.pop, guest)
-            stack.callback(guest.kill)
-            recording.made(guest)
-            stack.callback(recording.ending)
-            guest.owned_by(stack.pop_all(), partial(self._keeping.keep, process, guest))
+            life.callback(self._guests.discard, guest)
+            if started.record is not None:
+                self._resets[guest] = _reset(guest, instance, started)
+                life.callback(self._resets.pop, guest)
+            times.guest = guest
+            life.callback(times.removal_begins)
+            guest._owner = Ownership(life.pop_all(), partial(self._keeping.keep, process, guest), self._reason_to_keep)
         return guest
 
-    def reset_of(self, guest: Guest) -> Reset | None:
-        """What gives each test *guest* in the same state (``reset=True``); None where that was not asked for."""
-        return self._resets.get(guest)
+    def _report_times(self, times: _Times, request: Request) -> None:
+        """Report how long each step took of a guest of which nothing is left; one that no test had is not reported."""
+        if times.guest is not None and request.requested_by is not None:
+            self._events.removed(times.collect(request.requested_by))
 
-    @cached_property
-    def _admission(self) -> Admission:
-        folder, settings = self._home.folder("slots"), self._settings
-        admission = Admission(folder, self.max_guests, settings.timeout_factor, self._report)
-        admission.make_room = lambda: self.make_room() or self._keeping.give_up_last()
-        return admission
+    def _instance(self, image: Image, process: GuardedProcess, failures: Events) -> Instance:
+        timeouts = self._timeouts(self.hypervisor.info)
+        # The failures first: they add to the error what the others report.
+        return Instance(image, self.hypervisor, process, timeouts, EventList(failures, self._events))
 
-    @cached_property
-    def _templates(self) -> TemplateCache:
-        return TemplateCache(self._home, self._settings.templates_size, self._report)
+    def _template_builder(self, image: Image, guardian: Guardian, place: Path, failures: Events) -> BuildTemplate:
+        """What builds a template with a process of its own, for the guest that waits for it."""
 
-    def _template_maker(self, image: Image, guardian: Guardian, folder: Path, failed: Failed) -> Make:
-        """What makes a template in the guardian's care, in the place of the guest that waits for it."""
+        def build(workspace: Path, machine: Machine) -> tuple[Disk, AgentState]:
+            # Imported only if there is no template yet.
+            from pytest_xhyve.templates.builder import build_template  # noqa: PLC0415
 
-        def make(workspace: Path, machine: Machine) -> tuple[Disk, AgentState]:
-            # Imported only where there is none yet.
-            from pytest_xhyve.templates.builder import make_template  # noqa: PLC0415
+            with guardian.guard(self._keeping.folder_for(place), [], _about(machine.name, image)) as process:
+                return build_template(self._instance(image, process, failures), machine, workspace)
 
-            timeouts = self._timeouts(self.hypervisor.info)
-            place = self._keeping.folder_for(folder)
-            with guardian.guard(place, [], _about(machine.name, image)) as process:
-                return make_template(
-                    image, machine, self.hypervisor, process, workspace, timeouts, failed, self._entered
-                )
-
-        return make
+        return build
 
     def _report_once(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
-            self._report(line)
+        if line not in self._reported:
+            self._reported.add(line)
+            self._events.progress(line)
 
     def _machine(self, spec: GuestSpec, image: Image, identity: Identity, name: str) -> Machine:
         settings = self._settings
@@ -282,12 +267,8 @@ class Fleet:
             step=_STEP_SECONDS * factor,
             refusal=_REFUSAL_SECONDS * factor,
             settle=_SETTLE_SECONDS * factor,
-            why=f"emulated: {info.reason}" if info.emulated else "",
+            reason=f"emulated: {info.reason}" if info.emulated else "",
         )
-
-    def _keep_used(self, ahead: Ahead, times: GuestTimes) -> None:
-        if ahead.asked_by is not None:
-            self.times.append(replace(times, asked_by=ahead.asked_by))
 
     def _take_guardian(self) -> tuple[Guardian, Path]:
         """The run's guardian and its folder; the first call starts it, after what dead runs left was removed."""
@@ -305,6 +286,65 @@ class Fleet:
                 self._guardian = Guardian(run_folder, lock)
                 self._stack.callback(self._guardian.close)
             return self._guardian, run_folder
+
+
+def _keep_none(guest: Guest, error: BaseException | None) -> None:
+    """The policy that keeps no guest."""
+
+
+class _Times:
+    """The times of one guest."""
+
+    def __init__(self) -> None:
+        self._guest: Guest | None = None
+        self._phases: dict[str, float] = {}
+        self._removal = 0.0
+
+    @property
+    def guest(self) -> Guest | None:
+        """The guest, once it has started."""
+        return self._guest
+
+    @guest.setter
+    def guest(self, guest: Guest) -> None:
+        # A later start of the same guest is no longer what it took to get it.
+        self._guest, self._phases = guest, dict(guest.phases)
+
+    def removal_begins(self) -> None:
+        """From here on the guest is removed."""
+        self._removal = time.monotonic()
+
+    def collect(self, requested_by: str) -> GuestTimes:
+        """The times of the guest, which is gone."""
+        assert self._guest is not None
+        if self._guest.first_command is not None:
+            self._phases[COMMAND] = self._guest.first_command
+        self._phases[TEARDOWN] = time.monotonic() - self._removal
+        return GuestTimes(self._guest.name, self._guest.image.name, requested_by, self._phases)
+
+
+def _reset(guest: Guest, instance: Instance, started: Started) -> Reset:
+    from pytest_xhyve.templates.reset import Reset  # noqa: PLC0415
+
+    assert started.record is not None
+    return Reset(guest, instance, started.record, started.agent)
+
+
+def _check_supported(spec: GuestSpec, start: str, hypervisor: Hypervisor) -> None:
+    """Raise `NotSupported` if the hypervisor cannot save a machine and the guest needs that."""
+    if hypervisor.snapshotter is not None:
+        return
+    name = hypervisor.info.name
+    if start == "warm":
+        raise NotSupported(
+            f"{name} cannot save a running machine, and so restores none; QEMU does, and "
+            "--xhyve-start=auto boots guests where there is no other way"
+        )
+    if spec.reset:
+        raise NotSupported(
+            f"{name} cannot save a running machine, and so gives no guest back as it was "
+            "(reset=True); QEMU does (--xhyve-hypervisor=qemu)"
+        )
 
 
 def _about(name: str, image: Image) -> dict[str, Any]:

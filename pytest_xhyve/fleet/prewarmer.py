@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_xhyve.fleet.ahead import Ahead
+from pytest_xhyve.fleet.request import ForegroundRequest, PrewarmRequest, Request
 from pytest_xhyve.model.errors import Cancelled, XhyveError
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -23,20 +23,13 @@ class Maker(Protocol):
 
     make_room: Callable[[], bool]
 
-    def start_guest(self, spec: GuestSpec, *, asked_by: str = "", ahead: Ahead | None = None) -> Guest:
-        """A running guest; with *ahead*, one that nobody has asked for yet."""
+    def start(self, request: Request) -> Guest:
+        """A running guest."""
 
 
 @dataclass(frozen=True)
-class _Making:
-    spec: GuestSpec
-    ahead: Ahead
-
-
-@dataclass(frozen=True)
-class _Made:
-    spec: GuestSpec
-    ahead: Ahead
+class _Ready:
+    request: PrewarmRequest
     guest: Guest
 
 
@@ -67,8 +60,8 @@ class Prewarmer:
         self._out_of_room = False
         self.is_busy = False
         """Whether the thread makes or removes a guest just now."""
-        self._making: _Making | None = None
-        self._ready: list[_Made] = []
+        self._starting: PrewarmRequest | None = None
+        self._ready: list[_Ready] = []
         self._to_remove: list[Guest] = []
         fleet.make_room = self.make_room
 
@@ -76,8 +69,8 @@ class Prewarmer:
         """End the thread, and what it is making, and take away what nobody asked for."""
         with self._changed:
             self._is_closed = True
-            if self._making is not None:
-                self._making.ahead.cancel()
+            if self._starting is not None:
+                self._starting.cancel()
             self._changed.notify_all()
         with ExitStack() as stack:
             stack.callback(self._remove_all)
@@ -95,30 +88,30 @@ class Prewarmer:
             self._expected = list(specs)
             self._out_of_room = False
             left = self._expected[: self._count]
-            for made in list(self._ready):
-                if made.spec in left:
-                    left.remove(made.spec)
+            for ready in list(self._ready):
+                if ready.request.spec in left:
+                    left.remove(ready.request.spec)
                 else:
-                    self._ready.remove(made)
-                    self._to_remove.append(made.guest)
-            if self._making is not None and self._making.spec not in left:
-                self._making.ahead.cancel()
+                    self._ready.remove(ready)
+                    self._to_remove.append(ready.guest)
+            if self._starting is not None and self._starting.spec not in left:
+                self._starting.cancel()
             self._changed.notify_all()
 
-    def start_guest(self, spec: GuestSpec, asked_by: str) -> Guest:
+    def start_guest(self, spec: GuestSpec, requested_by: str) -> Guest:
         """A guest that was made ahead, or else one that is made now.
 
         Args:
             spec: what it shall be made of.
-            asked_by: who wants it.
+            requested_by: who wants it.
 
         Raises:
             XhyveError: in one of its kinds.
         """
         with self._wait_of_a_test(spec):
-            guest = self._take(spec, asked_by)
+            guest = self._take(spec, requested_by)
             if guest is None:
-                guest = self._fleet.start_guest(spec, asked_by=asked_by)
+                guest = self._fleet.start(ForegroundRequest(spec, requested_by))
             with self._changed:
                 self._used_images = [image for image in self._used_images if image != spec.image] + [spec.image]
                 self._failed = [failed for failed in self._failed if failed != spec]
@@ -129,8 +122,8 @@ class Prewarmer:
         """Throw away one guest that nobody has asked for yet; False when there is none."""
         with self._changed:
             if self.is_busy:
-                if self._making is not None:
-                    self._making.ahead.cancel()
+                if self._starting is not None:
+                    self._starting.cancel()
                 self._changed.wait_for(lambda: not self.is_busy)
                 return True
             if self._to_remove:
@@ -157,19 +150,19 @@ class Prewarmer:
                     self._expected.remove(spec)
                 self._changed.notify_all()
 
-    def _take(self, spec: GuestSpec, asked_by: str) -> Guest | None:
+    def _take(self, spec: GuestSpec, requested_by: str) -> Guest | None:
         """A ready guest made of *spec*, or the one that is just being made: that was begun before ours could be."""
         with self._changed:
             while True:
-                found = next((made for made in self._ready if made.spec == spec), None)
+                found = next((ready for ready in self._ready if ready.request.spec == spec), None)
                 if found is not None:
                     self._ready.remove(found)
                     if found.guest.is_healthy():
-                        found.ahead.asked_by = asked_by
-                        found.guest.prewarmed = True
+                        found.request.requested_by = requested_by
+                        found.guest._prewarmed = True
                         return found.guest
                     self._to_remove.append(found.guest)
-                elif self._making is not None and self._making.spec == spec and not self._making.ahead.is_cancelled:
+                elif self._starting is not None and self._starting.spec == spec and not self._starting.is_cancelled:
                     self._changed.wait()
                 else:
                     return None
@@ -187,7 +180,7 @@ class Prewarmer:
             finally:
                 with self._changed:
                     self.is_busy = False
-                    self._making = None
+                    self._starting = None
                     self._changed.notify_all()
 
     def _next_step(self) -> Callable[[], None] | None:
@@ -201,8 +194,8 @@ class Prewarmer:
                 spec = self._find_missing()
                 if spec is not None:
                     self.is_busy = True
-                    self._making = making = _Making(spec, Ahead())
-                    return lambda: self._make(making)
+                    self._starting = request = PrewarmRequest(spec)
+                    return lambda: self._start(request)
                 self._changed.wait()
             return None
 
@@ -210,20 +203,20 @@ class Prewarmer:
         """The first that is expected, not ready, and may be begun now."""
         if self.waiting or self._out_of_room or len(self._ready) >= self._count:
             return None
-        ready = [made.spec for made in self._ready]
+        there = [ready.request.spec for ready in self._ready]
         for spec in self._expected[: self._count]:
-            if spec in ready:
-                ready.remove(spec)
+            if spec in there:
+                there.remove(spec)
             elif spec.image in self._used_images and spec not in self._failed:
                 return spec
         return None
 
-    def _make(self, making: _Making) -> None:
+    def _start(self, request: PrewarmRequest) -> None:
         try:
-            guest = self._fleet.start_guest(making.spec, ahead=making.ahead)
+            guest = self._fleet.start(request)
         except Exception as error:
             with self._changed:
-                if making.ahead.is_cancelled:
+                if request.is_cancelled:
                     # It was ended by force, and what went wrong is that.
                     return
                 if isinstance(error, Cancelled):
@@ -231,30 +224,25 @@ class Prewarmer:
                     self._out_of_room = True
                 else:
                     # The test that asks for it will meet the same, and it is the one who tells.
-                    self._failed.append(making.spec)
+                    self._failed.append(request.spec)
             return
         with self._changed:
-            if making.ahead.is_cancelled or self._is_closed:
+            if request.is_cancelled or self._is_closed:
                 self._to_remove.append(guest)
             else:
-                self._ready.append(_Made(making.spec, making.ahead, guest))
+                self._ready.append(_Ready(request, guest))
 
     def _remove_all(self) -> None:
         with ExitStack() as stack:
-            for guest in [*self._to_remove, *(made.guest for made in self._ready)]:
+            for guest in [*self._to_remove, *(ready.guest for ready in self._ready)]:
                 stack.callback(guest.remove)
             self._to_remove.clear()
             self._ready.clear()
 
 
-def silent_ahead(report: Callable[[str], None]) -> Callable[[str], None]:
-    """*report*, which shows nothing of what the background does: it would disturb what pytest captures."""
-
-    def tell(line: str) -> None:
-        if threading.current_thread().name != _THREAD:
-            report(line)
-
-    return tell
+def in_background() -> bool:
+    """Whether the caller runs on the thread that prewarms guests."""
+    return threading.current_thread().name == _THREAD
 
 
 def _remove(guest: Guest) -> None:

@@ -6,13 +6,16 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pytest_xhyve.guest import restarts, ssh_config, waits
 from pytest_xhyve.guest.console import Console
-from pytest_xhyve.guest.power import SSH, Power, Start, Timeouts
+from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.power import SSH, Power
+from pytest_xhyve.guest.start import Start
 from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.image import Image
@@ -26,59 +29,54 @@ if TYPE_CHECKING:
     from pytest_xhyve.model.kept import Kept
 
 
-class Witness(Protocol):
-    """Who sees what becomes of a guest: in pytest, what reports it."""
+KeepPolicy = Callable[["Guest", BaseException | None], str | None]
+"""Decides for whom a guest is left running when the block around it ends, with the error that ended it, if one did."""
 
-    def ran(self, completed: Completed, *, checked: bool) -> None:
-        """A command has run; if *checked*, its code was seen to be 0."""
 
-    def fetched(self, guest: Guest, local: Path) -> None:
-        """*guest* has copied something to *local*."""
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """What the owner of a guest, the fleet, gives it.
 
-    def leaving(self, guest: Guest) -> None:
-        """*guest* is about to be taken away."""
+    Attributes:
+        resources: all that the guest stands on; closed when the guest is removed.
+        keep: lets the guest stay after the run; gets what it is kept for.
+        reason_to_keep: gets the guest and the error that ended the block around it, if one did; returns what the guest
+            is to be kept for, or None.
+    """
 
-    def reason_to_keep(self, guest: Guest, error: BaseException | None) -> str | None:
-        """For whom *guest* is to be left running, whose block ends, with *error* when there is one; None for nobody."""
-
-    def not_kept(self, guest: Guest, error: XhyveError) -> None:
-        """*guest* had to be left running, and could not be."""
+    resources: ExitStack
+    keep: Callable[[str], Kept]
+    reason_to_keep: KeepPolicy
 
 
 class Guest:
-    """A disposable Linux machine of one's own.
+    """A disposable Linux machine.
 
-    Guests come from the fixtures, which also take them away; as a context manager, a guest is taken away at the end
-    of the block.
+    The fixtures make guests and remove them. As a context manager, a guest is removed at the end of the block.
     """
 
     def __init__(
         self,
-        *,
-        image: Image,
+        instance: Instance,
         machine: Machine,
-        hypervisor: HypervisorInfo,
-        boot: Start,
-        timeouts: Timeouts,
-        phases: Mapping[str, float],
-        entered: Callable[[str], None] = lambda _: None,
+        *,
+        start: Start[Any] | None = None,
+        boot: Start[Any] | None = None,
+        phases: Mapping[str, float] | None = None,
     ) -> None:
-        self._image = image
-        self._hypervisor = hypervisor
-        self._boot = boot
+        self._instance = instance
         self._machine = machine
-        self._timeouts = timeouts
-        self._phases = dict(phases)
+        # How the guest boots after a power-off, and how it starts now: it may be restored in place of that.
+        self._boot = boot or Start.boot(instance, machine)
+        self._start = start or self._boot
+        self._phases = dict(phases or {})
         # The time in power is inside that of the owner's stack, which `remove` closes.
-        self._power = Power(machine.name, image, timeouts, entered)
-        self._owner = ExitStack()
-        self._keep: Callable[[str], Kept] | None = None
-        self._is_there = True
-        self.witness: Witness | None = None
-        """Is told what becomes of it."""
+        self._own_power = Power(machine.name, instance)
+        self._before_use: Callable[[], None] | None = None
+        self._owner: Ownership | None = None
+        self._is_removed = False
         self._first_command: float | None = None
-        self.prewarmed = False
-        """Whether it was made before the test asked for it (``--xhyve-prewarm``)."""
+        self._prewarmed = False
 
     def __enter__(self) -> Self:
         return self
@@ -87,12 +85,12 @@ class Guest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.end(error)
+            self._end(error)
         except XhyveError as trouble:
             if error is None:
                 raise
             # What went wrong first is what has to be seen.
-            error.add_note(f"and then guest {self.name} could not be taken away: {trouble}")
+            error.add_note(f"and then guest {self.name} could not be removed: {trouble}")
 
     def __repr__(self) -> str:
         return f"<Guest {self.name} ({self.image.name})>"
@@ -122,7 +120,7 @@ class Guest:
     @property
     def image(self) -> Image:
         """What the guest was cloned from."""
-        return self._image
+        return self._instance.image
 
     @property
     def machine(self) -> Machine:
@@ -132,7 +130,7 @@ class Guest:
     @property
     def hypervisor(self) -> HypervisorInfo:
         """What runs it: name, version and acceleration."""
-        return self._hypervisor
+        return self._instance.hypervisor.info
 
     @property
     def console(self) -> Console:
@@ -141,7 +139,7 @@ class Guest:
         Raises:
             XhyveError: the guest was never started.
         """
-        return self._power.console
+        return self._own_power.console
 
     @property
     def host(self) -> str:
@@ -167,6 +165,11 @@ class Guest:
     def first_command(self) -> float | None:
         """How long the first `run` took, in seconds, from the call to the command's output; None before it."""
         return self._first_command
+
+    @property
+    def prewarmed(self) -> bool:
+        """Whether the guest was started before its test asked for it (``--xhyve-prewarm``)."""
+        return self._prewarmed
 
     def is_healthy(self) -> bool:
         """Whether it runs, by all that can be seen from here, and its connection stands."""
@@ -227,8 +230,7 @@ class Guest:
         finally:
             if self._first_command is None:
                 self._first_command = time.monotonic() - begin
-        if self.witness is not None:
-            self.witness.ran(completed, checked=check)
+        self._instance.events.command_finished(self, completed, checked=check)
         return completed
 
     def put(self, local: str | os.PathLike[str], remote: str) -> None:
@@ -253,8 +255,7 @@ class Guest:
         from pytest_xhyve.guest import transfer  # noqa: PLC0415
 
         got = transfer.get(self._connection(), remote, transfer.as_path(local))
-        if self.witness is not None:
-            self.witness.fetched(self, got)
+        self._instance.events.file_fetched(self, got)
 
     def wait_for(self, command: str | Sequence[str], timeout: float = 60.0) -> Completed:
         """Run *command* again and again until its code is 0.
@@ -327,30 +328,14 @@ class Guest:
         """Boot the guest again, with the same disk and identity, after `shutdown` or `kill`.
 
         Raises:
-            BootFailed: it did not come up.
-            XhyveError: it runs already.
+            BootFailed: the guest did not boot.
+            XhyveError: the guest runs already.
         """
         if self._power.is_on:
             raise XhyveError(f"guest {self.name} runs already")
         for phase in ("template", "restore", "banner"):
             self._phases.pop(phase, None)
-        self._phases |= self._power.switch_on(self._boot, self._timeouts.boot)
-
-    def restore(self, restore: Start) -> None:
-        """As `start`, restored in the place of being booted."""
-        self._phases.pop("boot", None)
-        self._phases |= self._power.switch_on(restore, self._timeouts.restore)
-
-    def change_machine(self, machine: Machine, boot: Start) -> None:
-        """Cut the power and go on with another *machine* of the same identity, which `start` boots by *boot*."""
-        self._power.switch_off()
-        self._machine = machine
-        self._boot = boot
-
-    @property
-    def power(self) -> Power:
-        """Its switch, for what of this plugin starts and saves guests."""
-        return self._power
+        self._phases |= self._power.switch_on(self._boot, self._instance.timeouts.boot)
 
     def pause(self) -> None:
         """Stop the guest's CPUs; `resume` lets them run on."""
@@ -380,52 +365,89 @@ class Guest:
         return self.console.path.parent
 
     def remove(self) -> None:
-        """Take the guest away: its machine, its disk and its slot. Nothing happens the second time."""
-        if self._is_there and self.witness is not None:
-            self.witness.leaving(self)
-        self._is_there = False
-        self._owner.close()
+        """Remove the guest: its machine, its disk and its slot. The second call does nothing."""
+        if not self._is_removed:
+            self._instance.events.removing(self)
+        self._is_removed = True
+        if self._owner is None:
+            self._power.switch_off()
+        else:
+            self._owner.resources.close()
 
     def keep(self, by: str) -> Kept:
-        """Let the guest run on when it is removed here, until `pytest-xhyve reap` or its own shutdown.
+        """Leave the guest running when it is removed here, until `pytest-xhyve reap` or its own power-off.
 
         Args:
-            by: what it is kept for, for people.
+            by: what the guest is kept for, for people.
 
         Raises:
-            XhyveError: it is off, or its kernel has panicked.
+            XhyveError: the guest is off, or its kernel has panicked.
         """
-        if self._keep is None:
-            raise XhyveError(f"guest {self.name} has no owner that could let go of it")
+        if self._owner is None:
+            raise XhyveError(f"guest {self.name} has no owner that could keep it")
         self._power.check_alive()
-        return self._keep(by)
+        return self._owner.keep(by)
 
-    def end(self, error: BaseException | None = None) -> None:
-        """Take the guest away, or keep it where there is a reason to; *error* is what ended the block that had it."""
-        if self._is_there and self.witness is not None:
-            by = self.witness.reason_to_keep(self, error)
+    # What follows is for the rooms of this package that own guests.
+
+    @property
+    def _power(self) -> Power:
+        """The guest's switch and connection, by way of which all above uses the guest."""
+        if self._before_use is not None:
+            # Such as the reset for a test that did not name the guest's fixture.
+            before_use, self._before_use = self._before_use, None
+            before_use()
+        return self._own_power
+
+    def _bring_up(self) -> None:
+        """Start the guest for the first time; one that does not start is powered off.
+
+        Raises:
+            XhyveError: the guest does not boot, or cannot be restored.
+        """
+        start, timeouts = self._start, self._instance.timeouts
+        boots = start.phase == "boot"
+        if not boots:
+            self._phases.pop("boot", None)
+        try:
+            self._phases |= self._power.switch_on(start, timeouts.boot if boots else timeouts.restore)
+        except XhyveError as error:
+            if boots:
+                self._instance.events.boot_failed(self, error)
+            self._power.switch_off()
+            raise
+        except BaseException:
+            self._power.switch_off()
+            raise
+
+    def _go_on_as(self, machine: Machine, start: Start[Any], boot: Start[Any]) -> None:
+        """Power off, and go on with another *machine* of the same identity.
+
+        Args:
+            machine: what runs from now on.
+            start: how it starts now.
+            boot: how it boots after a power-off.
+        """
+        self._power.switch_off()
+        self._machine, self._start, self._boot = machine, start, boot
+        self._bring_up()
+
+    def _end(self, error: BaseException | None = None) -> None:
+        """Remove the guest, or keep it if its owner has a reason to; *error* is what ended the block around it."""
+        if self._owner is not None and not self._is_removed:
+            by = self._owner.reason_to_keep(self, error)
             try:
                 if by is not None:
                     self.keep(by)
             except XhyveError as trouble:
-                self.witness.not_kept(self, trouble)
+                self._instance.events.keep_failed(self, trouble)
         self.remove()
-
-    def owned_by(self, owner: ExitStack, keep: Callable[[str], Kept]) -> None:
-        """Close *owner*, which holds all that the guest stands on, when the guest is removed.
-
-        Args:
-            owner: see above.
-            keep: lets the guest outlive this process.
-        """
-        self._owner.push(owner)
-        self._keep = keep
 
     def _connection(self) -> Connection:
         from pytest_xhyve.guest.commands import Connection  # noqa: PLC0415
 
         power = self._power
-        return Connection(power.transport(), power.check_alive, power.explain_loss, self._timeouts.step)
+        return Connection(power.transport(), power.check_alive, power.explain_loss, self._instance.timeouts.step)
 
     def _ssh_endpoint(self) -> Endpoint:
         endpoint = self._power.machine.find_endpoint(SSH)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.boot_phases import BANNER, FIRMWARE, LOGIN, BootPhases
 from pytest_xhyve.guest.console import Console, ConsoleError, ConsoleWatch
-from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.hypervisors.base import ExitReason, Hypervisor, VirtualMachine
+from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.start import AnyMachine, Start
+from pytest_xhyve.hypervisors.base import ExitReason, VirtualMachine
 from pytest_xhyve.model.errors import (
     BootFailed,
     BootTimeout,
@@ -21,13 +22,12 @@ from pytest_xhyve.model.errors import (
     LeaseNotFound,
     XhyveError,
 )
-from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import Machine
 
 if TYPE_CHECKING:
     import paramiko
 
 SSH = 22
+_BOOT = "boot"
 _REFUSED_SECONDS = 1.0
 # A guest that goes down cuts its connections first; BusyBox's init gives programs two seconds more.
 _END_SECONDS = 3.0
@@ -35,78 +35,19 @@ _END_SECONDS = 3.0
 _LAST_LINES = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long a guest may take, in seconds, with every factor in it.
-
-    Attributes:
-        boot: from the hypervisor's start to a login.
-        restore: likewise, for a guest that is restored.
-        shutdown: from the request to the hypervisor's end.
-        step: one step of a protocol, such as the SSH handshake.
-        refusal: how long a booting guest may refuse a login.
-        settle: how long a guest that is going to be saved may take to come to rest.
-        why: what a message adds about them, as ``emulated``.
-    """
-
-    boot: float
-    restore: float
-    shutdown: float
-    step: float
-    refusal: float
-    settle: float
-    why: str = ""
-
-
-class Start(Protocol):
-    """A way in which a machine comes up."""
-
-    @property
-    def phase(self) -> str:
-        """What it is called among a guest's phases."""
-
-    def running(self) -> AbstractContextManager[VirtualMachine]:
-        """Start the machine, for the time of a block."""
-
-    def make_ready(self) -> None:
-        """Do what has to be done once the hypervisor runs, and before the guest is talked to."""
-
-
-class Boot:
-    """From power-on, by *hypervisor*."""
-
-    phase = "boot"
-
-    def __init__(self, hypervisor: Hypervisor, machine: Machine, process: GuardedProcess) -> None:
-        self._hypervisor = hypervisor
-        self._machine = machine
-        self._ward = process
-
-    def running(self) -> AbstractContextManager[VirtualMachine]:
-        return self._hypervisor.running(self._machine, self._ward)
-
-    def make_ready(self) -> None:
-        # The guest does it itself.
-        return
-
-
 class Power:
     """Switches a guest on and off, connects to it, and tells when it has died.
 
     Args:
         name: the guest's, for messages.
-        image: tells how to log in.
-        timeouts: how long each may take.
-        entered: gets the name of each phase of a boot when it begins.
+        instance: states how to log in, how long each step may take, and who gets the phases of a boot.
     """
 
-    def __init__(
-        self, name: str, image: Image, timeouts: Timeouts, entered: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, name: str, instance: Instance) -> None:
         self.name = name
-        self.image = image
-        self.timeouts = timeouts
-        self._entered = entered
+        self.image = instance.image
+        self.timeouts = instance.timeouts
+        self._events = instance.events
         self._progress: BootPhases | None = None
         self._on = ExitStack()
         self._vm: VirtualMachine | None = None
@@ -114,7 +55,7 @@ class Power:
         self._watch: ConsoleWatch | None = None
         self._client: paramiko.SSHClient | None = None
         self._panic: KernelPanic | None = None
-        self._start = (Boot.phase, timeouts.boot)
+        self._start: tuple[str, float] = (_BOOT, self.timeouts.boot)
 
     @property
     def is_on(self) -> bool:
@@ -143,7 +84,7 @@ class Power:
             raise XhyveError(f"guest {self.name} was never started")
         return self._console
 
-    def switch_on(self, start: Start, timeout: float) -> dict[str, float]:
+    def switch_on(self, start: Start[AnyMachine], timeout: float) -> dict[str, float]:
         """Start the machine and connect to it, within *timeout* seconds.
 
         Returns:
@@ -157,23 +98,26 @@ class Power:
         begin = time.monotonic()
         # Undone in the opposite order: once the machine is gone, closing the connection waits for nothing.
         self._on.callback(self._forget)
-        vm = self._vm = self._on.enter_context(start.running())
+        vm = self._on.enter_context(start.running())
+        self._vm = vm
         begin_of_console = None if self._console is None else self._console.begin
         self._console = Console(
             vm.console_log, vm.send_to_console, lambda: self._vm is not vm or vm.exit_status() is not None
         )
         if begin_of_console is not None:
             self._console.begin = begin_of_console
-        elif start.phase != Boot.phase:
+        elif start.phase != _BOOT:
             self._console.begin = self._console.size
-        progress = self._progress = BootPhases(FIRMWARE if start.phase == Boot.phase else start.phase, self._entered)
+        progress = self._progress = BootPhases(
+            FIRMWARE if start.phase == _BOOT else start.phase, partial(self._events.phase, self.name)
+        )
         self._watch = self._console.watch(progress.feed)
         self._panic = None
         started = time.monotonic()
         try:
-            start.make_ready()
+            start.make_ready(vm)
             ready = time.monotonic()
-            if start.phase != Boot.phase:
+            if start.phase != _BOOT:
                 progress.enter(BANNER)
             banner, login = self.connect(begin + timeout)
         except BootFailed as error:
@@ -184,9 +128,9 @@ class Power:
         finally:
             self._progress = None
         phases = {"start": started - begin, start.phase: ready - started, "banner": banner, "login": login}
-        if start.phase == Boot.phase:
+        if start.phase == _BOOT:
             # A guest that boots shows it by nothing but the banner.
-            phases[Boot.phase] += phases.pop("banner")
+            phases[_BOOT] += phases.pop("banner")
         return phases
 
     def switch_off(self) -> None:
@@ -323,7 +267,7 @@ class Power:
             )
 
     def _boot_timeout(self) -> BootFailed:
-        why = f" ({self.timeouts.why})" if self.timeouts.why else ""
+        why = f" ({self.timeouts.reason})" if self.timeouts.reason else ""
         _, timeout = self._start
         console = self.console.tail(_LAST_LINES)
         silence = self.machine.explain_missing_address()
@@ -340,11 +284,11 @@ class Power:
         phase, _ = self._start
         hints = []
         if isinstance(error, BootTimeout | LeaseNotFound):
-            longer = "--xhyve-boot-timeout or " if phase == Boot.phase else ""
+            longer = "--xhyve-boot-timeout or " if phase == _BOOT else ""
             hints.append(f"give it longer: {longer}--xhyve-timeout-factor=2")
             if progress.is_silent:
                 hints.append("see what the kernel does: console=ttyS0 in its command line, in the manifest")
-                if not self.timeouts.why:
+                if not self.timeouts.reason:
                     hints.append("do without acceleration: --xhyve-accel=tcg")
             hints.append("log in when it is up after all: --xhyve-keep=on-failure leaves it running")
         hints.append("read the whole console: --xhyve-artifacts=DIR keeps it")

@@ -161,7 +161,7 @@ class Snapshotter(Protocol):
     def depends_on(self, machine: Machine) -> dict[str, str]:
         """What a saved *machine* depends on beside the machine itself: the program, the CPU that it runs on."""
 
-    def recording(
+    def start_recorded(
         self, machine: Machine, process: GuardedProcess, folder: Path, source: Path | None = None
     ) -> AbstractContextManager[SnapshotMachine]:
         """As `Hypervisor.running`, with the memory in a file in *folder*, into which the machine can be saved.
@@ -173,7 +173,7 @@ class Snapshotter(Protocol):
             source: the folder of a saved machine that this one is to be restored from, in the place of being booted.
         """
 
-    def restoring(
+    def start_restored(
         self, machine: Machine, process: GuardedProcess, folder: Path
     ) -> AbstractContextManager[SnapshotMachine]:
         """As `Hypervisor.running`, for a machine that waits to be restored from *folder*, which stays as it is.

@@ -1,17 +1,18 @@
-"""The fixtures. What they stand on is imported when the first of them is used."""
+"""The fixtures. What they need is imported when the first of them is used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.plugin.selection import as_spec_keys, marker_arguments
-from pytest_xhyve.plugin.shared_guests import check_can_reset, resetting
-from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY, WITNESS
+from pytest_xhyve.plugin.machine_hook import machine_hook
+from pytest_xhyve.plugin.pytest_internals import suspended_capture
+from pytest_xhyve.plugin.shared_guests import resetting
+from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY
+from pytest_xhyve.plugin.wanted import written
 
 if TYPE_CHECKING:
     import paramiko
@@ -19,49 +20,43 @@ if TYPE_CHECKING:
     from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.guest.guest import Guest
-    from pytest_xhyve.model.machine import Machine
     from pytest_xhyve.model.spec import GuestSpec
 
 
 @pytest.fixture(scope="session")
 def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """All guests of this process; taken away at its end."""
+    """All guests of this process; removed at its end."""
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.host.home import Home
-    from pytest_xhyve.plugin.reporting import Witness
+    from pytest_xhyve.plugin.reporting import REPORTER, Reporter
     from pytest_xhyve.plugin.summary import RunSummary
     from pytest_xhyve.report.leaks import find_leaks
 
     config = request.config
     settings = config.stash[SETTINGS]
-    report = _reporter(config)
-    gathered = config.stash.setdefault(SUMMARY, RunSummary())
-    # First of all, as it shows what goes wrong with the rest. It is there when a plugin runs the last test again.
-    if WITNESS not in config.stash:
-        witness = config.stash[WITNESS] = Witness(settings, gathered)
-        config.pluginmanager.register(witness, "xhyve-witness")
+    summary = config.stash.setdefault(SUMMARY, RunSummary())
+    # First of all, as it reports what goes wrong with the rest. It is there if a plugin runs the last test again.
+    if REPORTER not in config.stash:
+        reporter = config.stash[REPORTER] = Reporter(settings, summary, _line_printer(config))
+        config.pluginmanager.register(reporter, "xhyve-reporter")
         # The test's set-up has begun.
-        witness.pytest_runtest_setup(config.stash[ITEM])
+        reporter.pytest_runtest_setup(config.stash[ITEM])
+    reporter = config.stash[REPORTER]
     home = Home.of_user()
     with ExitStack() as stack:
-        if settings.prewarm:
-            from pytest_xhyve.fleet.prewarmer import silent_ahead
-            from pytest_xhyve.plugin.prewarm import prewarming
-
-            report = silent_ahead(report)
         fleet = Fleet(
             settings,
             home,
-            report,
+            reporter,
+            reason_to_keep=reporter.reason_to_keep,
             holds_failed=bool(config.getoption("usepdb", False)),
             run=getattr(config, "workerinput", {}).get("testrunuid"),
         )
-        # The very lists, which have those too that live until the fleet is closed.
-        fleet.times[:], fleet.kept[:] = gathered.times, gathered.kept
-        gathered.times, gathered.kept = fleet.times, fleet.kept
-        stack.callback(lambda: gathered.look_for_leaks(lambda: find_leaks(home, fleet.run_folder)))
+        stack.callback(lambda: summary.look_for_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
         if settings.prewarm:
+            from pytest_xhyve.plugin.prewarm import prewarming
+
             stack.enter_context(prewarming(config, fleet, settings.prewarm))
         yield fleet
 
@@ -85,15 +80,10 @@ def _xhyve_start(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> str | N
 def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: str | None) -> Iterator[Guest]:
     from pytest_xhyve.model.spec import GuestSpec
 
-    spec = GuestSpec.parse(**(marker_arguments(request.node) | _param(request))).with_defaults(
+    spec = written(request.config.stash[ITEM], str(request.fixturename)).with_defaults(
         GuestSpec(image=image, start=start)
     )
-    if request.scope == "function":
-        # It is always fresh; the marker is for the shared guests around it.
-        spec = replace(spec, reset=None)
-    if spec.reset:
-        check_can_reset(request)
-    with _start(request, fleet, spec) as guest, resetting(request, fleet.reset_of(guest)):
+    with _start(request, fleet, spec) as guest, resetting(request, guest, fleet.reset_of(guest)):
         yield guest
 
 
@@ -152,51 +142,37 @@ def xhyve_guest_factory(
 
 
 def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:
+    from pytest_xhyve.fleet.request import ForegroundRequest
+    from pytest_xhyve.plugin.reporting import REPORTER
+
     item = request.config.stash[ITEM]
-    # Those of the test's folder and above. What is made for the whole run goes through those of whoever asks first.
-    hook = item.ihook
-
-    def change(machine: Machine) -> Machine:
-        changed: Machine | None = hook.pytest_xhyve_machine(machine=machine, request=request)
-        return changed or machine
-
-    asked_by = request.node.nodeid or request.scope
+    requested_by = request.node.nodeid or request.scope
+    # The hooks of the test's folder and above. A guest of the whole run goes through those of the first test that asks.
+    hook = machine_hook(item, request)
     prewarmer = request.config.stash.get(PREWARMER, None)
-    if hook.pytest_xhyve_machine.get_hookimpls():
-        guest = fleet.start_guest(spec, change=change, asked_by=asked_by)
-    elif prewarmer is not None:
-        guest = prewarmer.start_guest(spec, asked_by)
+    if hook is None and prewarmer is not None:
+        guest = prewarmer.start_guest(spec, requested_by)
     else:
-        guest = fleet.start_guest(spec, asked_by=asked_by)
-    witness = request.config.stash.get(WITNESS, None)
-    if witness is not None:
-        witness.watch(guest, request, item)
+        guest = fleet.start(ForegroundRequest(spec, requested_by, hook))
+    request.config.stash[REPORTER].track(guest, request, item)
     try:
-        hook.pytest_xhyve_guest_ready(guest=guest, request=request)
+        item.ihook.pytest_xhyve_guest_ready(guest=guest, request=request)
     except BaseException as error:
-        guest.end(error)
+        guest._end(error)
         raise
     return guest
 
 
-def _param(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What an indirect parameter says: an image, or a dict of the marker's keys."""
-    return as_spec_keys(getattr(request, "param", {}))
-
-
-def _reporter(config: pytest.Config) -> Callable[[str], None]:
+def _line_printer(config: pytest.Config) -> Callable[[str], None]:
     """A function that shows a line at once, though pytest captures what is printed."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")
-    capture = config.pluginmanager.get_plugin("capturemanager")
 
-    def report(line: str) -> None:
+    def show(line: str) -> None:
         if terminal is None:
             return
-        with ExitStack() as stack:
-            if capture is not None:
-                stack.enter_context(capture.global_and_fixture_disabled())
+        with suspended_capture(config):
             terminal.ensure_newline()
             terminal.write_line(f"xhyve: {line}")
             terminal.flush()
 
-    return report
+    return show

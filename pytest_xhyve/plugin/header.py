@@ -24,8 +24,8 @@ def describe(settings: Settings) -> list[str]:
 
 
 def _describe(settings: Settings, home: Home) -> list[str]:
-    from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.host.runs import live_guests
+    from pytest_xhyve.hypervisors.choice import select_hypervisor
     from pytest_xhyve.images.catalog import find_manifest
 
     images = []
@@ -39,7 +39,7 @@ def _describe(settings: Settings, home: Home) -> list[str]:
     shown = f"image {', '.join(images)}"
     notes: list[str] = []
     try:
-        info = Fleet(settings, home, notes.append).hypervisor.info
+        info = select_hypervisor(settings, home, notes.append).info
     except XhyveError as error:
         return [f"xhyve: no hypervisor, {shown}", *f"  {error}".splitlines()]
     lines = [f"xhyve: {line}" for note in notes for line in note.splitlines()]

@@ -11,24 +11,27 @@ if TYPE_CHECKING:
     from pytest_xhyve.model.machine import Machine
 
 
-@pytest.hookspec(firstresult=True)
+@pytest.hookspec
 def pytest_xhyve_machine(machine: Machine, request: pytest.FixtureRequest) -> Machine | None:
-    """Change what a guest is made of, before it starts.
+    """Change the machine of a guest before it starts.
+
+    If several ``conftest.py`` have this hook, pytest-xhyve calls the outermost first, and each one with the machine
+    that the one before returned. A machine whose disks the hook changes boots, as no template fits it.
 
     Args:
         machine: what would be started; frozen, so use `dataclasses.replace`.
         request: of the fixture that makes the guest.
 
     Returns:
-        the machine to start, or None to leave it as it is. The first that is not None counts.
+        the machine to start, or None to leave it as it is.
     """
 
 
 @pytest.hookspec
 def pytest_xhyve_guest_ready(guest: Guest, request: pytest.FixtureRequest) -> None:
-    """Do something with a guest that answers, before the test gets it.
+    """Do something with a guest before the test gets it.
 
     Args:
-        guest: booted and reachable.
+        guest: runs, and is reachable over SSH.
         request: of the fixture that makes the guest.
     """

@@ -169,7 +169,7 @@ def _check_artifacts(settings: Settings) -> None:
 
 
 def _wrong_images(item: pytest.Item, settings: Settings, preflight: Preflight) -> Iterator[str]:
-    for image in named_images(item, settings.images[0]):
+    for image in named_images(item):
         try:
             preflight.look(image)
         except XhyveError as error:

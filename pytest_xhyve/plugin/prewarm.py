@@ -10,7 +10,7 @@ import pytest
 
 from pytest_xhyve.fleet.prewarmer import Prewarmer
 from pytest_xhyve.plugin.forecast import Forecast
-from pytest_xhyve.plugin.stash import PREWARMER, SETTINGS
+from pytest_xhyve.plugin.stash import PREWARMER
 
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.fleet import Fleet
@@ -32,7 +32,7 @@ def prewarming(config: pytest.Config, fleet: Fleet, count: int) -> Iterator[None
 
 def look_ahead(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Guess what *item* and the tests after it will ask for, and have it made."""
-    specs = _forecast(item.config).look(item, nextitem)
+    specs = _forecast(item.config).update(item, nextitem)
     prewarmer = item.config.stash.get(PREWARMER, None)
     if prewarmer is not None:
         prewarmer.expect(specs)
@@ -40,5 +40,5 @@ def look_ahead(item: pytest.Item, nextitem: pytest.Item | None) -> None:
 
 def _forecast(config: pytest.Config) -> Forecast:
     if _FORECAST not in config.stash:
-        config.stash[_FORECAST] = Forecast(config.stash[SETTINGS])
+        config.stash[_FORECAST] = Forecast()
     return config.stash[_FORECAST]

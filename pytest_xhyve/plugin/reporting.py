@@ -1,20 +1,24 @@
-"""What is told of the guests of each test: sections of a failed report, properties, artifacts, and which are kept."""
+"""What pytest reports of the guests of each test: sections of a failed report, properties, artifacts, kept guests."""
 
 from __future__ import annotations
 
 import shlex
 import time
 import unittest
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_xhyve.fleet.prewarmer import in_background
+from pytest_xhyve.guest.events import Events
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
+from pytest_xhyve.model.kept import Kept
 from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.times import GuestTimes
 from pytest_xhyve.plugin.summary import RunSummary
 from pytest_xhyve.plugin.tracebacks import shorten
 from pytest_xhyve.plugin.tracking import TrackedGuest
@@ -28,80 +32,98 @@ if TYPE_CHECKING:
 # pytest makes of it the title "Captured log xhyve: NAME call". The terminal and pytest-html show any section, JUnit XML
 # only those that are captured on stdout, stderr or the log.
 _SECTION = "log xhyve: {}"
+REPORTER: pytest.StashKey[Reporter] = pytest.StashKey()
+"""Where a `pytest.Config` keeps the reporter, once there is a fleet."""
+
 _NO_FAILURES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
 
 
-class Witness:
-    """Sees the guests of a run, and tells of them where pytest reports a test; see `pytest_xhyve.guest.guest.Witness`.
+class Reporter(Events):
+    """Listens to what happens to the guests of a run, and reports it where pytest reports a test.
 
     Args:
         settings: the run's.
-        gathered: gets what is told at the end of the run.
+        summary: gets what is reported at the end of the run.
+        show: shows a line at once.
     """
 
-    def __init__(self, settings: Settings, gathered: RunSummary) -> None:
+    def __init__(self, settings: Settings, summary: RunSummary, show: Callable[[str], None]) -> None:
         self._keep = settings.keep
-        self._gathered = gathered
+        self._summary = summary
+        self._show = show
         self._artifacts = None if settings.artifacts is None else Artifacts(settings.artifacts)
-        self._watched: list[TrackedGuest] = []
-        self._results = RecentCommands()
+        self._tracked: list[TrackedGuest] = []
+        self._commands = RecentCommands()
         self._item: pytest.Item | None = None
 
-    def watch(self, guest: Guest, request: pytest.FixtureRequest, item: pytest.Item | None) -> None:
-        """From here on, see what becomes of *guest*, which the fixture of *request* has made, for *item*."""
+    def track(self, guest: Guest, request: pytest.FixtureRequest, item: pytest.Item | None) -> None:
+        """From here on, report what happens to *guest*, which the fixture of *request* has made for *item*."""
         self._item = item
-        self._watched.append(TrackedGuest(guest, request.node, str(request.fixturename), item))
-        guest.witness = self
+        self._tracked.append(TrackedGuest(guest, request.node, str(request.fixturename), item))
 
-    def ran(self, completed: Completed, *, checked: bool) -> None:
-        self._results.add(completed, checked=checked)
+    def progress(self, line: str) -> None:
+        # A line from the background would disturb what pytest captures.
+        if not in_background():
+            self._show(line)
 
-    def fetched(self, guest: Guest, local: Path) -> None:
-        if self._artifacts is not None and self._item is not None:
+    def command_finished(self, guest: Guest, completed: Completed, *, checked: bool) -> None:
+        # Not the commands by which a template is built.
+        if self._find(guest) is not None:
+            self._commands.add(completed, checked=checked)
+
+    def file_fetched(self, guest: Guest, local: Path) -> None:
+        if self._artifacts is not None and self._item is not None and self._find(guest) is not None:
             with self._noting(f"what was fetched from guest {guest.name}"):
                 self._artifacts.save_fetched(self._item.nodeid, guest, local)
 
-    def leaving(self, guest: Guest) -> None:
-        watched = self._find(guest)
-        if watched is not None:
-            if self._item is not None and watched.used_by(self._item):
-                self._save(watched, self._item)
-            watched.leave()
+    def removing(self, guest: Guest) -> None:
+        tracked = self._find(guest)
+        if tracked is not None:
+            if self._item is not None and tracked.used_by(self._item):
+                self._save(tracked, self._item)
+            tracked.leave()
+
+    def removed(self, times: GuestTimes) -> None:
+        self._summary.times.append(times)
+
+    def kept(self, kept: Kept) -> None:
+        self._summary.kept.append(kept)
+
+    def keep_failed(self, guest: Guest, error: XhyveError) -> None:
+        tracked = self._find(guest)
+        by = f" for {tracked.failed}" if tracked is not None and tracked.failed else ""
+        self._summary.notes.append(f"not kept{by}: {str(error).splitlines()[0]}")
 
     def reason_to_keep(self, guest: Guest, error: BaseException | None) -> str | None:
-        watched = self._find(guest)
-        if watched is None or self._keep == "never":
+        """For which test *guest* is left running when the block around it ends; see `pytest_xhyve.guest.KeepPolicy`."""
+        tracked = self._find(guest)
+        if tracked is None or self._keep == "never":
             return None
-        if watched.failed is None and self._is_failure(error) and self._item is not None:
-            watched.failed = self._item.nodeid
-        first_test = watched.first_test.nodeid if watched.first_test is not None else watched.fixture
-        return watched.failed or (first_test if self._keep == "always" else None)
-
-    def not_kept(self, guest: Guest, error: XhyveError) -> None:
-        watched = self._find(guest)
-        by = f" for {watched.failed}" if watched is not None and watched.failed else ""
-        self._gathered.notes.append(f"not kept{by}: {str(error).splitlines()[0]}")
+        if tracked.failed is None and self._is_failure(error) and self._item is not None:
+            tracked.failed = self._item.nodeid
+        first_test = tracked.first_test.nodeid if tracked.first_test is not None else tracked.fixture
+        return tracked.failed or (first_test if self._keep == "always" else None)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._item = item
-        self._results.clear()
+        self._commands.clear()
         if self._artifacts is not None:
             self._artifacts.begin(item.nodeid)
         # Those that are gone are left from an earlier try at this test.
-        self._watched = [watched for watched in self._watched if watched.last is None]
-        for watched in self._watched:
-            watched.saved_for.discard(item.nodeid)
-            watched.since = time.time()
+        self._tracked = [tracked for tracked in self._tracked if tracked.last is None]
+        for tracked in self._tracked:
+            tracked.saved_for.discard(item.nodeid)
+            tracked.since = time.time()
             # What has happened to a guest before is another test's.
             with suppress(XhyveError):
-                watched.start = watched.guest.console.size
+                tracked.start = tracked.guest.console.size
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
         """Save the artifacts while the guests are still there."""
-        for watched in self._of(item):
-            self._save(watched, item)
+        for tracked in self._of(item):
+            self._save(tracked, item)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
@@ -115,16 +137,16 @@ class Witness:
         # Only now is it known: of an expected failure, and of unittest's.
         if report.failed:
             error = None if call.excinfo is None else call.excinfo.value
-            self._tell(item, report, error, used)
+            self._add_sections(item, report, error, used)
             if call.excinfo is not None and isinstance(error, XhyveError):
                 shorten(item, call.excinfo, report)
         return report
 
     def pytest_runtest_logfinish(self) -> None:
-        self._watched = [watched for watched in self._watched if watched.last is None]
+        self._tracked = [tracked for tracked in self._tracked if tracked.last is None]
 
     def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> list[str] | None:
-        return self._results.explain(op, left, right)
+        return self._commands.explain(op, left, right)
 
     def pytest_enter_pdb(self, config: pytest.Config) -> None:
         """Say how to log in to the guests, which are alive at the prompt."""
@@ -132,19 +154,19 @@ class Witness:
         if terminal is None:
             return
         writer = config.get_terminal_writer()
-        for watched in self._of(self._item) if self._item is not None else ():
+        for tracked in self._of(self._item) if self._item is not None else ():
             with suppress(XhyveError, OSError):
-                login = shlex.join(watched.guest.ssh_command())
-                writer.line(f"xhyve: guest {watched.guest.name} is alive: {login}")
-        for kept in self._gathered.kept:
+                login = shlex.join(tracked.guest.ssh_command())
+                writer.line(f"xhyve: guest {tracked.guest.name} is alive: {login}")
+        for kept in self._summary.kept:
             if self._item is not None and kept.by == self._item.nodeid:
                 writer.line(f"xhyve: guest {kept.name} did not come up, and is left as it is: {kept.login}")
 
     def _find(self, guest: Guest) -> TrackedGuest | None:
-        return next((watched for watched in self._watched if watched.guest is guest), None)
+        return next((tracked for tracked in self._tracked if tracked.guest is guest), None)
 
     def _of(self, item: pytest.Item) -> Iterator[TrackedGuest]:
-        return (watched for watched in self._watched if watched.used_by(item))
+        return (tracked for tracked in self._tracked if tracked.used_by(item))
 
     def _is_failure(self, error: BaseException | None) -> bool:
         """Whether *error*, which ended a block that had a guest, will make the test fail, as far as is known by now."""
@@ -153,14 +175,14 @@ class Witness:
         is_expected = self._item.get_closest_marker("xfail") is not None and not self._item.config.getoption("runxfail")
         return not is_expected and not isinstance(error, _NO_FAILURES)
 
-    def _tell(
+    def _add_sections(
         self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None, used: list[TrackedGuest]
     ) -> None:
         """Show what is known of the guests of *item*, which has failed."""
         known = []
-        for watched in used:
-            watched.failed = watched.failed or item.nodeid
-            known.append(watched.evidence())
+        for tracked in used:
+            tracked.failed = tracked.failed or item.nodeid
+            known.append(tracked.evidence())
         for evidence in _of_guests_that_did_not_come_up(error):
             known.append(evidence)
             if self._artifacts is not None:
@@ -172,12 +194,12 @@ class Witness:
             # For the teardown's report, from which JUnit XML takes what was captured.
             item.add_report_section(report.when, title, text)
 
-    def _save(self, watched: TrackedGuest, item: pytest.Item) -> None:
-        if self._artifacts is None or watched.last is not None or item.nodeid in watched.saved_for:
+    def _save(self, tracked: TrackedGuest, item: pytest.Item) -> None:
+        if self._artifacts is None or tracked.last is not None or item.nodeid in tracked.saved_for:
             return
-        watched.saved_for.add(item.nodeid)
-        with self._noting(f"the artifacts of guest {watched.guest.name}"):
-            self._artifacts.save(item.nodeid, watched.guest, watched.evidence(), watched.since)
+        tracked.saved_for.add(item.nodeid)
+        with self._noting(f"the artifacts of guest {tracked.guest.name}"):
+            self._artifacts.save(item.nodeid, tracked.guest, tracked.evidence(), tracked.since)
 
     @contextmanager
     def _noting(self, what: str) -> Iterator[None]:
@@ -186,13 +208,13 @@ class Witness:
             yield
         except (OSError, XhyveError) as error:
             note = f"{what} could not be saved: {error}"
-            if note not in self._gathered.notes:
-                self._gathered.notes.append(note)
+            if note not in self._summary.notes:
+                self._summary.notes.append(note)
 
 
 def _properties(used: list[TrackedGuest]) -> list[tuple[str, object]]:
     """What is known of the guests of a test; of several, one after the other."""
-    each = [watched.properties() for watched in used]
+    each = [tracked.properties() for tracked in used]
     return [(name, ", ".join(properties[name] for properties in each)) for name in each[0]]
 
 

@@ -1,123 +1,104 @@
-"""Which tests want guests, and made of what: markers and parameters, read before any test runs."""
+"""Which tests ask for guests, and whether their markers are valid: read before any test runs."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.settings import INI
+from pytest_xhyve.plugin.pytest_internals import fixture_names, is_parameter_set, known_fixtures, parameters
+from pytest_xhyve.plugin.wanted import (
+    IMAGE_FIXTURE,
+    MARKER,
+    OWNERS,
+    START_FIXTURE,
+    as_spec_keys,
+    marker_arguments,
+    wanted,
+    written,
+)
 
-MARKER = "xhyve"
-GUEST_FIXTURES = frozenset({"xhyve_guest", "xhyve_class_guest", "xhyve_module_guest", "xhyve_session_guest"})
-_NEEDS_GUEST = {*GUEST_FIXTURES, "xhyve_guest_factory", "xhyve_ssh"}
-SHARED = {"xhyve_class_guest": pytest.Class, "xhyve_module_guest": pytest.Module, "xhyve_session_guest": pytest.Session}
-"""Whose guest each shared fixture gives."""
+SHARED_FIXTURES = tuple(name for name, owner in OWNERS.items() if owner is not None)
+"""The fixtures whose guests several tests share."""
 
+_NEEDS_GUEST = {*OWNERS, "xhyve_guest_factory", "xhyve_ssh"}
 _MARKER_KEYS = ("image", "cpus", "memory", "name", "start", "reset")
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
 
 
 def base_of(source: str, config: pytest.Config) -> Path:
-    """The folder from which a path counts that was given by *source*: the ini file's, or that of the call."""
+    """The folder that a relative path from *source* starts at: the ini file's, or that in which pytest was started."""
     written = source.startswith(INI) and config.inipath is not None
     return config.inipath.parent if written and config.inipath else config.invocation_params.dir
 
 
 def wants_guest(item: pytest.Item) -> bool:
-    """Whether *item* asks for a guest, be it through other fixtures."""
-    return not _NEEDS_GUEST.isdisjoint(getattr(item, "fixturenames", ()))
-
-
-def marker_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
-    """What the markers on *node* and around it say, the nearest word first."""
-    keys: dict[str, Any] = {}
-    for mark in node.iter_markers(MARKER):
-        keys = {**mark.kwargs, **keys}
-    return keys
-
-
-def as_spec_keys(param: Any) -> dict[str, Any]:
-    """What an indirect parameter says: an image, or a dict of the marker's keys."""
-    return dict(param) if isinstance(param, dict) else {"image": param}
+    """Whether *item* asks for a guest, directly or through other fixtures."""
+    return not _NEEDS_GUEST.isdisjoint(fixture_names(item))
 
 
 def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tuple[str, ...]:
-    """The images that this test shall run on one after the other; none when there is no choice.
-
-    A test that names its image itself, by marker or parameter, runs on that one, and so do tests below a conftest.py
-    that overrides `xhyve_image`.
-    """
+    """The images that this test runs on, one after the other; empty if the test or a conftest.py chooses the image."""
     definition = metafunc.definition
-    if len(images) < 2 or "xhyve_image" not in metafunc.fixturenames:
+    if len(images) < 2 or IMAGE_FIXTURE not in metafunc.fixturenames:
         return ()
     if "image" in marker_arguments(definition) or any(
         _names_image(mark) for mark in definition.iter_markers("parametrize")
     ):
         return ()
-    return () if _overrides_image(definition) else images
+    return () if len(known_fixtures(definition, IMAGE_FIXTURE)) > 1 else images
 
 
-def named_images(item: pytest.Item, default: str) -> Iterator[Any]:
-    """The images that the fixtures of *item* are going to make guests from, as far as that is written down.
-
-    Args:
-        item: a collected test.
-        default: the image where neither test nor conftest.py names one.
-    """
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    for fixture in GUEST_FIXTURES.intersection(getattr(item, "fixturenames", ())):
-        keys = marker_arguments(item) | as_spec_keys(params.get(fixture, {}))
-        if keys.get("image") is not None:
-            yield keys["image"]
-        elif "xhyve_image" in params:
-            yield params["xhyve_image"]
-        elif not _overrides_image(item):
-            yield default
+def named_images(item: pytest.Item) -> Iterator[Any]:
+    """The images that the fixtures of *item* will make guests from, as far as that can be known before it runs."""
+    names = fixture_names(item)
+    for fixture in (name for name in OWNERS if name in names):
+        # What is wrong with a marker was reported before.
+        with contextlib.suppress(XhyveError):
+            spec = wanted(item, fixture)
+            if spec is not None:
+                yield spec.image
 
 
 def starts_either_way(metafunc: pytest.Metafunc) -> bool:
-    """Whether this test asks for a guest and leaves open how it starts."""
+    """Whether this test asks for a guest and does not state how it starts."""
     definition = metafunc.definition
-    if "_xhyve_start" not in metafunc.fixturenames or "start" in marker_arguments(definition):
+    if START_FIXTURE not in metafunc.fixturenames or "start" in marker_arguments(definition):
         return False
-    return not any(_says_start(mark) for mark in definition.iter_markers("parametrize"))
+    return not any(_states_start(mark) for mark in definition.iter_markers("parametrize"))
 
 
 def asked_to_reset(item: pytest.Item) -> set[str]:
     """The shared guests that *item* gets in the state that the fixtures left, by the fixtures' names."""
-    asked = SHARED.keys() & set(getattr(item, "fixturenames", ()))
-    params = getattr(getattr(item, "callspec", None), "params", {})
     found = set()
-    for name in asked:
-        # A class's guest that a plain function asks for is its own.
-        node: Any = item.getparent(SHARED[name]) or item
-        param = params.get(name)
-        keys = marker_arguments(node) | (param if isinstance(param, dict) else {})
-        if keys.get("reset") is True:
-            found.add(name)
+    names = fixture_names(item)
+    for fixture in (name for name in SHARED_FIXTURES if name in names):
+        with contextlib.suppress(XhyveError):
+            if written(item, fixture).reset:
+                found.add(fixture)
     return found
 
 
 def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
-    """Each test whose marker is invalid, and why: a wrong key or value, or a guest that it does not reach."""
+    """Each test whose marker is invalid, and the problem: a key, a value, or a guest that the marker does not reach."""
     for item in items:
         for node, mark in item.iter_markers_with_node(MARKER):
-            wrong = _find_wrong(mark) or _find_unreached(item, node) or _find_useless_reset(item, node, mark)
-            if wrong is not None:
-                yield item, f"{item.nodeid}: {wrong}"
+            problem = _find_problem(mark) or _find_unreached(item, node) or _find_useless_reset(item, node, mark)
+            if problem is not None:
+                yield item, f"{item.nodeid}: {problem}"
                 break
         else:
-            own = getattr(getattr(item, "callspec", None), "params", {}).get("xhyve_guest")
-            if isinstance(own, dict) and own.get("reset") is True:
+            if as_spec_keys(parameters(item).get("xhyve_guest")).get("reset") is True:
                 yield item, f"{item.nodeid}: {_ALWAYS_FRESH}"
 
 
-def _find_wrong(mark: pytest.Mark) -> str | None:
-    # Parsing takes the modules that the guests of these tests need anyway.
-    from pytest_xhyve.model.errors import XhyveError
+def _find_problem(mark: pytest.Mark) -> str | None:
+    # Parsing imports modules that the guests of these tests need anyway.
     from pytest_xhyve.model.spec import GuestSpec
 
     if mark.args:
@@ -130,11 +111,11 @@ def _find_wrong(mark: pytest.Mark) -> str | None:
 
 
 def _find_unreached(item: pytest.Item, node: Any) -> str | None:
-    """What a marker on the test itself does not reach: guests that others share, or that are made by hand."""
-    asked = set(getattr(item, "fixturenames", ()))
+    """The problem of a marker on one test that asks for a shared guest only, or makes its guests by hand."""
+    asked = fixture_names(item)
     if node is not item or "xhyve_guest" in asked:
         return None
-    for name in ("xhyve_class_guest", "xhyve_module_guest", "xhyve_session_guest"):
+    for name in reversed(SHARED_FIXTURES):
         if name in asked:
             return (
                 f"@pytest.mark.xhyve on one test does not reach {name}, which other tests share; put it on the class, "
@@ -146,13 +127,14 @@ def _find_unreached(item: pytest.Item, node: Any) -> str | None:
 
 
 def _find_useless_reset(item: pytest.Item, node: Any, mark: pytest.Mark) -> str | None:
-    """What ``reset=True`` does not do for *item*: reset a guest of its own, or one that more tests share than it says.
+    """The problem of a ``reset=True`` that resets no guest of *item*, though it seems to.
 
-    A class or module may hold tests with other guests, so of it no more is asked than that nobody takes it wrong.
+    A class or module may hold tests with other guests, so a marker on it may be without effect on some of them.
     """
     if mark.kwargs.get("reset") is not True:
         return None
-    shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+    names = fixture_names(item)
+    shared = [name for name in reversed(SHARED_FIXTURES) if name in names]
     if shared and not asked_to_reset(item) and marker_arguments(item).get("reset") is True:
         return (
             f"@pytest.mark.xhyve(reset=True) on a {type(node).__name__.lower()} does not reach {shared[0]}, which "
@@ -164,43 +146,38 @@ def _find_useless_reset(item: pytest.Item, node: Any, mark: pytest.Mark) -> str 
     return None
 
 
-def _overrides_image(item: pytest.Item) -> bool:
-    """Whether a conftest.py or a module gives *item* an `xhyve_image` of its own, which only its code knows."""
-    overriding = item.session._fixturemanager.getfixturedefs("xhyve_image", item)
-    return overriding is not None and len(overriding) > 1
-
-
-def _says_start(mark: pytest.Mark) -> bool:
-    """Whether a parametrize mark says how a guest starts."""
+def _states_start(mark: pytest.Mark) -> bool:
+    """Whether a parametrize mark states how a guest starts."""
     return any(isinstance(param, dict) and "start" in param for param in _guest_params(mark))
 
 
 def _names_image(mark: pytest.Mark) -> bool:
-    """Whether a parametrize mark says which image to use."""
-    if "xhyve_image" in _argnames(mark):
+    """Whether a parametrize mark states which image to use."""
+    if IMAGE_FIXTURE in _argnames(mark):
         return True
     return not all(isinstance(param, dict) and "image" not in param for param in _guest_params(mark))
 
 
 def _guest_params(mark: pytest.Mark) -> list[Any]:
-    """What a parametrize mark gives to a guest's fixture, as far as it does."""
+    """The parameters that a parametrize mark has for a guest's fixture."""
     names = _argnames(mark)
-    place = next((place for place, name in enumerate(names) if name in GUEST_FIXTURES), None)
+    place = next((place for place, name in enumerate(names) if name in OWNERS), None)
     if place is None:
         return []
     values = mark.args[1] if len(mark.args) > 1 else mark.kwargs.get("argvalues", ())
     if not isinstance(values, Collection):
-        # An iterator can be read once, which is pytest's to do; it may say anything.
+        # An iterator can be read once, by pytest; it may hold any key.
         return [dict.fromkeys(_MARKER_KEYS)]
     is_bare = isinstance(mark.args[0] if mark.args else mark.kwargs["argnames"], str) and len(names) == 1
     rows = [_row(value, is_bare) for value in values]
-    # pytest refuses one that is too short.
+    # pytest rejects a row that is too short.
     return [row[place] for row in rows if len(row) > place]
 
 
 def _row(value: Any, is_bare: bool) -> Sequence[Any]:
-    if isinstance(value, type(pytest.param())):
-        return value.values
+    if is_parameter_set(value):
+        values: Sequence[Any] = value.values
+        return values
     return [value] if is_bare or not isinstance(value, Sequence) else value
 
 

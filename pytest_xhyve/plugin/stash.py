@@ -10,7 +10,6 @@ from pytest_xhyve.model.settings import Settings
 
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.prewarmer import Prewarmer
-    from pytest_xhyve.plugin.reporting import Witness
     from pytest_xhyve.plugin.summary import RunSummary
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -21,9 +20,6 @@ PREWARMER: pytest.StashKey[Prewarmer] = pytest.StashKey()
 
 SUMMARY: pytest.StashKey[RunSummary] = pytest.StashKey()
 """Where it keeps what is told of guests at the end of a run, under xdist of those of all workers."""
-
-WITNESS: pytest.StashKey[Witness] = pytest.StashKey()
-"""Where it keeps what tells of the guests of each test, once there is a fleet."""
 
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 """Where it keeps the test that is set up, run or taken down."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import pytest_xhyve
+from pytest_xhyve.plugin.pytest_internals import crash_location
 
 # This package, the standard library, and what is installed beside pytest.
 _NOT_THE_USERS = (
@@ -38,11 +39,7 @@ def shorten(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], rep
         chain=False,
     )
     if shown.reprcrash is None:
-        from _pytest._code.code import ReprFileLocation  # noqa: PLC0415
-
-        # The short summary has its line from here.
-        path, line, _ = item.location
-        shown.reprcrash = ReprFileLocation(path, (line or 0) + 1, excinfo.exconly(tryshort=True))
+        shown.reprcrash = crash_location(item, excinfo.exconly(tryshort=True))
     report.longrepr = shown
 
 

@@ -1,4 +1,4 @@
-"""A guest, as seen by who reports tests: which tests use it, and what is known of it."""
+"""A guest that is reported: which tests use it, and what is known of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import pytest
 
 from pytest_xhyve.guest.evidence import collect_evidence
 from pytest_xhyve.model.evidence import Evidence
+from pytest_xhyve.plugin.pytest_internals import parameters, requested_names
+from pytest_xhyve.plugin.wanted import IMAGE_FIXTURE, START_FIXTURE
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
 
 # Of what a guest that is gone has said: as much as a report may show.
 _TAIL = 1 << 16
-_MADE_BY = ("xhyve_image", "_xhyve_start")
+_MADE_BY = (IMAGE_FIXTURE, START_FIXTURE)
 
 
 @dataclass
@@ -48,7 +50,7 @@ class TrackedGuest:
         """Whether *item* uses it."""
         if self.first_test is item:
             return True
-        if self.node not in item.listchain() or self.fixture not in _fixtures_of(item):
+        if self.node not in item.listchain() or self.fixture not in requested_names(item):
             return False
         # Of a shared fixture with parameters there is one guest after the other.
         return self.first_test is None or self._params(self.first_test) == self._params(item)
@@ -75,11 +77,5 @@ class TrackedGuest:
         }
 
     def _params(self, item: pytest.Item) -> dict[str, Any]:
-        params = getattr(getattr(item, "callspec", None), "params", {})
+        params = parameters(item)
         return {name: params[name] for name in (*_MADE_BY, self.fixture) if name in params}
-
-
-def _fixtures_of(item: pytest.Item) -> list[str]:
-    """The names of the fixtures that *item* uses, those it has asked for by getfixturevalue included."""
-    request = getattr(item, "_request", item)
-    return list(getattr(request, "fixturenames", ()))

@@ -1,28 +1,27 @@
-"""Making a template: boot a guest, let it come to rest, put the agent into it, save it."""
+"""Building a template: boot a guest, wait until it is idle, install the agent, save the guest."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import psutil
 
 from pytest_xhyve.guest.guest import Guest
-from pytest_xhyve.guest.power import Timeouts
-from pytest_xhyve.guest.starting import Failed, start
+from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.host.clone import overlay_disk
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
-from pytest_xhyve.hypervisors.base import Hypervisor, SnapshotMachine, Snapshotter
+from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.model.errors import CommandTimeout, HypervisorExited
-from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent
+from pytest_xhyve.templates.starts import record
 
 _IDLE_SHARE = 0.1
 _IDLE_LOOK_SECONDS = 0.25
@@ -30,97 +29,38 @@ _IDLE_LOOKS = 3
 _INSTALL_SECONDS = 60.0
 
 
-class Record:
-    """The way in which a guest comes up that is going to be saved; see `pytest_xhyve.guest.power.Start`.
+def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[Disk, AgentState]:
+    """Boot a guest, wait until it is idle, and save it.
 
     Args:
-        snapshotter: the hypervisor's.
-        machine: what is started.
-        process: its place in the guardian's care.
-        folder: gets what is saved.
-    """
-
-    phase = "boot"
-
-    def __init__(self, snapshotter: Snapshotter, machine: Machine, process: GuardedProcess, folder: Path) -> None:
-        self._saver = snapshotter
-        self._machine = machine
-        self._ward = process
-        self._folder = folder
-        self._vm: SnapshotMachine | None = None
-
-    @contextmanager
-    def running(self) -> Iterator[SnapshotMachine]:
-        with self._saver.recording(self._machine, self._ward, self._folder) as vm:
-            self._vm = vm
-            yield vm
-
-    def make_ready(self) -> None:
-        # The guest does it itself.
-        return
-
-    @property
-    def machine(self) -> SnapshotMachine:
-        """The running machine."""
-        assert self._vm is not None
-        return self._vm
-
-
-def make_template(
-    image: Image,
-    machine: Machine,
-    hypervisor: Hypervisor,
-    process: GuardedProcess,
-    folder: Path,
-    timeouts: Timeouts,
-    failed: Failed = lambda *_: None,
-    entered: Callable[[str], None] = lambda _: None,
-) -> tuple[Disk, AgentState]:
-    """Make a template of *image* in *folder*.
-
-    Args:
-        image: what it is made of.
+        instance: the template's own, with a process of its own.
         machine: with a template's identity; its disk is made here.
-        hypervisor: one that can save.
-        process: the template's place in the guardian's care while it runs.
         folder: gets what is saved; empty.
-        timeouts: a guest's.
-        failed: sees a guest that does not boot.
-        entered: gets the name of each phase of the boot when it begins.
 
     Returns:
-        the disk as it was when the guest was saved, and what restored guests have to know of it.
+        the disk as it was when the guest was saved, and what the agent in the guest holds open.
 
     Raises:
-        IdentityError: guests of this image cannot be given an identity of their own.
-        XhyveError: it does not boot, or cannot be saved.
+        IdentityError: a restored guest of this image could not be given an identity of its own.
+        XhyveError: the guest does not boot, or cannot be saved.
     """
-    assert hypervisor.snapshotter is not None
-    disk = overlay_disk(Disk(image.disk, image.format), folder, hypervisor.disk_formats)
+    image = instance.image
+    disk = overlay_disk(Disk(image.disk, image.format), folder, instance.hypervisor.disk_formats)
     machine = replace(machine, disks=(disk,))
-    record = Record(hypervisor.snapshotter, machine, process, folder)
-    guest = Guest(
-        image=image,
-        machine=machine,
-        hypervisor=hypervisor.info,
-        boot=record,
-        timeouts=timeouts,
-        phases={},
-        entered=entered,
-    )
+    guest = Guest(instance, machine, start=record(instance, machine, folder))
     try:
-        start(guest, process, failed)
-        _finish_boot(guest, timeouts.settle)
-        agent, mac = record.machine.agent, guest.mac
-        prepared = install_agent(lambda line, data: run_as_root(guest, line, data), agent, mac, timeouts.step)
+        guest._bring_up()
+        _finish_boot(guest, instance.timeouts.settle)
+        vm = cast("SnapshotMachine", guest._power.machine)
+        agent = install_agent(partial(run_as_root, guest), vm.agent, guest.mac, instance.timeouts.step)
         guest.run("sync", check=False)
         guest.ssh.close()
-        _wait_until_idle(process, timeouts.settle)
-        record.machine.save()
+        _wait_until_idle(instance.process, instance.timeouts.settle)
+        vm.save()
         shutil.copyfile(guest.console.path, folder / CONSOLE)
     finally:
         guest.kill()
-    return disk, prepared
+    return disk, agent
 
 
 def _finish_boot(guest: Guest, timeout: float) -> None:

@@ -23,7 +23,7 @@ from pytest_xhyve.templates.store import Template, TemplateDamaged, TemplateStor
 _ROOM = 256 << 20
 _FULL = 4 << 20
 
-Make = Callable[[Path, Machine], tuple[Disk, AgentState]]
+BuildTemplate = Callable[[Path, Machine], tuple[Disk, AgentState]]
 """Makes a template of a machine in a folder."""
 
 
@@ -46,7 +46,9 @@ class TemplateCache:
         self._failed: dict[str, str] = {}
 
     @contextmanager
-    def using(self, image: Image, machine: Machine, snapshotter: Snapshotter, make: Make | None) -> Iterator[Template]:
+    def using(
+        self, image: Image, machine: Machine, snapshotter: Snapshotter, build: BuildTemplate | None
+    ) -> Iterator[Template]:
         """The template that *machine* can be restored from, which nobody removes before the end of the block.
 
         One process makes it while all others wait.
@@ -55,7 +57,7 @@ class TemplateCache:
             image: what the machine's disk is cloned from.
             machine: what shall be restored.
             snapshotter: its hypervisor's.
-            make: makes the template, when there is none; None where no test waits for it.
+            build: builds the template, when there is none; None where no test waits for it.
 
         Raises:
             Cancelled: there is none, and none is made here.
@@ -64,7 +66,7 @@ class TemplateCache:
         """
         with ExitStack() as stack:
             try:
-                template = self._find_or_make(stack, image, machine, snapshotter, make)
+                template = self._find_or_make(stack, image, machine, snapshotter, build)
             except OSError as error:
                 raise TemplateError(f"the templates in {self._folder} cannot be used: {error}") from error
             yield template
@@ -78,20 +80,20 @@ class TemplateCache:
             self._store.quarantine(template, why)
 
     def _find_or_make(
-        self, stack: ExitStack, image: Image, machine: Machine, snapshotter: Snapshotter, make: Make | None
+        self, stack: ExitStack, image: Image, machine: Machine, snapshotter: Snapshotter, build: BuildTemplate | None
     ) -> Template:
         key = template_key(image, machine, snapshotter, self._checked)
         template = self._find(stack, key, image)
         if template is None:
             self._check_refusal(key)
-            if make is None:
+            if build is None:
                 raise Cancelled(f"there is no template of {image.name}")
             with self._store.making(key, self._report):
                 template = self._find(stack, key, image)
                 if template is None:
                     # Whoever made one while we waited may have found out that there can be none.
                     self._check_refusal(key)
-                    self._make(key, image, as_template(machine, uuid4()), make)
+                    self._make(key, image, as_template(machine, uuid4()), build)
                     template = self._find(stack, key, image)
                     # Held by now, so that it is none of those that are removed, however small the limit.
                     self._store.prune(keep=self._size)
@@ -115,7 +117,7 @@ class TemplateCache:
                 stack.push(held.pop_all())
             return template
 
-    def _make(self, key: str, image: Image, machine: Machine, make: Make) -> None:
+    def _make(self, key: str, image: Image, machine: Machine, build: BuildTemplate) -> None:
         free = shutil.disk_usage(self._folder).free
         needed = machine.memory + _ROOM
         if free < needed:
@@ -126,7 +128,7 @@ class TemplateCache:
         self._report(f"making a template of {image.name}: this is done once, and takes a little longer than a boot")
         try:
             with self._store.workspace(key) as workspace, self._telling_when_full():
-                disk, prepared = make(workspace, machine)
+                disk, prepared = build(workspace, machine)
                 self._store.publish(workspace, key, image.name, disk, prepared)
         except (BootTimeout, ConnectionFailed):
             # A guest that boots would do the same, after as long a wait.

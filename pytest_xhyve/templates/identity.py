@@ -115,21 +115,21 @@ def install_agent(
         )
     except AgentError as error:
         raise IdentityError(str(error)) from error
-    prepared = AgentState(random, descriptor, address.split("/")[4], machine_id)
+    state = AgentState(random, descriptor, address.split("/")[4], machine_id)
     _check({"open /dev/urandom": random, "make a socket": descriptor})
     # Asked now, so that no guest of a kernel that cannot do it is ever restored.
-    _make(agent, {"reseed the kernel's random numbers": _reseed(prepared)})
-    return prepared
+    _make(agent, {"reseed the kernel's random numbers": _reseed(state)})
+    return state
 
 
 def set_identity(
-    channel: socket.socket, prepared: AgentState, *, name: str, machine_id: str, mac: str, timeout: float
+    channel: socket.socket, state: AgentState, *, name: str, machine_id: str, mac: str, timeout: float
 ) -> None:
     """Give a restored guest an identity of its own.
 
     Args:
         channel: the host's end of the guest's second serial port.
-        prepared: from the template.
+        state: from the template.
         name: the host name.
         machine_id: 32 hexadecimal digits (machine-id(5)).
         mac: the Ethernet address.
@@ -140,38 +140,38 @@ def set_identity(
     """
     hostname = name.encode()
     request = struct.pack(
-        "=16sH6s16s", prepared.interface.encode(), _ARPHRD_ETHER, bytes.fromhex(mac.replace(":", "")), b""
+        "=16sH6s16s", state.interface.encode(), _ARPHRD_ETHER, bytes.fromhex(mac.replace(":", "")), b""
     )
     steps: dict[str, tuple[Call, ...]] = {
         "set the host name": (call(_SETHOSTNAME, hostname, len(hostname)),),
-        "set the Ethernet address": (call(_IOCTL, prepared.socket, _SIOCSIFHWADDR, request),),
+        "set the Ethernet address": (call(_IOCTL, state.socket, _SIOCSIFHWADDR, request),),
     }
-    if prepared.machine_id >= 0:
+    if state.machine_id >= 0:
         text = f"{machine_id}\n".encode()
-        steps["set the machine id"] = (call(_PWRITE64, prepared.machine_id, text, len(text), 0),)
-    _refresh(Agent(channel, timeout), prepared, steps)
+        steps["set the machine id"] = (call(_PWRITE64, state.machine_id, text, len(text), 0),)
+    _refresh(Agent(channel, timeout), state, steps)
 
 
-def set_clock_and_seed(channel: socket.socket, prepared: AgentState, *, timeout: float) -> None:
+def set_clock_and_seed(channel: socket.socket, state: AgentState, *, timeout: float) -> None:
     """Give a guest that was restored as itself what only the present has: the clock and random numbers.
 
     Args:
         channel: the host's end of the guest's second serial port.
-        prepared: of the agent in it.
+        state: of the agent in it.
         timeout: seconds that the agent may take to answer.
 
     Raises:
         IdentityError: a part of it could not be done.
     """
-    _refresh(Agent(channel, timeout), prepared, {})
+    _refresh(Agent(channel, timeout), state, {})
 
 
-def _refresh(agent: Agent, prepared: AgentState, steps: dict[str, tuple[Call, ...]]) -> None:
+def _refresh(agent: Agent, state: AgentState, steps: dict[str, tuple[Call, ...]]) -> None:
     """Reseed, set the clock, then make *steps*."""
     begin = time.monotonic()
     _make(
         agent,
-        {"reseed the kernel's random numbers": _reseed(prepared), "set the clock": (_set_clock(),), **steps},
+        {"reseed the kernel's random numbers": _reseed(state), "set the clock": (_set_clock(),), **steps},
     )
     # The clock was set somewhere between the question and the answer.
     for _ in range(_CLOCK_TRIES):
@@ -184,12 +184,12 @@ def _refresh(agent: Agent, prepared: AgentState, steps: dict[str, tuple[Call, ..
             raise IdentityError("the guest is too slow for its clock to be set")
 
 
-def _reseed(prepared: AgentState) -> tuple[Call, ...]:
+def _reseed(state: AgentState) -> tuple[Call, ...]:
     """Mix in numbers of the host, and have every generator in the kernel draw from them at once (random(4))."""
     seed = secrets.token_bytes(_SEED_BYTES)
     return (
-        call(_IOCTL, prepared.random, _RNDADDENTROPY, struct.pack("=ii", 8 * len(seed), len(seed)) + seed),
-        call(_IOCTL, prepared.random, _RNDRESEEDCRNG),
+        call(_IOCTL, state.random, _RNDADDENTROPY, struct.pack("=ii", 8 * len(seed), len(seed)) + seed),
+        call(_IOCTL, state.random, _RNDRESEEDCRNG),
     )
 
 

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -22,14 +22,16 @@ from typing import cast
 import psutil
 
 from pytest_xhyve.guest.guest import Guest
-from pytest_xhyve.guest.power import SSH, Boot, Start, Timeouts
+from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.power import SSH
+from pytest_xhyve.guest.start import Start
 from pytest_xhyve.host.clone import clone_disk
-from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.hypervisors.base import Hypervisor, SnapshotMachine, Snapshotter
+from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.model.errors import XhyveError
-from pytest_xhyve.model.machine import Machine
-from pytest_xhyve.templates.builder import Record, run_as_root
-from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent, set_clock_and_seed
+from pytest_xhyve.templates import starts
+from pytest_xhyve.templates.builder import run_as_root
+from pytest_xhyve.templates.checkpoints import Checkpoint
+from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent
 
 # The state of the devices, and what a test or fixture writes to its disk.
 _ROOM = 256 << 20
@@ -44,100 +46,22 @@ _SYNC_SECONDS = 120.0
 _IS_THE_AGENT_THERE = "sync; ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q xhyve-agent"
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A guest as it was saved.
-
-    Attributes:
-        folder: its memory and the state of its devices.
-        machine: with its disk, to which nothing is written any more.
-        prepared: what the agent in it holds open.
-    """
-
-    folder: Path
-    machine: Machine
-    prepared: AgentState
-
-
-class _Restore:
-    """The way in which a guest comes up from a checkpoint of its own; see `pytest_xhyve.guest.power.Start`.
-
-    Args:
-        checkpoint: what it is restored from.
-        machine: the same, with a clone of its disk.
-        snapshotter: the hypervisor's.
-        process: the guest's place in the guardian's care.
-        timeout: seconds that the agent may take to answer.
-        record: where it can be saved again; None for one that need not be.
-    """
-
-    phase = "restore"
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        machine: Machine,
-        snapshotter: Snapshotter,
-        process: GuardedProcess,
-        timeout: float,
-        record: Path | None,
-    ) -> None:
-        self._checkpoint = checkpoint
-        self._timeout = timeout
-        source = checkpoint.folder
-        self._starting = (
-            partial(snapshotter.restoring, machine, process, source)
-            if record is None
-            else partial(snapshotter.recording, machine, process, record, source)
-        )
-        self._vm: SnapshotMachine | None = None
-
-    @contextmanager
-    def running(self) -> Iterator[SnapshotMachine]:
-        with self._starting() as vm:
-            self._vm = vm
-            yield vm
-
-    def make_ready(self) -> None:
-        assert self._vm is not None
-        self._vm.restore()
-        try:
-            # Not the name, nor the address: a fixture may have changed them.
-            set_clock_and_seed(self._vm.agent, self._checkpoint.prepared, timeout=self._timeout)
-        except IdentityError as error:
-            raise XhyveError(f"its clock and random numbers are of the past: {error}") from error
-
-
 class Reset:
     """Saves a guest, and restores it as often as is asked; the `Guest` stays the same object.
 
     Args:
-        guest: running, on memory that is recorded in *record*.
-        snapshotter: its hypervisor's.
-        hypervisor: what boots it when a test switches it off and on.
-        process: its place in the guardian's care.
-        timeouts: how long it may take.
-        record: where its memory is.
-        prepared: of the agent in it, where there is one.
+        guest: running, with its memory in a file in *record*.
+        instance: the guest's.
+        record: the folder that the guest can be saved to.
+        agent: what the agent in the guest holds open, if there is one.
     """
 
-    def __init__(
-        self,
-        guest: Guest,
-        snapshotter: Snapshotter,
-        hypervisor: Hypervisor,
-        process: GuardedProcess,
-        timeouts: Timeouts,
-        record: Path,
-        prepared: AgentState | None,
-    ) -> None:
+    def __init__(self, guest: Guest, instance: Instance, record: Path, agent: AgentState | None) -> None:
         self._guest = guest
-        self._saver = snapshotter
-        self._hypervisor = hypervisor
-        self._ward = process
-        self._timeouts = timeouts
+        self._instance = instance
+        self._folder = instance.process.folder
         self._record: Path | None = record
-        self._prepared = prepared
+        self._agent = agent
         self._checkpoints: list[Checkpoint] = []
         self._made = 0
         self._life: Path | None = None
@@ -161,17 +85,18 @@ class Reset:
         self._record = None
         try:
             with self._telling("cannot save"):
-                if not guest.power.is_on:
+                if not guest._power.is_on:
                     raise XhyveError("it is off; what a fixture has shut down, it has to start again")
                 self._check_space(_FULL)
-                vm = cast("SnapshotMachine", guest.power.machine)
+                vm = cast("SnapshotMachine", guest._power.machine)
                 there = guest.run(_IS_THE_AGENT_THERE, check=False, user="root", timeout=_SYNC_SECONDS)
-                if self._prepared is None or there.returncode != 0:
+                if self._agent is None or there.returncode != 0:
                     mac = guest.mac
-                    self._prepared = install_agent(partial(run_as_root, guest), vm.agent, mac, self._timeouts.step)
+                    timeout = self._instance.timeouts.step
+                    self._agent = install_agent(partial(run_as_root, guest), vm.agent, mac, timeout)
                     # What was put there may be on the disk.
                     guest.run("sync", timeout=_SYNC_SECONDS)
-                guest.power.disconnect()
+                guest._power.disconnect()
                 self._wait_until_quiet(vm, _QUIET_SECONDS if there.returncode == 0 else _BOOTED_QUIET_SECONDS)
                 vm.save(as_itself=True)
         except BaseException as error:
@@ -179,7 +104,7 @@ class Reset:
             raise
         finally:
             guest.kill()
-        checkpoint = Checkpoint(folder, guest.machine, self._prepared)
+        checkpoint = Checkpoint(folder, guest.machine, self._agent)
         self._checkpoints.append(checkpoint)
         return checkpoint
 
@@ -203,7 +128,7 @@ class Reset:
             assert self._checkpoints[-1] == checkpoint
             self._forgotten.append(self._checkpoints.pop().folder)
         # The guest may still run in it: what its fixtures undo, they undo there. It goes when the next one comes.
-        self._prepared = self._checkpoints[-1].prepared
+        self._agent = self._checkpoints[-1].agent
 
     def _come_up(self, *, record: bool) -> None:
         guest = self._guest
@@ -212,28 +137,23 @@ class Reset:
         checkpoint = self._checkpoints[-1]
         guest.kill()
         self._remove_old()
-        folder = self._ward.folder / f"reset-{self._made}"
+        folder = self._folder / f"reset-{self._made}"
         self._made += 1
         with self._telling("cannot reset"):
             self._check_space(checkpoint.machine.memory + _ROOM if record else _FULL)
             folder.mkdir(mode=0o700)
             self._life = folder
-            disk = clone_disk(checkpoint.machine.disks[0], folder, self._hypervisor.disk_formats)
+            disk = clone_disk(checkpoint.machine.disks[0], folder, self._instance.hypervisor.disk_formats)
             machine = replace(checkpoint.machine, disks=(disk,))
-            boot: Start = Boot(self._hypervisor, machine, self._ward)
-            if record:
-                boot = Record(self._saver, machine, self._ward, folder)
-            guest.change_machine(machine, boot)
             place = folder if record else None
-            begin = _Restore(checkpoint, machine, self._saver, self._ward, self._timeouts.step, place)
-            try:
-                guest.restore(begin)
-            except BaseException:
-                guest.kill()
-                raise
+            guest._go_on_as(
+                machine,
+                starts.resume(self._instance, machine, checkpoint, place),
+                starts.record(self._instance, machine, folder) if record else Start.boot(self._instance, machine),
+            )
         if record:
             self._record = folder
-            self._prepared = checkpoint.prepared
+            self._agent = checkpoint.agent
 
     def _remove_old(self) -> None:
         """Remove the folder of the last life, unless it was saved there, and those of forgotten checkpoints."""
@@ -251,8 +171,9 @@ class Reset:
         end = time.monotonic() + timeout
         while vm.count_accepted(SSH) and time.monotonic() < end:
             time.sleep(_LOOK_SECONDS / 4)
-        assert self._ward.pid is not None
-        measured = psutil.Process(self._ward.pid)
+        pid = self._instance.process.pid
+        assert pid is not None
+        measured = psutil.Process(pid)
         used = _IDLE_SHARE
         while used >= _IDLE_SHARE * _LOOK_SECONDS and time.monotonic() < end:
             before = sum(measured.cpu_times()[:2])
@@ -260,9 +181,9 @@ class Reset:
             used = sum(measured.cpu_times()[:2]) - before
 
     def _check_space(self, needed: int) -> None:
-        free = shutil.disk_usage(self._ward.folder).free
+        free = shutil.disk_usage(self._folder).free
         if free < needed:
-            raise XhyveError(f"it takes up to {needed >> 20} MiB in {self._ward.folder}, and {free >> 20} MiB are free")
+            raise XhyveError(f"it takes up to {needed >> 20} MiB in {self._folder}, and {free >> 20} MiB are free")
 
     @contextmanager
     def _telling(self, what: str) -> Iterator[None]:
@@ -271,7 +192,7 @@ class Reset:
             yield
         except (XhyveError, IdentityError, OSError, psutil.Error) as error:
             full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            if full or shutil.disk_usage(self._ward.folder).free < _FULL:
+            if full or shutil.disk_usage(self._folder).free < _FULL:
                 # Memory that finds no space kills the hypervisor (SIGBUS), which says nothing of it.
-                what = f"no space is left in {self._ward.folder}, so {what}"
+                what = f"no space is left in {self._folder}, so {what}"
             raise XhyveError(f"{what} the state of guest {self._guest.name}: {error}") from error

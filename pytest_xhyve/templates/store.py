@@ -43,14 +43,14 @@ class Template:
         image: the name of its image, for people.
         folder: holds all its files.
         disk: as it was when the guest was saved.
-        prepared: what the agent in it holds open.
+        agent: what the agent in it holds open.
     """
 
     key: str
     image: str
     folder: Path
     disk: Disk
-    prepared: AgentState
+    agent: AgentState
 
     @property
     def size(self) -> int:
@@ -126,7 +126,7 @@ class TemplateStore:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def publish(self, workspace: Path, key: str, image: str, disk: Disk, prepared: AgentState) -> None:
+    def publish(self, workspace: Path, key: str, image: str, disk: Disk, agent: AgentState) -> None:
         """Make what is in *workspace*, which `workspace` made, the template *key*, in one step."""
         digests = {}
         for path in sorted(workspace.iterdir()):
@@ -138,7 +138,7 @@ class TemplateStore:
         about = {
             "image": image,
             "disk": [disk.path.name, disk.format],
-            "prepared": prepared.write(),
+            "agent": agent.write(),
             "sha256": digests,
         }
         with (workspace / ABOUT).open("w") as file:
@@ -328,4 +328,4 @@ def _parse(folder: Path, about: dict[str, Any]) -> Template:
     name, disk_format = about["disk"]
     kind: DiskFormat = "qcow2" if disk_format == "qcow2" else "raw"
     disk = Disk(folder / name, kind)
-    return Template(_key_of(folder), about["image"], folder, disk, AgentState.read(about["prepared"]))
+    return Template(_key_of(folder), about["image"], folder, disk, AgentState.read(about["agent"]))

@@ -65,7 +65,7 @@ def settings(hypervisor: Chosen) -> Settings:
 @pytest.fixture(scope="session")
 def _xhyve_fleet(settings: Settings) -> Iterator[Fleet]:
     """The fleet that the plugin's fixtures take guests from: here, one for each hypervisor."""
-    with closing(Fleet(settings, Home.of_user(), print)) as fleet:
+    with closing(Fleet(settings, Home.of_user())) as fleet:
         yield fleet
 
 

@@ -210,12 +210,13 @@ def test_next_run_removes_what_a_dead_one_left(run: Run, tiny: Image, settings: 
             sys.executable,
             "-c",
             "from pytest_xhyve.fleet.fleet import Fleet\n"
+            "from pytest_xhyve.fleet.request import ForegroundRequest\n"
             "from pytest_xhyve.model.spec import GuestSpec\n"
             "from pytest_xhyve.host.home import Home\n"
             "from pytest_xhyve.model.settings import Settings\n"
             f"settings = Settings(hypervisor={settings.hypervisor!r}, executable={settings.executable!r})\n"
-            "fleet = Fleet(settings, Home.of_user(), print)\n"
-            f"with fleet.start_guest(GuestSpec(image={str(tiny.manifest)!r})) as guest:\n"
+            "fleet = Fleet(settings, Home.of_user())\n"
+            f"with fleet.start(ForegroundRequest(GuestSpec(image={str(tiny.manifest)!r}))) as guest:\n"
             "    print(guest.run('echo well').stdout)\n"
             "fleet.close()\n",
         ],

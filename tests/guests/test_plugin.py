@@ -12,6 +12,7 @@ import pytest
 from chosen import Chosen
 
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import live_guests
 from pytest_xhyve.model.settings import Settings
@@ -145,11 +146,11 @@ def test_collecting_starts_nothing(pytester: pytest.Pytester, hypervisor: Chosen
 
 
 def test_teardown_takes_a_tenth_of_a_second(settings: Settings) -> None:
-    fleet = Fleet(settings, Home.of_user(), print)
+    fleet = Fleet(settings, Home.of_user())
     try:
         took = []
         for _ in range(3):
-            guest = fleet.start_guest(GuestSpec(image="tiny"))
+            guest = fleet.start(ForegroundRequest(GuestSpec(image="tiny")))
             guest.run("dd if=/dev/urandom of=/root/file bs=1M count=20 2>/dev/null; sync")
             start = time.monotonic()
             guest.remove()
@@ -161,10 +162,12 @@ def test_teardown_takes_a_tenth_of_a_second(settings: Settings) -> None:
 
 def test_same_guests_on_the_next_run(settings: Settings) -> None:
     def identities() -> list[tuple[str, str, str]]:
-        fleet = Fleet(settings, Home.of_user(), print)
+        fleet = Fleet(settings, Home.of_user())
         try:
             with ExitStack() as stack:
-                guests = [stack.enter_context(fleet.start_guest(GuestSpec(image="tiny"))) for _ in range(2)]
+                guests = [
+                    stack.enter_context(fleet.start(ForegroundRequest(GuestSpec(image="tiny")))) for _ in range(2)
+                ]
                 # Forwarded ports are the kernel's choice; an address of its own is DHCP's.
                 return [(guest.uuid, guest.mac, guest.host) for guest in guests]
         finally:
@@ -174,9 +177,9 @@ def test_same_guests_on_the_next_run(settings: Settings) -> None:
 
 
 def test_ps_lists_and_reap_spares_the_living(settings: Settings) -> None:
-    fleet = Fleet(settings, Home.of_user(), print)
+    fleet = Fleet(settings, Home.of_user())
     try:
-        with fleet.start_guest(GuestSpec(image="tiny", name="listed")) as guest:
+        with fleet.start(ForegroundRequest(GuestSpec(image="tiny", name="listed"))) as guest:
             listed = run_cli("ps")
             assert any(line.split()[:2] == ["listed", "tiny"] and guest.uuid in line for line in listed.splitlines())
             run_cli("reap")

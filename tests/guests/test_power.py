@@ -12,6 +12,7 @@ from standin.iso import write_mini_iso
 
 from pytest_xhyve import Guest, XhyveError
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
@@ -55,9 +56,9 @@ def test_off_and_on_again(xhyve_guest: Guest) -> None:
 def test_disc_in_a_drive(settings: Settings, tmp_path: Path) -> None:
     """Debian's cloud kernel has no driver for it; that the drive's controller is there can be seen all the same."""
     disc = write_mini_iso(tmp_path / "mini, with a comma.iso")
-    with closing(Fleet(settings, Home.of_user(), print)) as fleet:
+    with closing(Fleet(settings, Home.of_user())) as fleet:
         spec = GuestSpec(image="tiny")
-        with fleet.start_guest(spec, change=lambda machine: replace(machine, cdroms=(disc,))) as guest:
+        with fleet.start(ForegroundRequest(spec, hook=lambda machine: replace(machine, cdroms=(disc,)))) as guest:
             assert "0x010601" in guest.run("cat /sys/bus/pci/devices/*/class").stdout.split()
-        with fleet.start_guest(spec) as guest:
+        with fleet.start(ForegroundRequest(spec)) as guest:
             assert "0x010601" not in guest.run("cat /sys/bus/pci/devices/*/class").stdout.split()

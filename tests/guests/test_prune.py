@@ -13,6 +13,7 @@ import pytest
 from pytest_xhyve.cli.prune import find_pieces, remove
 from pytest_xhyve.cli.stock import CacheListing
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.clone import clone_by_copy
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.manifest import read_manifest
@@ -39,12 +40,12 @@ def own_home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def fleet(own_home: Home) -> Iterator[Fleet]:
-    with closing(Fleet(Settings(hypervisor="qemu"), own_home, print)) as fleet:
+    with closing(Fleet(Settings(hypervisor="qemu"), own_home)) as fleet:
         yield fleet
 
 
 def test_template_of_a_living_guest_stays(fleet: Fleet, own_home: Home) -> None:
-    with fleet.start_guest(GuestSpec(image="tiny", start="warm")) as guest:
+    with fleet.start(ForegroundRequest(GuestSpec(image="tiny", start="warm"))) as guest:
         assert [template.in_use for template in CacheListing.scan(own_home).templates] == [True]
         assert remove(find_pieces(own_home, images=True), own_home).removed == ()
         assert guest.run("echo alive").stdout == "alive\n"
@@ -57,7 +58,7 @@ def test_template_of_a_living_guest_stays(fleet: Fleet, own_home: Home) -> None:
     # The run remembers the image.
     assert [piece.kind for piece in remove(find_pieces(own_home, images=True), own_home).removed] == ["template"]
     assert CacheListing.scan(own_home).templates == ()
-    with fleet.start_guest(GuestSpec(image="tiny", start="warm")) as guest:
+    with fleet.start(ForegroundRequest(GuestSpec(image="tiny", start="warm"))) as guest:
         assert guest.run("echo anew").stdout == "anew\n"
     fleet.close()
     removed = remove(find_pieces(own_home, images=True), own_home).removed
@@ -77,7 +78,7 @@ def test_image_stays_that_a_run_is_about_to_use(fleet: Fleet, own_home: Home) ->
     pruning = threading.Thread(target=prune)
     pruning.start()
     try:
-        with fleet.start_guest(GuestSpec(image="tiny", start="cold")) as guest:
+        with fleet.start(ForegroundRequest(GuestSpec(image="tiny", start="cold"))) as guest:
             assert guest.run("echo alive").stdout == "alive\n"
     finally:
         started.set()

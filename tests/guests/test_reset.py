@@ -16,6 +16,7 @@ import pytest
 
 from pytest_xhyve import Guest
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import live_guests
 from pytest_xhyve.model.errors import XhyveError
@@ -104,9 +105,9 @@ DAMAGES = """
 def test_what_a_test_does_is_gone_in_the_next(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(DAMAGES)
     with (
-        closing(Fleet(Settings(hypervisor="qemu", start="warm"), Home.of_user(), print)) as fleet,
+        closing(Fleet(Settings(hypervisor="qemu", start="warm"), Home.of_user())) as fleet,
         # It holds the template, which nobody removes meanwhile.
-        fleet.start_guest(GuestSpec(image="tiny")) as guest,
+        fleet.start(ForegroundRequest(GuestSpec(image="tiny"))) as guest,
     ):
         template = template_of(guest)
         before = digests(template)
@@ -331,11 +332,57 @@ def test_guest_that_is_off_cannot_be_saved(pytester: pytest.Pytester) -> None:
     )
 
 
+def test_guest_that_only_getfixturevalue_names_is_reset(pytester: pytest.Pytester) -> None:
+    """In the test's body, in a fixture of its own, and beside a test that names the guest."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.xhyve(reset=True)
+
+        @pytest.fixture(scope="module")
+        def prepared(request):
+            guest = request.getfixturevalue("xhyve_module_guest")
+            guest.run("echo kept >/root/kept")
+            return guest
+
+        @pytest.fixture
+        def own(request):
+            return request.getfixturevalue("xhyve_module_guest")
+
+        def change(guest):
+            assert guest.run("cat /root/kept; ls /root/*").stdout.split() == ["kept", "/root/kept"]
+            guest.run("rm /root/kept; touch /root/new")
+
+        def test_body(request):
+            request.getfixturevalue("prepared")
+            change(request.getfixturevalue("xhyve_module_guest"))
+
+        def test_body_again(request):
+            change(request.getfixturevalue("xhyve_module_guest"))
+
+        def test_own_fixture(own):
+            change(own)
+
+        def test_names_it(xhyve_module_guest):
+            change(xhyve_module_guest)
+
+        def test_does_not_use_it():
+            pass
+
+        def test_after_one_that_names_it(request):
+            change(request.getfixturevalue("xhyve_module_guest"))
+        """
+    )
+    result = pytester.runpytest_subprocess(*WARM, "--xhyve-image=tiny")
+    result.assert_outcomes(passed=6)
+
+
 def test_want_of_space_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     with (
-        closing(Fleet(Settings(hypervisor="qemu", start="warm"), Home.of_user(), print)) as fleet,
-        fleet.start_guest(GuestSpec(image="tiny", reset=True)) as guest,
+        closing(Fleet(Settings(hypervisor="qemu", start="warm"), Home.of_user())) as fleet,
+        fleet.start(ForegroundRequest(GuestSpec(image="tiny", reset=True))) as guest,
     ):
         reset = fleet.reset_of(guest)
         assert reset is not None

@@ -22,6 +22,7 @@ from pytest_xhyve import (
     NoFreeSlot,
 )
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.settings import Settings
@@ -95,11 +96,11 @@ def test_hypervisor_that_is_killed(xhyve_guest: Guest) -> None:
 
 
 def test_time_is_up(tiny: Path, hypervisor: Chosen) -> None:
-    fleet = Fleet(hypervisor.settings(Settings(boot_timeout=0.25)), Home.of_user(), print)
+    fleet = Fleet(hypervisor.settings(Settings(boot_timeout=0.25)), Home.of_user())
     try:
         # Where the guest has an address of its own, it may not have it yet.
         with pytest.raises((BootTimeout, LeaseNotFound), match=r"tiny .* (1|0\.25) s[\s\S]*--xhyve-boot-timeout"):
-            fleet.start_guest(GuestSpec(image=tiny, start="cold"))
+            fleet.start(ForegroundRequest(GuestSpec(image=tiny, start="cold")))
     finally:
         fleet.close()
 
@@ -120,12 +121,12 @@ def test_altered_disk_does_not_boot(xhyve_guest_factory: GuestFactory, tiny: Pat
 
 
 def test_no_more_guests_than_may_be(tiny: Path, home: Home, hypervisor: Chosen) -> None:
-    fleet = Fleet(hypervisor.settings(Settings(max_guests=1)), home, print)
+    fleet = Fleet(hypervisor.settings(Settings(max_guests=1)), home)
     try:
-        with fleet.start_guest(GuestSpec(image=tiny)):
+        with fleet.start(ForegroundRequest(GuestSpec(image=tiny))):
             start = time.monotonic()
             with pytest.raises(NoFreeSlot, match="all 1 guests"):
-                fleet.start_guest(GuestSpec(image=tiny))
+                fleet.start(ForegroundRequest(GuestSpec(image=tiny)))
             # Nobody else could make room.
             assert time.monotonic() - start < 5
     finally:

@@ -25,9 +25,11 @@ from uuid import UUID
 import psutil
 import pytest
 from homes import share
+from listening import Recorder
 from waiting import becomes
 
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.guardian_process import PIDFILE
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
@@ -95,7 +97,7 @@ def fleet_of(
         images=(image,),
         executable=None if executable is None else str(executable),
     )
-    with closing(Fleet(settings, home, said.append)) as fleet:
+    with closing(Fleet(settings, home, Recorder(said))) as fleet:
         yield fleet
 
 
@@ -191,7 +193,7 @@ class TestRandomNumbers:
         with fleet_of(home, said, "debian12") as fleet:
             pieces = []
             for _ in range(GUESTS):
-                guest = fleet.start_guest(GuestSpec())
+                guest = fleet.start(ForegroundRequest(GuestSpec()))
                 assert is_warm(guest)
                 pieces += self.draw(guest)
         total, repeated = self.count_repeated(pieces)
@@ -216,7 +218,7 @@ class TestIdentity:
     @pytest.mark.parametrize("image", ["tiny", "debian12"])
     def test_each_is_a_machine_of_its_own(self, home: Home, said: list[str], image: str) -> None:
         with fleet_of(home, said, image) as fleet:
-            guests = [fleet.start_guest(GuestSpec()) for _ in range(3)]
+            guests = [fleet.start(ForegroundRequest(GuestSpec())) for _ in range(3)]
             for guest in guests:
                 assert is_warm(guest)
                 self.check(guest)
@@ -225,7 +227,7 @@ class TestIdentity:
 
     def test_the_clock_is_right(self, home: Home, said: list[str]) -> None:
         with fleet_of(home, said, "debian12") as fleet:
-            guest = fleet.start_guest(GuestSpec())
+            guest = fleet.start(ForegroundRequest(GuestSpec()))
             assert is_warm(guest)
             # A running program answers within a millisecond or two; to start one takes far longer.
             code = "import sys, time\nfor _ in sys.stdin: print(time.time(), flush=True)"
@@ -243,7 +245,7 @@ class TestIdentity:
 
     def test_it_is_kept_over_a_restart(self, home: Home, said: list[str]) -> None:
         with fleet_of(home, said, "debian12") as fleet:
-            guest = fleet.start_guest(GuestSpec())
+            guest = fleet.start(ForegroundRequest(GuestSpec()))
             assert is_warm(guest)
             before = guest.name, guest.uuid, guest.mac
             guest.run("echo mine >/root/mine; sync")
@@ -260,13 +262,13 @@ class TestIdentity:
 class TestSharing:
     def test_what_one_writes_is_seen_in_no_other(self, home: Home, said: list[str]) -> None:
         with fleet_of(home, said) as fleet:
-            first, second = fleet.start_guest(GuestSpec()), fleet.start_guest(GuestSpec())
+            first, second = fleet.start(ForegroundRequest(GuestSpec())), fleet.start(ForegroundRequest(GuestSpec()))
             folder = templates(home)[0].folder
             hashes = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in folder.iterdir()}
             # Far more than any cache has: into memory, and onto the disk.
             first.run("dd if=/dev/urandom of=/dev/shm/mine bs=1M count=40 2>/dev/null || mkdir -p /dev/shm")
             first.run("dd if=/dev/urandom of=/root/mine bs=1M count=40 2>/dev/null; echo mine >/etc/mine; sync")
-            third = fleet.start_guest(GuestSpec())
+            third = fleet.start(ForegroundRequest(GuestSpec()))
             for other in (second, third):
                 other.run("echo 3 >/proc/sys/vm/drop_caches")
                 assert other.run("ls /dev/shm/mine /root/mine /etc/mine", check=False).stdout == ""
@@ -276,7 +278,7 @@ class TestSharing:
 
     def test_further_guests_cost_little(self, home: Home, said: list[str]) -> None:
         with fleet_of(home, said) as fleet:
-            guests = [fleet.start_guest(GuestSpec()) for _ in range(4)]
+            guests = [fleet.start(ForegroundRequest(GuestSpec())) for _ in range(4)]
             taken = [allocated(own_folder(guest)) for guest in guests]
             LOG.info("tiny: KiB of disk: %s", [size >> 10 for size in taken])
             LOG.info("tiny: MiB of memory (PSS): %s", [own_memory(guest) >> 20 for guest in guests])
@@ -294,7 +296,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def template(home: Home) -> Path:
     """The folder of a good template of tiny."""
     with fleet_of(home, []) as fleet:
-        fleet.start_guest(GuestSpec())
+        fleet.start(ForegroundRequest(GuestSpec()))
     return next(template.folder.resolve() for template in templates(home) if template.image == "tiny")
 
 
@@ -307,7 +309,7 @@ class TestTrouble:
         shutil.copytree(template, copied)
         DAMAGES[name](copied / name)
         with fleet_of(other_home, said, start="auto") as fleet:
-            guest = fleet.start_guest(GuestSpec())
+            guest = fleet.start(ForegroundRequest(GuestSpec()))
             assert is_warm(guest)
             guest.run("true")
         (line,) = [line for line in said if "is made anew" in line]
@@ -328,28 +330,28 @@ class TestTrouble:
             (good,) = [
                 one for one in TemplateStore(template.parent, other_home.folder("checked")).all() if one.key == key
             ]
-            store.publish(workspace, key, "tiny", Disk(workspace / "disk.qcow2", "qcow2"), good.prepared)
+            store.publish(workspace, key, "tiny", Disk(workspace / "disk.qcow2", "qcow2"), good.agent)
         (made,) = store.all()
         return made
 
     @pytest.mark.usefixtures("forged")
     def test_one_that_cannot_be_restored_is_set_aside(self, other_home: Home, said: list[str]) -> None:
         with fleet_of(other_home, said, start="auto") as fleet:
-            first = fleet.start_guest(GuestSpec())
+            first = fleet.start(ForegroundRequest(GuestSpec()))
             assert not is_warm(first)
             assert first.run("hostname").stdout.strip() == first.name
             assert "no guest can be restored" in boots_cold(said)
             assert templates(other_home) == []
-            assert is_warm(fleet.start_guest(GuestSpec()))
+            assert is_warm(fleet.start(ForegroundRequest(GuestSpec())))
 
     @pytest.mark.usefixtures("forged")
     def test_where_warm_was_asked_for_it_is_an_error(self, other_home: Home, said: list[str]) -> None:
         with fleet_of(other_home, said) as fleet, pytest.raises(TemplateError, match="no guest can be restored"):
-            fleet.start_guest(GuestSpec())
+            fleet.start(ForegroundRequest(GuestSpec()))
 
     def test_one_of_another_qemu_is_not_used(self, home: Home, said: list[str], tmp_path: Path) -> None:
         with fleet_of(home, said) as fleet:
-            fleet.start_guest(GuestSpec())
+            fleet.start(ForegroundRequest(GuestSpec()))
         before = {template.key for template in templates(home)}
         wrapper = tmp_path / "qemu"
         wrapper.write_text(
@@ -358,18 +360,19 @@ class TestTrouble:
         )
         wrapper.chmod(0o700)
         with fleet_of(home, said, executable=wrapper) as fleet:
-            assert is_warm(fleet.start_guest(GuestSpec()))
+            assert is_warm(fleet.start(ForegroundRequest(GuestSpec())))
         assert len({template.key for template in templates(home)} - before) == 1
 
     @pytest.mark.parametrize("stage", ["ram", "state"])
     def test_a_killed_maker_leaves_nothing_that_is_used(self, other_home: Home, said: list[str], stage: str) -> None:
         code = (
             "from pytest_xhyve.fleet.fleet import Fleet\n"
+            "from pytest_xhyve.fleet.request import ForegroundRequest\n"
             "from pytest_xhyve.host.home import Home\n"
             "from pytest_xhyve.model.settings import Settings\n"
             "from pytest_xhyve.model.spec import GuestSpec\n"
             "settings = Settings(hypervisor='qemu', start='warm', images=('tiny',))\n"
-            "Fleet(settings, Home.of_user(), print).start_guest(GuestSpec())\n"
+            "Fleet(settings, Home.of_user()).start(ForegroundRequest(GuestSpec()))\n"
         )
         maker = subprocess.Popen(
             [sys.executable, "-c", code],
@@ -387,7 +390,7 @@ class TestTrouble:
         assert templates(other_home) == []
         (left,) = folder.glob(".*")
         with fleet_of(other_home, said) as fleet:
-            assert is_warm(fleet.start_guest(GuestSpec()))
+            assert is_warm(fleet.start(ForegroundRequest(GuestSpec())))
             assert not left.exists()
 
     @contextmanager
@@ -402,7 +405,7 @@ class TestTrouble:
     @needs_mounts
     def test_a_full_disk_is_seen_up_front(self, other_home: Home, said: list[str]) -> None:
         with self._small_disk(other_home, "64m"), fleet_of(other_home, said, start="auto") as fleet:
-            assert not is_warm(fleet.start_guest(GuestSpec()))
+            assert not is_warm(fleet.start(ForegroundRequest(GuestSpec())))
             assert "64 MiB are free" in boots_cold(said)
 
     @needs_mounts
@@ -412,7 +415,7 @@ class TestTrouble:
         # The check up front thinks that there is room.
         monkeypatch.setattr(cache, "_ROOM", -(1 << 40))
         with self._small_disk(other_home, "48m"), fleet_of(other_home, said, start="auto") as fleet:
-            assert not is_warm(fleet.start_guest(GuestSpec()))
+            assert not is_warm(fleet.start(ForegroundRequest(GuestSpec())))
             assert "is full" in boots_cold(said)
             assert list(other_home.folder("templates").glob(".*")) == []
 
@@ -423,7 +426,7 @@ class TestTrouble:
         monkeypatch.setattr(renewal, "_INSTALL", renewal._INSTALL.replace(renewal.AGENT_PORT, "/dev/ttyS3"))
         with fleet_of(other_home, said, start="auto") as fleet:
             for _ in range(2):
-                guest = fleet.start_guest(GuestSpec())
+                guest = fleet.start(ForegroundRequest(GuestSpec()))
                 assert not is_warm(guest)
                 guest.run("true")
             assert "no serial port /dev/ttyS3" in boots_cold(said)
@@ -432,7 +435,7 @@ class TestTrouble:
         self, other_home: Home, said: list[str], tmp_path: Path
     ) -> None:
         with fleet_of(other_home, said, start="cold") as fleet:
-            guest = fleet.start_guest(GuestSpec())
+            guest = fleet.start(ForegroundRequest(GuestSpec()))
             guest.run(
                 "echo 'joe:x:1234:1234::/home/joe:/bin/sh' >>/etc/passwd; echo 'joe:x:1234:' >>/etc/group;"
                 "echo 'joe:*:19000:0:99999:7:::' >>/etc/shadow; mkdir -p /home/joe/.ssh;"
@@ -451,7 +454,7 @@ class TestTrouble:
             f"user: joe\nkey: {of.key}\nmemory: 256M\nhost_keys: ['{of.host_keys[0]}']\n"
         )
         with fleet_of(other_home, said, str(manifest), start="auto") as fleet:
-            guest = fleet.start_guest(GuestSpec())
+            guest = fleet.start(ForegroundRequest(GuestSpec()))
             assert not is_warm(guest)
             assert guest.run("id -un").stdout == "joe\n"
             assert "no template of joe can be made: the guest does not take our agent" in boots_cold(said)
@@ -465,7 +468,7 @@ class TestHook:
             return replace(machine, disks=(*machine.disks, Disk(tmp_path / "more.raw")))
 
         with fleet_of(home, said, start="auto") as fleet:
-            guest = fleet.start_guest(GuestSpec(), change=change)
+            guest = fleet.start(ForegroundRequest(GuestSpec(), hook=change))
             assert not is_warm(guest)
             assert guest.run("cat /sys/block/vdb/size").stdout == "2048\n"
             assert "pytest_xhyve_machine changes their disks" in boots_cold(said)
@@ -477,7 +480,7 @@ class TestHook:
             return machine
 
         with fleet_of(home, said, start="auto") as fleet:
-            assert not is_warm(fleet.start_guest(GuestSpec(), change=change))
+            assert not is_warm(fleet.start(ForegroundRequest(GuestSpec(), hook=change)))
             assert "changes their disks" in boots_cold(said)
 
     def test_one_that_changes_memory_gets_a_template_for_it(self, home: Home, said: list[str]) -> None:
@@ -486,7 +489,7 @@ class TestHook:
             return replace(machine, memory=3 << 30)
 
         with fleet_of(home, said) as fleet:
-            guest = fleet.start_guest(GuestSpec(), change=change)
+            guest = fleet.start(ForegroundRequest(GuestSpec(), hook=change))
             assert is_warm(guest)
             assert int(guest.run("awk '/MemTotal/ {print $2}' /proc/meminfo").stdout) > 2800 << 10
             TestIdentity.check(guest)

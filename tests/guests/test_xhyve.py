@@ -14,11 +14,13 @@ from uuid import UUID
 
 import pytest
 from chosen import Chosen
+from listening import Recorder
 from standin.commandline import Build
 from standin.mac import Mac
 
 from pytest_xhyve import Guest, HypervisorExited, HypervisorNotFound, LeaseNotFound, Nic, NotSupported, XhyveError
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.fleet.slots import Slots
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.host.leases import read_leases
@@ -48,7 +50,7 @@ def new_fleet(well: Mac, home: Home, tmp_path: Path) -> Iterator[NewFleet]:
         def make(build: Build = "head", **settings: object) -> Fleet:
             program = well.install(tmp_path / build, build)
             chosen = Chosen("hyperkit" if build == "hyperkit" else "xhyve", program)
-            fleet = Fleet(chosen.settings(Settings(**settings)), home, print)  # type: ignore[arg-type]
+            fleet = Fleet(chosen.settings(Settings(**settings)), home)  # type: ignore[arg-type]
             return stack.enter_context(closing(fleet))
 
         yield make
@@ -66,7 +68,7 @@ def test_every_build_runs_and_restarts_guests(new_fleet: NewFleet, build: Build)
     """The third, which is today's, runs all other tests."""
     fleet = new_fleet(build)
     assert fleet.hypervisor.info.name == ("hyperkit" if build == "hyperkit" else "xhyve")
-    with fleet.start_guest(TINY) as guest:
+    with fleet.start(ForegroundRequest(TINY)) as guest:
         assert guest.run("cat /sys/class/net/eth0/address").stdout.strip() == guest.mac
         identity = (guest.host, guest.mac, guest.uuid)
         guest.reboot()
@@ -85,7 +87,7 @@ def test_address_is_asked_for_once(new_fleet: NewFleet, well: Mac) -> None:
     fleet = new_fleet()
     before = len(well.journal())
     for _ in range(2):
-        with fleet.start_guest(TINY) as guest:
+        with fleet.start(ForegroundRequest(TINY)) as guest:
             host = guest.host
     # The question, and two guests.
     assert len(well.journal()) - before == 3
@@ -96,11 +98,11 @@ def test_refused_uuid_is_replaced_once_and_for_all(new_fleet: NewFleet, well: Ma
     refused = first_uuids(home, 3)
     well.behave(refused_uuids=refused[:2])
     fleet = new_fleet()
-    with fleet.start_guest(TINY) as guest:
+    with fleet.start(ForegroundRequest(TINY)) as guest:
         assert guest.uuid == refused[2]
         mac = guest.mac
     asked = len(well.journal())
-    with fleet.start_guest(TINY) as guest:
+    with fleet.start(ForegroundRequest(TINY)) as guest:
         assert (guest.uuid, guest.mac) == (refused[2], mac)
     assert len(well.journal()) == asked + 1
 
@@ -110,9 +112,9 @@ def test_vmnet_that_refuses_all_is_not_the_uuids_fault(new_fleet: NewFleet, well
     well.behave(refused_uuids=uuids)
     fleet = new_fleet()
     with pytest.raises(HypervisorExited, match=r"Could not create vmnet interface[\s\S]*32 interfaces .* VPN"):
-        fleet.start_guest(TINY)
+        fleet.start(ForegroundRequest(TINY))
     well.behave()
-    with fleet.start_guest(TINY) as guest:
+    with fleet.start(ForegroundRequest(TINY)) as guest:
         assert guest.uuid == uuids[0]
 
 
@@ -129,11 +131,11 @@ def test_uuid_that_a_left_over_process_holds(new_fleet: NewFleet, well: Mac, hom
                 time.sleep(0.01)
             held = rf"process {left.pid} has a guest with the UUID {uuid}"
             with pytest.raises(HypervisorExited, match=held):
-                new_fleet().start_guest(TINY)
+                new_fleet().start(ForegroundRequest(TINY))
             # Also where the UUID was asked about before.
             UuidCache(home.folder("vmnet")).keep(UUID(uuid), UuidRecord(mac="02:00:00:00:00:01"))
             with pytest.raises(HypervisorExited, match=held):
-                new_fleet().start_guest(TINY)
+                new_fleet().start(ForegroundRequest(TINY))
         finally:
             left.kill()
 
@@ -143,10 +145,10 @@ def test_hanging_vmnet_is_noticed(new_fleet: NewFleet, well: Mac, monkeypatch: p
     well.behave(vmnet_hangs=True)
     start = time.monotonic()
     with pytest.raises(HypervisorExited, match=r"did not make its network card within 2 s: vmnet hangs"):
-        new_fleet().start_guest(TINY)
+        new_fleet().start(ForegroundRequest(TINY))
     assert time.monotonic() - start < 10
     well.behave()
-    with new_fleet().start_guest(TINY):
+    with new_fleet().start(ForegroundRequest(TINY)):
         pass
 
 
@@ -162,13 +164,13 @@ def test_guest_without_a_lease_is_explained(new_fleet: NewFleet, well: Mac, styl
     fleet = new_fleet(boot_timeout=7.0)
     well.behave(lease_style=style)
     with pytest.raises(LeaseNotFound, match=words):
-        fleet.start_guest(TINY)
+        fleet.start(ForegroundRequest(TINY))
 
 
 @pytest.mark.parametrize("style", ["nameless", "duplicate"])
 def test_odd_leases_are_understood(new_fleet: NewFleet, well: Mac, style: str) -> None:
     well.behave(lease_style=style)
-    with new_fleet().start_guest(TINY) as guest:
+    with new_fleet().start(ForegroundRequest(TINY)) as guest:
         assert guest.run("cat /sys/class/net/eth0/address").stdout.strip() == guest.mac
 
 
@@ -176,11 +178,11 @@ def test_leases_are_no_more_than_slots(new_fleet: NewFleet, well: Mac) -> None:
     """Each guest's UUID is its slot's, so macOS's 253 addresses are never used up."""
     number = int(os.environ.get("GUESTS_IN_A_ROW", "2"))
     fleet = new_fleet()
-    with fleet.start_guest(TINY) as guest:
+    with fleet.start(ForegroundRequest(TINY)) as guest:
         host = guest.host
     before = len(read_leases(well.leases))
     for _ in range(number):
-        with fleet.start_guest(TINY) as guest:
+        with fleet.start(ForegroundRequest(TINY)) as guest:
             assert guest.host == host
     assert len(read_leases(well.leases)) == before
 
@@ -229,7 +231,7 @@ def test_many_processes_at_once(well: Mac, home: Home, tmp_path: Path) -> None:
 
 
 def test_power_button_where_ssh_is_gone(new_fleet: NewFleet) -> None:
-    with new_fleet(timeout_factor=0.2).start_guest(TINY) as guest:
+    with new_fleet(timeout_factor=0.2).start(ForegroundRequest(TINY)) as guest:
         # Until then it has no daemon that listens to the button.
         guest.wait_for("pidof acpid")
         guest.run("sed -i /dropbear/d /etc/inittab && kill -HUP 1; killall -9 dropbear", check=False)
@@ -238,7 +240,7 @@ def test_power_button_where_ssh_is_gone(new_fleet: NewFleet) -> None:
 
 
 def test_restart_from_inside_is_told(new_fleet: NewFleet) -> None:
-    with new_fleet().start_guest(TINY) as guest:
+    with new_fleet().start(ForegroundRequest(TINY)) as guest:
         guest.run("reboot", check=False)
         with pytest.raises(XhyveError, match=r"the guest restarted[\s\S]*guest\.reboot\(\)"):
             guest.wait_for("false")
@@ -252,12 +254,12 @@ def test_auto_takes_what_works(well: Mac, home: Home, tmp_path: Path, monkeypatc
     well.install(folder / "xhyve", "head")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     said: list[str] = []
-    with closing(Fleet(Settings(), home, said.append)) as fleet:
+    with closing(Fleet(Settings(), home, Recorder(said))) as fleet:
         assert fleet.hypervisor.info.name == "xhyve"
     assert said == []
     (home.path / "vmnet").rename(home.path / "forgotten")
     well.behave(hv_missing=True)
-    with closing(Fleet(Settings(), home, said.append)) as fleet:
+    with closing(Fleet(Settings(), home, Recorder(said))) as fleet:
         assert fleet.hypervisor.info.name == "qemu"
     assert "xhyve is here, and not taken" in said[0]
     assert "Intel CPU with VT-x" in said[0]
@@ -270,10 +272,10 @@ def test_refusal_is_not_remembered(well: Mac, home: Home, tmp_path: Path, monkey
     well.install(folder / "xhyve", "head")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     well.behave(interfaces=0)
-    with closing(Fleet(Settings(), home, print)) as fleet:
+    with closing(Fleet(Settings(), home)) as fleet:
         assert fleet.hypervisor.info.name == "qemu"
     well.behave()
-    with closing(Fleet(Settings(), home, print)) as fleet:
+    with closing(Fleet(Settings(), home)) as fleet:
         assert fleet.hypervisor.info.name == "xhyve"
 
 
@@ -282,12 +284,12 @@ def test_program_that_was_named_and_does_not_work(well: Mac, home: Home, tmp_pat
     well.behave(interfaces=0)
     settings = Settings(executable=str(program))
     with (
-        closing(Fleet(settings, home, print)) as fleet,
+        closing(Fleet(settings, home)) as fleet,
         pytest.raises(HypervisorNotFound, match="Could not create vmnet interface"),
     ):
         assert fleet.hypervisor
     well.behave()
-    with closing(Fleet(settings, home, print)) as fleet:
+    with closing(Fleet(settings, home)) as fleet:
         assert fleet.hypervisor.info.name == "xhyve"
 
 
@@ -297,10 +299,12 @@ def test_program_by_a_relative_path(
     well.install(tmp_path / "build" / "xhyve", "head")
     monkeypatch.chdir(tmp_path)
     settings = Settings(hypervisor="xhyve", executable="build/xhyve")
-    with closing(Fleet(settings, home, print)) as fleet, fleet.start_guest(TINY) as guest:
+    with closing(Fleet(settings, home)) as fleet, fleet.start(ForegroundRequest(TINY)) as guest:
         assert guest.run("echo well").stdout == "well\n"
         with pytest.raises(NotSupported, match="vmnet chooses the Ethernet address"):
-            fleet.start_guest(TINY, change=lambda machine: replace(machine, nics=(Nic("52:54:00:00:00:01"),)))
+            fleet.start(
+                ForegroundRequest(TINY, hook=lambda machine: replace(machine, nics=(Nic("52:54:00:00:00:01"),)))
+            )
 
 
 def test_uuid_in_the_guest_is_the_slots(xhyve_module_guest: Guest) -> None:

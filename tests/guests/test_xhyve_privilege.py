@@ -28,15 +28,16 @@ import json, os, signal, sys
 from contextlib import closing
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import live_guests
 from pytest_xhyve.model.settings import Settings
 
 home = Home.of_user()
-with closing(Fleet(Settings(hypervisor="xhyve", executable=sys.argv[1]), home, print)) as fleet:
+with closing(Fleet(Settings(hypervisor="xhyve", executable=sys.argv[1]), home)) as fleet:
     try:
-        with fleet.start_guest(GuestSpec(image="tiny")) as guest:
+        with fleet.start(ForegroundRequest(GuestSpec(image="tiny"))) as guest:
             (record,) = live_guests(home.folder("runs"))
             print(json.dumps({
                 "how": fleet.hypervisor.info.reason, "pid": record.pid, "host": guest.host,

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images import build
 from pytest_xhyve.images.build import build_image
@@ -189,9 +190,9 @@ def test_image_by_the_path_of_its_disk(tmp_path: Path) -> None:
         subprocess.run(["qemu-img", "convert", "-O", kind, str(tiny.disk), str(disk)], check=True)
         disk.with_suffix(".yaml").write_text(yaml.safe_dump(content | {"disk": disk.name, "format": kind}))
         before = disk.read_bytes() if kind == "qcow2" else b""
-        fleet = Fleet(Settings(), Home.of_user(), print)
+        fleet = Fleet(Settings(), Home.of_user())
         try:
-            with fleet.start_guest(GuestSpec(image=disk)) as guest:
+            with fleet.start(ForegroundRequest(GuestSpec(image=disk))) as guest:
                 assert guest.run("echo $((1 + 1)); echo x > /root/x; sync").stdout == "2\n"
                 assert guest.image.name == f"my-{kind}"
                 if kind == "qcow2":
@@ -208,9 +209,9 @@ def test_partitioned_disk_boots_with_the_usual_words() -> None:
     image = build_image("tiny-partitioned", Home.of_user(), print)
     words = "earlyprintk=serial console=ttyS0 root=/dev/vda1 ro"
     # A restored guest asks for a login under the name that the template had.
-    fleet = Fleet(Settings(start="cold"), Home.of_user(), print)
+    fleet = Fleet(Settings(start="cold"), Home.of_user())
     try:
-        with fleet.start_guest(GuestSpec(image=replace(image, cmdline=words))) as guest:
+        with fleet.start(ForegroundRequest(GuestSpec(image=replace(image, cmdline=words)))) as guest:
             assert guest.run("cat /proc/cmdline").stdout.startswith(words)
             assert guest.run("cat /sys/class/net/eth0/address").stdout.strip() == guest.mac
             guest.run("echo x > /root/x && sync")

@@ -13,7 +13,6 @@ CONFTEST = """
 
     import pytest
 
-    from pytest_xhyve.plugin.fixtures import SETTINGS
     from pytest_xhyve.plugin.forecast import Forecast
 
     def shown(spec):
@@ -22,10 +21,10 @@ CONFTEST = """
 
     # In the place of running it, tell what is guessed when it is about to run.
     def pytest_runtestloop(session):
-        forecast = Forecast(session.config.stash[SETTINGS])
+        forecast = Forecast()
         guesses = {}
         for item, nextitem in zip(session.items, [*session.items[1:], None]):
-            guesses[item.name] = [shown(spec) for spec in forecast.look(item, nextitem)]
+            guesses[item.name] = [shown(spec) for spec in forecast.update(item, nextitem)]
         pathlib.Path("guesses.json").write_text(json.dumps(guesses))
         return True
 """

@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 from waiting import becomes
 
-from pytest_xhyve.fleet.ahead import Ahead
-from pytest_xhyve.fleet.prewarmer import Prewarmer, silent_ahead
+from pytest_xhyve.fleet.prewarmer import Prewarmer, in_background
+from pytest_xhyve.fleet.request import PrewarmRequest, Request
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.model.errors import Cancelled, XhyveError
@@ -29,7 +29,7 @@ class Made:
     def __init__(self, fleet: Fleet, spec: GuestSpec) -> None:
         self._fleet = fleet
         self.spec = spec
-        self.prewarmed = False
+        self._prewarmed = False
         self.is_dead = False
 
     def is_healthy(self) -> bool:
@@ -70,11 +70,12 @@ class Fleet:
         self.removed: list[Made] = []
         self.while_starting: Callable[[], None] = lambda: None
 
-    def start_guest(self, spec: GuestSpec, *, asked_by: str = "", ahead: Ahead | None = None) -> Guest:
-        assert bool(asked_by) == (ahead is None)
-        if ahead is not None:
+    def start(self, request: Request) -> Guest:
+        spec = request.spec
+        if isinstance(request, PrewarmRequest):
+            assert request.requested_by is None
             order = Order(spec)
-            ahead.started_in(cast("GuardedProcess", order))
+            request.started_in(cast("GuardedProcess", order))
             self.orders.append(order)
             order.wait()
         else:
@@ -123,7 +124,7 @@ def test_hands_over_what_was_made_ahead(fleet: Fleet, prewarmer: Prewarmer) -> N
     for spec in (B, A):
         guest = cast("Made", prewarmer.start_guest(spec, "test"))
         assert guest.spec == spec
-        assert guest.prewarmed
+        assert guest._prewarmed
     assert len(fleet.made) == 3
 
 
@@ -133,7 +134,7 @@ def test_thread_starts_with_the_first_guest_that_a_test_got(fleet: Fleet) -> Non
         prewarmer.expect([A, A])
         assert threading.active_count() == before
         guest = cast("Made", prewarmer.start_guest(A, "test"))
-        assert not guest.prewarmed
+        assert not guest._prewarmed
         fleet.order(1).succeed()
 
 
@@ -160,7 +161,7 @@ def test_what_is_being_made_is_waited_for(fleet: Fleet, prewarmer: Prewarmer, as
     waiting = aside.submit(prewarmer.start_guest, A, "test")
     assert becomes(lambda: prewarmer.waiting == 1, SECONDS)
     order.succeed()
-    assert cast("Made", waiting.result(SECONDS)).prewarmed
+    assert cast("Made", waiting.result(SECONDS))._prewarmed
     assert len(fleet.made) == 2
 
 
@@ -170,7 +171,7 @@ def test_failure_is_left_to_the_test(fleet: Fleet, prewarmer: Prewarmer, aside: 
     waiting = aside.submit(prewarmer.start_guest, A, "test")
     assert becomes(lambda: prewarmer.waiting == 1, SECONDS)
     order.fail(XhyveError("no"))
-    assert not cast("Made", waiting.result(SECONDS)).prewarmed
+    assert not cast("Made", waiting.result(SECONDS))._prewarmed
 
 
 def test_what_failed_is_not_tried_again_before_a_test_had_it(fleet: Fleet, prewarmer: Prewarmer) -> None:
@@ -212,7 +213,7 @@ def test_dead_guest_is_thrown_away(fleet: Fleet, prewarmer: Prewarmer) -> None:
     make(fleet, prewarmer, 1)
     fleet.made[-1].is_dead = True
     guest = cast("Made", prewarmer.start_guest(A, "test"))
-    assert not guest.prewarmed
+    assert not guest._prewarmed
     assert becomes(lambda: len(fleet.removed) == 1, SECONDS)
     assert fleet.removed[0].is_dead
 
@@ -261,18 +262,16 @@ def test_close_ends_what_is_being_made_and_removes_what_is_ready(fleet: Fleet, p
     assert len(fleet.made) == 2
 
 
-def test_abandoned_before_it_has_a_place() -> None:
-    ahead = Ahead()
-    ahead.cancel()
+def test_cancelled_before_it_has_a_process() -> None:
+    request = PrewarmRequest(A)
+    request.cancel()
     with pytest.raises(Cancelled):
-        ahead.started_in(cast("GuardedProcess", Order(A)))
+        request.started_in(cast("GuardedProcess", Order(A)))
 
 
-def test_background_is_silent() -> None:
-    lines: list[str] = []
-    report = silent_ahead(lines.append)
-    report("shown")
-    thread = threading.Thread(target=report, args=["hidden"], name="xhyve-prewarm")
+def test_background_is_known_by_its_thread() -> None:
+    answers = [in_background()]
+    thread = threading.Thread(target=lambda: answers.append(in_background()), name="xhyve-prewarm")
     thread.start()
     thread.join()
-    assert lines == ["shown"]
+    assert answers == [False, True]

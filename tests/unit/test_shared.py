@@ -7,12 +7,15 @@ from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from fake_images import write_image
 
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.hypervisors.base import Hypervisor
 from pytest_xhyve.model.errors import ConfigurationError, NotSupported
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
@@ -174,28 +177,14 @@ def test_own_guests_beside_a_shared_one_are_left_alone(pytester: pytest.Pytester
     assert plan(pytester).count("_xhyve_reset") == 2
 
 
-def test_guest_that_only_the_body_asks_for_is_refused(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-
-        pytestmark = pytest.mark.xhyve(reset=True)
-
-        def test_it(request):
-            request.getfixturevalue("xhyve_module_guest")
-        """
-    )
-    result = pytester.runpytest_subprocess("--xhyve-hypervisor=qemu")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*xhyve_module_guest shall be reset*getfixturevalue*"])
-
-
 def test_hypervisor_that_cannot_save(tmp_path: Path, new_home: Home) -> None:
     manifest = write_image(tmp_path)
-    with closing(Fleet(Settings(), new_home, print)) as fleet:
-        vars(fleet)["hypervisor"] = SimpleNamespace(snapshotter=None, info=SimpleNamespace(name="xhyve"))
-        with pytest.raises(NotSupported, match=r"xhyve cannot save a running machine.*QEMU does"):
-            fleet.start_guest(GuestSpec(image=manifest, reset=True))
+    xhyve = cast("Hypervisor", SimpleNamespace(snapshotter=None, info=SimpleNamespace(name="xhyve")))
+    with (
+        closing(Fleet(Settings(), new_home, hypervisor=xhyve)) as fleet,
+        pytest.raises(NotSupported, match=r"xhyve cannot save a running machine.*QEMU does"),
+    ):
+        fleet.start(ForegroundRequest(GuestSpec(image=manifest, reset=True)))
 
 
 def test_flag_is_a_flag() -> None:

@@ -88,7 +88,7 @@ class TestStore:
         published = publish(store)
         again = find(TemplateStore(folder, folder.parent / "checked"))
         assert again == published
-        assert (published.key, published.image, published.prepared) == (KEY, "tiny", PREPARED)
+        assert (published.key, published.image, published.agent) == (KEY, "tiny", PREPARED)
         assert published.disk == Disk(published.folder / "disk.qcow2", "qcow2")
         assert published.size >= 4 << 16
         assert find(store, "fedcba9876543210") is None
@@ -134,7 +134,7 @@ class TestStore:
     def test_a_description_that_was_edited_is_damage(self, store: TemplateStore) -> None:
         about = publish(store).folder / ABOUT
         content = json.loads(about.read_text())
-        content["prepared"]["random"] = 7
+        content["agent"]["random"] = 7
         about.write_text(json.dumps(content))
         with pytest.raises(TemplateDamaged, match="not as it was written"):
             find(store)
@@ -252,7 +252,7 @@ class TestStore:
         assert said == ["waiting for another process, which makes the template"]
 
 
-class FakeSaver:
+class FakeSnapshotter:
     """Says what its machines depend on, and saves none."""
 
     def __init__(self, **depends: str) -> None:
@@ -261,10 +261,10 @@ class FakeSaver:
     def depends_on(self, machine: Machine) -> dict[str, str]:
         return {"hypervisor": "qemu 7.2.0", "computer": f"-smp {machine.cpus}", **self._depends}
 
-    def recording(self, *_: Any) -> AbstractContextManager[SnapshotMachine]:
+    def start_recorded(self, *_: Any) -> AbstractContextManager[SnapshotMachine]:
         raise NotImplementedError
 
-    def restoring(self, *_: Any) -> AbstractContextManager[SnapshotMachine]:
+    def start_restored(self, *_: Any) -> AbstractContextManager[SnapshotMachine]:
         raise NotImplementedError
 
 
@@ -300,11 +300,11 @@ class TestKey:
         return tmp_path / "checked"
 
     def test_an_identity_of_its_own_makes_no_difference(self, image: Image, machine: Machine, checked: Path) -> None:
-        key = template_key(image, machine, FakeSaver(), checked)
+        key = template_key(image, machine, FakeSnapshotter(), checked)
         for name, uuid, mac in [("g-2", UUID(int=1), "52:54:00:00:00:07"), ("other", uuid4(), "52:54:00:00:00:08")]:
-            assert template_key(image, named(image, name, uuid, mac), FakeSaver(), checked) == key
+            assert template_key(image, named(image, name, uuid, mac), FakeSnapshotter(), checked) == key
         # Nor does what is told of the disk's place.
-        assert template_key(image, replace(machine, disks=(Disk(Path("/x")),)), FakeSaver(), checked) == key
+        assert template_key(image, replace(machine, disks=(Disk(Path("/x")),)), FakeSnapshotter(), checked) == key
 
     @pytest.mark.parametrize(
         "change",
@@ -321,18 +321,18 @@ class TestKey:
     def test_a_changed_machine_has_another(
         self, image: Image, machine: Machine, checked: Path, change: dict[str, Any]
     ) -> None:
-        before = template_key(image, machine, FakeSaver(), checked)
-        assert template_key(image, replace(machine, **change), FakeSaver(), checked) != before
+        before = template_key(image, machine, FakeSnapshotter(), checked)
+        assert template_key(image, replace(machine, **change), FakeSnapshotter(), checked) != before
 
     @pytest.mark.parametrize("name", ["disk", "kernel", "initrd"])
     def test_a_changed_file_has_another(self, image: Image, machine: Machine, checked: Path, name: str) -> None:
-        before = template_key(image, machine, FakeSaver(), checked)
+        before = template_key(image, machine, FakeSnapshotter(), checked)
         path: Path = getattr(image, name)
         content = path.read_bytes()
         path.write_bytes(content[:-1] + b"?")
-        assert template_key(image, machine, FakeSaver(), checked) != before
+        assert template_key(image, machine, FakeSnapshotter(), checked) != before
         path.write_bytes(content)
-        assert template_key(image, machine, FakeSaver(), checked) == before
+        assert template_key(image, machine, FakeSnapshotter(), checked) == before
 
     @pytest.mark.parametrize(
         "change", [{"user": "debian"}, {"host_keys": ("ssh-ed25519 AAAA",)}, {"format": "qcow2"}], ids=str
@@ -340,15 +340,15 @@ class TestKey:
     def test_a_changed_image_has_another(
         self, image: Image, machine: Machine, checked: Path, change: dict[str, Any]
     ) -> None:
-        before = template_key(image, machine, FakeSaver(), checked)
-        assert template_key(replace(image, **change), machine, FakeSaver(), checked) != before
+        before = template_key(image, machine, FakeSnapshotter(), checked)
+        assert template_key(replace(image, **change), machine, FakeSnapshotter(), checked) != before
 
     @pytest.mark.parametrize("what", ["hypervisor", "computer", "host"])
     def test_another_hypervisor_or_host_has_another(
         self, image: Image, machine: Machine, checked: Path, what: str
     ) -> None:
-        before = template_key(image, machine, FakeSaver(), checked)
-        assert template_key(image, machine, FakeSaver(**{what: "another"}), checked) != before
+        before = template_key(image, machine, FakeSnapshotter(), checked)
+        assert template_key(image, machine, FakeSnapshotter(**{what: "another"}), checked) != before
 
     def test_a_template_has_nothing_of_the_machine_it_is_made_for(self, image: Image) -> None:
         uuid = uuid4()
@@ -374,9 +374,9 @@ class TestLibrary:
         said: list[str] = []
         # The limit is below what one takes.
         cache = TemplateCache(home, 1, said.append)
-        with cache.using(image, machine, FakeSaver(), make) as first:
+        with cache.using(image, machine, FakeSnapshotter(), make) as first:
             other = named(image, "g-2", UUID(int=2), "52:54:00:00:00:08")
-            with cache.using(image, other, FakeSaver(), make) as second:
+            with cache.using(image, other, FakeSnapshotter(), make) as second:
                 assert first == second
         assert [template.name for template in made] == ["template"]
         assert len(said) == 2
@@ -393,7 +393,7 @@ class TestLibrary:
         cache = TemplateCache(home, 1 << 30, quiet)
 
         def want() -> None:
-            with cache.using(image, machine, FakeSaver(), make) as template:
+            with cache.using(image, machine, FakeSnapshotter(), make) as template:
                 got.append(template.folder)
 
         threads = [threading.Thread(target=want) for _ in range(6)]
@@ -433,7 +433,7 @@ class TestLibrary:
         for _ in range(3):
             with (
                 pytest.raises(TemplateError, match=r"no template of ubuntu18 can be made: .*no"),
-                cache.using(image, machine, FakeSaver(), make),
+                cache.using(image, machine, FakeSnapshotter(), make),
             ):
                 pass
         assert len(tries) == 1
@@ -454,7 +454,7 @@ class TestLibrary:
 
         def want() -> None:
             try:
-                with cache.using(image, machine, FakeSaver(), make):
+                with cache.using(image, machine, FakeSnapshotter(), make):
                     pass
             except TemplateError as error:
                 failures.append(str(error))
@@ -474,11 +474,11 @@ class TestLibrary:
         def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
             return fill(workspace), PREPARED
 
-        with cache.using(image, machine, FakeSaver(), make) as first:
+        with cache.using(image, machine, FakeSnapshotter(), make) as first:
             pass
         (first.folder / "state").write_bytes(b"?")
         said.clear()
-        with cache.using(image, machine, FakeSaver(), make) as second:
+        with cache.using(image, machine, FakeSnapshotter(), make) as second:
             assert second.folder != first.folder
         assert "state is not as it was saved" in said[0]
         assert "\n" not in said[0]
@@ -491,7 +491,7 @@ class TestLibrary:
 
         cache = TemplateCache(home, 1 << 30, quiet)
         huge = replace(machine, memory=shutil.disk_usage(home.path).free)
-        with pytest.raises(TemplateError, match="MiB are free"), cache.using(image, huge, FakeSaver(), make):
+        with pytest.raises(TemplateError, match="MiB are free"), cache.using(image, huge, FakeSnapshotter(), make):
             pass
 
     def test_a_folder_that_cannot_be_used_is_told(self, home: Home, image: Image, machine: Machine) -> None:
@@ -500,7 +500,7 @@ class TestLibrary:
 
         cache = TemplateCache(home, 1 << 30, quiet)
         shutil.rmtree(home.path / "templates")
-        with pytest.raises(TemplateError, match="cannot be used"), cache.using(image, machine, FakeSaver(), make):
+        with pytest.raises(TemplateError, match="cannot be used"), cache.using(image, machine, FakeSnapshotter(), make):
             pass
 
 
@@ -510,5 +510,5 @@ def _want(home: Home, image: Image, machine: Machine, notes: Path) -> None:
         time.sleep(2)
         return fill(workspace), PREPARED
 
-    with TemplateCache(home, 1 << 30, quiet).using(image, machine, FakeSaver(), make) as template:
+    with TemplateCache(home, 1 << 30, quiet).using(image, machine, FakeSnapshotter(), make) as template:
         (notes / f"got-{os.getpid()}").write_text(str(template.folder))

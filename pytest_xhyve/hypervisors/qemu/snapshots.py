@@ -81,14 +81,14 @@ class QemuSnapshotter:
         return depends
 
     @contextmanager
-    def recording(
+    def start_recorded(
         self, machine: Machine, process: GuardedProcess, folder: Path, source: Path | None = None
     ) -> Iterator[QemuSnapshotMachine]:
         with self._started(machine, process, folder, shared=True, source=source) as vm:
             yield vm
 
     @contextmanager
-    def restoring(self, machine: Machine, process: GuardedProcess, folder: Path) -> Iterator[QemuSnapshotMachine]:
+    def start_restored(self, machine: Machine, process: GuardedProcess, folder: Path) -> Iterator[QemuSnapshotMachine]:
         with self._started(machine, process, folder, shared=False, source=folder) as vm:
             yield vm
 

@@ -1,0 +1,96 @@
+"""What guest a test gets: the only place that reads marker, parameter, ``xhyve_image`` and options together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_xhyve.plugin.pytest_internals import known_fixtures, parameters
+from pytest_xhyve.plugin.stash import SETTINGS
+
+if TYPE_CHECKING:
+    from pytest_xhyve.model.spec import GuestSpec
+
+MARKER = "xhyve"
+IMAGE_FIXTURE = "xhyve_image"
+START_FIXTURE = "_xhyve_start"
+OWNERS: dict[str, type[pytest.Collector] | None] = {
+    "xhyve_session_guest": pytest.Session,
+    "xhyve_module_guest": pytest.Module,
+    "xhyve_class_guest": pytest.Class,
+    "xhyve_guest": None,
+}
+"""Each fixture that gives one guest, and what owns that guest: a test itself, or what several tests are in.
+
+In the order in which pytest sets them up.
+"""
+
+_FIXTURES_MODULE = "pytest_xhyve.plugin.fixtures"
+
+
+def wanted(item: pytest.Item, fixture: str) -> GuestSpec | None:
+    """What the guest is made of that *item* gets from *fixture*, as far as can be known before it runs.
+
+    Returns:
+        None if only the test's own code knows: the fixture, or the image, is overridden.
+
+    Raises:
+        ConfigurationError: the marker or parameter is invalid.
+    """
+    from pytest_xhyve.model.spec import GuestSpec
+
+    if not is_ours(item, fixture):
+        return None
+    params = parameters(item)
+    spec = written(item, fixture)
+    if spec.image is None:
+        if not is_ours(item, IMAGE_FIXTURE):
+            return None
+        spec = spec.with_defaults(GuestSpec(image=params.get(IMAGE_FIXTURE, item.config.stash[SETTINGS].images[0])))
+    return spec.with_defaults(GuestSpec(start=params.get(START_FIXTURE)))
+
+
+def written(item: pytest.Item, fixture: str) -> GuestSpec:
+    """What markers and the parameter of *fixture* state about the guest that *item* gets from it.
+
+    Raises:
+        ConfigurationError: they are invalid.
+    """
+    from pytest_xhyve.model.spec import GuestSpec
+
+    keys = as_spec_keys(parameters(item).get(fixture, {}))
+    spec = GuestSpec.parse(**(marker_arguments(owner(item, fixture)) | keys))
+    # A test's own guest is always new; a marker around the test is for the shared guests.
+    return replace(spec, reset=None) if OWNERS[fixture] is None else spec
+
+
+def owner(item: pytest.Item, fixture: str) -> pytest.Item | pytest.Collector:
+    """The test, class, module or session whose guest *fixture* gives to *item*."""
+    kind = OWNERS[fixture]
+    # A class's guest that a plain function asks for is its own.
+    return item if kind is None else item.getparent(kind) or item
+
+
+def marker_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
+    """What the markers on *node* and around it state; the nearest one wins."""
+    keys: dict[str, Any] = {}
+    for mark in node.iter_markers(MARKER):
+        keys = {**mark.kwargs, **keys}
+    return keys
+
+
+def as_spec_keys(param: Any) -> dict[str, Any]:
+    """What an indirect parameter states: an image, or a dict of the marker's keys."""
+    return dict(param) if isinstance(param, dict) else {"image": param}
+
+
+def is_ours(item: pytest.Item, fixture: str) -> bool:
+    """Whether *item* gets what the plugin's *fixture* makes, also through a fixture of the same name that uses it."""
+    found = known_fixtures(item, fixture)
+    if not found or found[0].func.__module__ != _FIXTURES_MODULE:
+        return False
+    if fixture == IMAGE_FIXTURE:
+        return len(found) == 1
+    return all(fixture in definition.argnames for definition in found[1:])

@@ -1,0 +1,24 @@
+"""The saved states of shared guests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_xhyve.model.machine import Machine
+from pytest_xhyve.templates.identity import AgentState
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved state of one shared guest.
+
+    Attributes:
+        folder: holds the guest's memory and the state of its devices.
+        machine: with its disk as it was; no guest writes to that any more.
+        agent: what the agent in the guest holds open.
+    """
+
+    folder: Path
+    machine: Machine
+    agent: AgentState
