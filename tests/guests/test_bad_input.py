@@ -1,6 +1,6 @@
 """Bad input that is only seen when a guest is made: the test fails, says why and what to do, and nothing is left.
 
-What can be seen before is in tests/unit/test_bad_input.py.
+What can be seen before is in tests/unit/plugin/test_preflight.py and tests/unit/cli/test_errors.py.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""The plugin in runs of its own: what it says, what it refuses, and what it costs where nobody uses it."""
+"""The plugin's options: help, values that are refused, paths, images that multiply tests."""
 
 from __future__ import annotations
 
 import os
 import sys
-from textwrap import dedent
 
 import pytest
 from fake_images import write_image
@@ -20,10 +19,6 @@ def test_help_lists_every_option(pytester: pytest.Pytester) -> None:
         assert option.flag in text
         assert option.ini in text
     assert "disposable Linux guests" in text
-
-
-def test_markers_are_explained(pytester: pytest.Pytester) -> None:
-    pytester.runpytest_subprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.xhyve(image=None, cpus=None*"])
 
 
 def test_fixtures_are_explained(pytester: pytest.Pytester) -> None:
@@ -62,26 +57,6 @@ def test_can_be_turned_off(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*fixture 'xhyve_guest' not found*"])
 
 
-def test_header_tells_of_hypervisor_acceleration_and_image(pytester: pytest.Pytester) -> None:
-    manifest = write_image(pytester.path)
-    result = pytester.runpytest_subprocess(f"--xhyve-image={manifest}", "--xhyve-accel=tcg")
-    result.stdout.fnmatch_lines(
-        [f"xhyve: qemu [0-9]*, tcg (asked for), image {manifest}", "xhyve: the CPU is emulated*4 times as long"]
-    )
-
-
-def test_header_waits_for_a_test_that_wants_a_guest(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile("def test_guest(xhyve_ssh): pass")
-    result = pytester.runpytest_subprocess("--collect-only")
-    result.stdout.fnmatch_lines(["collected 1 item", "xhyve: qemu *image debian12*"])
-
-
-def test_header_says_that_there_is_no_hypervisor(pytester: pytest.Pytester) -> None:
-    # What the ini file names is missed by tests that want guests only.
-    result = pytester.runpytest_subprocess("-o", "xhyve_executable=/no/qemu")
-    result.stdout.fnmatch_lines(["xhyve: no hypervisor, image debian12*", "*looked for /no/qemu*"])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -104,101 +79,6 @@ def test_wrong_value_ends_the_run_before_any_test(
     assert "Traceback" not in result.stderr.str()
 
 
-@pytest.mark.parametrize(
-    ("marker", "message"),
-    [
-        ("image='tiny', cpu=2", "*test_marked: @pytest.mark.xhyve: a guest has no 'cpu'; did you mean cpus*"),
-        ("cpus=0", "*@pytest.mark.xhyve: cpus: 0 is not a whole number*"),
-        ("memory='much'", "*@pytest.mark.xhyve: memory: 'much' is not a size*"),
-        ("name='a b'", "*@pytest.mark.xhyve: name: 'a b' is no host name*"),
-        ("'tiny'", "*takes keywords only: image, cpus, memory, name*"),
-    ],
-)
-def test_wrong_marker_ends_the_run_before_any_test(pytester: pytest.Pytester, marker: str, message: str) -> None:
-    pytester.makepyfile(
-        f"""
-        import pytest
-
-        def test_before(): pass
-
-        @pytest.mark.xhyve({marker})
-        def test_marked(xhyve_guest): pass
-        """
-    )
-    result = pytester.runpytest_subprocess()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: {message}"])
-
-
-def test_marker_that_does_not_reach_the_guest_is_refused(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-
-        @pytest.mark.xhyve(cpus=2)
-        def test_marked(xhyve_module_guest): pass
-        """
-    )
-    result = pytester.runpytest_subprocess()
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*does not reach xhyve_module_guest*pytestmark*"])
-
-
-@pytest.mark.parametrize(
-    ("tests", "words"),
-    [
-        (
-            """
-            small = pytest.mark.xhyve(memory="192M")
-
-            @small
-            def test_own(xhyve_guest): pass
-
-            @small
-            def test_shared(xhyve_session_guest): pass
-            """,
-            "*test_shared: *does not reach xhyve_session_guest*",
-        ),
-        (
-            """
-            @pytest.mark.xhyve(image="tiny")
-            def test_marked(xhyve_guest_factory): pass
-            """,
-            "*does not reach xhyve_guest_factory*",
-        ),
-    ],
-    ids=["a marker used twice", "the factory"],
-)
-def test_marker_that_reaches_nobody(pytester: pytest.Pytester, tests: str, words: str) -> None:
-    pytester.makepyfile("import pytest\n" + dedent(tests))
-    result = pytester.runpytest_subprocess("--collect-only")
-    result.stderr.fnmatch_lines([words])
-
-
-def test_wrong_marker_hides_no_fixtures(pytester: pytest.Pytester) -> None:
-    """Whoever mends one may want to look them up."""
-    pytester.makepyfile("import pytest\n@pytest.mark.xhyve(memry=1)\ndef test_marked(xhyve_guest): pass")
-    result = pytester.runpytest_subprocess("--fixtures")
-    assert result.ret == 0
-    result.stdout.fnmatch_lines(["xhyve_guest -- *"])
-
-
-def test_wrong_marker_is_seen_with_xdist(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-
-        @pytest.mark.xhyve(imag="tiny")
-        def test_marked(xhyve_guest): pass
-
-        def test_plain(): pass
-        """
-    )
-    result = pytester.runpytest_subprocess("-n", "1")
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*a guest has no 'imag'; did you mean image*"])
-
-
 def test_path_in_the_ini_file_is_relative_to_it(pytester: pytest.Pytester) -> None:
     write_image(pytester.path)
     pytester.makeini("[pytest]\nxhyve_image = ubuntu18.img\n")
@@ -218,19 +98,6 @@ def test_path_on_the_command_line_is_relative_to_the_folder_of_the_call(pytester
     write_image(pytester.path)
     pytester.makepyfile(f"def test_it(xhyve_image): assert xhyve_image == {str(pytester.path / 'ubuntu18.img')!r}")
     pytester.runpytest_subprocess("--xhyve-image=ubuntu18.img").assert_outcomes(passed=1)
-
-
-def test_marker_on_the_module_reaches_it(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        """
-        import pytest
-
-        pytestmark = pytest.mark.xhyve(cpus=2)
-
-        def test_marked(xhyve_module_guest): pass
-        """
-    )
-    assert pytester.runpytest_subprocess("--collect-only").ret == 0
 
 
 SEVERAL = """
@@ -317,14 +184,3 @@ def test_overridden_image_is_not_multiplied(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it="def test_guest(xhyve_guest): pass")
     result = pytester.runpytest_subprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
     assert result.stdout.lines[0] == "test_it.py::test_guest"
-
-
-def test_types_are_exported_lazily() -> None:
-    import pytest_xhyve
-
-    assert pytest_xhyve.Guest.__name__ == "Guest"
-    assert set(pytest_xhyve.__all__) <= {*dir(pytest_xhyve), *pytest_xhyve.__all__}
-    for name in pytest_xhyve.__all__:
-        assert getattr(pytest_xhyve, name).__module__ in sys.modules
-    with pytest.raises(AttributeError, match="has no attribute 'guset'"):
-        _ = pytest_xhyve.guset

@@ -1,4 +1,4 @@
-"""What is guessed of the coming tests, in runs of their own in which no guest is made."""
+"""Which guests the coming tests want, in runs of their own in which no guest is started."""
 
 from __future__ import annotations
 

@@ -1,0 +1,17 @@
+"""Values that somebody may write, for property tests."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from hypothesis import strategies as st
+
+from pytest_xhyve.model.image import Image
+
+KEYS = tuple(field.name for field in fields(Image) if field.name != "manifest")
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.dates() | st.binary(),
+    lambda children: st.lists(children) | st.dictionaries(st.text() | st.integers(), children),
+    max_leaves=5,
+)
+lines = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=40)

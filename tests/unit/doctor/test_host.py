@@ -1,0 +1,129 @@
+"""The doctor's checks of any host: QEMU, its acceleration, the cache folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mac_answers import assert_can_be_pasted, find
+
+from pytest_xhyve.doctor import host
+from pytest_xhyve.doctor.findings import Finding
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.hypervisors.base import HypervisorInfo
+from pytest_xhyve.model.errors import HypervisorNotFound, XhyveError
+
+
+def test_qemu_is_missing(new_home: Home) -> None:
+    def ask(cache: Path) -> HypervisorInfo:
+        raise HypervisorNotFound("QEMU was not found: looked for qemu\n  install it")
+
+    (finding,) = host.check_qemu(new_home, "linux", ask)
+    assert finding == Finding(
+        "QEMU",
+        "problem",
+        "QEMU was not found: looked for qemu",
+        "sudo apt install qemu-system-x86 qemu-utils",
+        frozenset({"qemu"}),
+    )
+    assert next(host.check_qemu(new_home, "darwin", ask)).cure == "brew install qemu"
+
+
+@pytest.mark.parametrize("error", [XhyveError("broken"), OSError(8, "Exec format error")])
+def test_qemu_is_broken(new_home: Home, error: Exception) -> None:
+    def ask(cache: Path) -> HypervisorInfo:
+        raise error
+
+    (finding,) = host.check_qemu(new_home, "linux", ask)
+    assert finding.level == "problem"
+    assert str(error) in finding.seen
+
+
+@pytest.mark.parametrize(
+    ("platform", "reason", "cure"),
+    [
+        (
+            "linux",
+            "no kvm: /dev/kvm may not be opened by this user; add it to the group kvm",
+            'usermod -aG kvm "$USER"',
+        ),
+        ("linux", "no kvm: there is no /dev/kvm", "modprobe -a kvm_intel kvm_amd"),
+        ("linux", "no kvm: kvm is there, but a test program hung for 2 s", "dmesg"),
+        ("darwin", "no hvf: …", "sysctl kern.hv_support"),
+    ],
+)
+def test_qemu_emulates(new_home: Home, platform: str, reason: str, cure: str) -> None:
+    (finding,) = host.check_qemu(
+        new_home, platform, lambda _: HypervisorInfo("qemu", "9.0", "tcg", reason, emulated=True)
+    )
+    assert finding.level == "warning"
+    assert reason in finding.seen
+    assert cure in finding.cure
+    assert not finding.stops
+    assert_can_be_pasted(finding)
+
+
+def test_remembered_acceleration_is_no_longer_true(new_home: Home) -> None:
+    memory = new_home.folder("acceleration")
+
+    def ask(cache: Path) -> HypervisorInfo:
+        if cache == memory:
+            return HypervisorInfo("qemu", "9.0", "tcg", "no kvm: …", emulated=True)
+        return HypervisorInfo("qemu", "9.0", "kvm", "proved", emulated=False)
+
+    fine, stale = host.check_qemu(new_home, "linux", ask)
+    assert fine.level == "ok"
+    assert stale.level == "warning"
+    assert stale.cure == f"rm -r {memory}"
+
+
+def test_folder_is_looked_at_and_not_made(new_home: Home, tmp_path: Path) -> None:
+    findings = {finding.title: finding for finding in host.check_folder(new_home, "linux")}
+    assert findings["cache folder"].level == "ok"
+    assert findings["cloning"].level == "ok"
+    assert not new_home.path.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (finding,) = host.check_folder(Home(tmp_path / "file" / "home"), "linux")
+    assert finding.level == "problem"
+    assert finding.stops == {"qemu", "xhyve"}
+    assert_can_be_pasted(finding)
+
+
+def test_folder_cannot_be_written() -> None:
+    # Not even by root.
+    findings = list(host.check_folder(Home(Path("/proc/1/cache")), "linux"))
+    assert findings[0].level == "problem"
+    assert "cannot be written" in findings[0].seen
+
+
+def test_clones_by_copying_without_any_other_way(
+    new_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    cloning = find(host.check_folder(new_home, "linux"), "cloning")
+    # Where the temporary folder shares extents, it needs no program.
+    assert cloning.level == "warning" or "FICLONE" in cloning.seen
+
+
+def test_little_space(new_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 1 << 40, 1 << 30))
+    finding = find(host.check_folder(new_home, "linux"), "disk space")
+    assert finding.level == "warning"
+    assert "1 GiB free" in finding.seen
+    assert_can_be_pasted(finding)
+
+
+def test_memory_of_another_user_is_no_finding_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "acceleration").mkdir()
+
+    def ask(cache: Path) -> HypervisorInfo:
+        if cache == tmp_path / "acceleration":
+            raise PermissionError(13, "Permission denied")
+        return HypervisorInfo("qemu", "7.2", "kvm", "proved", False)
+
+    assert [finding.level for finding in host.check_qemu(Home(tmp_path), "linux", ask)] == ["ok"]

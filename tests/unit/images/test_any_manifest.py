@@ -1,0 +1,124 @@
+"""What holds of any manifest that somebody may write: it is taken, or refused with an error of the plugin's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fake_images import write_image
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from strategies import KEYS, anything, lines
+
+from pytest_xhyve.images.catalog import find_manifest
+from pytest_xhyve.images.keys import KeyPair
+from pytest_xhyve.images.manifest import CPU_LEVELS, FORMATS, read_manifest
+from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.values import short_repr
+
+PAIR = KeyPair.generate()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest that is right, to be written over."""
+    return write_image(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture(scope="module")
+def content(manifest: Path) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load(manifest.read_text())
+    return read
+
+
+@given(key=st.sampled_from(KEYS), value=anything)
+def test_any_value_of_a_key(manifest: Path, content: dict[str, Any], key: str, value: Any) -> None:
+    manifest.write_text(yaml.safe_dump({**content, key: value}))
+    try:
+        image = read_manifest(manifest)
+    except ConfigurationError as error:
+        assert str(error).startswith(f"{manifest}: {key}: ")
+    else:
+        assert getattr(image, key) is not None
+
+
+@given(key=st.text() | st.integers() | st.booleans() | st.none(), value=anything)
+def test_any_other_key(manifest: Path, content: dict[str, Any], key: Any, value: Any) -> None:
+    if key in KEYS:
+        return
+    manifest.write_text(yaml.safe_dump({**content, key: value}))
+    with pytest.raises(ConfigurationError) as raised:
+        read_manifest(manifest)
+    assert f"{manifest}: unknown key {short_repr(key)}" in str(raised.value)
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(st.sampled_from(KEYS), anything))
+def test_any_mapping(manifest: Path, mapping: dict[str, Any]) -> None:
+    manifest.write_text(yaml.safe_dump(mapping))
+    try:
+        read_manifest(manifest)
+    except ConfigurationError as error:
+        assert str(manifest) in str(error)
+        assert any(key in str(error) for key in KEYS)
+
+
+@settings(max_examples=50)
+@given(st.binary() | st.text().map(str.encode) | st.text("{}[]&*!|>%@:-,'\"#? \nabc019~.").map(str.encode))
+@example(b"made: " + b"[" * 1200)
+@example(b"cpus: 0x" + b"f" * 5000)
+@example(b"size: " + b"9" * 5000)
+@example(b"made: !!timestamp x")
+@example(b"made: !!bool x")
+@example(b"made: 2001-99-99")
+@example(b"made: &a [*a]")
+@example(b"? [a]\n: b")
+@example(b"? {a: b}\n: c")
+@example(b"<<: 1")
+def test_any_bytes_as_a_manifest(manifest: Path, text: bytes) -> None:
+    manifest.write_bytes(text)
+    with pytest.raises(ConfigurationError) as raised:
+        read_manifest(manifest)
+    assert str(manifest) in str(raised.value)
+
+
+@settings(max_examples=50)
+@given(
+    st.fixed_dictionaries(
+        {"disk": lines, "kernel": lines, "cmdline": lines, "user": lines, "key": lines},
+        optional={
+            "name": lines,
+            "format": st.sampled_from(FORMATS),
+            "cpus": st.integers(1, 1 << 40),
+            "memory": st.integers(1 << 24, 1 << 62),
+            "size": st.integers(1, 1 << 62),
+            "sha256": st.binary(min_size=32, max_size=32).map(bytes.hex),
+            "initrd": lines,
+            "cpu": st.sampled_from(CPU_LEVELS),
+            "made": st.dictionaries(st.text(), st.text()),
+        },
+    )
+)
+def test_what_is_right_is_read_as_it_is_written(manifest: Path, mapping: dict[str, Any]) -> None:
+    manifest.write_text(yaml.safe_dump({**mapping, "host_keys": [f"{PAIR.public} somebody@somewhere"]}))
+    try:
+        image = read_manifest(manifest)
+    except ConfigurationError as error:
+        assert "begins with the home of a user" in str(error)
+        return
+    for key, value in mapping.items():
+        read = getattr(image, key)
+        assert read == (manifest.parent / Path(value).expanduser() if isinstance(read, Path) else value)
+    assert image.host_keys == (PAIR.public,)
+
+
+@given(st.text())
+def test_any_image_is_found_or_not(text: str) -> None:
+    try:
+        found = find_manifest(text, Path("/nowhere"))
+    except ConfigurationError as error:
+        assert repr(text) in str(error) or text in str(error)
+    else:
+        assert found is None or found.is_file()

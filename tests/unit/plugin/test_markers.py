@@ -1,0 +1,119 @@
+"""The marker ``xhyve``: what it takes, what it reaches, and what is refused before any test."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+
+def test_markers_are_explained(pytester: pytest.Pytester) -> None:
+    pytester.runpytest_subprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.xhyve(image=None, cpus=None*"])
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("image='tiny', cpu=2", "*test_marked: @pytest.mark.xhyve: a guest has no 'cpu'; did you mean cpus*"),
+        ("cpus=0", "*@pytest.mark.xhyve: cpus: 0 is not a whole number*"),
+        ("memory='much'", "*@pytest.mark.xhyve: memory: 'much' is not a size*"),
+        ("name='a b'", "*@pytest.mark.xhyve: name: 'a b' is no host name*"),
+        ("'tiny'", "*takes keywords only: image, cpus, memory, name*"),
+    ],
+)
+def test_wrong_marker_ends_the_run_before_any_test(pytester: pytest.Pytester, marker: str, message: str) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        def test_before(): pass
+
+        @pytest.mark.xhyve({marker})
+        def test_marked(xhyve_guest): pass
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {message}"])
+
+
+def test_marker_that_does_not_reach_the_guest_is_refused(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xhyve(cpus=2)
+        def test_marked(xhyve_module_guest): pass
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*does not reach xhyve_module_guest*pytestmark*"])
+
+
+@pytest.mark.parametrize(
+    ("tests", "words"),
+    [
+        (
+            """
+            small = pytest.mark.xhyve(memory="192M")
+
+            @small
+            def test_own(xhyve_guest): pass
+
+            @small
+            def test_shared(xhyve_session_guest): pass
+            """,
+            "*test_shared: *does not reach xhyve_session_guest*",
+        ),
+        (
+            """
+            @pytest.mark.xhyve(image="tiny")
+            def test_marked(xhyve_guest_factory): pass
+            """,
+            "*does not reach xhyve_guest_factory*",
+        ),
+    ],
+    ids=["a marker used twice", "the factory"],
+)
+def test_marker_that_reaches_nobody(pytester: pytest.Pytester, tests: str, words: str) -> None:
+    pytester.makepyfile("import pytest\n" + dedent(tests))
+    result = pytester.runpytest_subprocess("--collect-only")
+    result.stderr.fnmatch_lines([words])
+
+
+def test_wrong_marker_hides_no_fixtures(pytester: pytest.Pytester) -> None:
+    """Whoever mends one may want to look them up."""
+    pytester.makepyfile("import pytest\n@pytest.mark.xhyve(memry=1)\ndef test_marked(xhyve_guest): pass")
+    result = pytester.runpytest_subprocess("--fixtures")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["xhyve_guest -- *"])
+
+
+def test_wrong_marker_is_seen_with_xdist(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xhyve(imag="tiny")
+        def test_marked(xhyve_guest): pass
+
+        def test_plain(): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("-n", "1")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*a guest has no 'imag'; did you mean image*"])
+
+
+def test_marker_on_the_module_reaches_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.xhyve(cpus=2)
+
+        def test_marked(xhyve_module_guest): pass
+        """
+    )
+    assert pytester.runpytest_subprocess("--collect-only").ret == 0

@@ -1,0 +1,81 @@
+"""What a template's key depends on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from fake_templates import FakeSnapshotter, named
+
+from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.machine import Disk, Machine, Nic
+from pytest_xhyve.templates.key import as_template, template_key
+
+
+class TestKey:
+    @pytest.fixture
+    def checked(self, tmp_path: Path) -> Path:
+        (tmp_path / "checked").mkdir()
+        return tmp_path / "checked"
+
+    def test_an_identity_of_its_own_makes_no_difference(self, image: Image, machine: Machine, checked: Path) -> None:
+        key = template_key(image, machine, FakeSnapshotter(), checked)
+        for name, uuid, mac in [("g-2", UUID(int=1), "52:54:00:00:00:07"), ("other", uuid4(), "52:54:00:00:00:08")]:
+            assert template_key(image, named(image, name, uuid, mac), FakeSnapshotter(), checked) == key
+        # Nor does what is told of the disk's place.
+        assert template_key(image, replace(machine, disks=(Disk(Path("/x")),)), FakeSnapshotter(), checked) == key
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"cpus": 2},
+            {"cpu": "x86-64-v3"},
+            {"memory": 128 << 20},
+            {"cmdline": "root=/dev/vda quiet"},
+            {"nics": (Nic("52:54:00:00:00:07"), Nic("52:54:00:00:00:08"))},
+            {"initrd": None},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_a_changed_machine_has_another(
+        self, image: Image, machine: Machine, checked: Path, change: dict[str, Any]
+    ) -> None:
+        before = template_key(image, machine, FakeSnapshotter(), checked)
+        assert template_key(image, replace(machine, **change), FakeSnapshotter(), checked) != before
+
+    @pytest.mark.parametrize("name", ["disk", "kernel", "initrd"])
+    def test_a_changed_file_has_another(self, image: Image, machine: Machine, checked: Path, name: str) -> None:
+        before = template_key(image, machine, FakeSnapshotter(), checked)
+        path: Path = getattr(image, name)
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + b"?")
+        assert template_key(image, machine, FakeSnapshotter(), checked) != before
+        path.write_bytes(content)
+        assert template_key(image, machine, FakeSnapshotter(), checked) == before
+
+    @pytest.mark.parametrize(
+        "change", [{"user": "debian"}, {"host_keys": ("ssh-ed25519 AAAA",)}, {"format": "qcow2"}], ids=str
+    )
+    def test_a_changed_image_has_another(
+        self, image: Image, machine: Machine, checked: Path, change: dict[str, Any]
+    ) -> None:
+        before = template_key(image, machine, FakeSnapshotter(), checked)
+        assert template_key(replace(image, **change), machine, FakeSnapshotter(), checked) != before
+
+    @pytest.mark.parametrize("what", ["hypervisor", "computer", "host"])
+    def test_another_hypervisor_or_host_has_another(
+        self, image: Image, machine: Machine, checked: Path, what: str
+    ) -> None:
+        before = template_key(image, machine, FakeSnapshotter(), checked)
+        assert template_key(image, machine, FakeSnapshotter(**{what: "another"}), checked) != before
+
+    def test_a_template_has_nothing_of_the_machine_it_is_made_for(self, image: Image) -> None:
+        uuid = uuid4()
+        one = as_template(named(image, "g-1", UUID(int=1), "52:54:00:00:00:07"), uuid)
+        other = as_template(named(image, "g-2", UUID(int=2), "52:54:00:00:00:08"), uuid)
+        assert one == other
+        assert "g-1" not in one.cmdline.split("=")
+        assert one.cmdline.startswith(image.cmdline)
