@@ -58,10 +58,6 @@ NO_PASSWORD = CommandResult(1, "", "sudo: a password is required\n")
 NOT_SIGNED = CommandResult(1, "", f"{XHYVE}: code object is not signed at all\n")
 # lima-vm/lima#4, machyve/xhyve#191: the shell says "Killed: 9".
 KILLED = CommandResult(-9)
-# getopt(3) of macOS, and the first lines of usage() in xhyve v0.2.0's src/xhyve.c.
-NO_SUCH_OPTION = CommandResult(
-    1, "", "xhyve: illegal option -- M\nUsage: xhyve [-behuwxACHPWY] [-c vcpus] [-g <gdb port>]\n"
-)
 SYSCTL_CPU = "/usr/sbin/sysctl -n machdep.cpu.brand_string"
 SYSCTL_HV = "/usr/sbin/sysctl -n kern.hv_support"
 SW_VERS = "/usr/bin/sw_vers -productVersion"

@@ -17,36 +17,14 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.settings import Settings
 
-# Files and tests that show the same in several ways of running guests, and the ways that are left out for it.
-_LEFT_OUT = {
-    # What is about pytest runs as users have it: on restored guests, before the first of which one boots.
-    "test_deaths.py": ("qemu",),
-    "test_failure.py": ("qemu",),
-    "test_plugin.py": ("qemu",),
-    "test_systemd.py": ("xhyve",),
-    "test_altered_disk_does_not_boot": ("qemu", "xhyve"),
-    "test_collecting_starts_nothing": ("xhyve",),
-    "test_each_rerun_has_artifacts_of_its_own": ("xhyve",),
-    "test_disc_in_a_drive": ("warm",),
-    "test_every_scope_has_its_guest": ("xhyve",),
-    "test_failing_set_up_takes_the_guest_away": ("xhyve",),
-    # Under xhyve, test_trouble.py has guests that do not come up.
-    "test_guest_that_does_not_come_up": ("xhyve",),
-    "test_later_tests_get_ready_guests": ("qemu",),
-    "test_marker_parameter_factory_and_hooks": ("xhyve",),
-    # Whichever way a guest has come up, it boots from its disk next.
-    "test_off_and_on_again": ("warm",),
-    "test_panic_ends_the_waiting": ("qemu",),
-    "test_ps_lists_and_reap_spares_the_living": ("xhyve",),
-    # The stand-in's end is not xhyve's.
-    "test_teardown_takes_a_tenth_of_a_second": ("xhyve",),
-    "test_xdist_workers_share_nothing": ("xhyve",),
-}
+WAYS = ("qemu", "warm", "xhyve")
+"""How the guest of a test runs: booted by QEMU, restored by QEMU from a template, booted by xhyve's stand-in."""
+
 # The larger image boots once and is restored nowhere, but for what is about it.
 _IMAGES_LEFT_OUT = {("qemu", "tiny"), ("warm", "debian12"), ("xhyve", "debian12")}
 
 
-@pytest.fixture(scope="session", params=["qemu", "warm", "xhyve"])
+@pytest.fixture(scope="session", params=WAYS)
 def hypervisor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Chosen:
     """What runs the guests of a test."""
     if request.param in ("qemu", "warm"):
@@ -76,7 +54,7 @@ def pytest_xhyve_guest_ready(guest: Guest, request: pytest.FixtureRequest) -> No
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of what would run on both images or each way, leave out what shows least, for the time that it takes."""
+    """Of what would run on both images or each way, leave out what shows least for its time."""
     dropped = [item for item in items if _shows_least(item)]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
@@ -84,8 +62,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _shows_least(item: pytest.Item) -> bool:
+    ways = _ways(item)
     if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
         return False
     hypervisor, image = (item.callspec.params.get(name) for name in ("hypervisor", "xhyve_image"))
-    left_out = {*_LEFT_OUT.get(item.path.name, ()), *_LEFT_OUT.get(item.originalname, ())}
-    return hypervisor in left_out or (hypervisor, image) in _IMAGES_LEFT_OUT
+    return (hypervisor is not None and hypervisor not in ways) or (hypervisor, image) in _IMAGES_LEFT_OUT
+
+
+def _ways(item: pytest.Item) -> tuple[str, ...]:
+    """The ways that the nearest marker ``run_under`` names, or else all."""
+    mark = item.get_closest_marker("run_under")
+    if mark is None:
+        return WAYS
+    if not mark.args or mark.kwargs or not set(mark.args) <= set(WAYS):
+        raise pytest.UsageError(f"{item.nodeid}: run_under takes one or more of {', '.join(WAYS)}, not {mark}")
+    if mark in item.own_markers and "hypervisor" not in getattr(item, "fixturenames", ()):
+        raise pytest.UsageError(f"{item.nodeid}: run_under has no effect on a test that runs no guest")
+    return mark.args

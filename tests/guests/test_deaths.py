@@ -32,6 +32,7 @@ from pytest_xhyve.model.settings import Settings
 
 GONE_SECONDS = 2.0
 
+pytestmark = pytest.mark.run_under("warm", "xhyve")
 SUITE = """
 import pathlib
 import time

@@ -82,6 +82,7 @@ FAILING = """
 """
 
 
+@pytest.mark.run_under("warm", "xhyve")
 def test_failed_tests_show_their_guests(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     """One run that has it all: the report, JUnit XML, HTML, artifacts, and guests that can be logged in to."""
     pytester.makepyfile(test_it=FAILING)
@@ -178,6 +179,7 @@ def sorted_by_age(guests: list[GuestRecord]) -> list[GuestRecord]:
     return sorted(guests, key=lambda guest: guest.kept["since"] if guest.kept else 0)
 
 
+@pytest.mark.run_under("warm")
 def test_each_rerun_has_artifacts_of_its_own(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     # As pytest-rerunfailures does it, which would put a server into every run that is started here.
     pytester.makeconftest(
@@ -355,6 +357,7 @@ NO_ROOT = """
 """
 
 
+@pytest.mark.run_under("warm")
 def test_guest_that_does_not_come_up(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makeconftest(NO_ROOT)
     pytester.makepyfile(test_it="def test_hangs(xhyve_guest): pass\n\ndef test_panics(xhyve_guest): pass")

@@ -19,8 +19,10 @@ from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.run_under("warm", "xhyve")
 
 
+@pytest.mark.run_under("warm")
 def test_every_scope_has_its_guest(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile(
         """
@@ -54,6 +56,7 @@ def test_every_scope_has_its_guest(pytester: pytest.Pytester, hypervisor: Chosen
     assert_nothing_left()
 
 
+@pytest.mark.run_under("warm")
 def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     folder = pytester.mkdir("folder")
     conftest = pytester.makeconftest(
@@ -108,6 +111,7 @@ def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester, hyperviso
     assert_nothing_left()
 
 
+@pytest.mark.run_under("warm")
 def test_xdist_workers_share_nothing(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile(
         """
@@ -126,6 +130,7 @@ def test_xdist_workers_share_nothing(pytester: pytest.Pytester, hypervisor: Chos
     assert_nothing_left()
 
 
+@pytest.mark.run_under("warm")
 def test_failing_set_up_takes_the_guest_away(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makeconftest(
         """
@@ -138,6 +143,7 @@ def test_failing_set_up_takes_the_guest_away(pytester: pytest.Pytester, hypervis
     assert_nothing_left()
 
 
+@pytest.mark.run_under("warm")
 def test_collecting_starts_nothing(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile("def test_guest(xhyve_session_guest): pass")
     for option in ("--collect-only", "--setup-plan", "--fixtures-per-test"):
@@ -145,6 +151,7 @@ def test_collecting_starts_nothing(pytester: pytest.Pytester, hypervisor: Chosen
         assert_nothing_left()
 
 
+@pytest.mark.run_under("warm")
 def test_teardown_takes_a_tenth_of_a_second(settings: Settings) -> None:
     fleet = Fleet(settings, Home.of_user())
     try:
@@ -176,6 +183,7 @@ def test_same_guests_on_the_next_run(settings: Settings) -> None:
     assert identities() == identities()
 
 
+@pytest.mark.run_under("warm")
 def test_ps_lists_and_reap_spares_the_living(settings: Settings) -> None:
     fleet = Fleet(settings, Home.of_user())
     try:

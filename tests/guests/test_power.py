@@ -20,6 +20,7 @@ from pytest_xhyve.model.spec import GuestSpec
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
 
+@pytest.mark.run_under("qemu", "xhyve")
 def test_off_and_on_again(xhyve_guest: Guest) -> None:
     guest = xhyve_guest
     identity = (guest.uuid, guest.mac, guest.name)
@@ -53,6 +54,7 @@ def test_off_and_on_again(xhyve_guest: Guest) -> None:
     guest.kill()
 
 
+@pytest.mark.run_under("qemu", "xhyve")
 def test_disc_in_a_drive(settings: Settings, tmp_path: Path) -> None:
     """Debian's cloud kernel has no driver for it; that the drive's controller is there can be seen all the same."""
     disc = write_mini_iso(tmp_path / "mini, with a comma.iso")

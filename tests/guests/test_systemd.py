@@ -6,7 +6,7 @@ import pytest
 
 from pytest_xhyve import Guest, WaitTimeout, XhyveError
 
-pytestmark = pytest.mark.xhyve(image="debian12")
+pytestmark = [pytest.mark.xhyve(image="debian12"), pytest.mark.run_under("warm")]
 
 UNIT = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '{}'\n"
 
@@ -21,15 +21,21 @@ def make_unit(guest: Guest, name: str, command: str) -> None:
     guest.run("systemctl daemon-reload")
 
 
+@pytest.mark.run_under("qemu", "warm")
 def test_comes_up_whole(guest: Guest) -> None:
     done = guest.run("systemctl is-system-running --wait; systemctl --failed --no-legend", check=False, timeout=300)
     assert done.stdout.split() == ["running"], done.stdout
 
 
 def test_unit_becomes_active(guest: Guest) -> None:
-    make_unit(guest, "slow", "sleep 1")
-    guest.run("systemctl start --no-block slow")
+    make_unit(guest, "slow", "sleep 1; date +%%s.%%N >/run/slow-was-ready")
+    began = float(guest.run("date +%s.%N; systemctl start --no-block slow").stdout)
+    assert guest.run("systemctl is-active slow", check=False).stdout == "activating\n"
     guest.wait_for_unit("slow", timeout=60)
+    # By the guest's own clock: the call returned after the second that the unit takes, and not before.
+    ready, returned = map(float, guest.run("cat /run/slow-was-ready; date +%s.%N").stdout.split())
+    assert began + 1 <= ready <= returned
+    assert guest.run("systemctl is-active slow").stdout == "active\n"
 
 
 def test_failed_unit_is_not_waited_for(guest: Guest) -> None:

@@ -54,6 +54,7 @@ def cmdline(tiny: Path, word: str) -> str:
     return f"{read_manifest(tiny).cmdline} {word}"
 
 
+@pytest.mark.run_under("warm", "xhyve")
 def test_panic_ends_the_waiting(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     manifest = changed(tiny, tmp_path, cmdline=cmdline(tiny, "root=/dev/vdz rootwait=1"))
@@ -105,6 +106,7 @@ def test_time_is_up(tiny: Path, hypervisor: Chosen) -> None:
         fleet.close()
 
 
+@pytest.mark.run_under("warm")
 def test_altered_disk_does_not_boot(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
     shutil.copyfile(read_manifest(tiny).disk, disk)
