@@ -191,7 +191,7 @@ def images(*, as_json: bool) -> None:
     """List the images of the catalog and the templates of guests."""
     import json
 
-    from pytest_xhyve.cli.stock import CacheListing
+    from pytest_xhyve.cli.cache_listing import CacheListing
     from pytest_xhyve.host.home import Home
 
     stock = CacheListing.scan(Home.of_user())
@@ -219,7 +219,7 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
 
     from pytest_xhyve.cli.prune import find_pieces, remove
     from pytest_xhyve.host.home import Home
-    from pytest_xhyve.host.sizes import format_size
+    from pytest_xhyve.model.values import format_size
 
     if yes and not images:
         raise click.UsageError("--yes goes with --images")

@@ -21,10 +21,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pytest_xhyve.cli.stock import find_store, iso_time
+from pytest_xhyve.cli.cache_listing import find_store, iso_time
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.host.sizes import size_on_disk
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import recipe_names
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError

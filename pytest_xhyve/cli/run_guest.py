@@ -13,8 +13,8 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.events import Events
 from pytest_xhyve.guest.guest import Guest
-from pytest_xhyve.host.children import with_parent_death_signal
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.hypervisors.base import ExitReason
 from pytest_xhyve.model.errors import HypervisorExited
 from pytest_xhyve.model.settings import Settings
@@ -84,7 +84,7 @@ def _in_new_guest(
             _, *login, name = guest.ssh_command()
             argv = [ssh, *login, *_ALIVE, *options, name, *command]
             # In a way that lets it put the terminal in order.
-            return _talk(guest, with_parent_death_signal(argv, by="HUP"), signals)
+            return _talk(guest, with_parent_death_signal(argv, signal="HUP"), signals)
 
 
 def _talk(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSignals) -> int:

@@ -11,12 +11,12 @@ from pathlib import Path
 from pytest_xhyve.doctor.findings import Check, Finding
 from pytest_xhyve.host import clone
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.host.sizes import format_size
 from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
 from pytest_xhyve.model.errors import HypervisorNotFound, ImageError, XhyveError
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.settings import EMULATION_FACTOR
+from pytest_xhyve.model.values import format_size
 
 _ALL = frozenset({"qemu", "xhyve"})
 _QEMU = frozenset({"qemu"})

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 
-from pytest_xhyve.host.children import with_parent_death_signal
 from pytest_xhyve.host.home import about_room
+from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.model.errors import ImageError, NotSupported
 from pytest_xhyve.model.machine import Disk, DiskFormat
 

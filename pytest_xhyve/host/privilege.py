@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from pytest_xhyve.host.children import with_parent_death_signal
+from pytest_xhyve.host.processes import with_parent_death_signal
 
 KILL = "/bin/kill"
 _ANSWER_SECONDS = 10.0

@@ -1,9 +1,11 @@
-"""The processes of this host, whoever's they are."""
+"""Processes of this host: find them, and start children that end with their parent."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -11,14 +13,14 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process: its id, and its command line as one text, in which words are separated by spaces."""
+    """A process of any user: its id, and its command line with the arguments joined by spaces."""
 
     pid: int
     command: str
 
 
 def find_processes(text: str) -> list[Process]:
-    """The processes whose command line has *text* in it, the oldest first where ids have not wrapped around."""
+    """The processes whose command line contains *text*, in the order of their ids."""
     return [process for process in _all_processes() if text in process.command]
 
 
@@ -26,7 +28,7 @@ def _all_processes() -> list[Process]:
     if sys.platform != "darwin":
         found = psutil.process_iter(["cmdline"])
         return [Process(process.pid, " ".join(process.info["cmdline"] or [])) for process in found]
-    # There, only ps(1) may read the command lines of other users' processes.
+    # On macOS, only ps(1) may read the command lines of other users' processes.
     done = subprocess.run(
         ["/bin/ps", "-A", "-ww", "-o", "pid=", "-o", "command="],
         check=False,
@@ -37,3 +39,13 @@ def _all_processes() -> list[Process]:
     )
     pairs = (line.strip().partition(" ")[::2] for line in done.stdout.splitlines())
     return sorted((Process(int(pid), command) for pid, command in pairs), key=lambda process: process.pid)
+
+
+def with_parent_death_signal(argv: Sequence[str], signal: str = "KILL") -> list[str]:
+    """*argv* as a command line whose program gets *signal* (``KILL``, ``TERM``, …) when this process dies.
+
+    It uses setpriv(1), which Linux has. On a host without it, as macOS, *argv* is returned unchanged. The signal does
+    not reach processes that the program starts.
+    """
+    setpriv = shutil.which("setpriv")
+    return [*([setpriv, "--pdeathsig", signal, "--"] if setpriv else []), *argv]

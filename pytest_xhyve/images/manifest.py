@@ -38,7 +38,7 @@ def read_manifest(path: Path) -> Image:
         def parse(value: Any) -> str:
             if not isinstance(value, str) or value not in known:
                 raise ConfigurationError(
-                    f"{short_repr(value)} is none of {', '.join(known)}{suggest(str(value), known)}"
+                    f"{short_repr(value)} is not one of {', '.join(known)}{suggest(str(value), known)}"
                 )
             return value
 

@@ -1,1 +1,1 @@
-"""Plain data and the values that people write: what all other rooms speak of."""
+"""Plain data and the parsing of values that users write. All other rooms use it."""

@@ -1,4 +1,4 @@
-"""What a command in a guest gave."""
+"""The result of a command in a guest."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _IN_REPR = 60
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A command that has run, as `subprocess.CompletedProcess` has it.
+    """A finished command; the attributes are named as in `subprocess.CompletedProcess`.
 
     Attributes:
-        command: the shell line that was run.
-        returncode: its exit code; -1 when a signal ended it or it did not end.
-        stdout: its output; bytes that are no UTF-8 are kept as surrogates (`os.fsdecode` does the same).
-        stderr: its error output, likewise.
+        command: the shell line.
+        returncode: the exit code; -1 if a signal killed the command or if it did not end.
+        stdout: standard output; bytes that are not UTF-8 become surrogates, as in `os.fsdecode`.
+        stderr: standard error, decoded the same way.
         duration: seconds.
     """
 
@@ -34,12 +34,12 @@ class Completed:
         return f"Completed({self.command!r}, returncode={self.returncode}, {streams}, duration={self.duration:.2f})"
 
     def report(self) -> str:
-        """The command and what it said, for a person."""
+        """The command and its output, as text for a report."""
         lines = [f"  $ {self.command}"]
         for name, text in (("stdout", self.stdout), ("stderr", self.stderr)):
             lines.append(f"  {name}:{'' if text else ' (nothing)'}")
             if len(text) > _REPORTED:
-                lines.append(f"    … {len(text) - _REPORTED} characters before")
+                lines.append(f"    … {len(text) - _REPORTED} earlier characters omitted")
             lines += [f"    {line}" for line in _printable(text[-_REPORTED:]).splitlines()]
         return "\n".join(lines)
 

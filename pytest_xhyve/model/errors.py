@@ -1,23 +1,23 @@
-"""What can go wrong, as one tree.
+"""All errors of the plugin, as one tree.
 
     XhyveError
-    ├── ConfigurationError     a wrong option, ini value, marker or manifest (pytest shows it as a usage error)
+    ├── ConfigurationError     an invalid option, ini value, marker or manifest (pytest shows it as a usage error)
     ├── ImageError             an image that is missing, damaged, or cannot be built
-    ├── TemplateError          no template can be made, or used; where nobody insists on one, the guest boots
-    ├── HypervisorNotFound     no program here that can run a guest
-    ├── NoFreeSlot             as many guests are alive as may be
+    ├── TemplateError          a template cannot be made or used; with start=auto, the guest boots instead
+    ├── HypervisorNotFound     no program found on this host that can run a guest
+    ├── NoFreeSlot             the limit of running guests is reached
     ├── NotSupported           this hypervisor cannot do that; the message names one that can
-    ├── BootFailed             a guest did not come up; carries the console's tail
+    ├── BootFailed             a guest did not boot; has the last lines of the console
     │   ├── BootTimeout
-    │   ├── LeaseNotFound      it runs, and DHCP has given it no address that can be found
+    │   ├── LeaseNotFound      the guest runs, but the plugin cannot find its DHCP address
     │   ├── KernelPanic        also an oops and systemd's emergency mode
     │   └── HypervisorExited
-    ├── ConnectionFailed       SSH refused us: an unknown host key, a key that may not log in
-    ├── CommandFailed          a command in the guest ended with another code than 0
-    ├── CommandTimeout         a command in the guest took too long
-    └── WaitTimeout            what a test waited for did not happen
+    ├── ConnectionFailed       SSH failed: an unknown host key, or a key that the guest does not accept
+    ├── CommandFailed          a command in the guest ended with an exit code other than 0
+    ├── CommandTimeout         a command in the guest exceeded its limit
+    └── WaitTimeout            a condition that a test waited for did not become true in time
 
-Every message says what happened, what was tried, and what to do.
+Every message states what happened, what was tried, and what to do.
 """
 
 from __future__ import annotations
@@ -40,35 +40,35 @@ def _public(error: _Error) -> _Error:
 
 @_public
 class XhyveError(Exception):
-    """Base of all errors that this plugin raises."""
+    """Base class of all errors that this plugin raises."""
 
     evidence: Evidence | None = None
-    """What is known of a guest that did not come up, for whoever reports the error."""
+    """Diagnostics of a guest that did not boot, for the report."""
 
 
 @_public
 class ConfigurationError(XhyveError):
-    """An option, ini value, marker or manifest that is invalid."""
+    """An option, ini value, marker or manifest is invalid."""
 
 
 @_public
 class ImageError(XhyveError):
-    """An image that is missing, damaged, or cannot be built."""
+    """An image is missing, is damaged, or cannot be built."""
 
 
 @_public
 class TemplateError(XhyveError):
-    """No guest can be restored from a template."""
+    """A guest cannot be restored from a template."""
 
 
 @_public
 class HypervisorNotFound(XhyveError):
-    """No program was found here that can run a guest."""
+    """This host has no program that can run a guest."""
 
 
 @_public
 class NoFreeSlot(XhyveError):
-    """As many guests are alive as may be at once."""
+    """The limit of guests that run at the same time is reached."""
 
 
 @_public
@@ -78,10 +78,10 @@ class NotSupported(XhyveError):
 
 @_public
 class BootFailed(XhyveError):
-    """A guest did not come up, or went down.
+    """A guest did not boot, or stopped running.
 
     Args:
-        message: what happened, what was tried, what to do.
+        message: states what happened, what was tried, and what to do.
         console: the last lines of the guest's console.
     """
 
@@ -90,13 +90,13 @@ class BootFailed(XhyveError):
         self.message = message
         self.console = console
         self.phases: Mapping[str, float] = {}
-        """How long each part of coming up took, in seconds; the last one is where it ended. Empty once it was up."""
+        """Seconds of each phase of the start; the last one is the phase that failed. Empty once SSH has answered."""
         self.hints: Sequence[str] = ()
-        """What may help whoever looks for the cause, a line each."""
+        """Hints at the cause and the fix, one line each."""
 
     @property
     def phase(self) -> str:
-        """The part of coming up in which it ended; empty once it was up."""
+        """The phase that failed; empty once SSH has answered."""
         return list(self.phases)[-1] if self.phases else ""
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ class BootFailed(XhyveError):
         if self.console:
             lines += ["  last on the console:", *(f"    {line}" for line in self.console.splitlines())]
         elif self.phases:
-            lines.append("  nothing came on the console")
+            lines.append("  the console is empty")
         if self.hints:
             lines += ["  what may help:", *(f"    {hint}" for hint in self.hints)]
         return "\n".join(lines)
@@ -115,64 +115,64 @@ class BootFailed(XhyveError):
 
 @_public
 class BootTimeout(BootFailed):
-    """A guest did not answer in time."""
+    """A guest did not answer over SSH within the limit."""
 
 
 @_public
 class LeaseNotFound(BootFailed):
-    """A guest runs, and no address of it can be found: it did not ask by DHCP, or nobody answered."""
+    """A guest runs, but has no address: it did not ask for one by DHCP, or no DHCP server answered."""
 
 
 @_public
 class KernelPanic(BootFailed):
-    """The guest's kernel panicked or oopsed, or its init gave up."""
+    """The guest's kernel panicked or oopsed, or systemd entered its emergency mode."""
 
 
 @_public
 class HypervisorExited(BootFailed):
-    """The hypervisor ended while its guest was needed."""
+    """The hypervisor exited while its guest was still needed."""
 
 
 @_public
 class ConnectionFailed(XhyveError):
-    """SSH answered, and no session came of it."""
+    """The guest's SSH server answered, but the plugin could not open a session."""
 
     broke = False
-    """Whether the connection broke; otherwise the guest did not take our key, or we not its host key."""
+    """True if the connection was lost; False if the guest refused the plugin's key, or the plugin its host key."""
 
 
 @_public
 class CommandFailed(XhyveError):
-    """A command in the guest ended with another code than 0.
+    """A command in the guest ended with an exit code other than 0.
 
     Args:
-        completed: the command's code and output.
+        completed: the command's exit code and output.
     """
 
     def __init__(self, completed: Completed) -> None:
         self.completed = completed
-        super().__init__(f"command failed with code {completed.returncode}\n{completed.report()}")
+        super().__init__(f"command failed with exit code {completed.returncode}\n{completed.report()}")
 
 
 @_public
 class CommandTimeout(XhyveError):
-    """A command in the guest took longer than it may.
+    """A command in the guest did not end within its limit.
 
     Args:
-        completed: what was read until then; its returncode is -1.
+        completed: the output until then; `returncode` is -1.
         timeout: the limit, in seconds.
     """
 
     def __init__(self, completed: Completed, timeout: float) -> None:
         self.completed = completed
         self.timeout = timeout
-        super().__init__(f"command did not end within {timeout:g} s; what came until then:\n{completed.report()}")
+        super().__init__(f"command did not end within {timeout:g} s; its output until then:\n{completed.report()}")
 
 
 class Cancelled(Exception):
-    """Not an error: a guest that nobody has asked for yet is not made, as it is not wanted any more or not now."""
+    """Not an error: a prewarmed guest is not needed any more, or cannot be started now."""
 
 
 @_public
 class WaitTimeout(XhyveError):
-    """What a test waited for did not happen in time."""
+    """A condition that a test waited for did not become true in time."""

@@ -9,13 +9,13 @@ _SECTION_LINES = 40
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A guest at one moment.
+    """Diagnostics of a guest at one moment.
 
     Attributes:
-        name: the guest's.
-        made: how it was made, a line each.
-        console: all that its serial port has said, as text.
-        recent: what of it came since it was restored; all, where it booted.
+        name: the guest's name.
+        made: how the guest was made, as lines.
+        console: all output of the serial port, as text.
+        recent: the part of it that followed the restore; all of it if the guest booted.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Evidence:
     recent: str
 
     def section(self) -> str:
-        """The text for a report: how the guest was made, and its console's last lines."""
+        """The text for a report: how the guest was made, and the last lines of its console."""
         lines = self.recent.rstrip().splitlines()
         since = "" if self.recent == self.console else " since it was restored"
         cut = f", its last {_SECTION_LINES} lines" if len(lines) > _SECTION_LINES else ""

@@ -1,4 +1,4 @@
-"""The image: what a guest is cloned from."""
+"""The image that guests are cloned from."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pytest_xhyve.model.machine import DiskFormat
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image, as its manifest tells.
+    """An image, as its manifest describes it.
 
     Attributes:
-        name: the word for it.
-        manifest: the file that this was read from; the paths in it are relative to its folder.
-        arch: the CPU's architecture, as ``uname -m`` has it.
-        disk: the disk that is cloned, never written.
+        name: the image's name.
+        manifest: the file that this was read from; paths in it are relative to its folder.
+        arch: the CPU's architecture, as ``uname -m`` prints it.
+        disk: the disk; the plugin clones it and never writes to it.
         format: ``raw`` or ``qcow2``.
-        size: bytes of the disk's file, or None where the manifest does not tell.
-        sha256: of the disk's file, in hexadecimal, or None.
+        size: bytes of the disk's file, or None if the manifest does not state it.
+        sha256: digest of the disk's file, in hexadecimal, or None.
         kernel: a bzImage.
-        initrd: its initial RAM disk, or None.
+        initrd: the initial RAM disk, or None.
         cmdline: the kernel's command line.
-        user: who logs in.
-        key: the private key to log in with.
-        host_keys: the guest's public keys (``ssh-ed25519 AAAA…``); one of them must be shown.
-        cpus: virtual CPUs where nobody asks for more.
-        memory: bytes of memory, likewise.
+        user: the user that the plugin logs in as.
+        key: the private key that the plugin logs in with.
+        host_keys: the guest's public host keys (``ssh-ed25519 AAAA…``); the guest must present one of them.
+        cpus: virtual CPUs of a guest, unless an option or a marker sets another number.
+        memory: bytes of memory of a guest, with the same exception.
         cpu: the x86-64 level that the userland needs (x86-64 psABI, section 3.1.1).
-        made: how the image was made; for people, and to see when a recipe has changed.
+        made: how the image was built, for people; the plugin reads from it whether the recipe has changed.
     """
 
     name: str

@@ -11,14 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A guest that was left running.
+    """A kept guest.
 
     Attributes:
-        name: the guest's.
+        name: the guest's name.
         image: its image's name.
-        by: the test, class or module that it was kept for.
-        ssh: the command line that logs in there; empty where the guest has no address.
-        console: the file that holds what its serial port says.
+        by: the test, class or module that the guest was kept for.
+        ssh: the command line that logs in to the guest; empty if the guest has no address.
+        console: the file with the output of the guest's serial port.
     """
 
     name: str
@@ -29,19 +29,19 @@ class Kept:
 
     @property
     def is_there(self) -> bool:
-        """Whether it was not taken away since."""
+        """Whether the guest has not been removed since."""
         return Path(self.console).exists()
 
     @property
     def login(self) -> str:
-        """The line to paste, or where to look instead."""
-        return shlex.join(self.ssh) if self.ssh else f"(it has no address; its console: {self.console})"
+        """The command line that logs in, or the console's path if the guest has no address."""
+        return shlex.join(self.ssh) if self.ssh else f"(the guest has no address; its console: {self.console})"
 
     def to_message(self) -> dict[str, Any]:
-        """Itself, in what a worker can send to its controller."""
+        """This object as plain data, which an xdist worker can send to its controller."""
         return asdict(self)
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Kept:
-        """What `to_message` made a message of."""
+        """The object from which `to_message` made *message*."""
         return cls(**{**message, "ssh": tuple(message["ssh"])})

@@ -1,4 +1,4 @@
-"""What a hypervisor is asked to run: plain data, from which it makes its command line."""
+"""The machine that a hypervisor runs, as plain data; drivers make their command lines from it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from uuid import UUID
 
 DiskFormat = Literal["raw", "qcow2"]
 
+SSH_PORT = 22
+"""The TCP port of SSH in every guest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk of the machine, written by it."""
+    """A disk of the machine, which the machine writes to."""
 
     path: Path
     format: DiskFormat = "raw"
@@ -20,31 +23,33 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """A network card whose guest side answers on the TCP ports *forward* (22 is SSH).
+    """A network card.
 
-    The address *mac* is None where the hypervisor has not told it yet.
+    Attributes:
+        mac: the Ethernet address, or None if the hypervisor has not reported it yet.
+        forward: the guest's TCP ports that the host can reach.
     """
 
     mac: str | None
-    forward: tuple[int, ...] = (22,)
+    forward: tuple[int, ...] = (SSH_PORT,)
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine that is about to be started.
+    """A machine, before it starts.
 
     Attributes:
-        name: a word of letters, digits, dots and dashes.
+        name: letters, digits, dots and dashes.
         uuid: the SMBIOS UUID.
-        cpus: how many virtual CPUs.
-        cpu: what the userland needs of a CPU, in the x86-64 psABI's words (``x86-64-v2``).
+        cpus: the number of virtual CPUs.
+        cpu: the x86-64 level that the userland needs, as the x86-64 psABI names it (``x86-64-v2``).
         memory: bytes of RAM.
-        disks: in the order in which the guest numbers them (``/dev/vda``, ``/dev/vdb``, …).
-        nics: in the order in which the guest numbers them.
-        kernel: a Linux bzImage, loaded without a boot loader.
+        disks: the disks, in the order in which the guest numbers them (``/dev/vda``, ``/dev/vdb``, …).
+        nics: the network cards, in the order in which the guest numbers them.
+        kernel: a Linux bzImage; the hypervisor loads it without a boot loader.
         initrd: the initial RAM disk, or None.
         cmdline: the kernel's command line.
-        cdroms: ISO files, each in a drive of its own behind an AHCI controller.
+        cdroms: ISO files, each in its own drive behind an AHCI controller.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a guest shall be made of, as a test, a marker or a factory asks for it."""
+"""The guest that a test, a marker or a factory call requests."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ from typing import Any
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.values import parse_choice, parse_memory, parse_positive_int, short_repr, suggest
+from pytest_xhyve.model.values import (
+    START_MODES,
+    parse_choice,
+    parse_memory,
+    parse_positive_int,
+    short_repr,
+    suggest,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
 class GuestSpec:
-    """What a guest shall be made of; None leaves it to the options, and these to the image.
+    """The guest that is requested. For None, the plugin takes the option's value, or else the image's.
 
     Attributes:
         image: a name, a path or an image.
-        name: the guest's, and its host name: letters, digits and dashes (RFC 1123); generated where it is None.
+        name: the guest's name and host name: letters, digits and dashes (RFC 1123); if None, the plugin generates it.
         cpus: virtual CPUs.
         memory: bytes.
-        start: ``cold`` to boot it, ``warm`` to restore it from a template, ``auto`` for what can be had.
-        reset: whether each test shall get a shared guest in the state that the fixtures left.
+        start: ``cold`` boots the guest, ``warm`` restores it from a template, ``auto`` restores it if possible.
+        reset: whether each test gets a shared guest in the state in which the fixtures left it.
     """
 
     image: str | os.PathLike[str] | Image | None = None
@@ -37,17 +44,17 @@ class GuestSpec:
 
     @classmethod
     def parse(cls, **keys: Any) -> GuestSpec:
-        """A spec from what a test wrote: sizes as ``512M`` too.
+        """A spec from keyword arguments as users write them, for example ``memory="512M"``.
 
         Raises:
-            ConfigurationError: an unknown key, or an invalid value; the message names the key.
+            ConfigurationError: a key is unknown or a value is invalid; the message names the key.
         """
         parsers: dict[str, Callable[[Any], Any]] = {
             "image": _parse_image,
             "name": _parse_name,
             "cpus": parse_positive_int,
             "memory": parse_memory,
-            "start": parse_choice("auto", "cold", "warm"),
+            "start": parse_choice(*START_MODES),
             "reset": _parse_flag,
         }
         values = {}
@@ -61,24 +68,24 @@ class GuestSpec:
         return cls(**values)
 
     def with_defaults(self, other: GuestSpec) -> GuestSpec:
-        """This spec, with what it leaves open taken from *other*."""
+        """A copy of this spec that takes the value of *other* for each None."""
         given = {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
         return replace(other, **given)
 
 
 def _parse_name(value: Any) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ConfigurationError(f"{short_repr(value)} is no host name: letters, digits and dashes, 63 at most")
+        raise ConfigurationError(f"{short_repr(value)} is not a host name: use letters, digits and dashes, at most 63")
     return value
 
 
 def _parse_flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{short_repr(value)} is neither True nor False")
+        raise ConfigurationError(f"{short_repr(value)} is not True or False")
     return value
 
 
 def _parse_image(value: Any) -> str | os.PathLike[str] | Image:
     if not isinstance(value, str | os.PathLike | Image) or not str(value):
-        raise ConfigurationError(f"{short_repr(value)} is no image: a name or a path")
+        raise ConfigurationError(f"{short_repr(value)} is not an image: give a name or a path")
     return value

@@ -1,4 +1,4 @@
-"""How long each step in the life of a guest took."""
+"""The durations of a guest's phases."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ TEARDOWN = "teardown"
 
 @dataclass(frozen=True, slots=True)
 class GuestTimes:
-    """How long each step in the life of a guest took.
+    """The durations of one guest's phases, from its start to its removal.
 
     Attributes:
-        name: the guest's.
-        image: the name of its image.
-        asked_by: the test, or the class, module or session whose fixture it was; empty when nobody knows.
-        phases: seconds, as `pytest_xhyve.Guest.phases` names them, with `COMMAND`, its first, and `TEARDOWN`.
+        name: the guest's name.
+        image: its image's name.
+        asked_by: the test that requested the guest, or its class, module or session; empty if unknown.
+        phases: seconds, by the names of `pytest_xhyve.Guest.phases`; also the first `COMMAND`, and `TEARDOWN`.
     """
 
     name: str
@@ -28,19 +28,19 @@ class GuestTimes:
 
     @property
     def start(self) -> str:
-        """``warm`` when it was restored, ``cold`` when it booted."""
+        """``warm`` if the guest was restored, ``cold`` if it booted."""
         return "warm" if "restore" in self.phases else "cold"
 
     @property
     def total(self) -> float:
-        """All phases together."""
+        """The sum of all phases, in seconds."""
         return sum(self.phases.values())
 
     def to_message(self) -> dict[str, Any]:
-        """Itself, in what a worker can send to its controller."""
+        """This object as plain data, which an xdist worker can send to its controller."""
         return {"name": self.name, "image": self.image, "asked_by": self.asked_by, "phases": dict(self.phases)}
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> GuestTimes:
-        """What `to_message` made a message of."""
+        """The object from which `to_message` made *message*."""
         return cls(**message)

@@ -1,4 +1,4 @@
-"""OptionSource as people write them, in options, ini files, manifests and markers: sizes, counts, choices."""
+"""Parsing and formatting of the values in options, ini files, manifests and markers: sizes, numbers, choices."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from typing import Any
 
 from pytest_xhyve.model.errors import ConfigurationError
 
+START_MODES = ("auto", "cold", "warm")
+"""How one guest can start."""
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-# So many digits that no disk has more bytes; int() gives up on thousands of them.
+# Enough digits for the size of any disk. int() refuses numbers with thousands of digits.
 _SIZE = r"([0-9]{1,19})\s*([KMGT]?)(?:i?B)?"
 _COUNT = r"[0-9]{1,19}"
-_MOST_BYTES = (1 << 63) - 1
-_LEAST_MEMORY = 16 << 20
+_MAX_BYTES = (1 << 63) - 1
+_MIN_MEMORY = 16 << 20
 _SHOWN = 100
 
 
@@ -23,11 +26,11 @@ def parse_size(text: str | int) -> int:
     """Bytes from ``512M``, ``2G``, ``2GiB`` or a plain number of bytes; units are powers of 1024.
 
     Raises:
-        ConfigurationError: *text* is no such size, or not more than 0.
+        ConfigurationError: *text* is not a size, or is 0.
     """
     match = None if isinstance(text, bool) else re.fullmatch(_SIZE, _digits(text).strip(), re.IGNORECASE)
     size = int(match[1]) * _UNITS[match[2].upper()] if match else 0
-    if not 0 < size <= _MOST_BYTES:
+    if not 0 < size <= _MAX_BYTES:
         raise ConfigurationError(f"{short_repr(text)} is not a size; write 512M, 2G or a number of bytes")
     return size
 
@@ -36,33 +39,33 @@ def parse_memory(text: str | int) -> int:
     """Bytes of a guest's memory, as `parse_size` reads them.
 
     Raises:
-        ConfigurationError: *text* is no size, or so small that megabytes will have been meant.
+        ConfigurationError: *text* is not a size, or is too small; the user has probably meant megabytes.
     """
     size = parse_size(text)
-    if size < _LEAST_MEMORY:
+    if size < _MIN_MEMORY:
         raise ConfigurationError(
-            f"{short_repr(text)} is {size} bytes of memory, with which no Linux boots; write 512M or 2G"
+            f"{short_repr(text)} is {size} bytes of memory, too few to boot Linux; write 512M or 2G"
         )
     return size
 
 
 def parse_path(text: str) -> Path:
-    """A path, in which ``~`` stands for a home folder, as shells leave it behind a ``=``.
+    """The path *text*, with ``~`` and ``~USER`` expanded, because shells do not expand them after a ``=``.
 
     Raises:
-        ConfigurationError: there is no such user.
+        ConfigurationError: this host has no such user.
     """
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ConfigurationError(f"{short_repr(text)} begins with the home of a user who is none here") from error
+        raise ConfigurationError(f"{short_repr(text)} starts with the home folder of an unknown user") from error
 
 
 def parse_positive_int(text: str | int) -> int:
     """A whole number from 1.
 
     Raises:
-        ConfigurationError: *text* is none.
+        ConfigurationError: *text* is not one.
     """
     if isinstance(text, bool) or not re.fullmatch(_COUNT, _digits(text)) or int(text) < 1:
         raise ConfigurationError(f"{short_repr(text)} is not a whole number from 1")
@@ -70,17 +73,17 @@ def parse_positive_int(text: str | int) -> int:
 
 
 def short_repr(value: Any) -> str:
-    """*value* as Python writes it, for a message: on one line, and no longer than people read."""
+    """The `repr` of *value* for a message: one line, shortened if it is long."""
     try:
         text = repr(value)
     except ValueError:
         # sys.set_int_max_str_digits
-        return "a number of thousands of digits"
+        return "a number with thousands of digits"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}…{text[-15:]}"
 
 
 def _digits(value: str | int) -> str:
-    """The text of *value*; nothing where it has more digits than Python writes."""
+    """*value* as text; empty if it has more digits than Python converts."""
     try:
         return str(value)
     except ValueError:
@@ -91,7 +94,7 @@ def parse_non_negative_int(text: str) -> int:
     """A whole number from 0.
 
     Raises:
-        ConfigurationError: *text* is none.
+        ConfigurationError: *text* is not one.
     """
     if not re.fullmatch(_COUNT, text):
         raise ConfigurationError(f"{text!r} is not a whole number from 0")
@@ -99,10 +102,10 @@ def parse_non_negative_int(text: str) -> int:
 
 
 def parse_positive_float(text: str | float) -> float:
-    """A number above 0.
+    """A finite number above 0.
 
     Raises:
-        ConfigurationError: *text* is none.
+        ConfigurationError: *text* is not one.
     """
     try:
         number = float(text)
@@ -114,32 +117,54 @@ def parse_positive_float(text: str | float) -> float:
 
 
 def parse_bool(text: str | bool) -> bool:
-    """Whether something is on: True, or a word as an ini file has it.
+    """A boolean from a bool or from the text of an ini value: true, yes, on, 1, false, no, off or 0.
 
     Raises:
-        ConfigurationError: *text* is no such word.
+        ConfigurationError: *text* is not one of these.
     """
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    on = words.get(str(text).strip().lower())
-    if on is None:
-        raise ConfigurationError(f"{text!r} is neither true nor false")
-    return on
+    values = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    value = values.get(str(text).strip().lower())
+    if value is None:
+        raise ConfigurationError(f"{text!r} is not true or false")
+    return value
 
 
 def parse_choice(*choices: str) -> Callable[[str], str]:
-    """A parser that takes one of *choices* and raises `ConfigurationError` at anything else."""
+    """A parser that accepts one of *choices* and raises `ConfigurationError` for any other text."""
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise ConfigurationError(f"{short_repr(text)} is none of {', '.join(choices)}{suggest(str(text), choices)}")
+            raise ConfigurationError(
+                f"{short_repr(text)} is not one of {', '.join(choices)}{suggest(str(text), choices)}"
+            )
         return text
 
     return parse
 
 
 def suggest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
-    """A hint at what may have been meant, or nothing."""
+    """The end of a message that suggests names similar to *word*; empty if there are none."""
     import difflib
 
     close = difflib.get_close_matches(word, known, n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def format_size(size: int) -> str:
+    """*size* in bytes as ``12 KiB``, ``256 MiB`` or ``1.5 GiB``."""
+    if size < 1 << 10:
+        return f"{size} B"
+    if size < 1 << 20:
+        return f"{size / (1 << 10):.0f} KiB"
+    unit, bits = ("MiB", 20) if size < 1 << 30 else ("GiB", 30)
+    return f"{f'{size / (1 << bits):.1f}'.removesuffix('.0')} {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """*seconds* with at most three digits if possible, as ``12 ms``, ``0.13 s`` or ``12.3 s``."""
+    # What would be rounded to 100 ms or to 10.00 s is shown in the next larger format.
+    if seconds < 0.0995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    return f"{seconds:.1f} s" if seconds < 99.95 else f"{seconds:.0f} s"

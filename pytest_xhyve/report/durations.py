@@ -8,6 +8,7 @@ from itertools import groupby
 from statistics import median
 
 from pytest_xhyve.model.times import COMMAND, TEARDOWN, GuestTimes
+from pytest_xhyve.model.values import format_seconds
 
 WIDTH = 100
 """Columns that a table takes at most; beyond them stands only who asked for a guest."""
@@ -31,16 +32,6 @@ def tabulate(guests: Iterable[GuestTimes], *, each: bool) -> list[str]:
     for start, group in groupby(by_start, key=lambda guest: guest.start):
         lines += _table(start, list(group), each=each)
     return lines
-
-
-def format_seconds(seconds: float) -> str:
-    """*seconds* with three digits at most where that is possible, as ``12 ms``, ``0.13 s`` or ``12.3 s``."""
-    # What would be rounded to 100 ms, or to 10.00 s, is shown as the larger one is.
-    if seconds < 0.0995:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 9.995:
-        return f"{seconds:.2f} s"
-    return f"{seconds:.1f} s" if seconds < 99.95 else f"{seconds:.0f} s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_xhyve.cli.cache_listing import CacheListing
 from pytest_xhyve.cli.prune import find_pieces, remove
-from pytest_xhyve.cli.stock import CacheListing
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.clone import clone_by_copy

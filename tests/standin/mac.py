@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pytest_xhyve.host.children import with_parent_death_signal
+from pytest_xhyve.host.processes import with_parent_death_signal
 from standin.bootpd import LEASE_SECONDS, Writer
 from standin.commandline import Build
 from standin.faults import Faults

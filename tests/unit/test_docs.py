@@ -16,10 +16,10 @@ import pages
 import pytest
 import yaml
 
+from pytest_xhyve.cli.cache_listing import CacheListing, ImageEntry, TemplateEntry
 from pytest_xhyve.cli.commands import main
 from pytest_xhyve.cli.guests import Reaped
 from pytest_xhyve.cli.prune import PruneCandidate, Pruned
-from pytest_xhyve.cli.stock import CacheListing, ImageEntry, TemplateEntry
 from pytest_xhyve.doctor.examine import Report
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.host.runs import GuestRecord

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from pytest_xhyve.host import proofs
-from pytest_xhyve.host.children import with_parent_death_signal
+from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.host.proofs import Proof
 
 PROOF_SECONDS = 2.0

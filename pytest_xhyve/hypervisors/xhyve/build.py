@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from pytest_xhyve.host.children import with_parent_death_signal
+from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.hypervisors.base import ExitReason
 from pytest_xhyve.model.errors import HypervisorNotFound
 

@@ -20,11 +20,12 @@ from filelock import FileLock
 from pytest_xhyve.cli.commands import main
 from pytest_xhyve.cli.prune import Pruned, find_pieces, remove
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.guardian_process import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.host.sizes import format_size, size_on_disk
 from pytest_xhyve.images.check import known_digest, remember_digest
 from pytest_xhyve.model.machine import Disk
+from pytest_xhyve.model.values import format_size
 from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.store import Template, TemplateStore
 

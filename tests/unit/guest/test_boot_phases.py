@@ -86,4 +86,4 @@ def test_error_tells_all_of_it() -> None:
     ]
     silent = BootTimeout("debian12 did not answer")
     silent.phases = {"firmware": 120.0}
-    assert "nothing came on the console" in str(silent)
+    assert "the console is empty" in str(silent)

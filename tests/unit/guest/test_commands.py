@@ -55,7 +55,7 @@ def completed() -> Completed:
 
 def test_failure_shows_command_code_and_streams(completed: Completed) -> None:
     text = str(CommandFailed(completed))
-    assert text == ("command failed with code 2\n  $ make test\n  stdout:\n    out\n  stderr:\n    caf\\udce9")
+    assert text == ("command failed with exit code 2\n  $ make test\n  stdout:\n    out\n  stderr:\n    caf\\udce9")
 
 
 def test_timeout_shows_what_came(completed: Completed) -> None:
@@ -65,6 +65,6 @@ def test_timeout_shows_what_came(completed: Completed) -> None:
 
 def test_long_output_is_cut_at_its_beginning() -> None:
     report = Completed("x", 0, "a" * 5000 + "end", "", 0).report()
-    assert "1003 characters before" in report
+    assert "1003 earlier characters omitted" in report
     assert "end" in report
     assert "stderr: (nothing)" in report

@@ -9,10 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import KEYS, anything
 
-from pytest_xhyve.host.sizes import format_size
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.values import parse_positive_int, parse_size, short_repr, suggest
+from pytest_xhyve.model.values import format_size, parse_positive_int, parse_size, short_repr, suggest
 
 
 @given(anything)

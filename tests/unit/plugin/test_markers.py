@@ -17,7 +17,7 @@ def test_markers_are_explained(pytester: pytest.Pytester) -> None:
         ("image='tiny', cpu=2", "*test_marked: @pytest.mark.xhyve: a guest has no 'cpu'; did you mean cpus*"),
         ("cpus=0", "*@pytest.mark.xhyve: cpus: 0 is not a whole number*"),
         ("memory='much'", "*@pytest.mark.xhyve: memory: 'much' is not a size*"),
-        ("name='a b'", "*@pytest.mark.xhyve: name: 'a b' is no host name*"),
+        ("name='a b'", "*@pytest.mark.xhyve: name: 'a b' is not a host name*"),
         ("'tiny'", "*takes keywords only: image, cpus, memory, name*"),
     ],
 )

@@ -64,7 +64,7 @@ def test_can_be_turned_off(pytester: pytest.Pytester) -> None:
         (["--xhyve-image="], "*--xhyve-image: the value is empty*"),
         (["--xhyve-memory=12x"], "*--xhyve-memory: '12x' is not a size*"),
         (["--xhyve-cpus=0"], "*--xhyve-cpus: '0' is not a whole number from 1*"),
-        (["--xhyve-accel=kwm"], "*'kwm' is none of auto, kvm, hvf, tcg; did you mean kvm*"),
+        (["--xhyve-accel=kwm"], "*'kwm' is not one of auto, kvm, hvf, tcg; did you mean kvm*"),
         (["--xhyve-timeout-factor=0"], "*--xhyve-timeout-factor: '0' is not a number above 0*"),
         (["-o", "xhyve_boot_timeout=soon"], "*ini value xhyve_boot_timeout: 'soon' is not a number above 0*"),
     ],

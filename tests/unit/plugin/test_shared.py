@@ -131,7 +131,7 @@ def test_parameter_asks_for_it_too(pytester: pytest.Pytester) -> None:
             @pytest.mark.xhyve(reset="yes")
             def test_it(xhyve_guest): pass
             """,
-            "*@pytest.mark.xhyve: reset: 'yes' is neither True nor False*",
+            "*@pytest.mark.xhyve: reset: 'yes' is not True or False*",
         ),
         (
             """
@@ -190,5 +190,5 @@ def test_hypervisor_that_cannot_save(tmp_path: Path, new_home: Home) -> None:
 def test_flag_is_a_flag() -> None:
     assert GuestSpec.parse(reset=True).with_defaults(GuestSpec(image="tiny")) == GuestSpec(image="tiny", reset=True)
     assert GuestSpec.parse(reset=None).reset is None
-    with pytest.raises(ConfigurationError, match="reset: 1 is neither True nor False"):
+    with pytest.raises(ConfigurationError, match="reset: 1 is not True or False"):
         GuestSpec.parse(reset=1)

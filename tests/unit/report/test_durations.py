@@ -7,7 +7,8 @@ from textwrap import dedent
 import pytest
 
 from pytest_xhyve.model.times import GuestTimes
-from pytest_xhyve.report.durations import WIDTH, format_seconds, tabulate
+from pytest_xhyve.model.values import format_seconds
+from pytest_xhyve.report.durations import WIDTH, tabulate
 
 WARM = {
     "image": 0.001,

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.host.sizes import format_size, size_on_disk
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import read_recipe, recipe_names
 from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.values import format_size
 from pytest_xhyve.templates.store import TemplateStore
 
 _ROW_OF_IMAGES = "{:20} {:12} {:>10}  {:16}  {}"
