@@ -1,1 +1,1 @@
-"""This host: its processes, privileges, folders, locks and clones."""
+"""This host: processes, privileges, the cache folder, locks, clones and DHCP leases."""

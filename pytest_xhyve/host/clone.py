@@ -1,6 +1,6 @@
-"""Cloning a disk copy-on-write: one function for each way, and one that chooses.
+"""Clone a disk copy-on-write: one function for each method, and one that selects the method.
 
-All ways but the last cost the same for a disk of 1 GiB and of 50 GiB.
+All methods but the plain copy take the same time for a disk of 1 GiB and of 50 GiB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pytest_xhyve.model.machine import Disk, DiskFormat
 _FICLONE = 0x40049409  # <linux/fs.h>; fcntl.FICLONE comes with Python 3.12
 _CHUNK = 1 << 20
 
-# What clonefile(2) and ioctl_ficlone(2) answer where they cannot be had for these two files.
+# The errors of clonefile(2) and ioctl_ficlone(2) that mean: not supported for these two files.
 _NOT_HERE = {
     errno.EINVAL,
     errno.ENOSYS,
@@ -38,71 +38,71 @@ _NOT_HERE = {
 
 
 class CloneMethodUnavailable(Exception):
-    """This way of cloning does not work for these two places."""
+    """This method of cloning does not work for this source and target."""
 
 
 def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Disk:
-    """Clone *source* into *folder*, by the first way that works there.
+    """Clone *source* into *folder* with the first method that works there.
 
     Args:
-        source: the image's disk; only read.
-        folder: where the clone is made, as ``disk.raw`` or ``disk.qcow2``.
-        formats: what the hypervisor takes.
+        source: the image's disk; it is only read.
+        folder: gets the clone, named ``disk.raw`` or ``disk.qcow2``.
+        formats: the formats that the hypervisor supports.
 
     Returns:
         the clone.
 
     Raises:
-        NotSupported: the hypervisor does not take the disk's format.
+        NotSupported: the hypervisor does not support the disk's format.
         ImageError: the clone cannot be made (no space, no permission).
     """
     if source.format not in formats:
         raise NotSupported(
-            f"{source.path} is {source.format}, and this hypervisor takes {', '.join(sorted(formats))} only; "
-            "QEMU takes both, and `qemu-img convert -O raw` makes it raw"
+            f"{source.path} is {source.format}, but this hypervisor supports only {', '.join(sorted(formats))}; "
+            "use QEMU, or convert the disk with `qemu-img convert -O raw`"
         )
     same_format = folder / f"disk.{source.format}"
-    ways: list[tuple[Disk, Callable[[Path], None]]] = [
+    methods: list[tuple[Disk, Callable[[Path], None]]] = [
         (Disk(same_format, source.format), lambda target: clone_by_clonefile(source.path, target)),
         (Disk(same_format, source.format), lambda target: clone_by_reflink(source.path, target)),
         (Disk(same_format, source.format), lambda target: clone_by_copy(source.path, target)),
     ]
     if "qcow2" in formats:
-        ways.insert(2, (Disk(folder / "disk.qcow2", "qcow2"), lambda target: clone_by_overlay(source, target)))
-    for disk, way in ways:
+        methods.insert(2, (Disk(folder / "disk.qcow2", "qcow2"), lambda target: clone_by_overlay(source, target)))
+    for disk, method in methods:
         try:
-            way(disk.path)
+            method(disk.path)
         except CloneMethodUnavailable:
             disk.path.unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_clone(source.path, folder, error.strerror or str(error)) from error
         else:
             return disk
-    raise AssertionError("a plain copy is always open")
+    raise AssertionError("a plain copy is always available")
 
 
 def overlay_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Disk:
-    """As `clone_disk`, with only the differences in the clone where the hypervisor takes that."""
+    """Like `clone_disk`, but the clone contains only the differences, if the hypervisor supports qcow2."""
     overlay = Disk(folder / "disk.qcow2", "qcow2")
     if overlay.format in formats and source.format in formats:
         try:
             clone_by_overlay(source, overlay.path)
         except CloneMethodUnavailable:
-            # No qemu-img.
+            # qemu-img is not installed.
             return clone_disk(source, folder, formats)
         return overlay
     return clone_disk(source, folder, formats)
 
 
 def clone_file(source: Path, target: Path) -> None:
-    """Clone a file of any kind, sharing what it holds where the file system can.
+    """Clone any file; the two files share their blocks if the file system supports that.
 
     Raises:
-        OSError: it cannot be done, as for want of space.
+        OSError: the file cannot be cloned, for example because the disk is full.
     """
-    for way in (clone_by_clonefile, clone_by_reflink, clone_by_copy):
+    for method in (clone_by_clonefile, clone_by_reflink, clone_by_copy):
         try:
-            way(source, target)
+            method(source, target)
         except CloneMethodUnavailable:
             target.unlink(missing_ok=True)
         else:
@@ -136,11 +136,11 @@ def clone_by_reflink(source: Path, target: Path) -> None:
 
 
 def clone_by_overlay(source: Disk, target: Path) -> None:
-    """Make a qcow2 file at *target* that reads from *source* what it does not hold itself (qemu-img(1))."""
+    """Create a qcow2 file at *target* with only the differences to its backing file *source* (qemu-img(1))."""
     program = shutil.which("qemu-img")
     if program is None:
         raise CloneMethodUnavailable
-    # A template outlives the link by which its image was found; the image is still there under its own name.
+    # A template may exist longer than the symbolic link to its image, so the link is resolved.
     base = str(source.path.resolve())
     done = subprocess.run(
         with_parent_death_signal(
@@ -157,7 +157,7 @@ def clone_by_overlay(source: Disk, target: Path) -> None:
 
 
 def clone_by_copy(source: Path, target: Path) -> None:
-    """Copy what holds data and leave holes where *source* has them (lseek(2), SEEK_DATA)."""
+    """Copy the data of *source* and keep its holes (lseek(2), SEEK_DATA)."""
     with source.open("rb", buffering=0) as from_file, _new_file(target) as to_file:
         size = os.fstat(from_file.fileno()).st_size
         to_file.truncate(size)
@@ -173,13 +173,13 @@ def clone_by_copy(source: Path, target: Path) -> None:
             while at < end:
                 data = os.pread(from_file.fileno(), min(_CHUNK, end - at), at)
                 if not data:
-                    raise OSError(errno.EIO, "the disk became shorter while it was copied", str(source))
+                    raise OSError(errno.EIO, "the disk was truncated during the copy", str(source))
                 at += os.pwrite(to_file.fileno(), data, at)
 
 
-def _cannot_clone(source: Path, folder: Path, why: str) -> ImageError:
-    full = os.strerror(errno.ENOSPC) in why
-    return ImageError(f"cannot clone {source} into {folder}: {why}" + (f"\n{about_room(folder)}" if full else ""))
+def _cannot_clone(source: Path, folder: Path, reason: str) -> ImageError:
+    full = os.strerror(errno.ENOSPC) in reason
+    return ImageError(f"cannot clone {source} into {folder}: {reason}" + (f"\n{about_room(folder)}" if full else ""))
 
 
 def _new_file(path: Path) -> FileIO:

@@ -1,6 +1,6 @@
-"""Our side of the guardian: start it, and put guests in its care.
+"""The plugin's side of the guardian: start it, and start guests in it.
 
-See `pytest_xhyve.host.guardian_process` for what it promises.
+`pytest_xhyve.host.guardian_process` describes what the guardian guarantees.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNot
 
 _END_SECONDS = 10.0
 _KILL_SECONDS = 5.0
-# For one that keeps no guest any more, though it did.
+# For a guardian whose kept guests have all ended.
 _LINGER_SECONDS = 0.2
 
 
 class GuardedProcess:
-    """A guest in the guardian's care: a folder, a held slot, and at times a running hypervisor."""
+    """A guest that the guardian owns: a folder, a slot, and, while the guest runs, a hypervisor process."""
 
     def __init__(self, channel: Channel, folder: Path, about: Mapping[str, Any]) -> None:
         self._channel = channel
@@ -52,25 +52,25 @@ class GuardedProcess:
         console: int | None = None,
         kill_command: Sequence[str] = (),
     ) -> None:
-        """Start a hypervisor in the ward's folder.
+        """Start a hypervisor in the guest's folder.
 
         Args:
-            argv: its command line.
-            record: what the hypervisor adds to what other processes may know of the guest.
-            fds: descriptors for it: the number that it sees, and ours.
-            console: a descriptor of the host's end of its serial port, where it does not keep a log itself: the
-                guardian copies all that comes from it to ``console.log``.
-            kill_command: a command that sends signals as kill(1) does, where the program is not this user's.
+            argv: the hypervisor's command line.
+            record: data about the hypervisor; it is added to the guest's record, which other processes read.
+            fds: file descriptors for the hypervisor: the number there, and the number here.
+            console: descriptor of the host's end of the serial port, if the hypervisor does not write a log: the
+                guardian copies the output of the port to ``console.log``.
+            kill_command: a command that sends signals like kill(1), if the program runs as another user.
 
         Raises:
             HypervisorNotFound: the program cannot be executed.
-            OSError: its log or record cannot be written.
-            HypervisorExited: the guardian is gone.
-            Cancelled: the process is.
+            OSError: the log or the record cannot be written.
+            HypervisorExited: the guardian is dead.
+            Cancelled: `cancel` was called before.
         """
         with self._lock:
             if self._is_cancelled:
-                raise Cancelled(f"{self.folder.name} is not wanted any more")
+                raise Cancelled(f"{self.folder.name} is not needed any more")
             self.pid = self._exit_status = None
             message = {
                 "argv": list(argv),
@@ -82,17 +82,17 @@ class GuardedProcess:
             self._send(message, [*fds.values(), *([] if console is None else [console])])
             answer = self._receive()
             while "exit" in answer:
-                # Of the one before, whose end nobody has waited for.
+                # This is the exit of the hypervisor before; nothing has waited for it.
                 answer = self._receive()
             if answer.get("file") not in (None, argv[0]):
-                # Not the program: what is written of it.
+                # The error is not about the program, but about its log or its record.
                 raise OSError(answer["errno"], os.strerror(answer["errno"]), answer["file"])
             if "error" in answer:
                 raise HypervisorNotFound(f"cannot start {argv[0]}: {answer['error']}")
             self.pid = answer["pid"]
 
     def cancel(self) -> None:
-        """End the hypervisor from another thread, so that whoever waits for the guest soon does not; start no more."""
+        """Kill the hypervisor and refuse later starts. Another thread that waits for the guest then stops waiting."""
         with self._lock:
             self._is_cancelled = True
             if self.pid is not None and self._channel.socket.fileno() >= 0:
@@ -100,23 +100,21 @@ class GuardedProcess:
                     self.send_signal(signal.SIGKILL)
 
     def report_pid(self, pid: int) -> None:
-        """Let other processes know the hypervisor by *pid*, where what was started is sudo."""
+        """Write *pid* into the guest's record as the hypervisor's process id, if the started process is sudo."""
         with self._lock:
             self.pid = pid
             self._send({"pid": pid})
 
     def keep(self, record: Mapping[str, Any], *, held: bool = False) -> None:
-        """Let the guest live on when the process is closed, and the guardian with it, until the hypervisor ends.
-
-        From here on nothing here ends it.
+        """Keep the guest, and with it the guardian, until the hypervisor exits; `close` does not end it any more.
 
         Args:
-            record: added to what other processes may know of the guest.
-            held: whether it is to end with this process all the same.
+            record: added to the guest's record, which other processes read.
+            held: whether the guest still ends when this process ends.
 
         Raises:
             XhyveError: the record cannot be written.
-            HypervisorExited: the hypervisor is gone, or the guardian.
+            HypervisorExited: the hypervisor has exited, or the guardian is dead.
         """
         with self._lock:
             self._send({"keep": dict(record), "held": held})
@@ -125,22 +123,22 @@ class GuardedProcess:
                 self._exit_status = answer["exit"]
                 answer = self._receive()
             if "error" in answer:
-                raise XhyveError(f"nobody could be told that it is: {answer['error']}")
+                raise XhyveError(f"cannot record that the guest is kept: {answer['error']}")
             if not answer["kept"]:
-                raise HypervisorExited("its hypervisor has ended")
+                raise HypervisorExited("its hypervisor has exited")
             self.is_kept = True
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send the hypervisor a signal; nothing happens when it has ended."""
+        """Send the signal *number* to the hypervisor; if it has exited, do nothing."""
         with self._lock:
             self._send({"signal": int(number)})
 
     def poll(self) -> int | None:
-        """The hypervisor's exit status as `subprocess` has it, or None while it runs."""
+        """The hypervisor's exit code as in `subprocess`, or None while it runs."""
         return self.wait(0)
 
     def wait(self, timeout: float) -> int | None:
-        """Wait up to *timeout* seconds for the hypervisor to end; its exit status, or None."""
+        """Wait up to *timeout* seconds until the hypervisor exits; return its exit code, or None."""
         end = time.monotonic() + timeout
         with self._lock:
             while self._exit_status is None:
@@ -148,36 +146,39 @@ class GuardedProcess:
                 if not self._channel.pending() and not select.select([self._channel.socket], [], [], left)[0]:
                     return None
                 message, _ = self._channel.receive()
-                # Without a guardian there is no hypervisor: it died with it.
+                # If the guardian is dead, the hypervisor died with it.
                 self._exit_status = -signal.SIGKILL if message is None else message.get("exit")
             return self._exit_status
 
     def kill(self, name: str) -> None:
-        """End the hypervisor, called *name* in messages, at once, and return when it is gone; not one that is kept.
+        """Kill the hypervisor and wait until it is dead; if the guest is kept, do nothing.
+
+        Args:
+            name: the hypervisor's name, for messages.
 
         Raises:
-            XhyveError: it did not end.
+            XhyveError: the hypervisor did not end in time.
         """
         if self.is_kept or self.pid is None or self.poll() is not None:
             return
         self.send_signal(signal.SIGKILL)
         if self.wait(_KILL_SECONDS) is None:
             raise XhyveError(
-                f"{name} (process {self.pid}) did not end within {_KILL_SECONDS:g} s of being killed; the host is "
-                "overloaded, or its disk does not answer"
+                f"{name} (process {self.pid}) did not end within {_KILL_SECONDS:g} s after SIGKILL; the host is "
+                "overloaded, or its disk does not respond"
             )
 
     def output(self) -> str:
-        """What the hypervisor itself has said, on its standard output and error."""
+        """The hypervisor's standard output and standard error."""
         try:
             return (self.folder / "hypervisor.log").read_text(errors="replace").strip()
         except FileNotFoundError:
             return ""
 
     def close(self) -> None:
-        """Have the hypervisor killed, the folder removed and the slot freed, and wait until it is done.
+        """Let the guardian kill the hypervisor, remove the folder and free the slot, and wait until it has.
 
-        Of a guest that is kept, only this process's part is given up.
+        If the guest is kept, only the connection to the guardian is closed.
         """
         with self._lock:
             if self._channel.socket.fileno() < 0:
@@ -190,7 +191,7 @@ class GuardedProcess:
             self._channel.socket.close()
             if self.is_kept:
                 return
-            # Only where the guardian was killed is there something left to remove.
+            # A folder is left only if the guardian was killed.
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
@@ -210,8 +211,8 @@ class Guardian:
     """The guardian process of one run.
 
     Args:
-        run_folder: removed, with all in it, when the run ends in whatever way.
-        lock_fd: the descriptor of the run's lock, held as long as the guardian lives.
+        run_folder: the run's folder; the guardian removes it when the run ends, also after a crash.
+        lock_fd: the descriptor of the run's lock, which the guardian holds as long as it lives.
     """
 
     def __init__(self, run_folder: Path, lock_fd: int) -> None:
@@ -240,31 +241,31 @@ class Guardian:
         return self._process.pid
 
     def is_alive(self) -> bool:
-        """Whether the process still runs."""
+        """Whether the guardian still runs."""
         return self._process.poll() is None
 
     @contextmanager
     def guard(self, folder: Path, held: Sequence[int], about: Mapping[str, Any]) -> Iterator[GuardedProcess]:
-        """Put a guest in the guardian's care for the time of the block.
+        """Let the guardian own a guest for the duration of the block.
 
         Args:
-            folder: the guest's; made here, removed at the end.
-            held: descriptors whose locks last until the hypervisor is gone; closed here.
-            about: what other processes may know of the guest (`pytest-xhyve ps`).
+            folder: the guest's folder; created here, removed at the end.
+            held: descriptors of locks that last until the hypervisor has exited; they are closed in this process.
+            about: data about the guest that other processes read (`pytest-xhyve ps`).
 
         Raises:
-            XhyveError: the folder is there already.
-            OSError: it cannot be made.
+            XhyveError: the folder exists already.
+            OSError: the folder cannot be created.
         """
         ours, theirs = socket.socketpair()
         try:
-            # Before anything removes it: it may be another guest's.
+            # This is outside of the block that removes the folder: an existing folder belongs to another guest.
             folder.mkdir(mode=0o700)
         except OSError as error:
             for fd in (*held, ours.detach(), theirs.detach()):
                 os.close(fd)
             if isinstance(error, FileExistsError):
-                raise XhyveError(f"a guest of this run is named {folder.name!r} already") from error
+                raise XhyveError(f"this run already has a guest named {folder.name!r}") from error
             raise
         process = GuardedProcess(Channel(ours), folder, about)
         try:
@@ -288,20 +289,20 @@ class Guardian:
             raise _guardian_lost() from error
 
     def close(self) -> None:
-        """Let the guardian take away what is left, and wait for its end; one that keeps a guest lives on."""
+        """Let the guardian remove all that is left, and wait until it exits; a guardian with a kept guest stays."""
         has_let_go = False
         with contextlib.suppress(OSError):
-            # Also when a child that the test forked still holds this end.
+            # shutdown works even if a child that the test forked still has this end open.
             self._channel.socket.shutdown(socket.SHUT_WR)
             self._channel.socket.settimeout(_END_SECONDS)
-            # It closes its own when it has taken away all that it does not keep.
+            # The guardian closes its end when it has removed all guests but the kept ones.
             has_let_go = self._channel.receive()[0] is None
         self._channel.socket.close()
         try:
             self._process.wait(_LINGER_SECONDS if self._keeps and has_let_go else _END_SECONDS)
         except subprocess.TimeoutExpired:
             if self._keeps and has_let_go:
-                # Nobody waits for it any more, and Popen is not to complain of that.
+                # The guardian stays, so Popen must not warn that it still runs.
                 self._process.returncode = 0
                 return
             self._process.kill()
@@ -310,6 +311,7 @@ class Guardian:
 
 def _guardian_lost() -> HypervisorExited:
     return HypervisorExited(
-        "the guardian process of this run was killed, and its guests with it\n"
-        "  the next guest gets a new guardian; if nobody killed it, look for the kernel's out-of-memory killer"
+        "the guardian process of this run was killed, so its guests died, too\n"
+        "  the next guest gets a new guardian; if you did not kill it, look for the out-of-memory killer in the "
+        "kernel's log"
     )

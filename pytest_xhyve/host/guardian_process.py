@@ -1,20 +1,20 @@
-"""The guardian: the process that owns a run's guests, and dies last.
+"""The guardian: the process that owns a run's hypervisors and ends them when the run dies.
 
-pytest can be killed at any moment, and then cannot clean up. So it starts no hypervisor itself: it asks its
-guardian to. Each guest is a socket between the two. While pytest holds its end the guest lives; when that end
-closes, be it that the test is over or that pytest was killed, the guardian kills the guest, removes its folder
-and closes its own end. There is one way to take a guest away, and every end of a run takes it.
+pytest can be killed at any moment and then cannot clean up. So pytest does not start hypervisors; it asks its guardian
+to start them. Each guest has a socket between the two. The guest lives while pytest holds its end of the socket. When
+that end closes, because the test is over or because pytest was killed, the guardian kills the guest, removes its folder
+and closes its own end. There is one way to remove a guest, and every end of a run uses it.
 
-A guest that is to be kept is the one exception: the guardian lets go of pytest and lives on until that guest ends.
+A kept guest is the one exception: the guardian closes its connections to pytest and stays until that guest ends.
 
-When the guardian itself is killed, Linux kills the hypervisors (``PR_SET_PDEATHSIG``, prctl(2)), and the next run
-removes the folders (`pytest_xhyve.host.runs`). The guardian has one thread: the signal is sent when the *thread* ends
-that started the hypervisor, so pytest's own threads would not do.
+If the guardian itself is killed, Linux kills the hypervisors (``PR_SET_PDEATHSIG``, prctl(2)), and the next run
+removes the folders (`pytest_xhyve.host.runs`). Linux sends this signal when the *thread* that started the hypervisor
+ends. The guardian has only one thread; a thread of pytest could end too early.
 
-The descriptors that come with a guest (the lock of its slot) stay open in the guardian and in the hypervisor: the
-slot is free at the moment when the last process that could use its UUID is gone.
+The descriptors that come with a guest (the lock of its slot) stay open in the guardian and in the hypervisor. So the
+slot becomes free when the last process that could use its UUID has ended.
 
-This file runs as a script with nothing but the standard library, so that it starts in a few milliseconds.
+This file runs as a script and imports only the standard library, so that it starts in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ _PARENT_CHECK_SECONDS = 0.5
 _SIGNAL_SECONDS = 5.0
 _LOOK_SECONDS = 0.005
 RECORD = "guest.json"
-"""The file in a guest's folder that tells other processes of it."""
+"""The file in a guest's folder that describes the guest to other processes."""
 CONSOLE = "console.log"
-"""The file in a guest's folder to which its serial port is copied."""
+"""The file in a guest's folder with the output of its serial port."""
 PIDFILE = "hypervisor.pid"
-"""The file in a guest's folder that each hypervisor's command line names; by that it can be told whose it is."""
+"""The file in a guest's folder that the hypervisor's command line names; it identifies the guest of a process."""
 
 
 class Channel:
-    """One end of a stream socket pair: a JSON object a line, descriptors beside it.
+    """One end of a stream socket pair. Each line is a JSON object; descriptors are sent beside it.
 
-    A message that carries descriptors is answered before the next one is sent, so each set of descriptors
-    belongs to the message that it arrives with.
+    The sender of a message with descriptors waits for the answer before it sends the next message, so each set of
+    descriptors belongs to the message that it arrives with.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -63,7 +63,7 @@ class Channel:
         socket.send_fds(self.socket, [json.dumps(message).encode() + b"\n"], list(fds))
 
     def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
-        """The next message and its descriptors; None when the other side is gone."""
+        """The next message and its descriptors; None if the other end is closed."""
         fds: list[int] = []
         while b"\n" not in self._read:
             try:
@@ -78,12 +78,12 @@ class Channel:
         return json.loads(line), fds
 
     def pending(self) -> bool:
-        """Whether another whole message was read already."""
+        """Whether another complete message has already been read."""
         return b"\n" in self._read
 
 
 class _Guest:
-    """One guest, as the guardian sees it."""
+    """One guest in the guardian."""
 
     def __init__(self, channel: Channel, folder: Path, held: Sequence[int], selector: selectors.BaseSelector) -> None:
         self.channel = channel
@@ -94,11 +94,11 @@ class _Guest:
         self.is_held = False
         self._selector = selector
         self._console: socket.socket | None = None
-        self._signaller: list[str] = []
+        self._kill_command: list[str] = []
         self._record: dict[str, Any] = {}
 
     def spawn(self, message: Mapping[str, Any], given: Mapping[int, int]) -> None:
-        """Start the hypervisor; *given* maps the descriptors it shall see to ours."""
+        """Start the hypervisor; *given* maps the descriptor numbers in it to those in this process."""
         argv, record = message["argv"], message["record"]
         parent = os.getpid()
         high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_CHILD_FDS) for number, fd in given.items()}
@@ -110,20 +110,20 @@ class _Guest:
             for number, fd in high.items():
                 os.dup2(fd, number)
 
-        words = self.folder / "hypervisor.log"
+        log = self.folder / "hypervisor.log"
         self._kill()
-        self._signaller = message["kill_command"]
+        self._kill_command = message["kill_command"]
         try:
-            with words.open("ab") as stderr:
+            with log.open("ab") as stderr:
                 self.process = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=stderr,
                     stderr=stderr,
                     cwd=self.folder,
-                    # Ctrl-C is pytest's to handle; a terminal would send it to this process too.
+                    # A new session: on Ctrl-C, the terminal must not send SIGINT to the hypervisor, too.
                     start_new_session=True,
-                    # Safe here: this process has one thread.
+                    # preexec_fn is safe here because this process has one thread.
                     preexec_fn=prepare,  # noqa: PLW1509
                     pass_fds=[*high, *held],
                 )
@@ -131,7 +131,7 @@ class _Guest:
             self._record = {**record, "pid": pid, "started": time.time()}
             _write_atomically(self.folder / RECORD, self._record)
         except OSError as error:
-            # The host's disk may be full; the other guests of the run have nothing to do with it.
+            # For example, the host's disk is full. The run's other guests go on.
             self._kill()
             self.channel.send({"error": str(error), "errno": error.errno, "file": error.filename})
             return
@@ -141,12 +141,12 @@ class _Guest:
         self.channel.send({"pid": pid})
 
     def send_signal(self, number: int) -> None:
-        """Signal the hypervisor, through the kill_command where there is one."""
+        """Send a signal to the hypervisor, with the kill command if there is one."""
         if self.process is None or self.process.poll() is not None:
             return
-        if self._signaller:
-            # sudo itself may be ours to kill, and then what it runs lives on.
-            self._signal_what_sudo_runs(number)
+        if self._kill_command:
+            # This user may kill sudo itself, but then the program under it would go on.
+            self._signal_children_of_sudo(number)
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if number == signal.SIGKILL:
@@ -154,33 +154,33 @@ class _Guest:
             else:
                 self.process.send_signal(number)
 
-    def _signal_what_sudo_runs(self, number: int) -> None:
-        """Signal what our sudo has started; to kill it, until that and sudo are gone."""
+    def _signal_children_of_sudo(self, number: int) -> None:
+        """Send a signal to the processes that sudo started; for SIGKILL, repeat until they and sudo have ended."""
         assert self.process is not None
         end = time.monotonic() + _SIGNAL_SECONDS
         while True:
             pids = _descendants(self.process.pid)
             if number == signal.SIGKILL:
-                # It may not have started anything yet.
+                # sudo may not have started the program yet.
                 pids.append(self.process.pid)
             if pids:
-                _run([*self._signaller, f"-{number}", *map(str, pids)])
+                _run([*self._kill_command, f"-{number}", *map(str, pids)])
             is_over = self.process.poll() is not None and not any(map(_exists, pids))
             if number != signal.SIGKILL or is_over or time.monotonic() > end:
                 return
             time.sleep(_LOOK_SECONDS)
 
     def report_pid(self, pid: int) -> None:
-        """Let others know the hypervisor by *pid*; what was started is a program that started it."""
+        """Write *pid* into the record: the started process is sudo, and *pid* is the hypervisor under it."""
         self._record["pid"] = pid
         with contextlib.suppress(OSError):
             _write_atomically(self.folder / RECORD, self._record)
 
     def keep(self, record: Mapping[str, Any], *, held: bool) -> None:
-        """Let the guest live on when pytest lets go of it, and tell others so; if *held*, no longer than pytest.
+        """Keep the guest after pytest closes its end, and record that; if *held*, only until pytest ends.
 
-        One that others cannot be told of, as on a full disk, is not kept: nobody would find it, and its run's folder
-        would be removed under it.
+        If the record cannot be written, for example on a full disk, the guest is not kept: no other process would
+        find it, and another run would remove its folder.
         """
         self._record |= record
         answer: dict[str, Any] = {}
@@ -195,11 +195,11 @@ class _Guest:
             self.channel.send({"kept": self.is_kept, **answer})
 
     def has_ended(self) -> bool:
-        """Whether the hypervisor has ended."""
+        """Whether the hypervisor has exited."""
         return self.process is None or self.process.poll() is not None
 
     def listen(self, console: socket.socket) -> None:
-        """Copy what comes from *console*, the host's end of the serial port, to the log from now on."""
+        """From now on, copy the output of *console*, the host's end of the serial port, to the log."""
         self._console = console
         self._selector.register(console, selectors.EVENT_READ, self._drain)
 
@@ -214,7 +214,7 @@ class _Guest:
             if not data:
                 self._hang_up()
                 return
-            # A full disk of the host costs words of the console, not the guest.
+            # If the host's disk is full, console output is lost, but the guest goes on.
             with contextlib.suppress(OSError), (self.folder / CONSOLE).open("ab", buffering=0) as log:
                 log.write(data)
 
@@ -225,7 +225,7 @@ class _Guest:
             self._console = None
 
     def report_exit(self) -> None:
-        """Tell pytest when the hypervisor has ended."""
+        """Report the exit code to pytest if the hypervisor has exited."""
         if self.process is None or self.process.poll() is None:
             return
         status, self.process = self.process.returncode, None
@@ -234,7 +234,7 @@ class _Guest:
             self.channel.send({"exit": status})
 
     def remove(self) -> None:
-        """Kill the hypervisor, remove the folder, free the slot; the order matters."""
+        """Kill the hypervisor, then remove the folder, then free the slot; the order matters."""
         self._kill()
         _remove_tree(self.folder)
         for fd in self.held:
@@ -242,10 +242,10 @@ class _Guest:
         self.channel.socket.close()
 
     def _kill(self) -> None:
-        """Kill the hypervisor, and with it whatever it has started itself."""
+        """Kill the hypervisor and all processes that it started."""
         if self.process is not None:
             self.send_signal(signal.SIGKILL)
-            # What may not be killed is left to `pytest-xhyve reap`; the other guests must not wait for it.
+            # `pytest-xhyve reap` ends a process that cannot be killed here; the other guests must not wait for it.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(_SIGNAL_SECONDS)
             self.process = None
@@ -253,7 +253,7 @@ class _Guest:
 
 
 class _Guardian:
-    """The loop: new guests from pytest, messages of each guest, hypervisors that end."""
+    """The event loop: new guests from pytest, messages for each guest, hypervisors that exit."""
 
     def __init__(self, control: socket.socket, run_folder: Path) -> None:
         self._control = Channel(control)
@@ -268,7 +268,7 @@ class _Guardian:
         for end in (woken, wake):
             end.setblocking(False)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-        # A handler must be set for the wake-up to be written; what happened is read from the processes.
+        # Without a handler Python does not write to the wake-up descriptor. The loop asks the processes themselves.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._selector.register(self._control.socket, selectors.EVENT_READ, self._accept)
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._children(woken))
@@ -281,7 +281,7 @@ class _Guardian:
                 if guest not in self._kept:
                     guest.remove()
             if self._kept:
-                self._let_go_of_pytest()
+                self._detach_from_pytest()
             while self._kept:
                 for key, _ in self._selector.select():
                     key.data()
@@ -291,14 +291,14 @@ class _Guardian:
             _remove_tree(self._run_folder)
 
     def _serve_pytest(self) -> None:
-        # A child that the test forked may hold pytest's end open, so the parent's death counts too.
+        # A child that the test forked may hold pytest's end open, so the loop also ends when pytest is dead.
         while os.getppid() == self._parent:
             for key, _ in self._selector.select(_PARENT_CHECK_SECONDS):
                 if key.data() is False:
                     return
 
-    def _let_go_of_pytest(self) -> None:
-        """Hold nothing open that somebody may wait for the end of, as ``pytest | tee log`` does."""
+    def _detach_from_pytest(self) -> None:
+        """Close all descriptors that came from pytest; otherwise ``pytest | tee log`` would wait for this process."""
         self._selector.unregister(self._control.socket)
         self._control.socket.close()
         null = os.open(os.devnull, os.O_RDWR)
@@ -307,7 +307,7 @@ class _Guardian:
         os.close(null)
 
     def _accept(self) -> bool:
-        """Take a new guest; False when pytest has closed its end."""
+        """Accept a new guest; return False if pytest has closed its end."""
         message, fds = self._control.receive()
         if message is None:
             return False
@@ -315,11 +315,11 @@ class _Guardian:
         channel = Channel(socket.socket(fileno=end))
         guest = _Guest(channel, Path(message["folder"]), held, self._selector)
         self._guests[end] = guest
-        self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._obey(end))
+        self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._handle(end))
         channel.send({"ready": True})
         return True
 
-    def _obey(self, number: int) -> bool:
+    def _handle(self, number: int) -> bool:
         guest = self._guests[number]
         message, fds = guest.channel.receive()
         if message is None:
@@ -346,7 +346,7 @@ class _Guardian:
             guest.report_pid(message["pid"])
         if "keep" in message:
             guest.keep(message["keep"], held=message["held"])
-        return self._obey(number) if guest.channel.pending() else True
+        return self._handle(number) if guest.channel.pending() else True
 
     def _children(self, woken: socket.socket) -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -360,14 +360,14 @@ class _Guardian:
 
 
 def _die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when the guardian *parent* dies."""
+    """Let the kernel kill this process when the guardian *parent* dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def _descendants(pid: int) -> list[int]:
-    """The children of the process *pid* and theirs, as ps(1) has them: also those of other users."""
+    """The children of the process *pid* and their children, from ps(1), which also lists those of other users."""
     table = _run(["/bin/ps", "-A", "-o", "pid=", "-o", "ppid="])
     parents = {int(child): int(parent) for child, parent in map(str.split, table.splitlines())}
     found: list[int] = []
@@ -379,7 +379,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _run(argv: Sequence[str]) -> str:
-    """What a program prints; nothing where it cannot be run, for the other guests must not suffer from that."""
+    """The standard output of a program; empty if it cannot run, because the other guests must go on."""
     try:
         return subprocess.run(
             argv,
@@ -411,7 +411,7 @@ def _write_atomically(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _remove_tree(folder: Path) -> None:
-    """Remove *folder*; a program that was still writing into it is given a moment to lose."""
+    """Remove *folder*; retry for a second, because a program may still be writing into it."""
     for _ in range(20):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -420,9 +420,9 @@ def _remove_tree(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run as ``guardian.py CONTROL_FD RUN_FOLDER``; the run's lock is inherited and held open."""
+    """Run as ``guardian_process.py CONTROL_FD RUN_FOLDER``; the process inherits the run's lock and holds it open."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # A handler, for an ignored signal would be ignored by the hypervisors as well (execve(2)).
+        # A handler that does nothing: the hypervisors would inherit an ignored signal (execve(2)).
         signal.signal(number, lambda *_: None)
     control, run_folder = arguments
     _Guardian(socket.socket(fileno=int(control)), Path(run_folder)).serve()

@@ -1,4 +1,4 @@
-"""The plugin's folder: images, keys, slots and the folders of runs."""
+"""The cache folder: images, keys, slots and the folders of runs."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where everything lies that outlives a test; each folder in it is the user's own (0700)."""
+    """The cache folder: everything that must stay after a test. Only the user can read its folders (mode 0700)."""
 
     path: Path
 
     @classmethod
     def of_user(cls) -> Home:
-        """``$PYTEST_XHYVE_HOME``, or the user's cache folder as the platform names it.
+        """``$PYTEST_XHYVE_HOME``, or ``pytest-xhyve`` in the platform's cache folder of the user.
 
         Raises:
-            XhyveError: it would be in the home folder of a user who has none.
+            XhyveError: the path depends on a home folder, and the user has none.
         """
         given = os.environ.get(HOME_VARIABLE, "")
         try:
             if given:
                 return cls(Path(given).expanduser().absolute())
-            # Half the price of our own import: asked only where the variable is not set.
+            # This import takes half as long as the plugin's own, so it happens only if the variable is not set.
             from platformdirs import user_cache_path  # noqa: PLC0415
 
             path = user_cache_path("pytest-xhyve")
         except RuntimeError as error:
             if given.partition("/")[0] not in ("", "~"):
                 raise XhyveError(
-                    f"{HOME_VARIABLE}: {given!r} begins with the home of a user who is none here"
+                    f"{HOME_VARIABLE}: {given!r} starts with the home folder of an unknown user"
                 ) from error
             path = Path()
         if not path.is_absolute():
             raise XhyveError(
-                "there is no cache folder: this user has no home folder, and HOME is not set\n"
+                "no cache folder: this user has no home folder, and HOME is not set\n"
                 f"  set {HOME_VARIABLE} to a folder that you may write"
             )
         return cls(path)
 
     def folder(self, name: str) -> Path:
-        """The folder *name* in here, made if it is not there yet, and fit to be written to.
+        """The folder *name* in the cache folder; it is created if it is missing, and is writable.
 
         Raises:
-            XhyveError: it cannot be made, or is not ours.
+            XhyveError: the folder cannot be created, or this user may not write to it.
         """
         path = self.path / name
         try:
-            # The folder above may be shared, and is not ours to change.
+            # Only this folder gets the mode: the one above may be shared with other users.
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.stat().st_mode & 0o077:
                 path.chmod(0o700)
@@ -71,10 +71,10 @@ class Home:
         return path
 
     def find_folder(self, name: str) -> Path | None:
-        """The folder *name* in here, or None when it is not there; nothing is made.
+        """The folder *name* in the cache folder, or None if it is missing; nothing is created.
 
         Raises:
-            XhyveError: it cannot be read.
+            XhyveError: the folder cannot be read.
         """
         path = self.path / name
         try:
@@ -87,10 +87,10 @@ class Home:
 
     @contextmanager
     def explain_os_errors(self) -> Iterator[None]:
-        """Say what is wrong with this folder in the place of the bare error that writing to it ends with.
+        """Turn an `OSError` about this folder into an error that states the cause and the fix.
 
         Raises:
-            XhyveError: no space is left, or something in here cannot be read or written.
+            XhyveError: the disk is full, or something in this folder cannot be read or written.
         """
         try:
             yield
@@ -99,26 +99,26 @@ class Home:
                 raise
             raise self._unusable(error, "write") from error
 
-    def _unusable(self, error: OSError, what: str) -> XhyveError:
+    def _unusable(self, error: OSError, access: str) -> XhyveError:
         if error.errno in _FULL:
-            return XhyveError(f"no space is left for guests: {error.strerror}\n{about_room(self.path)}")
-        at = f"it is {error.filename}; " if error.filename and str(error.filename) != str(self.path) else ""
+            return XhyveError(f"no space left for guests: {error.strerror}\n{about_room(self.path)}")
+        at = f"the path is {error.filename}; " if error.filename and str(error.filename) != str(self.path) else ""
         return XhyveError(
             f"cannot use the cache folder {self.path}: {error.strerror}\n"
-            f"  {at}set {HOME_VARIABLE} to a folder that you may {what}"
+            f"  {at}set {HOME_VARIABLE} to a folder that you may {access}"
         )
 
 
 def about_room(folder: Path) -> str:
-    """How much space is left where *folder* is, and what to do about it, for a message."""
+    """For a message: how much space is left on the disk of *folder*, and how to free some."""
     try:
         free = f"{shutil.disk_usage(folder).free >> 10} KiB are free at {folder}"
         files = os.statvfs(folder)
         if files.f_files and not files.f_favail:
-            free += ", and it can have no more files (df -i)"
+            free += ", but no inode is free (df -i)"
     except OSError:
-        free = f"{folder} cannot be looked at"
+        free = f"cannot read {folder}"
     return (
-        f"  {free}; `pytest-xhyve prune` frees what can be made again, or set {HOME_VARIABLE} to a folder with more "
-        "room"
+        f"  {free}; run `pytest-xhyve prune`, which removes only what can be made again, or set {HOME_VARIABLE} to a "
+        "folder with more space"
     )

@@ -1,8 +1,8 @@
-"""The leases that macOS's DHCP server has given, as it writes them down.
+"""The leases that macOS's DHCP server has given, read from its file.
 
-bootpd(8) keeps ``/var/db/dhcpd_leases``. It writes the whole file anew and renames it into place (bootplib/NICache.c in
-Apple's bootp sources), so a reader opens it again each time and meets no half record. The record that was used last
-stands first. An address belongs to one record at a time; of several that name it, the first is right.
+bootpd(8) keeps ``/var/db/dhcpd_leases``. It writes a new file and renames it into place (bootplib/NICache.c in Apple's
+bootp sources). So a reader has to open the file again each time, and never reads half a record. The record that was
+used last comes first. If several records name the same address, the first one is valid.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 LEASES = Path("/var/db/dhcpd_leases")
 POOL = 253
-"""How many addresses bootpd has for guests: 192.168.64.2 to 192.168.64.254."""
+"""The number of addresses that bootpd has for guests: 192.168.64.2 to 192.168.64.254."""
 
 _ETHERNET = 1
 _HARDWARE = re.compile(r"([0-9a-f]{1,2}),([0-9a-f]{1,2}(?::[0-9a-f]{1,2})*)", re.IGNORECASE)
@@ -27,11 +27,11 @@ class Lease:
     """One record.
 
     Attributes:
-        address: what the guest was given.
-        mac: the guest's Ethernet address, or None where the record does not tell: a guest that identifies itself
-            by a DUID (RFC 4361) has that in the place of it.
+        address: the guest's IPv4 address.
+        mac: the guest's Ethernet address, or None if the record does not contain it: if a guest identifies itself by
+            a DUID (RFC 4361), the record contains that instead.
         name: the host name that the guest sent, or None.
-        expires: seconds since the epoch; None where it cannot be read.
+        expires: seconds since the epoch; None if the record's time is invalid.
     """
 
     address: str
@@ -40,7 +40,7 @@ class Lease:
     expires: int | None
 
     def is_live(self, now: float) -> bool:
-        """Whether it has not expired at *now*, in seconds since the epoch."""
+        """Whether the lease has not expired at *now*, in seconds since the epoch."""
         return self.expires is None or self.expires > now
 
 
@@ -48,16 +48,16 @@ def parse_mac(text: str) -> bytes:
     """The six bytes of ``8e:1:99:9c:54:b1``, with or without leading zeros.
 
     Raises:
-        ValueError: *text* is no Ethernet address.
+        ValueError: *text* is not an Ethernet address.
     """
     octets = text.strip().split(":")
     if len(octets) != 6 or not all(re.fullmatch(r"[0-9a-fA-F]{1,2}", octet) for octet in octets):
-        raise ValueError(f"{text!r} is no Ethernet address")
+        raise ValueError(f"{text!r} is not an Ethernet address")
     return bytes(int(octet, 16) for octet in octets)
 
 
 def read_leases(path: Path = LEASES) -> list[Lease]:
-    """The records in the file at *path*, the one used last first; none where there is no file yet."""
+    """The records in the file at *path*, the most recently used first; empty if the file cannot be read."""
     try:
         return parse_leases(path.read_bytes())
     except OSError:
@@ -65,7 +65,7 @@ def read_leases(path: Path = LEASES) -> list[Lease]:
 
 
 def parse_leases(content: bytes) -> list[Lease]:
-    """The records in *content*; whatever is no whole record is passed over."""
+    """The records in *content*; incomplete records are skipped."""
     leases = []
     record: dict[str, str] | None = None
     for line in content.decode(errors="replace").split("\n"):
@@ -83,9 +83,9 @@ def parse_leases(content: bytes) -> list[Lease]:
 
 
 def find_addresses(mac: bytes, leases: Sequence[Lease], now: float | None = None) -> list[str]:
-    """The addresses that the guest with *mac* may have: of leases that live, the one that ends last first.
+    """The addresses that the guest with *mac* may have, from unexpired leases; the one that expires last comes first.
 
-    An address that a later record has given to another guest is not among them.
+    An address that a more recent record gives to another guest is left out.
     """
     now = time.time() if now is None else now
     owners: dict[str, Lease] = {}
@@ -96,16 +96,16 @@ def find_addresses(mac: bytes, leases: Sequence[Lease], now: float | None = None
 
 
 def find_new(before: Iterable[Lease], after: Iterable[Lease]) -> list[Lease]:
-    """The leases that were given or renewed between two looks at the file."""
+    """The leases that bootpd gave or renewed between two reads of the file."""
     known = set(before)
     return [lease for lease in after if lease not in known]
 
 
 def explain_no_lease(before: Sequence[Lease], path: Path = LEASES, now: float | None = None) -> str:
-    """Why a guest that runs has no lease, as far as the file can tell, with the cure.
+    """Why a running guest has no lease, as far as the file shows, and the fix.
 
     Args:
-        before: what the file held when the guest was started.
+        before: the records in the file when the guest was started.
         path: bootpd's file.
         now: seconds since the epoch.
     """
@@ -113,27 +113,29 @@ def explain_no_lease(before: Sequence[Lease], path: Path = LEASES, now: float | 
     leases = read_leases(path)
     if any(lease.mac is None for lease in find_new(before, leases)):
         return (
-            f"a guest got a lease under a client identifier in the place of its Ethernet address ({path}: hw_address "
+            f"a guest got a lease under a client identifier instead of its Ethernet address ({path}: hw_address "
             "begins with ff)\n"
-            "  have it ask under its Ethernet address: `dhcp-identifier: mac` for netplan, `ClientIdentifier=mac` in "
+            "  let the guest send its Ethernet address: `dhcp-identifier: mac` for netplan, `ClientIdentifier=mac` in "
             "systemd-networkd's .network file,\n"
             "  `dhcp-client-id=mac` for NetworkManager; or set dhcp_ignore_client_identifier in /etc/bootpd.plist"
         )
     taken = sum(lease.is_live(now) for lease in {lease.address: lease for lease in leases}.values())
     if taken >= POOL:
         return (
-            f"all {POOL} addresses are leased ({path}); each stays so for a day\n"
-            f"  remove the records, while no guest runs: `sudo rm {path}`, then "
+            f"all {POOL} addresses are leased ({path}), each for a day\n"
+            f"  stop all guests, then remove the records: `sudo rm {path}`, then "
             "`sudo launchctl kickstart -kp system/com.apple.bootpd`"
         )
-    what = f"{path} has no lease for the guest" if path.exists() else f"there is no {path}: no guest ever got a lease"
+    state = (
+        f"{path} has no lease for the guest" if path.exists() else f"{path} does not exist: no guest ever got a lease"
+    )
     return (
-        f"{what}; the guest did not ask by DHCP, or macOS's DHCP server did not answer\n"
-        "  blocked by the firewall: `sudo /usr/libexec/ApplicationFirewall/socketfilterfw --add /usr/libexec/bootpd`, "
-        "then the same with `--unblock`\n"
-        "  disabled: `sudo launchctl enable system/com.apple.bootpd`\n"
-        "  a VPN or another DHCP server in the way: disconnect it, or `pytest-xhyve doctor --fix-vpn`\n"
-        "  `pytest-xhyve doctor` looks for each of them; the guest's console tells whether it asked"
+        f"{state}; the guest did not ask by DHCP, or macOS's DHCP server did not answer\n"
+        "  if the firewall blocks it: `sudo /usr/libexec/ApplicationFirewall/socketfilterfw --add "
+        "/usr/libexec/bootpd`, then the same with `--unblock`\n"
+        "  if it is disabled: `sudo launchctl enable system/com.apple.bootpd`\n"
+        "  if a VPN or another DHCP server interferes: disconnect it, or run `pytest-xhyve doctor --fix-vpn`\n"
+        "  `pytest-xhyve doctor` checks for each of these; the guest's console shows whether it asked"
     )
 
 

@@ -1,4 +1,4 @@
-"""How a program is run as root: vmnet wants that, and nothing else here does."""
+"""Run a program as root. Only vmnet needs that."""
 
 from __future__ import annotations
 
@@ -27,28 +27,33 @@ class Privilege:
     """How to run one program.
 
     Attributes:
-        prefix: the words before its command line.
-        kill_command: a command that signals it as kill(1) does; empty where this user may do that himself.
-        how: for a person.
+        prefix: the arguments to put before its command line.
+        kill_command: a command that sends signals to it like kill(1); empty if this user may send them directly.
+        description: how it runs, for messages.
     """
 
     prefix: tuple[str, ...]
     kill_command: tuple[str, ...]
-    how: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """A program that has ended: its code as `subprocess` has it (None: it took too long), and what it said."""
+    """A program that has exited.
+
+    Attributes:
+        code: the exit code as in `subprocess`; None if the program was killed after its limit.
+        output: standard output and standard error.
+    """
 
     code: int | None
-    said: str
+    output: str
 
 
 def find_privilege(program: str) -> Privilege:
-    """The way to run *program* as root that this user has; without one, he runs it as himself.
+    """How this user can run *program* as root; if that is not possible, the program runs as this user.
 
-    Whether sudo asks for a password is found out by running it: nothing in ``sudo -l`` tells.
+    The function runs sudo to find out whether it asks for a password, because ``sudo -l`` does not show that.
     """
     if os.geteuid() == 0:
         return Privilege((), (), "as root")
@@ -66,17 +71,17 @@ def find_privilege(program: str) -> Privilege:
 
 
 def sudoers_line(program: str, user: str | None = None) -> str:
-    """The line that lets *user* (who runs this, otherwise) do what `find_privilege` looks for (sudoers(5))."""
-    # These have a meaning there.
+    """The line for sudoers(5) that permits *user* (None: the current user) what `find_privilege` tries."""
+    # These characters are special in sudoers(5).
     command = re.sub(r"([ ,:=\\])", r"\\\1", program)
     return f"{user or getpass.getuser()} ALL=(root) NOPASSWD: {command}, {KILL}"
 
 
 def run_to_end(privilege: Privilege, argv: Sequence[str], timeout: float) -> ProcessResult:
-    """Run *argv* with *privilege*; after *timeout* seconds it is killed.
+    """Run *argv* with *privilege* and wait for its end; kill it after *timeout* seconds.
 
     Raises:
-        OSError: it cannot be executed.
+        OSError: the program cannot be executed.
     """
     with subprocess.Popen(
         with_parent_death_signal([*privilege.prefix, *argv]),
@@ -85,19 +90,19 @@ def run_to_end(privilege: Privilege, argv: Sequence[str], timeout: float) -> Pro
         stderr=subprocess.STDOUT,
     ) as process:
         try:
-            said, _ = process.communicate(timeout=timeout)
+            output, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             _kill_all_of(process.pid)
             return ProcessResult(None, process.communicate(timeout=timeout)[0].decode(errors="replace"))
         except BaseException:
-            # Popen waits for its end.
+            # The with block waits until the program has exited.
             _kill_all_of(process.pid)
             raise
-    return ProcessResult(process.returncode, said.decode(errors="replace"))
+    return ProcessResult(process.returncode, output.decode(errors="replace"))
 
 
 def _kill_all_of(pid: int) -> None:
-    """Kill the process *pid* and what it has started: sudo, and what that runs."""
+    """Kill the process *pid* (sudo) and all processes that it started."""
     pids = [pid]
     with contextlib.suppress(psutil.Error):
         pids += [child.pid for child in psutil.Process(pid).children(recursive=True)]
@@ -105,7 +110,7 @@ def _kill_all_of(pid: int) -> None:
 
 
 def kill(pids: Sequence[int]) -> None:
-    """Kill these processes, by sudo where they are root's; those that are gone do not matter."""
+    """Kill these processes, with sudo if they belong to root; processes that have ended are ignored."""
     roots = []
     for pid in pids:
         try:

@@ -1,4 +1,4 @@
-"""What was found out about this host by running something, remembered until the host boots again."""
+"""Facts about this host that were found by running a program; they are cached until the host boots again."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from filelock import FileLock
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Whether something works here, and for a person how that is known."""
+    """Whether something works on this host, and the reason, for messages."""
 
     works: bool
     reason: str
 
 
 def prove(
-    what: str, with_what: Sequence[str], cache: Path, look: Callable[[], Proof], *, keeps_refusals: bool
+    name: str, depends_on: Sequence[str], cache: Path, check: Callable[[], Proof], *, keeps_refusals: bool
 ) -> Proof:
-    """The answer that *look* gives, or has given since the host booted; one process looks while others wait.
+    """The result of *check*, or its cached result since the host booted; one process checks while others wait.
 
     Args:
-        what: a word that may be part of a file's name.
-        with_what: what else the answer depends on, as a program and its version.
-        cache: the folder in which it is kept.
-        look: finds it out.
-        keeps_refusals: whether it is remembered as well that something does not work.
+        name: the name of the fact; it is used in file names.
+        depends_on: other values that the result depends on, such as a program and its version.
+        cache: the folder for the result.
+        check: finds the result.
+        keeps_refusals: whether a negative result is cached, too.
     """
     boot = host_boot_id()
-    key = hashlib.sha256("\0".join((boot, what, *with_what)).encode()).hexdigest()[:16]
-    remembered = cache / f"{what}-{key}.json"
-    with FileLock(cache / f"{what}.lock"):
+    key = hashlib.sha256("\0".join((boot, name, *depends_on)).encode()).hexdigest()[:16]
+    cached = cache / f"{name}-{key}.json"
+    with FileLock(cache / f"{name}.lock"):
         if boot:
             try:
-                return Proof(**json.loads(remembered.read_text()))
+                return Proof(**json.loads(cached.read_text()))
             except (OSError, ValueError, TypeError):
                 pass
-        proof = look()
-        # xhyve's "no" costs little, and its cure shall work at once.
+        proof = check()
+        # A refusal of xhyve is quick to find again, and its fix must have an effect at once.
         if boot and (proof.works or keeps_refusals):
-            fresh = remembered.with_suffix(".new")
+            fresh = cached.with_suffix(".new")
             fresh.write_text(json.dumps(asdict(proof)))
-            fresh.replace(remembered)
+            fresh.replace(cached)
         return proof
 
 
 def host_boot_id() -> str:
-    """What changes when the host boots; empty where it cannot be told."""
+    """An identifier that changes when the host boots; empty if this platform has none."""
     if sys.platform == "linux":
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     if sys.platform == "darwin":

@@ -1,7 +1,7 @@
-"""Runs: the folder of each process that has guests, and what is done when its owner died.
+"""Runs: the folder of each process that has guests, and its removal if the process is dead.
 
-A run's folder holds a lock file, locked as long as the run's process or its guardian lives, and a folder a guest.
-A folder whose lock can be had belongs to nobody any more.
+A run's folder contains a lock file and one folder for each guest. The run's process or its guardian holds the lock as
+long as it lives. If another process can take a folder's lock, the run that owned it is dead.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from pytest_xhyve.host.guardian_process import PIDFILE, RECORD
 from pytest_xhyve.host.privilege import kill
 from pytest_xhyve.host.processes import find_processes
 
-_LOCK = ".lock"  # no guest can be named so
+_LOCK = ".lock"  # not a valid name of a guest
 _END_SECONDS = 5.0
 _LOOK_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class GuestRecord:
-    """A guest that is alive on this host, as its run's folder tells.
+    """A running guest of this host, as its file in the run's folder describes it.
 
     Attributes:
-        name: the guest's.
+        name: the guest's name.
         image: its image's name.
         image_disk: the disk that it was cloned from.
-        uuid: the machine's.
-        hypervisor: the program's name.
-        pid: the hypervisor's process.
-        owner: the process that has, or had, the guest.
-        started: when the hypervisor was started, as `time.time` counts.
-        folder: the guest's.
-        kept: of a guest that was left running: ``by`` (the test), ``since`` and ``run``; None for all others.
-        ssh: the command line that logs in there; empty where it is not known.
+        uuid: the machine's UUID.
+        hypervisor: the hypervisor's name.
+        pid: the hypervisor's process id.
+        owner: the id of the process that started the guest; it may be dead.
+        started: when the hypervisor was started, in seconds since the epoch.
+        folder: the guest's folder.
+        kept: for a kept guest: ``by`` (the test), ``since`` and ``run``; None for all others.
+        ssh: the command line that logs in to the guest; empty if it is not known.
     """
 
     name: str
@@ -63,7 +63,7 @@ class GuestRecord:
 
     @classmethod
     def read(cls, path: Path) -> GuestRecord | None:
-        """The record at *path*, or None when there is none (the guest is being made or taken away)."""
+        """The record at *path*, or None if it is missing or incomplete (the guest is being made or removed)."""
         try:
             content: dict[str, Any] = json.loads(path.read_text())
             return cls(
@@ -78,10 +78,10 @@ class GuestRecord:
 
 @contextmanager
 def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
-    """A run's folder in *folder*, and the descriptor of its lock; the guardian removes the folder.
+    """Create a run's folder in *folder*; yield it and the descriptor of its lock. The guardian removes the folder.
 
-    The folder gets its name when it is locked already, so that nobody takes it for a dead run's. At the end of the
-    block it is gone, but where a guest is kept in it.
+    The folder gets its final name after it is locked, so that other processes do not take it for a dead run's. At the
+    end of the block it is removed, unless a kept guest is in it.
     """
     name = f"{os.getpid()}-{secrets.token_hex(4)}"
     being_made = folder / f".{name}"
@@ -89,7 +89,7 @@ def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
     try:
         fd = os.open(being_made / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
-        # No space for the lock.
+        # For example, the disk is full.
         being_made.rmdir()
         raise
     try:
@@ -97,7 +97,7 @@ def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
         being_made.rename(folder / name)
         yield folder / name, fd
     finally:
-        # The guardian has done it before, if there was one.
+        # If there was a guardian, it has removed the folder already.
         for left in (being_made, folder / name):
             if not any(guest.kept for guest in live_guests(folder, name)):
                 shutil.rmtree(left, ignore_errors=True)
@@ -105,20 +105,20 @@ def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def live_guests(folder: Path, run: str = "*") -> list[GuestRecord]:
-    """The guests in *folder* whose process still exists, of all runs, also of dead ones, or of the one named *run*."""
+    """The guests in *folder* whose process exists: of the run named *run*, or of all runs, also of dead ones."""
     records = (GuestRecord.read(path) for path in sorted(folder.glob(f"{run}/*/{RECORD}")))
     return [record for record in records if record is not None and psutil.pid_exists(record.pid)]
 
 
 def reap(folder: Path) -> list[Path]:
-    """Remove what dead runs left in *folder*, their hypervisors first.
+    """Kill the hypervisors of dead runs in *folder*, then remove these runs' folders.
 
     Returns:
-        the folders of the runs that were removed.
+        the folders that were removed.
     """
     dead = []
     for run in sorted(folder.iterdir()):
-        fd = _take(run)
+        fd = _try_lock(run)
         if fd is not None:
             try:
                 kill_hypervisors_of(run)
@@ -130,17 +130,17 @@ def reap(folder: Path) -> list[Path]:
 
 
 def reap_kept(folder: Path) -> list[GuestRecord]:
-    """End the guests in *folder* that were kept, and whose owner is dead.
+    """End the kept guests in *folder* whose owner is dead.
 
     Returns:
-        those that are gone.
+        the guests that were removed.
     """
     kept = [guest for guest in live_guests(folder) if guest.kept and not _owner_lives(guest)]
     return [guest for guest in kept if end_kept(guest)]
 
 
 def _owner_lives(guest: GuestRecord) -> bool:
-    """Whether the process that had *guest* still runs, and not another one that has got its number since."""
+    """Whether the process that started *guest* still runs; a later process with the same id does not count."""
     try:
         return psutil.Process(guest.owner).create_time() < guest.started
     except psutil.Error:
@@ -148,8 +148,12 @@ def _owner_lives(guest: GuestRecord) -> bool:
 
 
 def end_kept(guest: GuestRecord) -> bool:
-    """End a *guest* that was kept; whether it is gone. Its guardian removes what it stood on."""
-    # Its number may be another's by now, and others may only look at its files.
+    """Kill the kept *guest*; its guardian removes its files.
+
+    Returns:
+        whether the guest is removed.
+    """
+    # Another process may have got the process id since, and a process that only reads the guest's files must live.
     if guest.pid in find_hypervisors_of(guest.folder.parent):
         kill([guest.pid])
     end = time.monotonic() + _END_SECONDS
@@ -161,27 +165,27 @@ def end_kept(guest: GuestRecord) -> bool:
 
 
 def living_runs(folder: Path) -> list[float]:
-    """When each run in *folder* began whose process or guardian lives, as `time.time` counts."""
+    """For each run in *folder* whose process or guardian is alive: when it began, in seconds since the epoch."""
     began = []
     for run in folder.iterdir():
-        fd = _take(run)
+        fd = _try_lock(run)
         if fd is not None:
             os.close(fd)
             continue
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            # Nobody ever writes to it.
+            # The lock file is never written to, so its time is that of its creation.
             began.append((run / _LOCK).stat().st_mtime)
     return began
 
 
-def _take(run: Path) -> int | None:
-    """The descriptor of *run*'s lock, now ours; None when the run has an owner."""
-    maker = run.name.lstrip(".").partition("-")[0]
-    maker_lives = maker.isdecimal() and psutil.pid_exists(int(maker))
-    if maker_lives and run.name.startswith("."):
+def _try_lock(run: Path) -> int | None:
+    """Take the lock of *run* and return its descriptor; None if the run has an owner."""
+    creator = run.name.lstrip(".").partition("-")[0]
+    creator_lives = creator.isdecimal() and psutil.pid_exists(int(creator))
+    if creator_lives and run.name.startswith("."):
         return None
     try:
-        fd = os.open(run / _LOCK, os.O_RDWR | os.O_CLOEXEC | (0 if maker_lives else os.O_CREAT), 0o600)
+        fd = os.open(run / _LOCK, os.O_RDWR | os.O_CLOEXEC | (0 if creator_lives else os.O_CREAT), 0o600)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -193,18 +197,18 @@ def _take(run: Path) -> int | None:
 
 
 def find_hypervisors_of(run: Path) -> list[int]:
-    """The processes of the hypervisors whose guests lie in *run*.
+    """The process ids of the hypervisors of the guests in the folder *run*.
 
-    They are known by their command line, which names a pidfile in the guest's folder, so that none is missed that was
-    started just before its record could be written, and no process is met that has a dead one's number or only reads
-    these files.
+    A hypervisor is found by its command line, which names a pidfile in the guest's folder. So this also finds a
+    hypervisor whose record is not written yet. It does not find a later process with the same id, nor a process that
+    only reads the guest's files.
     """
     pidfile = re.compile(rf"{re.escape(f'{run}{os.sep}')}\S+{re.escape(f'{os.sep}{PIDFILE}')}(?: |$)")
     return [process.pid for process in find_processes(f"{run}{os.sep}") if pidfile.search(process.command)]
 
 
 def kill_hypervisors_of(run: Path) -> None:
-    """Kill the hypervisors whose guests lie in *run*, and wait until they are gone."""
+    """Kill the hypervisors of the guests in the folder *run*, and wait until they have ended."""
     pids = find_hypervisors_of(run)
     processes = []
     for pid in pids:

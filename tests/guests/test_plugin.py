@@ -93,7 +93,7 @@ def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester, hyperviso
             with xhyve_guest_factory(name="a", cpus=1) as a, xhyve_guest_factory(name="b", memory="192M") as b:
                 assert (a.name, b.name) == ("a", "b")
                 assert a.uuid != b.uuid and a.mac != b.mac
-                with pytest.raises(Exception, match="is named 'a' already"):
+                with pytest.raises(Exception, match="already has a guest named 'a'"):
                     xhyve_guest_factory(name="a")
             with pytest.raises(Exception, match="there is no image 'tinny'; did you mean tiny"):
                 xhyve_guest_factory(image="tinny")

@@ -75,14 +75,14 @@ def busy_uuid(uuid: UUID, pid: int) -> str:
 
 
 def _why_refused(privilege: Privilege, program: str) -> str:
-    if privilege.how == "as this user":
+    if privilege.description == "as this user":
         return (
             "vmnet needs root, and this user may not run the program so without a password; one of these helps:\n"
             f"    sudo visudo -f /etc/sudoers.d/xhyve, and there: {sudoers_line(program)}\n"
             f"    sudo chown root:wheel {program} && sudo chmod u+s {program}"
         )
     return (
-        f"vmnet refused, though it was run {privilege.how}: all {vmnet.MOST_INTERFACES} interfaces are in use, or a "
-        "VPN is in the way\n"
-        "  `pytest-xhyve ps` shows the guests of this user; disconnect the VPN; `pytest-xhyve doctor` tells more"
+        f"vmnet refused, although the program ran {privilege.description}: all {vmnet.MOST_INTERFACES} interfaces "
+        "are in use, or a VPN interferes\n"
+        "  `pytest-xhyve ps` shows the guests of this user; disconnect the VPN; `pytest-xhyve doctor` shows more"
     )

@@ -77,7 +77,7 @@ class Xhyve:
     @cached_property
     def info(self) -> HypervisorInfo:
         build = self.build
-        return HypervisorInfo(build.name, build.version, "hvf", f"run {self._privilege.how}", emulated=False)
+        return HypervisorInfo(build.name, build.version, "hvf", f"run {self._privilege.description}", emulated=False)
 
     def prove(self) -> Proof:
         """Whether it can make a machine with a network card here; remembered until the host boots again."""
@@ -89,7 +89,7 @@ class Xhyve:
                     break
             return Proof(answer.known is not None and not answer.known.refused, answer.why)
 
-        with_what = (self._executable, self.build.version, self._privilege.how)
+        with_what = (self._executable, self.build.version, self._privilege.description)
         return proofs.prove(self.build.name, with_what, self._cache, look, keeps_refusals=False)
 
     @property
@@ -204,7 +204,7 @@ class Xhyve:
             raise HypervisorNotFound(f"cannot start {self._executable}: {error}") from error
         finally:
             set_up.end()
-        return read_probe(done, self.build, str(self._failed(done.code, done.said)))
+        return read_probe(done, self.build, str(self._failed(done.code, done.output)))
 
     def _check_free(self, uuid: UUID) -> None:
         """Raise when a process holds *uuid*, for then vmnet refuses it to all others, in the same words."""

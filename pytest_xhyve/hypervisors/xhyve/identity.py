@@ -83,9 +83,9 @@ def read_probe(done: ProcessResult, build: Build, why: str) -> ProbeResult:
         build: which one it is.
         why: what shall be said when it told nothing.
     """
-    told = re.search(r"^MAC: ([0-9a-f:]{17})$", done.said, re.MULTILINE)
+    told = re.search(r"^MAC: ([0-9a-f:]{17})$", done.output, re.MULTILINE)
     if told is not None:
         return ProbeResult(UuidRecord(mac=told[1]), "proved by making a network card")
-    if not build.tells_mac and _NO_KERNEL in done.said:
+    if not build.tells_mac and _NO_KERNEL in done.output:
         return ProbeResult(UuidRecord(), "proved by making a network card")
-    return ProbeResult(UuidRecord(refused=True) if vmnet.REFUSAL in done.said else None, why)
+    return ProbeResult(UuidRecord(refused=True) if vmnet.REFUSAL in done.output else None, why)

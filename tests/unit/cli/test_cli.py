@@ -106,7 +106,7 @@ def test_without_a_cache_folder() -> None:
     for words, code in ((["run", "tiny", "true"], 255), (["ps"], 1), (["images"], 1)):
         result = call(*words, PYTEST_XHYVE_HOME=NO_USER)
         assert result.exit_code == code
-        assert "begins with the home of a user who is none here" in result.stderr
+        assert "starts with the home folder of an unknown user" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["run", "shell"])

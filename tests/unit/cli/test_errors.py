@@ -94,5 +94,5 @@ def full(tmp_path: Path) -> Iterator[Path]:
 def test_build_on_a_full_disk(full: Path) -> None:
     result = CliRunner(env={HOME_VARIABLE: str(full)}).invoke(main, ["build", "tiny"])
     assert result.exit_code == 1
-    assert "no space is left for guests" in result.output
+    assert "no space left for guests" in result.output
     assert "pytest-xhyve prune" in result.output

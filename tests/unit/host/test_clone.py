@@ -168,7 +168,7 @@ def test_raw_only_hypervisor_gets_a_copy(tmp_path: Path) -> None:
 
 
 def test_raw_only_hypervisor_refuses_qcow2(tmp_path: Path) -> None:
-    with pytest.raises(NotSupported, match="QEMU takes both"):
+    with pytest.raises(NotSupported, match="use QEMU"):
         clone_disk(Disk(tmp_path / "image.qcow2", "qcow2"), tmp_path, RAW)
 
 

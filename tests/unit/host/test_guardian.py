@@ -155,7 +155,10 @@ def test_trouble_of_one_guest_is_not_anothers(guardian: Guardian, process: Guard
 def test_taken_name_harms_nobody(guardian: Guardian, process: GuardedProcess, tmp_path: Path) -> None:
     (process.folder / "disk").touch()
     slot = os.open(tmp_path / "slot", os.O_RDWR | os.O_CREAT)
-    with pytest.raises(XhyveError, match="is named 'g' already"), guardian.guard(process.folder, [slot], ABOUT):
+    with (
+        pytest.raises(XhyveError, match="already has a guest named 'g'"),
+        guardian.guard(process.folder, [slot], ABOUT),
+    ):
         pass
     assert (process.folder / "disk").exists()
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -50,7 +50,7 @@ def test_macs_are_compared_as_bytes() -> None:
 
 @pytest.mark.parametrize("text", ["", "8e:1:99:9c:54", "8e:1:99:9c:54:b1:2", "8e:1:99:9c:54:100", "8e:1:99:9c:54:-1"])
 def test_what_is_no_mac(text: str) -> None:
-    with pytest.raises(ValueError, match="no Ethernet address"):
+    with pytest.raises(ValueError, match="not an Ethernet address"):
         parse_mac(text)
 
 

@@ -106,7 +106,7 @@ def test_what_is_right_is_read_as_it_is_written(manifest: Path, mapping: dict[st
     try:
         image = read_manifest(manifest)
     except ConfigurationError as error:
-        assert "begins with the home of a user" in str(error)
+        assert "starts with the home folder of" in str(error)
         return
     for key, value in mapping.items():
         read = getattr(image, key)

@@ -82,7 +82,7 @@ KINDS = {
     ),
     "unknown name": Bad(("no image 'debian21'", "did you mean debian12?"), options=("--xhyve-image=debian21",)),
     "home of nobody": Bad(
-        ("'~no-such-user/x.img'", "the home of a user"), options=("--xhyve-image=~no-such-user/x.img",)
+        ("'~no-such-user/x.img'", "the home folder of an unknown user"), options=("--xhyve-image=~no-such-user/x.img",)
     ),
     "name that is too long": Bad(
         ("cannot look for the image", "name too long"), options=(f"--xhyve-image={'x' * 300}",)
@@ -247,7 +247,7 @@ def test_cache_folder_that_may_not_be_written(
     ("options", "words"),
     [
         ("ro", ("cannot use the cache folder ", "Read-only file system", HOME_VARIABLE)),
-        ("nr_inodes=1", ("no space is left", "no more files (df -i)", "pytest-xhyve prune")),
+        ("nr_inodes=1", ("no space left", "no inode is free (df -i)", "pytest-xhyve prune")),
     ],
     ids=["read-only", "full"],
 )
@@ -275,14 +275,14 @@ def test_home_of_a_user_who_is_none(pytester: pytest.Pytester, folder: Path, mon
     write_image(folder)
     pytester.makepyfile(test_it=WANTING)
     options = ("--xhyve-image=ubuntu18.img", "--xhyve-artifacts=~no-such-user/art")
-    words = "--xhyve-artifacts: '~no-such-user/art' begins with the home of a user who is none here"
+    words = "--xhyve-artifacts: '~no-such-user/art' starts with the home folder of an unknown user"
     check_refused(pytester.runpytest_inprocess(*options), (words,), folder)
     monkeypatch.setenv(HOME_VARIABLE, "~no-such-user/cache")
     for option in ("--xhyve-image=ubuntu18.img", "--xhyve-start=cold"):
         result = pytester.runpytest_inprocess(option)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         assert result.stderr.lines[0].startswith(
-            f"ERROR: {HOME_VARIABLE}: '~no-such-user/cache' begins with the home of a user who is none here"
+            f"ERROR: {HOME_VARIABLE}: '~no-such-user/cache' starts with the home folder of an unknown user"
         )
 
 
