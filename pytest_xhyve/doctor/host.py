@@ -98,9 +98,9 @@ def _accelerate(reason: str, platform: str) -> tuple[str, str]:
     """What it takes to have the CPU run by itself, and the commands."""
     if platform == "darwin":
         return "a Mac that says 1 here can do better, for guests of its own architecture:", "sysctl kern.hv_support"
-    if "may not be opened" in reason:
+    if "may not open /dev/kvm" in reason:
         return "to be let in:", 'sudo usermod -aG kvm "$USER"\nnewgrp kvm'
-    if "no /dev/kvm" in reason:
+    if "/dev/kvm does not exist" in reason:
         return (
             "where the first says 0, switch virtualization on in the firmware, or in a virtual machine's host:",
             "grep -Ec 'vmx|svm' /proc/cpuinfo\nsudo modprobe -a kvm_intel kvm_amd",

@@ -1,1 +1,1 @@
-"""One file for each program that runs guests, behind the interface in `base`."""
+"""The drivers of the programs that run guests, behind the interface in `base`."""

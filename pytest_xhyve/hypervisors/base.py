@@ -1,7 +1,7 @@
-"""What a hypervisor is to the rest of the plugin.
+"""The interface of a hypervisor.
 
-A hypervisor turns a `Machine` into a running `VirtualMachine`. It knows nothing of pytest, images or SSH. What it
-cannot do raises `NotSupported`.
+A hypervisor turns a `Machine` into a running `VirtualMachine`. It does not know pytest, images or SSH. If it cannot do
+something, the call raises `NotSupported`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pytest_xhyve.model.machine import DiskFormat, Machine
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a TCP port of a guest answers, as seen from the host."""
+    """The address on the host's side of a guest's TCP port."""
 
     host: str
     port: int
@@ -30,13 +30,13 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class HypervisorInfo:
-    """What a hypervisor tells of itself.
+    """Facts about a hypervisor.
 
     Attributes:
-        name: the word for it (``qemu``).
-        version: as the program says.
-        acceleration: ``kvm``, ``hvf`` or ``tcg``; what the guest's CPU is run by.
-        reason: why it is this one, for a person.
+        name: its name (``qemu``).
+        version: as the program prints it.
+        acceleration: ``kvm``, ``hvf`` or ``tcg``: what runs the guest's CPU.
+        reason: why this acceleration was selected, for messages.
         emulated: whether the guest's CPU is emulated, which makes everything many times slower.
     """
 
@@ -49,11 +49,11 @@ class HypervisorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells a machine from all others.
+    """The identity of a machine, different from all others.
 
     Attributes:
         uuid: the SMBIOS UUID.
-        mac: the Ethernet address, or None where it is known only once the machine runs.
+        mac: the Ethernet address, or None if it is known only once the machine runs.
     """
 
     uuid: UUID
@@ -61,124 +61,125 @@ class Identity:
 
 
 class ExitReason(Enum):
-    """Why a hypervisor ended, for a person."""
+    """Why a hypervisor exited, for messages."""
 
-    POWERED_OFF = "the guest switched itself off"
-    RESTARTED = "the guest restarted, and this hypervisor ends when its guest does: guest.reboot() starts it again"
-    HALTED = "the guest stopped all its CPUs"
-    TRIPLE_FAULT = "the guest's CPU met a triple fault"
+    POWERED_OFF = "the guest powered off"
+    RESTARTED = "the guest restarted; this hypervisor exits on a restart, so restart the guest with guest.reboot()"
+    HALTED = "the guest halted all its CPUs"
+    TRIPLE_FAULT = "the guest's CPU had a triple fault"
     KILLED = "it was killed"
     FAILED = "it failed"
 
 
 class VirtualMachine(Protocol):
-    """A machine that was started; it may have ended since."""
+    """A machine that was started; it may have stopped since."""
 
     @property
     def mac(self) -> str | None:
-        """The Ethernet address of the first network card, if that is known yet."""
+        """The Ethernet address of the first network card, or None if it is not known yet."""
 
     @property
     def console_log(self) -> Path:
-        """The file to which every byte of the serial port goes."""
+        """The file with the output of the serial port."""
 
     def send_to_console(self, data: bytes) -> None:
         """Type *data* on the serial port."""
 
     def find_endpoint(self, port: int) -> Endpoint | None:
-        """Where the guest's TCP *port* answers, if that is known yet."""
+        """The host's address of the guest's TCP *port*, or None if it is not known yet."""
 
     def forward(self, port: int) -> Endpoint:
         """Make the guest's TCP *port* reachable from the host."""
 
     def count_accepted(self, port: int) -> int | None:
-        """How many open connections to the guest's TCP *port* the guest itself has taken.
+        """The number of open connections to the guest's TCP *port* that the guest itself has accepted.
 
-        User-mode networks accept a connection long before the guest does. None means that this one does not, so
-        that every connection is the guest's own.
+        A user-mode network accepts a connection long before the guest does. None means that this network does not, so
+        that the guest itself accepts every connection.
         """
 
     def exit_status(self) -> int | None:
-        """How the hypervisor ended, as `subprocess` has it; None while it runs."""
+        """The hypervisor's exit code as in `subprocess`; None while it runs."""
 
     def wait_for_exit(self, timeout: float) -> int | None:
-        """Wait up to *timeout* seconds for the end; how it ended, or None."""
+        """Wait up to *timeout* seconds until the hypervisor exits; return its exit code, or None."""
 
     def exit_reason(self) -> ExitReason | None:
-        """Why the hypervisor ended; None while it runs."""
+        """Why the hypervisor exited; None while it runs."""
 
     def explain_missing_address(self) -> str | None:
-        """Why the guest has no address that can be found, with the cure; None when it has one, or nothing is known."""
+        """Why the guest has no known address, and the fix; None if it has one, or if the cause is unknown."""
 
     def explain_pause(self) -> str | None:
-        """Why the hypervisor has stopped the guest's CPUs by itself, with the cure; None when it has not."""
+        """Why the hypervisor has paused the guest by itself, and the fix; None if it has not."""
 
     def output(self) -> str:
-        """What the hypervisor said on its standard error."""
+        """The hypervisor's standard output and standard error."""
 
     def pause(self) -> None:
-        """Stop all CPUs of the guest."""
+        """Pause all CPUs of the guest."""
 
     def resume(self) -> None:
-        """Let the CPUs run again."""
+        """Resume the CPUs."""
 
     def press_power_button(self) -> None:
-        """Press the machine's power button (ACPI); a guest that listens to it shuts down."""
+        """Press the machine's power button (ACPI); a guest that handles it shuts down."""
 
     def kill(self) -> None:
-        """Cut the power: end the hypervisor at once, and return when it is gone."""
+        """Cut the power: kill the hypervisor, and wait until it has ended."""
 
 
 class SnapshotMachine(VirtualMachine, Protocol):
-    """A machine whose memory is in a file, and to whose second serial port we are connected."""
+    """A machine whose memory is in a file, and whose second serial port is connected to this process."""
 
     @property
     def agent(self) -> socket.socket:
         """The host's end of the second serial port."""
 
     def restore(self) -> None:
-        """Load what was saved, and let the machine run on, with a UUID of its own.
+        """Load the saved state, give the machine its own UUID, and let it run.
 
         Raises:
-            HypervisorExited: it cannot be restored; the message has the hypervisor's own words.
+            HypervisorExited: the machine cannot be restored; the message contains the hypervisor's output.
         """
 
     def save(self, *, as_itself: bool = False) -> None:
-        """Save the machine into its folder, and end it.
+        """Save the machine into its folder, and stop it.
 
         Args:
-            as_itself: only the machine itself will be restored from there, and none with another UUID; is faster.
+            as_itself: whether the state will be restored only with the same UUID; saving is then faster.
 
         Raises:
-            HypervisorExited: the hypervisor ended while it did.
-            XhyveError: it cannot be saved, as for want of space.
+            HypervisorExited: the hypervisor exited or failed while it saved the machine.
+            XhyveError: the hypervisor did not save the machine in time.
         """
 
 
 class Snapshotter(Protocol):
-    """The part of a hypervisor that saves running machines and restores others from them."""
+    """The part of a hypervisor that saves running machines and restores machines from a saved state."""
 
     def depends_on(self, machine: Machine) -> dict[str, str]:
-        """What a saved *machine* depends on beside the machine itself: the program, the CPU that it runs on."""
+        """What the saved state of *machine* depends on beside the machine: the program and the host's CPU."""
 
     def start_recorded(
         self, machine: Machine, process: GuardedProcess, folder: Path, source: Path | None = None
     ) -> AbstractContextManager[SnapshotMachine]:
-        """As `Hypervisor.running`, with the memory in a file in *folder*, into which the machine can be saved.
+        """Like `Hypervisor.running`, but the memory is a file in *folder*, and the machine can be saved there.
 
         Args:
-            machine: what is started.
-            process: its place in the guardian's care.
-            folder: gets the memory, and what is saved.
-            source: the folder of a saved machine that this one is to be restored from, in the place of being booted.
+            machine: the machine to start.
+            process: the guardian's process for it.
+            folder: gets the memory and the saved state.
+            source: the folder of a saved state to restore the machine from; None boots it.
         """
 
     def start_restored(
         self, machine: Machine, process: GuardedProcess, folder: Path
     ) -> AbstractContextManager[SnapshotMachine]:
-        """As `Hypervisor.running`, for a machine that waits to be restored from *folder*, which stays as it is.
+        """Like `Hypervisor.running`, but the machine waits until `SnapshotMachine.restore` loads it from *folder*.
 
-        Its disk has to be as it was when *folder* was saved. It cannot be saved again.
+        Nothing in *folder* changes. The machine's disk must be in the state in which it was when *folder* was saved.
+        The machine cannot be saved again.
         """
 
 
@@ -187,41 +188,41 @@ class Hypervisor(Protocol):
 
     @property
     def info(self) -> HypervisorInfo:
-        """What it is, found out once."""
+        """Facts about this hypervisor; they are found out once."""
 
     @property
     def disk_formats(self) -> frozenset[DiskFormat]:
-        """The disk formats that it takes."""
+        """The disk formats that it supports."""
 
     @property
     def snapshotter(self) -> Snapshotter | None:
-        """What saves and restores its machines; None where it cannot."""
+        """Saves and restores its machines; None if this hypervisor cannot do that."""
 
     def prove(self) -> Proof:
-        """Whether it can run a guest here, found out by running something.
+        """Whether the hypervisor can run a guest on this host; it runs something to find out.
 
         Raises:
-            HypervisorNotFound: the program cannot be executed, or is another one.
+            HypervisorNotFound: the program cannot be executed, or is not this hypervisor.
         """
 
     @property
     def max_guests(self) -> int:
-        """How many guests it can run at once on one host."""
+        """How many guests it can run at the same time on one host."""
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
-        """The identity of a machine that is given the first of *candidates* that this hypervisor takes.
+        """The identity with the first of *candidates* that this hypervisor accepts.
 
         Args:
-            candidates: UUIDs that nothing else uses, in an order that is the same on every run.
+            candidates: UUIDs that nothing else uses; their order must be the same in every run.
 
         Raises:
-            XhyveError: it takes none; the message says why.
+            XhyveError: it accepts none of them; the message states the reason.
         """
 
     def running(self, machine: Machine, process: GuardedProcess) -> AbstractContextManager[VirtualMachine]:
-        """Start *machine* in *process*'s folder; at the end of the block nothing of it runs.
+        """Start *machine* in the folder of *process*; at the end of the block, the machine has stopped.
 
         Raises:
             HypervisorNotFound: the program cannot be executed.
-            HypervisorExited: it ended at once; the message is its own.
+            HypervisorExited: the hypervisor exited at once; the message contains its output.
         """

@@ -1,4 +1,4 @@
-"""Which hypervisor guests are run by: the one that was asked for, or the first that works here."""
+"""Select the hypervisor: the one that the settings name, or the first that works on this host."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ _IN_ORDER = ("xhyve", "hyperkit", "qemu")
 
 
 def select_hypervisor(settings: Settings, home: Home, report: Callable[[str], None]) -> Hypervisor:
-    """The hypervisor that *settings* ask for; with ``auto``, the first that was proved to work.
+    """The hypervisor that *settings* name; with ``auto``, the first that was proved to work.
 
     Args:
-        settings: what was asked for.
-        home: the plugin's folder.
-        report: gets a line when one is installed and not taken.
+        settings: the options' values.
+        home: the cache folder.
+        report: called with a line if a hypervisor is installed but does not work.
 
     Raises:
-        HypervisorNotFound: there is none, or the program that was named does not work.
+        HypervisorNotFound: no hypervisor was found, or the named program does not work.
     """
     if settings.hypervisor != "auto":
         return _make(settings.hypervisor, settings, home)
     *others, last = _IN_ORDER
     for name in others:
-        # What is not there needs no word; most hosts have neither.
+        # No message for a program that is not installed: most hosts have neither.
         if shutil.which(settings.executable or name) is None:
             continue
         try:
             hypervisor = _make(name, settings, home)
             proof = hypervisor.prove()
         except XhyveError as error:
-            why = str(error)
+            reason = str(error)
         else:
             if proof.works:
                 return hypervisor
-            why = proof.reason
+            reason = proof.reason
             if settings.executable is not None:
-                raise HypervisorNotFound(why)
+                raise HypervisorNotFound(reason)
         if settings.executable is not None:
-            # It is none of these.
+            # The named program is not xhyve or hyperkit.
             break
-        report(f"{name} is here, and not taken: {why}")
+        report(f"{name} is installed but does not work here: {reason}")
     return _make(last, settings, home)
 
 
 def _make(name: str, settings: Settings, home: Home) -> Hypervisor:
-    # What is not used is not imported: it would take longer than a command in a guest.
+    # Only the driver in use is imported: an import takes longer than a command in a guest.
     if name == "qemu":
         from pytest_xhyve.hypervisors.qemu.driver import Qemu  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What the machines of all hypervisors have in common: each is a process in the guardian's care."""
+"""The part that the machines of all hypervisors share: each is a process of the guardian."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pytest_xhyve.host.guardian_process import CONSOLE
 
 
 class GuardedMachine:
-    """The part of a `pytest_xhyve.hypervisors.base.VirtualMachine` that its process tells."""
+    """The part of a `pytest_xhyve.hypervisors.base.VirtualMachine` that depends only on its process."""
 
     def __init__(self, process: GuardedProcess) -> None:
-        self._ward = process
+        self._process = process
 
     @property
     def console_log(self) -> Path:
-        return self._ward.folder / CONSOLE
+        return self._process.folder / CONSOLE
 
     def exit_status(self) -> int | None:
-        return self._ward.poll()
+        return self._process.poll()
 
     def wait_for_exit(self, timeout: float) -> int | None:
-        return self._ward.wait(timeout)
+        return self._process.wait(timeout)
 
     def explain_pause(self) -> str | None:
-        # A program that only ever ends.
+        # Only some hypervisors can pause by themselves.
         return None
 
     def output(self) -> str:
-        return self._ward.output()
+        return self._process.output()

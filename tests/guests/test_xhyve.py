@@ -76,7 +76,7 @@ def test_every_build_runs_and_restarts_guests(new_fleet: NewFleet, build: Build)
             guest.pause()
             guest.resume()
         else:
-            with pytest.raises(NotSupported, match="cannot stop a guest's CPUs"):
+            with pytest.raises(NotSupported, match="cannot pause a guest"):
                 guest.pause()
         guest.shutdown()
         guest.start()
@@ -133,7 +133,7 @@ def test_uuid_that_a_left_over_process_holds(new_fleet: NewFleet, well: Mac, hom
             with pytest.raises(HypervisorExited, match=held):
                 new_fleet().start(ForegroundRequest(TINY))
             # Also where the UUID was asked about before.
-            UuidCache(home.folder("vmnet")).keep(UUID(uuid), UuidRecord(mac="02:00:00:00:00:01"))
+            UuidCache(home.folder("vmnet")).save(UUID(uuid), UuidRecord(mac="02:00:00:00:00:01"))
             with pytest.raises(HypervisorExited, match=held):
                 new_fleet().start(ForegroundRequest(TINY))
         finally:
@@ -144,7 +144,7 @@ def test_hanging_vmnet_is_noticed(new_fleet: NewFleet, well: Mac, monkeypatch: p
     monkeypatch.setattr(driver, "_SET_UP_SECONDS", 2.0)
     well.behave(vmnet_hangs=True)
     start = time.monotonic()
-    with pytest.raises(HypervisorExited, match=r"did not make its network card within 2 s: vmnet hangs"):
+    with pytest.raises(HypervisorExited, match=r"did not create its network card within 2 s: vmnet hangs"):
         new_fleet().start(ForegroundRequest(TINY))
     assert time.monotonic() - start < 10
     well.behave()
@@ -261,7 +261,7 @@ def test_auto_takes_what_works(well: Mac, home: Home, tmp_path: Path, monkeypatc
     well.behave(hv_missing=True)
     with closing(Fleet(Settings(), home, Recorder(said))) as fleet:
         assert fleet.hypervisor.info.name == "qemu"
-    assert "xhyve is here, and not taken" in said[0]
+    assert "xhyve is installed but does not work here" in said[0]
     assert "Intel CPU with VT-x" in said[0]
 
 
@@ -301,7 +301,7 @@ def test_program_by_a_relative_path(
     settings = Settings(hypervisor="xhyve", executable="build/xhyve")
     with closing(Fleet(settings, home)) as fleet, fleet.start(ForegroundRequest(TINY)) as guest:
         assert guest.run("echo well").stdout == "well\n"
-        with pytest.raises(NotSupported, match="vmnet chooses the Ethernet address"):
+        with pytest.raises(NotSupported, match="vmnet selects the Ethernet address"):
             fleet.start(
                 ForegroundRequest(TINY, hook=lambda machine: replace(machine, nics=(Nic("52:54:00:00:00:01"),)))
             )

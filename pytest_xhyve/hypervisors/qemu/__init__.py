@@ -1,1 +1,1 @@
-"""QEMU as the hypervisor."""
+"""The driver for QEMU."""

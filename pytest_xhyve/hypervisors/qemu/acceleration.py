@@ -1,10 +1,10 @@
-"""Which acceleration works here, proved by running something.
+"""Which acceleration works on this host; QEMU runs a test program to find out.
 
-That ``/dev/kvm`` can be opened proves nothing: there are hosts where it makes machines and no guest ever prints a
-line, and others where the firmware runs and a kernel does not, as every instruction of it is decoded one by one. So a
-boot sector is run that does what a kernel does first, and then counts far enough to tell a CPU from a decoder; its last
-deed is to end QEMU with a code that nothing else gives. The answer holds until the host boots again, or QEMU is another
-one.
+That ``/dev/kvm`` opens proves nothing. On some hosts KVM creates machines, but no guest ever prints a line. On others
+the firmware runs but a kernel does not, because the host decodes each of its instructions one by one. So QEMU runs a
+boot sector that does what a kernel does first. The program then counts far enough to distinguish a CPU from a decoder.
+At last it ends QEMU with an exit code that nothing else causes. The result is valid until the host boots again or QEMU
+changes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PROVED = (0x10 << 1) | 1
 
 
 def candidates() -> tuple[str, ...]:
-    """The accelerations that this kind of host may have, best first; ``tcg`` works everywhere."""
+    """The accelerations that this platform may have, best first; ``tcg`` works everywhere."""
     return {"linux": ("kvm", "tcg"), "darwin": ("hvf", "tcg")}.get(sys.platform, ("tcg",))
 
 
@@ -43,23 +43,23 @@ def prove(executable: str, version: str, acceleration: str, cache: Path) -> Proo
     """Whether QEMU at *executable* can run a guest with *acceleration*.
 
     Args:
-        executable: QEMU's program.
-        version: its version, part of what the answer is remembered by.
+        executable: path of QEMU's program.
+        version: its version; the cached result depends on it.
         acceleration: ``kvm`` or ``hvf``.
-        cache: the folder in which the answer is kept until the host boots again.
+        cache: the folder for the result, which is valid until the host boots again.
     """
-    # What an earlier program of ours has proved counts for nothing.
-    with_what = (executable, version, hashlib.sha256(_PROGRAM).hexdigest())
-    return proofs.prove(acceleration, with_what, cache, lambda: _look(executable, acceleration), keeps_refusals=True)
+    # The result of an earlier test program does not count.
+    depends_on = (executable, version, hashlib.sha256(_PROGRAM).hexdigest())
+    return proofs.prove(acceleration, depends_on, cache, lambda: _check(executable, acceleration), keeps_refusals=True)
 
 
-def _look(executable: str, acceleration: str) -> Proof:
+def _check(executable: str, acceleration: str) -> Proof:
     if acceleration == "kvm":
         device = Path("/dev/kvm")
         if not device.exists():
-            return Proof(False, "there is no /dev/kvm")
+            return Proof(False, "/dev/kvm does not exist")
         if not os.access(device, os.R_OK | os.W_OK):
-            return Proof(False, "/dev/kvm may not be opened by this user; add it to the group kvm")
+            return Proof(False, "this user may not open /dev/kvm; add the user to the group kvm")
     with tempfile.TemporaryDirectory(prefix="pytest-xhyve-") as folder:
         disk = Path(folder) / "boot.img"
         disk.write_bytes(_BOOT_SECTOR)
@@ -84,8 +84,11 @@ def _look(executable: str, acceleration: str) -> Proof:
                 timeout=PROOF_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            return Proof(False, f"{acceleration} is there, but a test program hung for {PROOF_SECONDS:g} s")
+            return Proof(
+                False,
+                f"the host advertises {acceleration}, but a test program hung for {PROOF_SECONDS:g} s",
+            )
     if done.returncode == _PROVED:
         return Proof(True, "proved by a test program")
-    words = done.stderr.decode(errors="replace").strip().splitlines()
-    return Proof(False, words[-1] if words else f"a test program ended QEMU with code {done.returncode}")
+    output = done.stderr.decode(errors="replace").strip().splitlines()
+    return Proof(False, output[-1] if output else f"a test program ended QEMU with exit code {done.returncode}")

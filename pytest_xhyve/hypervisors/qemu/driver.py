@@ -1,4 +1,4 @@
-"""QEMU as the hypervisor: on Linux, and on Macs that have no xhyve."""
+"""The driver for QEMU, for Linux and for Macs without xhyve."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from pytest_xhyve.model.machine import DiskFormat, Machine
 from pytest_xhyve.model.settings import MAX_GUESTS
 
 PROGRAM = "qemu-system-x86_64"
-# Every device costs the guest's kernel time at boot; of these it needs none.
+# These devices are off: the guest does not need them, and each makes its boot slower.
 _MACHINE = "q35,usb=off,smbus=off,sata=off,vmport=off,hpet=off"
 _QMP_FD = 10
 _ANSWER_SECONDS = 60.0
 _EXIT_SECONDS = 5.0
 
-# What each level of the x86-64 psABI is emulated by. Emulated AVX is dear, so no more is offered than is asked.
+# The emulated CPU for each level of the x86-64 psABI. Emulated AVX is slow, so a guest gets no more than it needs.
 _EMULATED_CPU = {"x86-64-v1": "qemu64", "x86-64-v2": "Nehalem", "x86-64-v3": "max"}
 
 
@@ -43,10 +43,10 @@ class Qemu:
     Args:
         executable: the program, or None to look it up in PATH.
         accel: ``auto``, ``kvm``, ``hvf`` or ``tcg``.
-        cache: a folder in which is remembered what was found out about this host.
+        cache: a folder for facts about this host.
 
     Raises:
-        HypervisorNotFound: there is no such program.
+        HypervisorNotFound: the program is not found.
     """
 
     def __init__(self, *, executable: str | None, accel: str, cache: Path) -> None:
@@ -54,11 +54,11 @@ class Qemu:
         found = shutil.which(wanted)
         if found is None:
             raise HypervisorNotFound(
-                f"QEMU was not found: looked for {wanted}{'' if '/' in wanted else ' in PATH'}\n"
+                f"QEMU not found: looked for {wanted}{'' if '/' in wanted else ' in PATH'}\n"
                 "  install it (Debian and Ubuntu: qemu-system-x86 and qemu-utils, macOS: brew install qemu),\n"
                 "  or name the program with --xhyve-executable"
             )
-        # Guests are started in folders of their own.
+        # The path must be absolute, because each QEMU runs in its guest's folder.
         self._executable = str(Path(found).absolute())
         self._accel = accel
         self._cache = cache
@@ -71,7 +71,7 @@ class Qemu:
     def info(self) -> HypervisorInfo:
         version = self._version()
         if self._accel != "auto":
-            chosen, reason = self._accel, "asked for"
+            chosen, reason = self._accel, "requested"
         else:
             refused = []
             for chosen in acceleration.candidates():
@@ -82,16 +82,16 @@ class Qemu:
                     refused = [proof.reason]
                     break
                 refused.append(f"no {chosen}: {proof.reason}")
-            reason = "; ".join(refused) or "nothing better on this kind of host"
+            reason = "; ".join(refused) or "this platform has no acceleration"
         return HypervisorInfo("qemu", version, chosen, reason, emulated=chosen == "tcg")
 
     def prove(self) -> Proof:
-        # Where no acceleration works, it emulates.
+        # If no acceleration works, QEMU emulates the CPU.
         return Proof(True, self.info.reason)
 
     @property
     def max_guests(self) -> int:
-        # Each is a process with a port of its own; the host's memory is the limit.
+        # Each guest is a process with its own port, so only the host's memory limits them.
         return MAX_GUESTS
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
@@ -100,7 +100,7 @@ class Qemu:
         return Identity(uuid, "52:54:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-4:]))
 
     def program_state(self) -> str:
-        """What changes when the program is replaced, also by one that calls itself the same version."""
+        """A value that changes if the program's file is replaced, even by one of the same version."""
         found = Path(self._executable).stat()
         return f"{found.st_size}.{found.st_mtime_ns}"
 
@@ -121,7 +121,7 @@ class Qemu:
         options: Sequence[str] = (),
         fds: Mapping[int, int] = MappingProxyType({}),
     ) -> Iterator[QmpClient]:
-        """As `running`, with more *options*, which may name descriptors in *fds*; yields the control protocol."""
+        """Like `running`, with more *options*, which may use the descriptors in *fds*; yields the QMP client."""
         ours, theirs = socket.socketpair()
         qmp = QmpClient(ours, _ANSWER_SECONDS)
         try:
@@ -139,7 +139,7 @@ class Qemu:
             qmp.close()
 
     def argv(self, machine: Machine, folder: Path) -> list[str]:
-        """The command line for *machine*; relative paths in it are in *folder*, where QEMU is started."""
+        """The command line for *machine*; relative paths in it are relative to *folder*, in which QEMU runs."""
         # fmt: off
         argv = [
             self._executable,
@@ -151,7 +151,7 @@ class Qemu:
             "-m", f"{machine.memory // (1 << 20)}M",
             "-kernel", str(machine.kernel),
             "-append", machine.cmdline,
-            # With a path of its own, relative and so short enough for a socket; the log needs nobody to read it.
+            # The socket's path is relative, so it is short enough. QEMU writes the log even without a client.
             "-chardev", f"socket,id=console,path=console.sock,server=on,wait=off,logfile={CONSOLE},logappend=on",
             "-serial", "chardev:console",
             "-chardev", f"socket,id=qmp,fd={_QMP_FD}",
@@ -163,8 +163,8 @@ class Qemu:
             argv += ["-initrd", str(machine.initrd)]
         for number, disk in enumerate(machine.disks):
             node = f"disk{number}"
-            # The clone dies with the guest, so the host's disk need never be waited for. What the guest has synced
-            # still survives a power cut of the guest: it is in the host's page cache.
+            # The clone is removed with the guest, so QEMU does not have to wait for the host's disk. Data that the
+            # guest has synced still survives a power cut of the guest: it is in the host's page cache.
             cache = {"no-flush": True}
             block = {
                 "node-name": node,
@@ -186,13 +186,14 @@ class Qemu:
         for number, nic in enumerate(machine.nics):
             forwards = "".join(f",hostfwd=tcp:{LOOPBACK}:0-:{port}" for port in nic.forward)
             argv += ["-netdev", f"user,id=net{number}{forwards}"]
-            # Once a restored card has announced itself, QEMU 7.2 has no timer for that any more, and dies of stopping
-            # it at the guest's next restart (virtio_net_reset in hw/net/virtio-net.c). Nobody here has to be told.
+            # After a restored card has announced itself, QEMU 7.2 has freed the timer for that, and crashes when it
+            # stops the timer at the guest's next restart (virtio_net_reset in hw/net/virtio-net.c). A user-mode
+            # network does not need the announcement.
             argv += ["-device", f"virtio-net-pci,netdev=net{number},mac={nic.mac},romfile=,guest_announce=off"]
         return argv
 
     def cpu_options(self, machine: Machine) -> list[str]:
-        """The part of the command line that says what computer it is and what runs its CPUs."""
+        """The part of the command line that states the machine type, the acceleration and the CPU."""
         if self.info.emulated:
             accel, cpu = "tcg,thread=multi", _EMULATED_CPU.get(machine.cpu, "max")
         else:
@@ -210,19 +211,19 @@ class Qemu:
                 timeout=_ANSWER_SECONDS,
             )
         except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or error
-            raise HypervisorNotFound(f"{self._executable} --version does not work: {said}") from error
+            reason = getattr(error, "stderr", None) or error
+            raise HypervisorNotFound(f"{self._executable} --version failed: {reason}") from error
         match = re.search(r"QEMU emulator version (\S+)", done.stdout)
         if match is None:
-            raise HypervisorNotFound(f"{self._executable} is no QEMU; --version says {done.stdout[:200]!r}")
+            raise HypervisorNotFound(f"{self._executable} is not QEMU; --version printed {done.stdout[:200]!r}")
         return match[1]
 
     def exited_at_once(self, process: GuardedProcess) -> HypervisorExited:
-        """The error for a QEMU that has ended, or does not answer, before its guest has run."""
+        """The error for a QEMU that exited, or did not answer, before its guest ran."""
         status = process.wait(_EXIT_SECONDS)
-        said = process.output() or "(it said nothing)"
-        what = "did not answer" if status is None else f"ended with code {status}"
+        output = process.output() or "(no output)"
+        event = "did not answer" if status is None else f"ended with exit code {status}"
         return HypervisorExited(
-            f"QEMU {self.info.version} {what} before the guest started; its words:\n"
-            + "\n".join(f"    {line}" for line in said.splitlines())
+            f"QEMU {self.info.version} {event} before the guest started; its output:\n"
+            + "\n".join(f"    {line}" for line in output.splitlines())
         )

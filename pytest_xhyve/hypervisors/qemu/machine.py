@@ -39,7 +39,7 @@ class QemuMachine(GuardedMachine):
         # A socket's path may have about 100 bytes (unix(7)); a symbolic link makes any path short enough.
         with tempfile.TemporaryDirectory(prefix="xhyve-", dir="/tmp") as short:
             link = Path(short) / "guest"
-            link.symlink_to(self._ward.folder)
+            link.symlink_to(self._process.folder)
             with socket.socket(socket.AF_UNIX) as console:
                 console.connect(str(link / "console.sock"))
                 console.sendall(data)
@@ -54,21 +54,21 @@ class QemuMachine(GuardedMachine):
 
     def forward(self, port: int) -> Endpoint:
         if not 0 < port < 1 << 16:
-            raise XhyveError(f"{port} is no TCP port")
+            raise XhyveError(f"{port} is not a TCP port")
         known = self.find_endpoint(port)
         if known is not None:
             return known
-        # QEMU binds port 0 and so lets the kernel select_hypervisor: there is no moment at which another may take it.
-        said = self._qmp.monitor(f"hostfwd_add net0 tcp:{LOOPBACK}:0-:{port}").strip()
-        made = self.find_endpoint(port)
-        if made is None:
-            raise XhyveError(f"QEMU did not forward port {port}: {said or '(it said nothing)'}")
-        return made
+        # QEMU binds port 0, so that the kernel selects the port: no other program can take it in between.
+        output = self._qmp.monitor(f"hostfwd_add net0 tcp:{LOOPBACK}:0-:{port}").strip()
+        endpoint = self.find_endpoint(port)
+        if endpoint is None:
+            raise XhyveError(f"QEMU did not forward port {port}: {output or '(no output)'}")
+        return endpoint
 
     def count_accepted(self, port: int) -> int | None:
         endpoint = self.find_endpoint(port)
-        taken = [int(number) for state, _, number, _, _ in self._connections() if state == "ESTABLISHED"]
-        return 0 if endpoint is None else taken.count(endpoint.port)
+        accepted = [int(number) for state, _, number, _, _ in self._connections() if state == "ESTABLISHED"]
+        return 0 if endpoint is None else accepted.count(endpoint.port)
 
     def exit_reason(self) -> ExitReason | None:
         status = self.exit_status()
@@ -88,8 +88,10 @@ class QemuMachine(GuardedMachine):
             return None
         if status != "io-error":
             return None
-        # So it does when the host's disk is full, and lets the guest go on when it is told to (-drive werror=enospc).
-        return f"its clone cannot be written to, as no space is left on the host\n{about_room(self._ward.folder)}"
+        # QEMU pauses the guest if the host's disk is full, until a command resumes it (-drive werror=enospc).
+        return (
+            f"its clone cannot be written to, because no space is left on the host\n{about_room(self._process.folder)}"
+        )
 
     def pause(self) -> None:
         self._execute("stop")
@@ -101,7 +103,7 @@ class QemuMachine(GuardedMachine):
         self._execute("system_powerdown")
 
     def kill(self) -> None:
-        self._ward.kill("QEMU")
+        self._process.kill("QEMU")
 
     def _connections(self) -> list[tuple[str, ...]]:
         try:

@@ -1,7 +1,7 @@
-"""A client for QMP, QEMU's control protocol (docs/interop/qmp-spec.txt in its sources): just what we use of it.
+"""A client for QMP, QEMU's control protocol (docs/interop/qmp-spec.txt in its sources): only the part in use.
 
-The qemu.qmp package does far more, on asyncio; a dozen commands on a blocking socket need none of that, and its
-import alone costs more than a command.
+The qemu.qmp package does far more, on asyncio. A dozen commands on a blocking socket do not need that, and its import
+alone takes longer than a command.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _CHUNK = 1 << 16
 
 
 class QmpError(Exception):
-    """QEMU refused a command; the message is its own."""
+    """QEMU refused a command; the message contains its reason."""
 
 
 class QmpClosed(Exception):
-    """QEMU closed the connection: it has ended, or is about to."""
+    """QEMU closed the connection: it has exited, or will soon."""
 
 
 class QmpClient:
     """A QMP session on a connected socket; safe to use from several threads.
 
     Args:
-        channel: connected to QEMU's monitor; closed by `close`.
-        timeout: seconds that an answer may take.
+        channel: a socket that is connected to QEMU's monitor; `close` closes it.
+        timeout: limit for an answer, in seconds.
     """
 
     def __init__(self, channel: socket.socket, timeout: float) -> None:
@@ -43,28 +43,28 @@ class QmpClient:
         """Read the greeting and enter command mode.
 
         Raises:
-            QmpClosed: QEMU ended before it answered.
+            QmpClosed: QEMU exited before it answered.
         """
         with self._lock:
             self._read()
         self.execute("qmp_capabilities")
 
     def send_file(self, name: str, fd: int) -> None:
-        """Give QEMU a duplicate of the descriptor *fd*, which commands then know as ``fd:`` and *name*."""
+        """Give QEMU a duplicate of the descriptor *fd*; commands then name it ``fd:NAME``."""
         self._execute("getfd", {"fdname": name}, fd)
 
     def execute(self, command: str, **arguments: Any) -> Any:
-        """Run *command* and return what it returns; events on the way are passed over.
+        """Run *command* and return its result; events are skipped.
 
         Raises:
-            QmpError: QEMU refused.
-            QmpClosed: QEMU is gone.
-            TimeoutError: no answer in time.
+            QmpError: QEMU refused the command.
+            QmpClosed: QEMU has exited.
+            TimeoutError: QEMU did not answer in time.
         """
         return self._execute(command, arguments)
 
     def _execute(self, command: str, arguments: Mapping[str, Any], fd: int | None = None) -> Any:
-        """As `execute`; a descriptor goes with the command where *fd* is given (unix(7), SCM_RIGHTS)."""
+        """Like `execute`; if *fd* is given, send that descriptor with the command (unix(7), SCM_RIGHTS)."""
         with self._lock:
             number = next(self._numbers)
             message = {"execute": command, "arguments": dict(arguments), "id": number}
@@ -83,7 +83,7 @@ class QmpClient:
         return answer["return"]
 
     def monitor(self, line: str) -> str:
-        """Run a command of the human monitor and return its text."""
+        """Run a command of the human monitor and return its output."""
         text: str = self.execute("human-monitor-command", **{"command-line": line})
         return text
 
@@ -93,7 +93,7 @@ class QmpClient:
             self._channel.close()
 
     def _read(self) -> dict[str, Any]:
-        # A file over the socket would take no more after a timeout.
+        # Not socket.makefile: such a file cannot be read any more after a timeout.
         while b"\n" not in self._unread:
             try:
                 data = self._channel.recv(_CHUNK)

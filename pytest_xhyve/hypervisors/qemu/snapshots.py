@@ -1,8 +1,8 @@
-"""Saving a machine under QEMU, and restoring others from it.
+"""Save a machine under QEMU, and restore other machines from it.
 
-Its memory is a file: the machine that is saved shares it, those that are restored map it privately, so that they read
-the same pages and keep what they write to themselves. The state of everything else is a migration stream that leaves
-out such memory (the capability x-ignore-shared; docs/devel/migration.rst in QEMU's sources).
+The memory is a file. The machine that is saved shares it. Restored machines map it privately: they read the same pages,
+and what they write stays private to them. The state of everything else is a migration stream without that memory (the
+capability x-ignore-shared; docs/devel/migration.rst in QEMU's sources).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _SAVE_SECONDS = 120.0
 _END_SECONDS = 10.0
 _GDB_SECONDS = 10.0
 
-# Where q35 has a hole for devices, and where memory goes on behind it (hw/i386/pc_q35.c in QEMU's sources).
+# The start of q35's hole for devices, and the address where memory continues (hw/i386/pc_q35.c in QEMU's sources).
 _ALL_BELOW, _BELOW, _ABOVE = 0xB000_0000, 0x8000_0000, 1 << 32
 
 
 class _Qemu(Protocol):
-    """What is needed here of `pytest_xhyve.hypervisors.qemu.driver.Qemu`."""
+    """The part of `pytest_xhyve.hypervisors.qemu.driver.Qemu` that this module uses."""
 
     @property
     def info(self) -> HypervisorInfo: ...
@@ -63,7 +63,7 @@ class QemuSnapshotter:
     """See `pytest_xhyve.hypervisors.base.Snapshotter`.
 
     Args:
-        qemu: the program, and how it runs a machine.
+        qemu: the driver.
     """
 
     def __init__(self, qemu: _Qemu) -> None:
@@ -76,7 +76,7 @@ class QemuSnapshotter:
             "computer": " ".join(self._qemu.cpu_options(machine)),
         }
         if not info.emulated:
-            # A guest has looked at the host's CPU, and its state is also the host's kernel's to read.
+            # The guest knows the features of the host's CPU, and the host's kernel has to load the CPU's state.
             depends["host"] = f"{_host_cpu()} {platform.release()}"
         return depends
 
@@ -118,7 +118,7 @@ class QemuSnapshotter:
             for end in (agent_end, debugger_end):
                 end.close()
             vm = QemuSnapshotMachine(machine, process, qmp, agent, debugger, folder, source)
-            vm.agree()
+            vm.negotiate_capabilities()
             yield vm
 
 
@@ -141,8 +141,8 @@ class QemuSnapshotMachine(QemuMachine):
         self._source = source
         self.agent = agent
 
-    def agree(self) -> None:
-        """Have QEMU leave shared memory out of what it saves and loads."""
+    def negotiate_capabilities(self) -> None:
+        """Let QEMU leave shared memory out of the migration stream."""
         with self._errors("prepare"):
             self._qmp.execute("migrate-set-capabilities", capabilities=[_CAPABILITY])
 
@@ -156,14 +156,14 @@ class QemuSnapshotMachine(QemuMachine):
             end = time.monotonic() + _SAVE_SECONDS
             while self._qmp.execute("query-status")["status"] == "inmigrate":
                 if time.monotonic() > end:
-                    raise QmpError(f"it has not loaded what was saved within {_SAVE_SECONDS:g} s")
+                    raise QmpError(f"it did not load the saved state within {_SAVE_SECONDS:g} s")
                 time.sleep(_POLL_SECONDS)
             self._write_uuid(saved)
             self._qmp.execute("cont")
 
     def save(self, *, as_itself: bool = False) -> None:
         with self._errors("save"):
-            # Before, so that the disk and the clock stand still with the rest.
+            # Stop first, so that the disk and the clock match the rest of the state.
             self._qmp.execute("stop")
             with (self._folder / STATE).open("wb") as state:
                 self._qmp.send_file("state", state.fileno())
@@ -171,10 +171,10 @@ class QemuSnapshotMachine(QemuMachine):
             end = time.monotonic() + _SAVE_SECONDS
             while (done := self._qmp.execute("query-migrate"))["status"] not in _ENDED:
                 if time.monotonic() > end:
-                    raise XhyveError(f"QEMU has not saved guest {self._machine.name} within {_SAVE_SECONDS:g} s")
+                    raise XhyveError(f"QEMU did not save guest {self._machine.name} within {_SAVE_SECONDS:g} s")
                 time.sleep(_POLL_SECONDS)
             if done["status"] != "completed":
-                raise QmpError(done.get("error-desc") or self.output() or "it does not say why")
+                raise QmpError(done.get("error-desc") or self.output() or "it gave no reason")
             self._qmp.execute("quit")
         if self.wait_for_exit(_END_SECONDS) is None:
             self.kill()
@@ -186,27 +186,28 @@ class QemuSnapshotMachine(QemuMachine):
 
     @contextmanager
     def _state_to_load(self, mac: str) -> Iterator[IO[bytes]]:
-        """What was saved, with our Ethernet address in the place of *mac*.
+        """The saved state, with this machine's Ethernet address instead of *mac*.
 
-        Not only the card has it: the DHCP server of QEMU's user-mode network knows who has its first address, to
-        which ports are forwarded, and would give a guest that comes with another one the second.
+        Not only the card contains the address. The DHCP server of QEMU's user-mode network also remembers which
+        Ethernet address has its first IP address, to which it forwards ports. It would give a guest with another
+        Ethernet address the second IP address.
         """
         assert self._source is not None
         ours = self._machine.nics[0].mac
         assert ours is not None
-        with tempfile.TemporaryFile(dir=self._ward.folder) as state:
+        with tempfile.TemporaryFile(dir=self._process.folder) as state:
             state.write((self._source / STATE).read_bytes().replace(_as_bytes(mac), _as_bytes(ours)))
             state.flush()
             state.seek(0)
             yield state
 
     def _write_uuid(self, saved: dict[str, Any]) -> None:
-        """Put our UUID where the saved machine's stands: nothing in a guest can do that."""
+        """Write this machine's UUID over the saved machine's in memory; a program in the guest cannot do that."""
         if saved["uuid"] == str(self._machine.uuid):
             return
-        said = self._qmp.monitor("gdbserver chardev:gdb")
-        if "Could not" in said:
-            raise GdbError(said.strip())
+        output = self._qmp.monitor("gdbserver chardev:gdb")
+        if "Could not" in output:
+            raise GdbError(output.strip())
         stub = GdbStub(self._debugger, _GDB_SECONDS)
         for form, content in _forms(self._machine.uuid).items():
             for at in saved[form]:
@@ -214,17 +215,17 @@ class QemuSnapshotMachine(QemuMachine):
         stub.detach()
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        """Tell of what goes wrong in the block with QEMU's own words."""
+    def _errors(self, action: str) -> Iterator[None]:
+        """Turn an error in the block into `HypervisorExited`, with QEMU's output."""
         name = self._machine.name
         try:
             yield
         except QmpClosed as error:
             self.wait_for_exit(_END_SECONDS)
-            said = "; ".join(self.output().splitlines()) or "(no word)"
-            raise HypervisorExited(f"QEMU ended, asked to {what} {name}: {said}") from error
+            output = "; ".join(self.output().splitlines()) or "(no output)"
+            raise HypervisorExited(f"QEMU exited when asked to {action} {name}: {output}") from error
         except (QmpError, GdbError, TimeoutError) as error:
-            raise HypervisorExited(f"QEMU cannot {what} {name}: {error}") from error
+            raise HypervisorExited(f"QEMU cannot {action} {name}: {error}") from error
 
 
 def _as_bytes(mac: str) -> bytes:
@@ -232,12 +233,12 @@ def _as_bytes(mac: str) -> bytes:
 
 
 def _forms(uuid: UUID) -> dict[str, bytes]:
-    """How a UUID stands in memory: as the kernel shows it, and as the firmware's table has it (SMBIOS, 7.2.1)."""
+    """The forms of a UUID in memory: as the kernel prints it, and as in the firmware's table (SMBIOS, 7.2.1)."""
     return {"text": str(uuid).encode(), "table": uuid.bytes_le}
 
 
 def _find(ram: Path, content: bytes) -> list[int]:
-    """Where *content* stands in the file *ram*."""
+    """The offsets of *content* in the file *ram*."""
     found = []
     with ram.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
         at = memory.find(content)
@@ -248,14 +249,14 @@ def _find(ram: Path, content: bytes) -> list[int]:
 
 
 def _address(offset: int, memory: int) -> int:
-    """The physical address of what stands at *offset* in the machine's memory."""
+    """The physical address of *offset* in the file of the machine's memory."""
     if memory < _ALL_BELOW or offset < _BELOW:
         return offset
     return offset - _BELOW + _ABOVE
 
 
 def _host_cpu() -> str:
-    """The CPU's model and abilities, as /proc/cpuinfo has them (proc(5)); elsewhere, what the platform says."""
+    """The CPU's model and features from /proc/cpuinfo (proc(5)), or else the platform's name of the CPU."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

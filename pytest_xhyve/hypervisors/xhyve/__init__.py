@@ -1,1 +1,1 @@
-"""xhyve and hyperkit as the hypervisor, on Intel Macs."""
+"""The driver for xhyve and hyperkit, on Intel Macs."""

@@ -1,6 +1,7 @@
-"""The command line of xhyve: what a machine becomes, and what cannot be said in it.
+"""The command line of xhyve: make it from a machine, and check what it cannot express.
 
-Grammar and quirks are those of src/xhyve.c, src/pci_emul.c, src/block_if.c and src/firmware/kexec.c in its sources.
+The grammar and its peculiarities are those of src/xhyve.c, src/pci_emul.c, src/block_if.c and src/firmware/kexec.c in
+xhyve's sources.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from pytest_xhyve.model.errors import ConfigurationError, HypervisorExited, Imag
 from pytest_xhyve.model.machine import Machine
 
 _MIB = 1 << 20
-_MOST_CPUS = 16  # VM_MAXCPU
+_MAX_CPUS = 16  # VM_MAXCPU
 _LOW_MEMORY = 3 << 30
 _PROTOCOL = 0x020A
 _KERNEL_AT = 1 << 20
-# The network card is made before the disks are opened and before the serial port: see Xhyve._await_set_up.
+# xhyve creates the network card before it opens the disks and the serial port: see Xhyve._wait_for_network_card.
 _NIC_SLOT, _RANDOM_SLOT, _FIRST_DISK_SLOT, _LPC_SLOT = 2, 3, 4, 31
 
 
 def argv_for(machine: Machine, build: Build, folder: Path) -> list[str]:
-    """The command line for *machine*, without the program; relative paths in it are in *folder*.
+    """The command line for *machine*, without the program; relative paths in it are relative to *folder*.
 
-    There may be no comma in a path, so the kernel, and disks that lie elsewhere, get a link in *folder*.
+    A path must not contain a comma, so the kernel, and disks outside of *folder*, get a link in *folder*.
 
     Args:
-        machine: one that `check_machine` has found nothing against.
-        build: which program it is for.
-        folder: the guest's; its process is started there.
+        machine: a machine that `check_machine` has accepted.
+        build: the program that it is for.
+        folder: the guest's folder, in which xhyve runs.
     """
     kernel = _link(machine.kernel, folder, "kernel")
     initrd = "" if machine.initrd is None else _link(machine.initrd, folder, "initrd")
@@ -43,78 +44,78 @@ def argv_for(machine: Machine, build: Build, folder: Path) -> list[str]:
     # fmt: off
     argv = [
         "-A",
-        # Otherwise the clock holds the host's local time.
+        # Without -u, the guest's clock has the host's local time.
         "-u",
         "-c", str(machine.cpus),
         "-m", f"{machine.memory // _MIB}M",
         "-U", str(machine.uuid),
         "-s", "0:0,hostbridge",
-        *(word for _ in machine.nics for word in ("-s", f"{_NIC_SLOT}:0,virtio-net")),
+        *(argument for _ in machine.nics for argument in ("-s", f"{_NIC_SLOT}:0,virtio-net")),
         "-s", f"{_RANDOM_SLOT}:0,virtio-rnd",
-        *(word for slot, drive in enumerate(drives, _FIRST_DISK_SLOT) for word in ("-s", f"{slot}:0,{drive}")),
+        *(argument for slot, drive in enumerate(drives, _FIRST_DISK_SLOT) for argument in ("-s", f"{slot}:0,{drive}")),
         "-s", f"{_LPC_SLOT},lpc",
-        # Descriptor 0, in both directions.
+        # stdio is descriptor 0, in both directions.
         "-l", "com1,stdio",
         "-f", f"kexec,{kernel},{initrd},{machine.cmdline}",
     ]
     # fmt: on
     if build.writes_pidfile:
         return [*argv, "-F", str(folder / PIDFILE)]
-    # A word that is no option is passed over; this one tells others whose process it is.
+    # xhyve ignores an argument that is not an option; other processes identify the guest by this one.
     return [*argv, str(folder / PIDFILE)]
 
 
 def probe_argv(uuid: UUID, build: Build) -> list[str]:
-    """The command line of a machine that makes its network card and ends.
+    """The command line of a machine that creates its network card and exits.
 
-    ``-M`` has it print the card's address and end. Without that option it ends, by abort(3), because its kernel is
-    none, which it sees when all devices are made.
+    With ``-M``, xhyve prints the card's address and exits. Without that option, it exits by abort(3), because its
+    kernel is not valid; it checks that only after it has created all devices.
     """
     devices = ["-s", "0:0,hostbridge", "-s", f"{_NIC_SLOT}:0,virtio-net", "-s", f"{_LPC_SLOT},lpc"]
-    ask = ["-M"] if build.tells_mac else []
-    return ["-A", *ask, "-m", "64M", "-U", str(uuid), *devices, "-f", f"kexec,{os.devnull},,"]
+    print_mac = ["-M"] if build.reports_mac else []
+    return ["-A", *print_mac, "-m", "64M", "-U", str(uuid), *devices, "-f", f"kexec,{os.devnull},,"]
 
 
 def check_machine(machine: Machine, build: Build) -> None:
-    """See that *machine* can be said in a command line, and that its kernel will be taken.
+    """Check that a command line can express *machine*, and that xhyve can load its kernel.
 
-    xhyve itself notices some of this only after it has made the network card, and then dies by abort(3).
+    xhyve itself notices some problems only after it has created the network card, and then exits by abort(3).
 
     Raises:
-        NotSupported: *build* has no such thing; QEMU has.
-        ConfigurationError: a value that is out of range.
-        ImageError: the kernel is not one that it loads.
+        NotSupported: *build* does not support something; QEMU does.
+        ConfigurationError: a value is out of range.
+        ImageError: xhyve cannot load the kernel, or this user may not write to a disk.
     """
     name = build.name
-    if machine.cpus > _MOST_CPUS:
-        raise NotSupported(f"{name} gives a guest {_MOST_CPUS} CPUs at most, not {machine.cpus}; QEMU gives more")
+    if machine.cpus > _MAX_CPUS:
+        raise NotSupported(f"{name} supports at most {_MAX_CPUS} CPUs, not {machine.cpus}; use QEMU for more")
     if len(machine.nics) > 1:
-        raise NotSupported(f"{name} gives a guest one network card, not {len(machine.nics)}; QEMU gives several")
+        raise NotSupported(f"{name} supports one network card, not {len(machine.nics)}; use QEMU for more")
     if any(disk.format != "raw" for disk in machine.disks):
-        raise NotSupported(f"{name} takes raw disks only; QEMU takes qcow2 too")
-    most = _LPC_SLOT - _FIRST_DISK_SLOT
-    if len(machine.disks) + len(machine.cdroms) > most:
-        raise NotSupported(f"{name} gives a guest {most} drives at most; QEMU gives more")
+        raise NotSupported(f"{name} supports only raw disks; use QEMU for qcow2")
+    max_drives = _LPC_SLOT - _FIRST_DISK_SLOT
+    if len(machine.disks) + len(machine.cdroms) > max_drives:
+        raise NotSupported(f"{name} supports at most {max_drives} drives; use QEMU for more")
     if machine.memory < _MIB:
-        raise ConfigurationError(f"a guest under {name} has at least 1M of memory, not {machine.memory} bytes")
+        raise ConfigurationError(f"a guest under {name} needs at least 1M of memory, not {machine.memory} bytes")
     for disk in machine.disks:
-        # Where it cannot write it would open the disk for reading, and the guest would meet errors.
+        # xhyve opens a disk read-only if it cannot write to it; the guest would then get errors.
         if not os.access(disk.path, os.W_OK):
-            raise ImageError(f"{disk.path} may not be written, and {name} would not say so")
+            raise ImageError(f"this user may not write to {disk.path}, and {name} would not report that")
     _check_kernel(machine, name)
 
 
 def remove_stale_pidfile(path: Path) -> None:
-    """Remove the file of a process that was killed: xhyve does not start where there is one.
+    """Remove the pidfile of a process that was killed: xhyve does not start if the file exists.
 
     Raises:
-        HypervisorExited: its process lives.
+        HypervisorExited: the process still runs.
     """
     try:
         owner = path.read_text()
     except FileNotFoundError:
         return
-    # Its number may be another process's by now.
+    # Another process may have got this process id since.
     if any(str(process.pid) == owner for process in find_processes(str(path))):
         raise HypervisorExited(f"the guest's hypervisor still runs (process {owner}); kill it first")
     path.unlink()
@@ -123,26 +124,30 @@ def remove_stale_pidfile(path: Path) -> None:
 def _check_kernel(machine: Machine, name: str) -> None:
     header = read_kernel_header(machine.kernel)
     if header is None or not header.setup_sectors or not header.loaded_high or header.protocol < _PROTOCOL:
-        what = (
-            "is no bzImage" if header is None else f"has boot protocol {header.protocol >> 8}.{header.protocol & 255}"
+        problem = (
+            "is not a bzImage"
+            if header is None
+            else f"has boot protocol {header.protocol >> 8}.{header.protocol & 255}"
         )
-        raise ImageError(f"{name} cannot boot {machine.kernel}: it {what}, and a bzImage of protocol 2.10 is needed")
+        raise ImageError(
+            f"{name} cannot boot {machine.kernel}: it {problem}, but {name} needs a bzImage of protocol 2.10 or later"
+        )
     size = len(os.fsencode(machine.cmdline))
     if size + 1 > header.cmdline_size:
         raise ImageError(
-            f"the kernel's command line has {size} bytes, and {machine.kernel} takes {header.cmdline_size}"
+            f"the kernel's command line has {size} bytes, but {machine.kernel} accepts at most {header.cmdline_size}"
         )
     initrd = machine.initrd.stat().st_size if machine.initrd is not None else 0
     needed = _KERNEL_AT + header.init_size + initrd
     if needed > min(machine.memory, _LOW_MEMORY):
         raise ImageError(
-            f"{machine.kernel} and its initial RAM disk need {-(-needed // _MIB)}M, and the guest has "
+            f"{machine.kernel} and its initial RAM disk need {-(-needed // _MIB)}M of memory, but the guest has "
             f"{machine.memory // _MIB}M"
         )
 
 
 def _link(path: Path, folder: Path, name: str) -> str:
-    """A path from *folder* that has no comma in it."""
+    """A path relative to *folder*, without a comma."""
     if path.parent == folder and "," not in path.name:
         return path.name
     link = folder / f"link-to-{name}"

@@ -1,7 +1,7 @@
-"""xhyve and hyperkit as the hypervisor: on Intel Macs.
+"""The driver for xhyve and hyperkit, on Intel Macs.
 
-What is said here of xhyve was read in its sources (github.com/machyve/xhyve, github.com/moby/hyperkit); file names in
-comments are theirs.
+The facts about xhyve in this package come from its sources (github.com/machyve/xhyve, github.com/moby/hyperkit), and
+so do the file names in comments.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from pytest_xhyve.hypervisors.xhyve.machine import XhyveMachine
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, NotSupported
 from pytest_xhyve.model.machine import DiskFormat, Machine
 
-# A user's guests are fewer than vmnet has interfaces, as each question for an address takes one too.
-_MOST_GUESTS = vmnet.MOST_INTERFACES - 4
-# vmnet's set-up takes a second or two, and has been seen to hang for ever.
+# Fewer than vmnet has interfaces, because each probe for an Ethernet address takes an interface, too.
+_MAX_GUESTS = vmnet.MAX_INTERFACES - 4
+# vmnet's set-up takes a second or two. On some hosts it hangs for ever.
 _SET_UP_SECONDS = 60.0
-# As long as others may hold the lock one after the other: with 0.2.0, each for a whole boot.
-_PATIENCE_SECONDS = 600.0
+# Other processes may hold the lock one after the other; with release 0.2.0, each for a whole boot.
+_LOCK_SECONDS = 600.0
 _LOOK_SECONDS = 0.005
-# Of random UUIDs, one in ten or twenty was refused (sirn/vagrant-xhyve#6): three in a row have another reason.
+# vmnet refuses one random UUID in ten or twenty (sirn/vagrant-xhyve#6); three in a row have another cause.
 _REFUSALS_IN_A_ROW = 3
 _CONSOLE_BYTES = 1 << 20
 _PROOF = UUID("5c9d0d8e-5f0e-4a55-9a4e-8f7c1f0e6b11")
 
 
 class Xhyve:
-    """xhyve or hyperkit on this host; which one, the program is asked.
+    """xhyve or hyperkit on this host; the program's output shows which one.
 
     Args:
         program: a name that is looked up in PATH, or a path.
-        cache: a folder in which is remembered what was found out about this host.
+        cache: a folder for facts about this host.
 
     Raises:
-        HypervisorNotFound: there is no such program.
+        HypervisorNotFound: the program is not found.
     """
 
     def __init__(self, *, program: str, cache: Path) -> None:
@@ -67,11 +67,11 @@ class Xhyve:
 
     @property
     def max_guests(self) -> int:
-        return _MOST_GUESTS
+        return _MAX_GUESTS
 
     @cached_property
     def build(self) -> Build:
-        """Which of the programs that are called xhyve this is."""
+        """The program's build."""
         return ask_build(self._executable)
 
     @cached_property
@@ -80,21 +80,21 @@ class Xhyve:
         return HypervisorInfo(build.name, build.version, "hvf", f"run {self._privilege.description}", emulated=False)
 
     def prove(self) -> Proof:
-        """Whether it can make a machine with a network card here; remembered until the host boots again."""
+        """Whether the program can create a machine with a network card; a success is valid until the host boots."""
 
-        def look() -> Proof:
+        def check() -> Proof:
             for number in range(_REFUSALS_IN_A_ROW):
-                answer = self._ask(uuid5(_PROOF, f"{os.getuid()}:{number}"))
-                if answer.known is None or not answer.known.refused:
+                result = self._probe(uuid5(_PROOF, f"{os.getuid()}:{number}"))
+                if result.record is None or not result.record.refused:
                     break
-            return Proof(answer.known is not None and not answer.known.refused, answer.why)
+            return Proof(result.record is not None and not result.record.refused, result.reason)
 
-        with_what = (self._executable, self.build.version, self._privilege.description)
-        return proofs.prove(self.build.name, with_what, self._cache, look, keeps_refusals=False)
+        depends_on = (self._executable, self.build.version, self._privilege.description)
+        return proofs.prove(self.build.name, depends_on, self._cache, check, keeps_refusals=False)
 
     @property
     def snapshotter(self) -> None:
-        # Neither xhyve nor hyperkit has a way to write down a machine's state.
+        # xhyve and hyperkit cannot save a machine's state.
         return None
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
@@ -105,20 +105,20 @@ class Xhyve:
                 continue
             if known is not None:
                 return Identity(uuid, known.mac)
-            answer = self._ask(uuid)
-            if answer.known is None:
-                raise HypervisorExited(answer.why)
-            if not answer.known.refused:
-                # That this one was taken shows that the others were refused for what they are.
+            result = self._probe(uuid)
+            if result.record is None:
+                raise HypervisorExited(result.reason)
+            if not result.record.refused:
+                # vmnet works, so it refused the other UUIDs for good.
                 for other in refused:
-                    self._known.keep(other, UuidRecord(refused=True))
-                self._known.keep(uuid, answer.known)
-                return Identity(uuid, answer.known.mac)
+                    self._known.save(other, UuidRecord(refused=True))
+                self._known.save(uuid, result.record)
+                return Identity(uuid, result.record.mac)
             self._check_free(uuid)
             refused.append(uuid)
             if len(refused) == _REFUSALS_IN_A_ROW:
-                raise HypervisorExited(answer.why)
-        raise AssertionError("a slot has as many UUIDs as are asked for")
+                raise HypervisorExited(result.reason)
+        raise AssertionError("a slot has an unlimited number of UUIDs")
 
     @contextmanager
     def running(self, machine: Machine, process: GuardedProcess) -> Iterator[XhyveMachine]:
@@ -129,18 +129,18 @@ class Xhyve:
             and known.mac is not None
             and any(nic.mac not in (None, known.mac) for nic in machine.nics)
         ):
-            raise NotSupported(f"under {self.build.name}, vmnet chooses the Ethernet address; QEMU takes any")
+            raise NotSupported(f"under {self.build.name}, vmnet selects the Ethernet address; use QEMU to set it")
         remove_stale_pidfile(process.folder / PIDFILE)
         with ExitStack() as stack:
             ours, theirs = map(stack.enter_context, socket.socketpair())
             for end in (ours, theirs):
-                # A default of the test's own would make them non-blocking, which has a meaning below.
+                # A default timeout that a test sets would make them non-blocking, which has a meaning below.
                 end.settimeout(None)
-                # It writes byte by byte, and what does not fit is lost (uart_emul.c).
+                # xhyve writes byte by byte, and loses the bytes that do not fit (uart_emul.c).
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONSOLE_BYTES)
-            set_up = vmnet.VmnetLock()
-            set_up.begin(_PATIENCE_SECONDS)
-            stack.callback(set_up.end)
+            lock = vmnet.VmnetLock()
+            lock.acquire(_LOCK_SECONDS)
+            stack.callback(lock.release)
             before = leases.read_leases()
             process.start(
                 [*self._privilege.prefix, self._executable, *argv_for(machine, self.build, process.folder)],
@@ -151,22 +151,22 @@ class Xhyve:
             )
             vm = XhyveMachine(machine, process, self.build, ours, before, self._known)
             stack.callback(vm.kill)
-            self._await_set_up(process, theirs, machine.uuid)
+            self._wait_for_network_card(process, theirs, machine.uuid)
             theirs.close()
-            self._tell_pid(process)
+            self._report_pid(process)
             if vm.mac is None:
-                # Whose lease is whose can only be told while nobody else starts a guest.
-                vm.on_lease(set_up.end)
+                # The plugin can match the new lease to this guest only while no other guest starts.
+                vm.on_lease(lock.release)
             else:
-                set_up.end()
+                lock.release()
             yield vm
 
-    def _await_set_up(self, process: GuardedProcess, console: socket.socket, uuid: UUID) -> None:
-        """Wait until the network card is made.
+    def _wait_for_network_card(self, process: GuardedProcess, console: socket.socket, uuid: UUID) -> None:
+        """Wait until xhyve has created the network card.
 
-        Devices are made in the order of their slots (pci_emul.c); the last one is the serial port, which sets
-        O_NONBLOCK on its descriptor (uart_emul.c). That is a property of the open file, which we have open too
-        (fcntl(2)).
+        xhyve creates devices in the order of their slots (pci_emul.c). The last one is the serial port, which sets
+        O_NONBLOCK on its descriptor (uart_emul.c). That flag belongs to the open file, which this process has open,
+        too (fcntl(2)).
         """
         end = time.monotonic() + _SET_UP_SECONDS
         log = process.folder / CONSOLE
@@ -182,8 +182,8 @@ class Xhyve:
             if time.monotonic() > end:
                 raise self._failed(None, process.output())
 
-    def _tell_pid(self, process: GuardedProcess) -> None:
-        """Have others know xhyve's own running, not sudo's, whose command line has xhyve's in it."""
+    def _report_pid(self, process: GuardedProcess) -> None:
+        """Record the process id of xhyve itself, not of sudo, whose command line contains that of xhyve."""
         if self._privilege.prefix:
             for running in find_processes(str(process.folder / PIDFILE)):
                 if running.command.startswith(f"{self._executable} "):
@@ -194,23 +194,27 @@ class Xhyve:
     def _privilege(self) -> Privilege:
         return find_privilege(self._executable)
 
-    def _ask(self, uuid: UUID) -> ProbeResult:
-        """Ask for the Ethernet address that goes with *uuid*, which shows as well whether vmnet takes it."""
-        set_up = vmnet.VmnetLock()
-        set_up.begin(_PATIENCE_SECONDS)
+    def _probe(self, uuid: UUID) -> ProbeResult:
+        """Find out whether vmnet accepts *uuid*, and the Ethernet address that belongs to it."""
+        lock = vmnet.VmnetLock()
+        lock.acquire(_LOCK_SECONDS)
         try:
             done = run_to_end(self._privilege, [self._executable, *probe_argv(uuid, self.build)], _SET_UP_SECONDS)
         except OSError as error:
             raise HypervisorNotFound(f"cannot start {self._executable}: {error}") from error
         finally:
-            set_up.end()
+            lock.release()
         return read_probe(done, self.build, str(self._failed(done.code, done.output)))
 
     def _check_free(self, uuid: UUID) -> None:
-        """Raise when a process holds *uuid*, for then vmnet refuses it to all others, in the same words."""
+        """Raise an error if a process uses *uuid*: vmnet then refuses it to all others, with the same message.
+
+        Raises:
+            HypervisorExited: a process uses it; the message names the process.
+        """
         holders = [process for process in find_processes(str(uuid)) if process.pid != os.getpid()]
         if holders:
             raise HypervisorExited(busy_uuid(uuid, holders[0].pid))
 
-    def _failed(self, status: int | None, said: str) -> HypervisorExited:
-        return HypervisorExited(explain(self.build, status, said, self._privilege, self._executable, _SET_UP_SECONDS))
+    def _failed(self, status: int | None, output: str) -> HypervisorExited:
+        return HypervisorExited(explain(self.build, status, output, self._privilege, self._executable, _SET_UP_SECONDS))

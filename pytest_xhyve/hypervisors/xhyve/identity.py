@@ -1,7 +1,7 @@
-"""UUIDs under which vmnet gives addresses: which it takes, and the Ethernet address that goes with each.
+"""The UUIDs that vmnet accepts, and the Ethernet address that belongs to each.
 
-vmnet chooses the address by the UUID, the same one each time, and refuses some UUIDs for good. Both are asked once and
-then remembered, as the question costs a start of xhyve.
+vmnet derives the address from the UUID, always the same one, and refuses some UUIDs for good. The plugin probes each
+UUID once and caches the result, because a probe starts xhyve.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from pytest_xhyve.host.privilege import ProcessResult
 from pytest_xhyve.hypervisors.xhyve import vmnet
 from pytest_xhyve.hypervisors.xhyve.build import Build
 
-# After the kernel's files are found not to be there, which is after the network card was made (kexec.c).
+# xhyve prints this if it cannot read the kernel, which is after it created the network card (kexec.c).
 _NO_KERNEL = "kexec: failed to load kernel"
 
 
 @dataclass(frozen=True, slots=True)
 class UuidRecord:
-    """What is known of a UUID: whether vmnet refused it, and the address, or None while that is not known."""
+    """The facts about a UUID: whether vmnet refused it, and its Ethernet address, or None if not known yet."""
 
     refused: bool = False
     mac: str | None = None
 
 
 class UuidCache:
-    """What is known of UUIDs, in *folder*; each is one slot's, so nobody else writes about it at the same time.
+    """The records of UUIDs, as files in *folder*; they are valid until macOS is updated.
 
-    It holds until macOS is another one.
+    Each UUID belongs to one slot, so two processes never write its record at the same time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,28 +40,28 @@ class UuidCache:
         self._host = f"{platform.system()} {platform.release()}"
 
     def find(self, uuid: UUID) -> UuidRecord | None:
-        """What is known of *uuid*, if anything is."""
+        """The record of *uuid*, or None if there is none."""
         try:
             content = json.loads(self._path(uuid).read_text())
             return UuidRecord(content["refused"], content["mac"]) if content["host"] == self._host else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, uuid: UUID, known: UuidRecord) -> None:
-        """Remember it."""
+    def save(self, uuid: UUID, record: UuidRecord) -> None:
+        """Save the record of *uuid*."""
         path = self._path(uuid)
         fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps({"refused": known.refused, "mac": known.mac, "host": self._host}))
+        fresh.write_text(json.dumps({"refused": record.refused, "mac": record.mac, "host": self._host}))
         fresh.replace(path)
 
     def forget(self, uuid: UUID) -> None:
-        """Ask again the next time."""
+        """Remove the record of *uuid*, so that it is probed again."""
         self._path(uuid).unlink(missing_ok=True)
 
     def macs(self) -> set[str]:
-        """All addresses that are known."""
-        known = (self.find(UUID(path.stem)) for path in self._folder.glob("*-*-*-*-*.json"))
-        return {entry.mac for entry in known if entry is not None and entry.mac is not None}
+        """The Ethernet addresses of all records."""
+        records = (self.find(UUID(path.stem)) for path in self._folder.glob("*-*-*-*-*.json"))
+        return {record.mac for record in records if record is not None and record.mac is not None}
 
     def _path(self, uuid: UUID) -> Path:
         return self._folder / f"{uuid}.json"
@@ -69,23 +69,28 @@ class UuidCache:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What xhyve said when it was asked about a UUID: what is known now, or None, and then why not."""
+    """The result of a probe.
 
-    known: UuidRecord | None
-    why: str
+    Attributes:
+        record: the facts about the UUID; None if the probe failed.
+        reason: how this is known, or why the probe failed.
+    """
+
+    record: UuidRecord | None
+    reason: str
 
 
-def read_probe(done: ProcessResult, build: Build, why: str) -> ProbeResult:
-    """What the program that was started by `pytest_xhyve.hypervisors.xhyve.argv.probe_argv` has told.
+def read_probe(done: ProcessResult, build: Build, reason: str) -> ProbeResult:
+    """Read the output of a program that ran with `pytest_xhyve.hypervisors.xhyve.argv.probe_argv`.
 
     Args:
-        done: how it ended.
-        build: which one it is.
-        why: what shall be said when it told nothing.
+        done: the program's exit code and output.
+        build: the program's build.
+        reason: the reason to report if the probe failed.
     """
-    told = re.search(r"^MAC: ([0-9a-f:]{17})$", done.output, re.MULTILINE)
-    if told is not None:
-        return ProbeResult(UuidRecord(mac=told[1]), "proved by making a network card")
-    if not build.tells_mac and _NO_KERNEL in done.output:
-        return ProbeResult(UuidRecord(), "proved by making a network card")
-    return ProbeResult(UuidRecord(refused=True) if vmnet.REFUSAL in done.output else None, why)
+    mac = re.search(r"^MAC: ([0-9a-f:]{17})$", done.output, re.MULTILINE)
+    if mac is not None:
+        return ProbeResult(UuidRecord(mac=mac[1]), "proved by creating a network card")
+    if not build.reports_mac and _NO_KERNEL in done.output:
+        return ProbeResult(UuidRecord(), "proved by creating a network card")
+    return ProbeResult(UuidRecord(refused=True) if vmnet.REFUSAL in done.output else None, reason)

@@ -1,4 +1,4 @@
-"""A machine that runs under xhyve: its console, its address, its end."""
+"""A machine that runs under xhyve: its console, its address, its exit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from pytest_xhyve.hypervisors.guarded import GuardedMachine
 from pytest_xhyve.hypervisors.xhyve.build import Build
 from pytest_xhyve.hypervisors.xhyve.identity import UuidCache, UuidRecord
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
-from pytest_xhyve.model.machine import Machine
+from pytest_xhyve.model.machine import SSH_PORT, Machine
 
-_SSH = 22
 _CONNECT_SECONDS = 0.3
 _TYPE_SECONDS = 10.0
 _APART_SECONDS = 0.1
@@ -28,12 +27,12 @@ class XhyveMachine(GuardedMachine):
     """A running machine; see `pytest_xhyve.hypervisors.base.VirtualMachine`.
 
     Args:
-        machine: what runs.
-        process: whose process it is.
-        build: which program runs it.
-        console: our end of its serial port; the guardian reads what comes, and we write.
-        before: the leases as they were when it was started.
-        known: where the Ethernet address is kept, once it is learnt.
+        machine: the machine's description.
+        process: its process.
+        build: the program that runs it.
+        console: the host's end of its serial port; the guardian reads it, and this process writes to it.
+        before: the leases from before the start.
+        known: the cache for the Ethernet address.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class XhyveMachine(GuardedMachine):
         return self._mac
 
     def on_lease(self, learnt: Callable[[], None]) -> None:
-        """Have *learnt* called when the machine's Ethernet address is known."""
+        """Call *learnt* when the machine's Ethernet address is known."""
         self._learnt = learnt
 
     def send_to_console(self, data: bytes) -> None:
@@ -71,7 +70,7 @@ class XhyveMachine(GuardedMachine):
             self._console.settimeout(_TYPE_SECONDS)
             self._console.sendall(data)
         except OSError as error:
-            raise HypervisorExited(f"nobody reads the serial port of guest {self._machine.name}: {error}") from error
+            raise HypervisorExited(f"cannot write to the serial port of guest {self._machine.name}: {error}") from error
 
     def find_endpoint(self, port: int) -> Endpoint | None:
         with self._lock:
@@ -80,7 +79,7 @@ class XhyveMachine(GuardedMachine):
 
     def forward(self, port: int) -> Endpoint:
         if not 0 < port < 1 << 16:
-            raise XhyveError(f"{port} is no TCP port")
+            raise XhyveError(f"{port} is not a TCP port")
         endpoint = self.find_endpoint(port)
         if endpoint is None:
             raise XhyveError(self.explain_missing_address() or f"guest {self._machine.name} has no address yet")
@@ -90,10 +89,10 @@ class XhyveMachine(GuardedMachine):
         return None
 
     def explain_missing_address(self) -> str | None:
-        if self.find_endpoint(_SSH) is not None:
+        if self.find_endpoint(SSH_PORT) is not None:
             return None
-        if self._build.tells_mac:
-            # It may be that the address that goes with the UUID is another one now.
+        if self._build.reports_mac:
+            # The Ethernet address that belongs to the UUID may have changed.
             self._known.forget(self._machine.uuid)
         return leases.explain_no_lease(self._before)
 
@@ -108,20 +107,20 @@ class XhyveMachine(GuardedMachine):
         self._signal_cpus(signal.SIGUSR2)
 
     def press_power_button(self) -> None:
-        # Before the guest has switched ACPI on, this kills (pm.c).
-        self._ward.send_signal(signal.SIGTERM)
+        # Until the guest has enabled ACPI, this kills xhyve (pm.c).
+        self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self._ward.kill(self._build.name)
+        self._process.kill(self._build.name)
 
     def _signal_cpus(self, number: signal.Signals) -> None:
         if not self._build.pauses:
-            raise NotSupported(f"{self._build.name} cannot stop a guest's CPUs; QEMU and hyperkit can")
+            raise NotSupported(f"{self._build.name} cannot pause a guest; QEMU and hyperkit can")
         if self.exit_status() is not None:
             raise HypervisorExited(f"guest {self._machine.name} is not running; guest.start() starts it again")
-        # Of two that wait, either may be delivered first (signal(7)), and nothing tells that one was taken.
+        # If two signals are pending, either may be delivered first (signal(7)), and nothing reports the delivery.
         time.sleep(max(0.0, self._signalled + _APART_SECONDS - time.monotonic()))
-        self._ward.send_signal(number)
+        self._process.send_signal(number)
         self._signalled = time.monotonic()
 
     def _find_address(self) -> str | None:
@@ -133,18 +132,18 @@ class XhyveMachine(GuardedMachine):
         addresses = leases.find_addresses(leases.parse_mac(self._mac), records)
         if len(addresses) < 2 or self._answers in addresses:
             return self._answers if self._answers in addresses else next(iter(addresses), None)
-        # Records of earlier boots may be among them: only what answers on SSH counts.
+        # Some addresses may be from earlier boots: only one that answers on the SSH port counts.
         self._answers = next(filter(_answers_on_ssh, addresses), None)
         return self._answers
 
     def _learn(self, records: Sequence[Lease]) -> None:
-        """Find the Ethernet address of a machine whose build does not tell it: the one new lease is its own.
+        """Find the Ethernet address of a machine whose build does not report it: the only new lease belongs to it.
 
-        vmnet's set-up is kept from others until then.
+        Until then, this process holds vmnet's lock, so that no other guest starts.
         """
         others = {leases.parse_mac(mac) for mac in self._known.macs()}
         before = {lease.mac for lease in self._before}
-        # Another's lease that was only renewed has another name: ours is the host name that we gave.
+        # A renewed lease of another guest has another name; this guest's lease has its host name.
         new = {
             lease.mac
             for lease in leases.find_new(self._before, records)
@@ -152,13 +151,13 @@ class XhyveMachine(GuardedMachine):
         } - others
         if len(new) == 1:
             self._mac = ":".join(f"{byte:02x}" for byte in new.pop())
-            self._known.keep(self._machine.uuid, UuidRecord(mac=self._mac))
+            self._known.save(self._machine.uuid, UuidRecord(mac=self._mac))
             self._learnt()
 
 
 def _answers_on_ssh(address: str) -> bool:
     try:
-        with socket.create_connection((address, _SSH), timeout=_CONNECT_SECONDS):
+        with socket.create_connection((address, SSH_PORT), timeout=_CONNECT_SECONDS):
             return True
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""vmnet, macOS's network for guests: one set-up at a time, and what it says when it fails."""
+"""vmnet, macOS's network for guests: a lock for its set-up, and xhyve's message when it fails."""
 
 from __future__ import annotations
 
@@ -10,46 +10,48 @@ from filelock import FileLock, Timeout
 from pytest_xhyve.model.errors import XhyveError
 
 REFUSAL = "virtio_net: Could not create vmnet interface"
-"""How xhyve begins the one message that it has for every failure (pci_virtio_net_vmnet.c)."""
+"""The start of xhyve's only message for all failures of vmnet (pci_virtio_net_vmnet.c)."""
 
-MOST_INTERFACES = 32
-"""How many interfaces vmnet makes on one host."""
+MAX_INTERFACES = 32
+"""The number of interfaces that vmnet creates on one host."""
 
-_FOLDER = Path("/var/tmp/pytest-xhyve")  # noqa: S108  # shared by all users of the host, who know it by this name
+_FOLDER = Path("/var/tmp/pytest-xhyve")  # noqa: S108  # all users of the host share this folder
 
 
 class VmnetLock:
-    """vmnet's set-up, which one process of the host does at a time, whoever's it is.
+    """A lock for vmnet's set-up: only one process of the host, of any user, may hold it.
 
-    The lock may be released by another thread than the one that took it.
+    Another thread than the one that acquired the lock may release it.
     """
 
     def __init__(self, folder: Path = _FOLDER) -> None:
         self._lock = FileLock(folder / "vmnet.lock", mode=0o666, thread_local=False)
 
-    def begin(self, timeout: float) -> None:
-        """Wait up to *timeout* seconds until nobody else sets vmnet up.
+    def acquire(self, timeout: float) -> None:
+        """Wait up to *timeout* seconds for the lock.
 
         Raises:
-            XhyveError: somebody did all the time, or the lock cannot be made.
+            XhyveError: other processes held the lock all the time, or its file cannot be created.
         """
         path = Path(self._lock.lock_file)
         try:
             path.parent.mkdir(exist_ok=True)
-            # Not sticky: there, Linux lets nobody open what another user has made (proc_sys_fs(5), protected_regular).
+            # Not sticky: in a sticky folder, Linux forbids users to open each other's files (proc_sys_fs(5),
+            # protected_regular).
             with contextlib.suppress(PermissionError):
                 path.parent.chmod(0o777)
             self._lock.acquire(timeout)
         except Timeout as error:
             raise XhyveError(
-                f"waited {timeout:.0f} s while others set up vmnet, which one at a time can\n"
-                f"  `lsof {path}` shows who does; start fewer guests at once (--xhyve-max-guests), or kill what hangs"
+                f"waited {timeout:.0f} s for other processes to set up vmnet; only one process at a time can do that\n"
+                f"  `lsof {path}` shows the process; start fewer guests at once (--xhyve-max-guests), or kill the "
+                "process if it hangs"
             ) from error
         except OSError as error:
             raise XhyveError(
-                f"cannot lock {path}: {error.strerror}\n  remove it, or have its owner give it mode 0666"
+                f"cannot lock {path}: {error.strerror}\n  remove the file, or let its owner set its mode to 0666"
             ) from error
 
-    def end(self) -> None:
-        """Let the next one set vmnet up; nothing happens when that was done before."""
+    def release(self) -> None:
+        """Release the lock; if it was released before, do nothing."""
         self._lock.release(force=True)

@@ -116,7 +116,7 @@ def test_command_with_what_is_here(new_home: Home) -> None:
 def test_command_where_no_guest_can_run() -> None:
     result = call_doctor()
     assert result.exit_code == 1
-    assert "PROBLEM  QEMU: QEMU was not found" in result.output
+    assert "PROBLEM  QEMU: QEMU not found" in result.output
     assert "\n           sudo apt install" in result.output
     assert "Traceback" not in result.output
     as_json = call_doctor("--json")

@@ -17,13 +17,13 @@ from pytest_xhyve.model.errors import HypervisorNotFound, XhyveError
 
 def test_qemu_is_missing(new_home: Home) -> None:
     def ask(cache: Path) -> HypervisorInfo:
-        raise HypervisorNotFound("QEMU was not found: looked for qemu\n  install it")
+        raise HypervisorNotFound("QEMU not found: looked for qemu\n  install it")
 
     (finding,) = host.check_qemu(new_home, "linux", ask)
     assert finding == Finding(
         "QEMU",
         "problem",
-        "QEMU was not found: looked for qemu",
+        "QEMU not found: looked for qemu",
         "sudo apt install qemu-system-x86 qemu-utils",
         frozenset({"qemu"}),
     )
@@ -45,11 +45,11 @@ def test_qemu_is_broken(new_home: Home, error: Exception) -> None:
     [
         (
             "linux",
-            "no kvm: /dev/kvm may not be opened by this user; add it to the group kvm",
+            "no kvm: this user may not open /dev/kvm; add the user to the group kvm",
             'usermod -aG kvm "$USER"',
         ),
-        ("linux", "no kvm: there is no /dev/kvm", "modprobe -a kvm_intel kvm_amd"),
-        ("linux", "no kvm: kvm is there, but a test program hung for 2 s", "dmesg"),
+        ("linux", "no kvm: /dev/kvm does not exist", "modprobe -a kvm_intel kvm_amd"),
+        ("linux", "no kvm: the host advertises kvm, but a test program hung for 2 s", "dmesg"),
         ("darwin", "no hvf: …", "sysctl kern.hv_support"),
     ],
 )

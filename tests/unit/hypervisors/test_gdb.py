@@ -96,7 +96,7 @@ class TestGdbStub:
         with ours:
             theirs.sendall(b"+$O")
             theirs.shutdown(socket.SHUT_WR)
-            with theirs, pytest.raises(GdbError, match="gone"):
+            with theirs, pytest.raises(GdbError, match="closed the connection"):
                 GdbStub(ours, 5.0)
 
     def test_silence_is_told(self) -> None:

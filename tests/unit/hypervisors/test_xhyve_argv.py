@@ -151,14 +151,14 @@ def test_question_for_the_address_is_understood(build: StandInBuild) -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"cpus": 17}, NotSupported, r"16 CPUs at most, not 17; QEMU"),
-        ({"nics": (Nic(None), Nic(None))}, NotSupported, r"one network card, not 2; QEMU"),
-        ({"disks": (Disk(Path("/dev/null"), "qcow2"),)}, NotSupported, r"raw disks only; QEMU"),
-        ({"disks": (Disk(Path("/dev/null")),) * 28}, NotSupported, r"27 drives at most"),
+        ({"cpus": 17}, NotSupported, r"at most 16 CPUs, not 17; use QEMU"),
+        ({"nics": (Nic(None), Nic(None))}, NotSupported, r"one network card, not 2; use QEMU"),
+        ({"disks": (Disk(Path("/dev/null"), "qcow2"),)}, NotSupported, r"only raw disks; use QEMU"),
+        ({"disks": (Disk(Path("/dev/null")),) * 28}, NotSupported, r"at most 27 drives"),
         ({"memory": 1000}, ConfigurationError, r"at least 1M"),
-        ({"memory": 2 << 20}, ImageError, r"need 4M, and the guest has 2M"),
-        ({"cmdline": "x" * 2047}, ImageError, r"has 2047 bytes, and .*vmlinuz takes 2047"),
-        ({"disks": (Disk(Path("/no/such")),)}, ImageError, r"/no/such may not be written"),
+        ({"memory": 2 << 20}, ImageError, r"need 4M of memory, but the guest has 2M"),
+        ({"cmdline": "x" * 2047}, ImageError, r"has 2047 bytes, but .*vmlinuz accepts at most 2047"),
+        ({"disks": (Disk(Path("/no/such")),)}, ImageError, r"this user may not write to /no/such"),
     ],
 )
 def test_what_cannot_be_said_is_refused_before_anything_starts(

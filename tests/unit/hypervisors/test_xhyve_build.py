@@ -36,7 +36,7 @@ def test_three_builds() -> None:
         ("xhyve", "v0.2.0-108-gdfbe09"),
         ("hyperkit", "v0.20190201"),
     ]
-    assert [(build.tells_mac, build.writes_pidfile, build.pauses) for build in builds.values()] == [
+    assert [(build.reports_mac, build.writes_pidfile, build.pauses) for build in builds.values()] == [
         (False, False, False),
         (True, True, False),
         (True, True, True),
@@ -64,7 +64,7 @@ def test_exit_codes_are_the_builds(build: str, status: int, ending: ExitReason) 
 
 @pytest.mark.parametrize("answer", [(2, "what?\n"), (3, ""), (0, ""), (0, "x: 1\n"), (None, "permission denied")])
 def test_what_is_none_of_them(answer: tuple[int | None, str]) -> None:
-    with pytest.raises(HypervisorNotFound, match="is neither xhyve nor hyperkit"):
+    with pytest.raises(HypervisorNotFound, match="is not xhyve or hyperkit"):
         ask_build("x", lambda _: answer)
 
 
@@ -79,9 +79,9 @@ def test_a_real_program(tmp_path: Path) -> None:
         program.write_text(f"#!/bin/sh\ncat {redirect} <<'END'\n{XHYVE.format('xhyve', '1')}END\n")
         program.chmod(0o755)
         assert ask_build(str(program)).version == "1"
-    with pytest.raises(HypervisorNotFound, match="neither"):
+    with pytest.raises(HypervisorNotFound, match="is not xhyve or hyperkit"):
         ask_build("/bin/true")
-    with pytest.raises(HypervisorNotFound, match="neither"):
+    with pytest.raises(HypervisorNotFound, match="is not xhyve or hyperkit"):
         ask_build(str(tmp_path))
 
 

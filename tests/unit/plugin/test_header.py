@@ -10,7 +10,7 @@ def test_header_tells_of_hypervisor_acceleration_and_image(pytester: pytest.Pyte
     manifest = write_image(pytester.path)
     result = pytester.runpytest_subprocess(f"--xhyve-image={manifest}", "--xhyve-accel=tcg")
     result.stdout.fnmatch_lines(
-        [f"xhyve: qemu [0-9]*, tcg (asked for), image {manifest}", "xhyve: the CPU is emulated*4 times as long"]
+        [f"xhyve: qemu [0-9]*, tcg (requested), image {manifest}", "xhyve: the CPU is emulated*4 times as long"]
     )
 
 

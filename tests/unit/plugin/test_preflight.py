@@ -351,7 +351,7 @@ def test_missing_hypervisor_is_told_without_our_own_lines(
     (*_, errors) = said.partition("= ERRORS =")
     reports, _, summary = errors.partition("short test summary")
     for part in (reports, summary):
-        assert part.count("HypervisorNotFound: QEMU was not found: ") == 2
+        assert part.count("HypervisorNotFound: QEMU not found: ") == 2
     assert said.count("install it (Debian and Ubuntu: qemu-system-x86") >= 2
     assert "choice.py" not in said
     assert "raise " not in said
