@@ -33,7 +33,7 @@ lint: $(VENV)/.done
 	$(BIN)/lint-imports --no-cache
 
 docs: $(VENV)/.done
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --fresh-env --doctree-dir build/docs docs site
 
 bench: $(VENV)/.done
 	$(BIN)/pip install --quiet --editable '.[bench]'

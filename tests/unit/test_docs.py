@@ -138,10 +138,10 @@ def test_data_examples(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("mkdocs")
+    pytest.importorskip("sphinx")
     folder = tmp_path_factory.mktemp("docs") / "site"
     subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
+        [sys.executable, "-m", "sphinx", "-q", "--fail-on-warning", "-d", folder.parent / "doctrees", "docs", folder],
         cwd=pages.TOP,
         check=True,
     )

@@ -1,4 +1,8 @@
-"""What of the docs is written by the code: each page says where, by a line ``<!-- generated: NAME -->``."""
+"""The parts of the docs that are generated from the code.
+
+A page marks the place of each with a comment: ``<!-- generated: NAME -->`` for a function of this module, and
+``<!-- reference: NAME -->`` for the docstrings of a name; a colon and names after it choose the members.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 
+import pytest_xhyve
+from pytest_xhyve import model
 from pytest_xhyve.cli.commands import main
 from pytest_xhyve.model.settings import OPTIONS, Option
 from pytest_xhyve.model.spec import GuestSpec
@@ -18,13 +25,36 @@ from pytest_xhyve.plugin import fixtures
 
 _TOP = Path(__file__).parents[1]
 _PLACE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+_REFERENCE = re.compile(r"^<!-- reference: ([\w.]+)(?::([\w, \n]+))? -->$", re.MULTILINE)
 _DEFAULT = re.compile(r" *\(default: (.*)\)$")
 _ATTRIBUTE = re.compile(r"^ +(\w+): (.*(?:\n {12,}.*)*)$", re.MULTILINE)
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by MkDocs with each page: put in what is generated."""
-    return _PLACE.sub(lambda place: _GENERATED[place[1]](), markdown)
+def fill_in(markdown: str) -> str:
+    """Put what is generated into a page."""
+    markdown = _PLACE.sub(lambda place: _GENERATED[place[1]](), markdown)
+    return _REFERENCE.sub(lambda place: _reference(place[1], place[2] or ""), markdown)
+
+
+def _reference(name: str, members: str) -> str:
+    module, _, attribute = name.rpartition(".")
+    found = getattr(import_module(module), attribute)
+    if not inspect.isclass(found):
+        return _autodoc("function", name)
+    return _autodoc("class", name, f":members: {' '.join(members.split())}" if members else "")
+
+
+def _autodoc(kind: str, name: str, *options: str) -> str:
+    lines = [f".. auto{kind}:: {name}", *(f"   {option}" for option in options if option)]
+    return "\n".join(["```{eval-rst}", *lines, "```", ""])
+
+
+def errors() -> str:
+    """Every public error by its docstrings."""
+    public = (error for error in vars(model.errors).values() if getattr(error, "__name__", "") in pytest_xhyve.__all__)
+    return "\n".join(
+        _autodoc("exception", f"pytest_xhyve.{error.__name__}", ":members:", ":show-inheritance:") for error in public
+    )
 
 
 def options() -> str:
@@ -40,7 +70,7 @@ def _option(option: Option) -> str:
     default = _DEFAULT.search(option.help)
     said = _DEFAULT.sub("", option.help).strip()
     title = f"{option.flag} {option.metavar}".strip()
-    lines = [f"## `{title}` {{ #{option.ini} }}", "", f"{said[0].upper()}{said[1:]}."]
+    lines = [f"({option.ini})=", "", f"## `{title}`", "", f"{said[0].upper()}{said[1:]}."]
     if default is not None:
         lines += ["", f"Default: {default[1]}."]
     return "\n".join([*lines, ""])
@@ -67,7 +97,7 @@ def find_fixtures() -> Iterator[Fixture]:
 def fixture_list() -> str:
     """Every fixture by its docstring."""
     rows = ["| fixture | scope | gives |", "|---|---|---|"]
-    rows += [f"| `{name}`{{ #{name} }} | {scope} | {_line(text)} |" for name, scope, text in find_fixtures()]
+    rows += [f"| `{name}`{{#{name}}} | {scope} | {_line(text)} |" for name, scope, text in find_fixtures()]
     return "\n".join(rows)
 
 
@@ -92,7 +122,7 @@ def _commands(command: click.Command, name: str, parent: click.Context | None) -
     settings = {**command.context_settings, "terminal_width": 78, "max_content_width": 78}
     context = click.Context(command, info_name=name, parent=parent, **settings)
     path = context.command_path
-    yield f"## `{path}` {{ #{path.replace(' ', '-')} }}\n\n```text\n{command.get_help(context)}\n```\n"
+    yield f"({path.replace(' ', '-')})=\n\n## `{path}`\n\n```text\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for each in command.list_commands(context):
             found = command.get_command(context, each)
@@ -111,4 +141,5 @@ _GENERATED: dict[str, Callable[[], str]] = {
     "marker": marker,
     "command_line": command_line,
     "changelog": changelog,
+    "errors": errors,
 }
