@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import psutil
 
@@ -15,6 +16,7 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.choices import Acceleration, RunStartMode
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
@@ -79,7 +81,9 @@ def fleet_of(accel: str, start: str, max_guests: int | None = None) -> Iterator[
     # A test's first guest imports these while it boots; here they are imported before the clock starts for all.
     for module in ("paramiko", "pytest_xhyve.guest.ssh", "pytest_xhyve.guest.commands"):
         importlib.import_module(module)
-    settings = Settings(hypervisor="qemu", accel=accel, start=start, max_guests=max_guests)
+    settings = Settings(
+        hypervisor="qemu", accel=cast("Acceleration", accel), start=cast("RunStartMode", start), max_guests=max_guests
+    )
     fleet = Fleet(settings, Home.of_user())
     try:
         yield fleet

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.guest.console import Console
     from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.hypervisors.base import HypervisorInfo
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.errors import (
         BootFailed,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         XhyveError,
     )
     from pytest_xhyve.model.image import Image
+    from pytest_xhyve.model.kept import Kept
     from pytest_xhyve.model.machine import Disk, Machine, Nic
 
 __all__ = [
@@ -48,9 +50,11 @@ __all__ = [
     "Guest",
     "GuestFactory",
     "HypervisorExited",
+    "HypervisorInfo",
     "HypervisorNotFound",
     "Image",
     "ImageError",
+    "Kept",
     "KernelPanic",
     "LeaseNotFound",
     "Machine",
@@ -68,7 +72,9 @@ _HOME_OF = {
     "Disk": "model.machine",
     "Guest": "guest.guest",
     "GuestFactory": "fleet.factory",
+    "HypervisorInfo": "hypervisors.base",
     "Image": "model.image",
+    "Kept": "model.kept",
     "Machine": "model.machine",
     "Nic": "model.machine",
 }
@@ -78,3 +84,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'model.errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

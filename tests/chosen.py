@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pytest_xhyve.model.choices import HypervisorName, RunStartMode
 from pytest_xhyve.model.settings import Settings
 
 
@@ -18,9 +19,9 @@ class Chosen:
         start: how its guests start, as ``--xhyve-start`` has it.
     """
 
-    name: str
+    name: HypervisorName
     executable: Path | None = None
-    start: str = "cold"
+    start: RunStartMode = "cold"
 
     def settings(self, base: Settings = Settings()) -> Settings:  # noqa: B008  # it is frozen
         """*base*, with this hypervisor."""

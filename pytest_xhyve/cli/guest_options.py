@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 
+from pytest_xhyve.model.choices import StartMode
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.settings import OPTIONS, Option, Settings
 from pytest_xhyve.model.values import parse_choice
@@ -38,7 +39,7 @@ ADVICE = "`pytest-xhyve doctor` looks for what is wrong here"
 def _ours() -> list[Option]:
     options = [option for option in OPTIONS if option.name in _NAMES]
     return [
-        option._replace(help=_START, parse=parse_choice("auto", "cold", "warm")) if option.name == "start" else option
+        option._replace(help=_START, parse=parse_choice(*get_args(StartMode))) if option.name == "start" else option
         for option in options
     ]
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pytest_xhyve.model.choices import StartMode
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -30,19 +31,24 @@ class GuestFactory:
         name: str | None = None,
         cpus: int | None = None,
         memory: int | str | None = None,
-        start: str | None = None,
+        start: StartMode | None = None,
+        reset: bool | None = None,
     ) -> Guest:
-        """A guest, booted and reachable.
+        """Start a guest, and wait until it is reachable over SSH. The arguments are those of the marker.
 
         Args:
-            image: a name, a path or an image; that of the run, otherwise.
-            name: the guest's, and its host name; made up, otherwise.
+            image: a name, a path or an image; the run's if None.
+            name: the guest's name and host name; generated if None.
             cpus: virtual CPUs.
-            memory: bytes, or a text as ``512M``.
-            start: ``cold``, ``warm`` or ``auto``; as the run's option says, otherwise.
+            memory: bytes, or a text such as ``512M``.
+            start: ``cold`` boots the guest, ``warm`` restores it, ``auto`` restores it if possible; the option
+                ``--xhyve-start`` decides if it is None.
+            reset: whether each later test finds the guest in the state that it had when the test or fixture that made
+                it was done with setting it up.
 
         Raises:
-            XhyveError: in one of its kinds.
+            ConfigurationError: an argument is invalid.
+            XhyveError: the guest cannot be started; the error's kind states why.
         """
-        spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory, start=start)
+        spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory, start=start, reset=reset)
         return self._make(spec.with_defaults(self._default))

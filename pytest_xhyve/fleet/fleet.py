@@ -13,9 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_xhyve.fleet.admission import Admission
+from pytest_xhyve.fleet.admission import Admission, guests_for_memory
 from pytest_xhyve.fleet.keeping import HoldFailed, Keeping
-from pytest_xhyve.fleet.limits import guests_for_memory
 from pytest_xhyve.fleet.request import Request
 from pytest_xhyve.fleet.startup import ClonedMachine, Started, boot, restore
 from pytest_xhyve.guest.events import EventList, Events
@@ -103,6 +102,8 @@ class Fleet:
         """Remove all guests that are left, and wait until none of their processes runs."""
         with ExitStack() as stack:
             stack.push(self._stack.pop_all())
+            if self._admission is not None:
+                stack.callback(self._admission.give_back)
             for guest in list(self._guests):
                 stack.callback(guest.remove)
 

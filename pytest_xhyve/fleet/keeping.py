@@ -13,6 +13,7 @@ from pytest_xhyve.guest.events import Events
 from pytest_xhyve.guest.evidence import collect_evidence
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import GuardedProcess
+from pytest_xhyve.model.choices import KeepMode
 from pytest_xhyve.model.errors import BootTimeout, ConnectionFailed, LeaseNotFound, XhyveError
 from pytest_xhyve.model.kept import Kept
 
@@ -32,7 +33,7 @@ class Keeping:
         events: gets each guest that stays, and a line when one is given up.
     """
 
-    def __init__(self, runs_folder: Path, when: str, holds_failed: bool, run: str, events: Events) -> None:
+    def __init__(self, runs_folder: Path, when: KeepMode, holds_failed: bool, run: str, events: Events) -> None:
         self._runs = runs_folder
         self._keeps = when != "never"
         self._holds_failed = holds_failed

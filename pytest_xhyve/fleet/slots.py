@@ -24,6 +24,8 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 
 from pytest_xhyve.model.errors import NoFreeSlot
 
+# Whoever takes several slots holds this lock meanwhile, so that two processes do not each get a part.
+_DESK = "desk.lock"
 _NAMESPACE = UUID("7b1f3f8e-3c43-4b5c-9d2a-6f1d8a0c9e57")
 
 
@@ -58,57 +60,81 @@ class Slots:
         self._folder = folder
         self._limit = limit
 
-    def take(self, *, timeout: float, give_up: Callable[[], bool]) -> Slot:
-        """Hold the lowest free slot, waiting up to *timeout* seconds while all are taken.
+    def acquire(self, count: int, *, timeout: float, give_up: Callable[[], bool]) -> list[Slot]:
+        """Hold the *count* lowest free slots, all of them in one step, or none.
+
+        A process that held some and waited for more could wait for another one that does the same.
 
         Args:
-            timeout: seconds.
-            give_up: asked while waiting; True when no slot can become free, as our own guests hold them all.
+            count: how many.
+            timeout: seconds to wait until so many are free.
+            give_up: asked while waiting; True if they cannot become free, as this process itself holds too many.
 
         Raises:
-            NoFreeSlot: none became free.
+            NoFreeSlot: so many slots did not become free.
         """
         start = time.monotonic()
         waiting = Retrying(
-            retry=retry_if_result(lambda slot: slot is None and not give_up()),
+            retry=retry_if_result(lambda slots: slots is None and not give_up()),
             wait=wait_exponential(multiplier=0.02, max=0.5),
             stop=stop_after_delay(timeout),
             retry_error_callback=lambda _: None,
         )
-        slot: Slot | None = waiting(self._find_free)
-        if slot is None:
+        slots: list[Slot] | None = waiting(self._find_free, count)
+        if slots is None:
+            wanted = "no free slot" if count == 1 else f"no {count} free slots, which the test needs at once"
             raise NoFreeSlot(
-                f"all {self._limit} guests that may be alive at once are "
-                f"(waited {time.monotonic() - start:.0f} s)\n"
-                "  `pytest-xhyve ps` shows them; --xhyve-max-guests raises the limit"
+                f"{wanted}: at most {self._limit} guests may run at once (waited {time.monotonic() - start:.0f} s)\n"
+                "  `pytest-xhyve ps` lists them; --xhyve-max-guests raises the limit"
             )
-        return slot
+        return slots
 
     def take_spare(self) -> Slot | None:
         """Hold the lowest free slot if another one stays free; None otherwise, without waiting."""
-        slot = self._find_free()
-        if slot is None:
+        slots = self._find_free(2)
+        if slots is None:
             return None
-        with ExitStack() as stack:
-            stack.callback(os.close, slot.fd)
-            other = self._find_free()
-            if other is None:
-                return None
-            os.close(other.fd)
-            stack.pop_all()
+        slot, other = slots
+        os.close(other.fd)
         return slot
 
-    def _find_free(self) -> Slot | None:
-        for number in range(self._limit):
-            fd = os.open(self._folder / f"{number:03}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(fd)
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
-                continue
-            # The folder and its owner are in it, so that two users of one host never share a UUID.
-            place = self._folder.resolve()
-            return Slot(number, f"{place.stat().st_uid}:{place}", fd)
+    def _find_free(self, count: int) -> list[Slot] | None:
+        """Hold *count* free slots; None, and none is held, if there are fewer."""
+        with ExitStack() as stack:
+            desk = os.open(self._folder / _DESK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, desk)
+            if count > 1 and not _lock(desk):
+                # Another process takes several just now, for some microseconds.
+                return None
+            found: list[Slot] = []
+            with ExitStack() as held:
+                for number in range(self._limit):
+                    slot = self._take(number)
+                    if slot is not None:
+                        held.callback(os.close, slot.fd)
+                        found.append(slot)
+                    if len(found) == count:
+                        held.pop_all()
+                        return found
         return None
+
+    def _take(self, number: int) -> Slot | None:
+        fd = os.open(self._folder / f"{number:03}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not _lock(fd):
+            os.close(fd)
+            return None
+        # The folder and its owner are in it, so that two users of one host never share a UUID.
+        place = self._folder.resolve()
+        return Slot(number, f"{place.stat().st_uid}:{place}", fd)
+
+
+def _lock(fd: int) -> bool:
+    """Lock the open file, unless another one holds its lock."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(fd)
+            raise
+        return False
+    return True

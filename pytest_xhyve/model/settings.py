@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, get_args
 
+from pytest_xhyve.model.choices import Acceleration, HypervisorName, KeepMode, RunStartMode
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import (
-    START_MODES,
     parse_bool,
     parse_choice,
     parse_memory,
@@ -93,7 +93,7 @@ OPTIONS = (
         "NAME",
         "the program that runs guests: auto, xhyve, hyperkit or qemu; auto selects the first of these that works on "
         "this host (default: auto)",
-        parse_choice("auto", "xhyve", "hyperkit", "qemu"),
+        parse_choice(*get_args(HypervisorName)),
         environment=True,
     ),
     Option("executable", "PATH", "path of the hypervisor's program (default: looked up in PATH)"),
@@ -102,7 +102,7 @@ OPTIONS = (
         "NAME",
         "QEMU's acceleration: auto, kvm, hvf or tcg; auto runs a short test program and selects what works "
         "(default: auto)",
-        parse_choice("auto", "kvm", "hvf", "tcg"),
+        parse_choice(*get_args(Acceleration)),
         environment=True,
     ),
     Option(
@@ -110,7 +110,7 @@ OPTIONS = (
         "HOW",
         "how guests start: cold boots them, warm restores them from a template that was booted once, both runs each "
         "test twice, once each way, auto is warm if the hypervisor supports it, else cold (default: auto)",
-        parse_choice(*START_MODES, "both"),
+        parse_choice(*get_args(RunStartMode)),
         environment=True,
     ),
     Option("cpus", "N", "virtual CPUs of a guest (default: the image's)", parse_positive_int),
@@ -140,7 +140,7 @@ OPTIONS = (
         "WHEN",
         "leave the guests of a test running after it, and print how to log in: never, on-failure or always; "
         "`pytest-xhyve reap` removes them (default: never)",
-        parse_choice("never", "on-failure", "always"),
+        parse_choice(*get_args(KeepMode)),
         environment=True,
     ),
     Option(
@@ -209,16 +209,16 @@ class Settings:
     """
 
     images: tuple[str, ...] = ("debian12",)
-    hypervisor: str = "auto"
+    hypervisor: HypervisorName = "auto"
     executable: str | None = None
-    accel: str = "auto"
-    start: str = "auto"
+    accel: Acceleration = "auto"
+    start: RunStartMode = "auto"
     cpus: int | None = None
     memory: int | None = None
     max_guests: int | None = None
     prewarm: int = 0
     templates_size: int = 8 << 30
-    keep: str = "never"
+    keep: KeepMode = "never"
     artifacts: Path | None = None
     strict: bool = False
     boot_timeout: float = 120.0

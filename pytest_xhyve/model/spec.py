@@ -6,12 +6,12 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
+from pytest_xhyve.model.choices import StartMode
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import (
-    START_MODES,
     parse_choice,
     parse_memory,
     parse_positive_int,
@@ -39,7 +39,7 @@ class GuestSpec:
     name: str | None = None
     cpus: int | None = None
     memory: int | None = None
-    start: str | None = None
+    start: StartMode | None = None
     reset: bool | None = None
 
     @classmethod
@@ -54,7 +54,7 @@ class GuestSpec:
             "name": _parse_name,
             "cpus": parse_positive_int,
             "memory": parse_memory,
-            "start": parse_choice(*START_MODES),
+            "start": parse_choice(*get_args(StartMode)),
             "reset": _parse_flag,
         }
         values = {}

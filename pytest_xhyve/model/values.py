@@ -10,9 +10,6 @@ from typing import Any
 
 from pytest_xhyve.model.errors import ConfigurationError
 
-START_MODES = ("auto", "cold", "warm")
-"""How one guest can start."""
-
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Enough digits for the size of any disk. int() refuses numbers with thousands of digits.
 _SIZE = r"([0-9]{1,19})\s*([KMGT]?)(?:i?B)?"

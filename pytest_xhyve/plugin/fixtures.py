@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_xhyve.plugin.machine_hook import machine_hook
-from pytest_xhyve.plugin.pytest_internals import suspended_capture
+from pytest_xhyve.plugin.pytest_internals import fixture_names, is_set_up, suspended_capture
 from pytest_xhyve.plugin.shared_guests import resetting
 from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY
-from pytest_xhyve.plugin.wanted import written
+from pytest_xhyve.plugin.wanted import OWNERS, is_ours, written
 
 if TYPE_CHECKING:
     import paramiko
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.model.choices import StartMode
     from pytest_xhyve.model.spec import GuestSpec
 
 
@@ -54,6 +55,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         )
         stack.callback(lambda: summary.look_for_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
+        stack.callback(config.pluginmanager.unregister, config.pluginmanager.register(_UnusedSlots(fleet)))
         if settings.prewarm:
             from pytest_xhyve.plugin.prewarm import prewarming
 
@@ -69,27 +71,27 @@ def xhyve_image(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def _xhyve_start(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> str | None:
+def _xhyve_start(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> StartMode | None:
     """How guests start where each test runs on either; otherwise nothing, which leaves it to the settings."""
-    start: str | None = getattr(request, "param", None)
+    start: StartMode | None = getattr(request, "param", None)
     if start == "warm" and _xhyve_fleet.hypervisor.snapshotter is None:
         pytest.skip(f"{_xhyve_fleet.hypervisor.info.name} cannot save a running machine")
     return start
 
 
-def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: str | None) -> Iterator[Guest]:
+def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: StartMode | None) -> Iterator[Guest]:
     from pytest_xhyve.model.spec import GuestSpec
 
-    spec = written(request.config.stash[ITEM], str(request.fixturename)).with_defaults(
-        GuestSpec(image=image, start=start)
-    )
+    item = request.config.stash[ITEM]
+    _reserve(item, fleet)
+    spec = written(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
     with _start(request, fleet, spec) as guest, resetting(request, guest, fleet.reset_of(guest)):
         yield guest
 
 
 @pytest.fixture
 def xhyve_guest(
-    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[Guest]:
     """A Linux machine of the test's own: a `pytest_xhyve.Guest`, booted and reachable by SSH."""
     yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
@@ -97,7 +99,7 @@ def xhyve_guest(
 
 @pytest.fixture(scope="class")
 def xhyve_class_guest(
-    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[Guest]:
     """A guest that the tests of a class share."""
     yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
@@ -105,7 +107,7 @@ def xhyve_class_guest(
 
 @pytest.fixture(scope="module")
 def xhyve_module_guest(
-    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[Guest]:
     """A guest that the tests of a module share."""
     yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
@@ -113,7 +115,7 @@ def xhyve_module_guest(
 
 @pytest.fixture(scope="session")
 def xhyve_session_guest(
-    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[Guest]:
     """A guest that all tests of the run share."""
     yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
@@ -127,7 +129,7 @@ def xhyve_ssh(xhyve_guest: Guest) -> paramiko.SSHClient:
 
 @pytest.fixture(scope="session")
 def xhyve_guest_factory(
-    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: str | None
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[GuestFactory]:
     """Makes guests by hand: ``factory(image="tiny", name="web")``; they live until the run ends."""
     from pytest_xhyve.fleet.factory import GuestFactory
@@ -136,9 +138,40 @@ def xhyve_guest_factory(
     with ExitStack() as made:
 
         def make(spec: GuestSpec) -> Guest:
-            return made.enter_context(_start(request, _xhyve_fleet, spec))
+            guest = made.enter_context(_start(request, _xhyve_fleet, spec))
+            made.enter_context(resetting(request, guest, _xhyve_fleet.reset_of(guest), name=f"factory: {guest.name}"))
+            return guest
 
         yield GuestFactory(make, GuestSpec(image=xhyve_image, start=_xhyve_start))
+
+
+def _reserve(item: pytest.Item, fleet: Fleet) -> None:
+    """Take the slots of all guests that *item* is about to get in one step, so that no two tests wait for each other.
+
+    Only guests that a test makes by hand can still wait while the test holds others.
+    """
+    asked = fixture_names(item)
+    count = sum(name in asked and is_ours(item, name) and not is_set_up(item, name) for name in OWNERS)
+    prewarmer = item.config.stash.get(PREWARMER, None)
+    if prewarmer is not None:
+        count -= prewarmer.count_ready()
+    if count > 1:
+        fleet.admission.reserve(count)
+
+
+class _UnusedSlots:
+    """Frees the slots that were reserved for a test, once its guests have started."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self) -> None:
+        self._fleet.admission.give_back()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_teardown(self) -> None:
+        self._fleet.admission.give_back()
 
 
 def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:

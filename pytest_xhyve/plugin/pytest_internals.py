@@ -55,9 +55,9 @@ def item_of(request: pytest.FixtureRequest) -> pytest.Item:
     return item
 
 
-def is_set_up(definition: pytest.FixtureDef[Any]) -> bool:
-    """Whether the fixture has a value now."""
-    return definition.cached_result is not None
+def is_set_up(item: pytest.Item, name: str) -> bool:
+    """Whether the outermost fixture *name* that *item* sees has a value now."""
+    return any(definition.cached_result is not None for definition in known_fixtures(item, name)[:1])
 
 
 def is_parameter_set(value: Any) -> bool:

@@ -53,18 +53,21 @@ def plan_resets(items: list[pytest.Item]) -> None:
 
 
 @contextmanager
-def resetting(request: pytest.FixtureRequest, guest: Guest, reset: Reset | None) -> Iterator[None]:
+def resetting(
+    request: pytest.FixtureRequest, guest: Guest, reset: Reset | None, *, name: str | None = None
+) -> Iterator[None]:
     """For the time of the block, give each test *guest* in the state that the shared fixtures left.
 
     Args:
         request: of the fixture whose guest it is.
         guest: a shared guest.
         reset: what resets it; None if it is not to be reset.
+        name: what the guest is known by; its fixture's name if None.
     """
     if reset is None:
         yield
         return
-    name = str(request.fixturename)
+    name = name or str(request.fixturename)
     hooks = _hooks_of(request.config)
     hooks.guests[name] = _SharedGuest(guest, reset, _SCOPES.index(request.scope))
     hooks.watch(name)

@@ -35,6 +35,7 @@ from pytest_xhyve.host.guardian_process import PIDFILE
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.hypervisors.qemu.driver import PROGRAM
 from pytest_xhyve.images.build import build_image
+from pytest_xhyve.model.choices import StartMode
 from pytest_xhyve.model.errors import TemplateError
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.model.settings import Settings
@@ -89,7 +90,7 @@ def said() -> list[str]:
 
 @contextmanager
 def fleet_of(
-    home: Home, said: list[str], image: str = "tiny", start: str = "warm", executable: Path | None = None
+    home: Home, said: list[str], image: str = "tiny", start: StartMode = "warm", executable: Path | None = None
 ) -> Iterator[Fleet]:
     settings = Settings(
         hypervisor="qemu",

@@ -22,6 +22,7 @@ from pytest_xhyve.hypervisors.qemu import acceleration
 from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
+from pytest_xhyve.model.choices import Acceleration
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
 from pytest_xhyve.model.machine import DiskFormat, Machine
 from pytest_xhyve.model.settings import MAX_GUESTS
@@ -49,7 +50,7 @@ class Qemu:
         HypervisorNotFound: the program is not found.
     """
 
-    def __init__(self, *, executable: str | None, accel: str, cache: Path) -> None:
+    def __init__(self, *, executable: str | None, accel: Acceleration, cache: Path) -> None:
         wanted = executable or PROGRAM
         found = shutil.which(wanted)
         if found is None:
@@ -71,7 +72,8 @@ class Qemu:
     def info(self) -> HypervisorInfo:
         version = self._version()
         if self._accel != "auto":
-            chosen, reason = self._accel, "requested"
+            chosen: str = self._accel
+            reason = "requested"
         else:
             refused = []
             for chosen in acceleration.candidates():

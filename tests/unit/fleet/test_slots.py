@@ -5,18 +5,21 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from pytest_xhyve.fleet.admission import Admission
 from pytest_xhyve.fleet.slots import Slot, Slots
 from pytest_xhyve.model.errors import NoFreeSlot
 
 
 def take(folder: Path, limit: int = 10, *, timeout: float = 0.0) -> Slot:
-    return Slots(folder, limit).take(timeout=timeout, give_up=lambda: False)
+    (slot,) = Slots(folder, limit).acquire(1, timeout=timeout, give_up=lambda: False)
+    return slot
 
 
 def first_uuids(slot: Slot) -> list[UUID]:
@@ -47,7 +50,7 @@ def test_other_folder_gives_other_identities(tmp_path: Path) -> None:
 
 def test_full_house_is_explained(tmp_path: Path) -> None:
     take(tmp_path, limit=1)
-    with pytest.raises(NoFreeSlot, match=r"all 1 guests .*\n.*--xhyve-max-guests"):
+    with pytest.raises(NoFreeSlot, match=r"no free slot: at most 1 guests .*\n.*--xhyve-max-guests"):
         take(tmp_path, limit=1)
 
 
@@ -60,7 +63,7 @@ def test_waits_until_one_is_free(tmp_path: Path) -> None:
 def test_does_not_wait_for_itself(tmp_path: Path) -> None:
     take(tmp_path, limit=1)
     with pytest.raises(NoFreeSlot):
-        Slots(tmp_path, 1).take(timeout=3600, give_up=lambda: True)
+        Slots(tmp_path, 1).acquire(1, timeout=3600, give_up=lambda: True)
 
 
 def test_death_of_the_last_holder_frees_it(tmp_path: Path) -> None:
@@ -84,6 +87,53 @@ def test_spare_slot_is_never_the_last(tmp_path: Path) -> None:
     assert spare.number == 0
     assert slots.take_spare() is None
     # Looking has not kept it.
-    last = slots.take(timeout=0, give_up=lambda: True)
+    (last,) = slots.acquire(1, timeout=0, give_up=lambda: True)
     for slot in (spare, last):
         os.close(slot.fd)
+
+
+def test_several_slots_are_taken_together_or_not_at_all(tmp_path: Path) -> None:
+    slots = Slots(tmp_path, 3)
+    held = slots.acquire(2, timeout=0, give_up=lambda: True)
+    assert [slot.number for slot in held] == [0, 1]
+    with pytest.raises(NoFreeSlot, match="no 2 free slots, which the test needs at once"):
+        slots.acquire(2, timeout=0, give_up=lambda: True)
+    # The attempt has kept nothing.
+    (last,) = slots.acquire(1, timeout=0, give_up=lambda: True)
+    assert last.number == 2
+
+
+def test_two_processes_that_need_two_slots_each_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """With one slot after the other, each would hold one and wait for the other's."""
+    code = """
+import os, sys, time
+from pathlib import Path
+from pytest_xhyve.fleet.admission import Admission
+from contextlib import ExitStack
+admission = Admission(Path(sys.argv[1]), 2, 0.1, print)
+for _ in range(20):
+    admission.reserve(2)
+    with ExitStack() as stack:
+        for slot in (admission.take(stack), admission.take(stack)):
+            time.sleep(0.002)
+            os.close(slot.fd)
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path]) for _ in range(2)]
+    assert [process.wait(30) for process in processes] == [0, 0]
+
+
+def test_reserved_slots_are_given_back(tmp_path: Path) -> None:
+    admission = Admission(tmp_path, 2, 1.0, print)
+    admission.reserve(2)
+    with ExitStack() as stack:
+        os.close(admission.take(stack).fd)
+        assert take(tmp_path, 2).number == 0
+        with pytest.raises(NoFreeSlot):
+            take(tmp_path, 2)
+        admission.give_back()
+        assert take(tmp_path, 2).number == 1
+
+
+def test_more_guests_than_there_may_be_is_an_error_at_once(tmp_path: Path) -> None:
+    with pytest.raises(NoFreeSlot, match="no 2 free slots"):
+        Admission(tmp_path, 1, 1.0, print).reserve(2)

@@ -21,6 +21,7 @@ from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.qemu import acceleration
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
+from pytest_xhyve.model.choices import Acceleration
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 
@@ -55,7 +56,7 @@ def machine(process: GuardedProcess, tmp_path: Path) -> Machine:
     )
 
 
-def qemu(tmp_path: Path, *, executable: str | None = None, accel: str = "tcg") -> Qemu:
+def qemu(tmp_path: Path, *, executable: str | None = None, accel: Acceleration = "tcg") -> Qemu:
     return Qemu(executable=executable, accel=accel, cache=tmp_path)
 
 
