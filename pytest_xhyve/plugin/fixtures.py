@@ -187,7 +187,9 @@ def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Gue
         guest = prewarmer.start_guest(spec, requested_by)
     else:
         guest = fleet.start(ForegroundRequest(spec, requested_by, hook))
-    request.config.stash[REPORTER].track(guest, request, item)
+    reporter = request.config.stash.get(REPORTER, None)
+    if reporter is not None:
+        reporter.track(guest, request, item)
     try:
         item.ihook.pytest_xhyve_guest_ready(guest=guest, request=request)
     except BaseException as error:
