@@ -32,8 +32,12 @@ NOT_RUN = {
     "make demo",
     "make test",
     "make unit",
+    "make lint",
     "make docs",
     "make bench",
+    ".venv/bin/pytest tests/unit -k test_every_room_is_described",
+    ".venv/bin/pytest-xhyve build tiny debian12",
+    '.venv/bin/pytest tests/guests -k "test_every_scope_has_its_guest and warm and tiny"',
     # Run by test_example_suites.
     "pytest conftest_examples/first_test --xhyve-image=debian12",
     # The tutorial's beginning; `make test` has done the same by tools/install-packages.
