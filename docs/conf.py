@@ -53,6 +53,7 @@ myst_heading_anchors = 4
 
 default_role = "literal"  # docstrings put names into single backticks
 add_module_names = False
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 88

@@ -58,7 +58,7 @@ def errors() -> str:
 
 
 def options() -> str:
-    """Every option, with its ini value, its environment variable and its default."""
+    """Describe every option: its ini value, its environment variable and its default."""
     rows = ["| option | ini value | environment |", "|---|---|---|"]
     for option in OPTIONS:
         variable = f"`{option.variable}`" if option.environment else ""
@@ -68,9 +68,9 @@ def options() -> str:
 
 def _option(option: Option) -> str:
     default = _DEFAULT.search(option.help)
-    said = _DEFAULT.sub("", option.help).strip()
+    text = _DEFAULT.sub("", option.help).strip()
     title = f"{option.flag} {option.metavar}".strip()
-    lines = [f"({option.ini})=", "", f"## `{title}`", "", f"{said[0].upper()}{said[1:]}."]
+    lines = [f"({option.ini})=", "", f"## `{title}`", "", f"{text[0].upper()}{text[1:]}."]
     if default is not None:
         lines += ["", f"Default: {default[1]}."]
     return "\n".join([*lines, ""])

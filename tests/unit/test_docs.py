@@ -189,6 +189,20 @@ def test_site_tells_all_that_the_code_has(site: Path) -> None:
     fixtures = (site / "reference" / "fixtures.html").read_text()
     for name in ("xhyve_guest", "xhyve_session_guest", "xhyve_guest_factory"):
         assert f'id="{name}"' in fixtures
+    guest = (site / "reference" / "guest.html").read_text()
+    errors = (site / "reference" / "errors.html").read_text()
+    assert 'id="pytest_xhyve.Guest.run"' in guest
+    for name in ("CommandFailed", "BootFailed.phase", "BootFailed.phases", "BootFailed.hints"):
+        assert f'id="pytest_xhyve.{name}"' in errors
+
+
+def test_site_has_what_readers_use(site: Path) -> None:
+    page = (site / "first-test.html").read_text()
+    assert 'action="search.html"' in page
+    assert "template" in (site / "searchindex.js").read_text()
+    assert "copybutton.js" in page
+    assert "theme-toggle" in page
+    assert 'href="#choose-an-image"' in page
 
 
 def test_every_key_of_json_is_told_of() -> None:
