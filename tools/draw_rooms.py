@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Draw docs/rooms.svg, the picture of the rooms, from the import graph and from the order in pyproject.toml.
 
 With ``--check``, write nothing, and fail if the picture is out of date.
