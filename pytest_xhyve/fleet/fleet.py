@@ -102,8 +102,7 @@ class Fleet:
         """Remove all guests that are left, and wait until none of their processes runs."""
         with ExitStack() as stack:
             stack.push(self._stack.pop_all())
-            if self._admission is not None:
-                stack.callback(self._admission.give_back)
+            stack.callback(self.give_back_slots)
             for guest in list(self._guests):
                 stack.callback(guest.remove)
 
@@ -139,6 +138,11 @@ class Fleet:
                 self._admission = Admission(folder, self.max_guests, factor, self._events.progress)
                 self._admission.make_room = lambda: self.make_room() or self._keeping.give_up_last()
             return self._admission
+
+    def give_back_slots(self) -> None:
+        """Free the slots that were reserved for a test and not taken."""
+        if self._admission is not None:
+            self._admission.give_back()
 
     @property
     def templates(self) -> TemplateCache:

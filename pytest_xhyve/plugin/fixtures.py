@@ -55,7 +55,9 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         )
         stack.callback(lambda: summary.look_for_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
-        stack.callback(config.pluginmanager.unregister, config.pluginmanager.register(_UnusedSlots(fleet)))
+        unused_slots = _UnusedSlots(fleet)
+        config.pluginmanager.register(unused_slots)
+        stack.callback(config.pluginmanager.unregister, unused_slots)
         if settings.prewarm:
             from pytest_xhyve.plugin.prewarm import prewarming
 
@@ -65,7 +67,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="session")
 def xhyve_image(request: pytest.FixtureRequest) -> str:
-    """The image that guests are made from: a name or a path; override it to select_hypervisor for a folder."""
+    """The image that guests are made from: a name or a path; override it to choose for a folder."""
     image: str = getattr(request, "param", request.config.stash[SETTINGS].images[0])
     return image
 
@@ -167,11 +169,11 @@ class _UnusedSlots:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self) -> None:
-        self._fleet.admission.give_back()
+        self._fleet.give_back_slots()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self) -> None:
-        self._fleet.admission.give_back()
+        self._fleet.give_back_slots()
 
 
 def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:

@@ -458,7 +458,7 @@ def test_end_of_the_block_does_not_hide_what_failed_in_it(pytester: pytest.Pytes
     )
     result = pytester.runpytest_subprocess("--xhyve-image=tiny")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E *ValueError: what counts", "E *guest web could not be taken away: cannot be ended"])
+    result.stdout.fnmatch_lines(["E *ValueError: what counts", "E *guest web could not be removed: cannot be ended"])
 
 
 def test_kill_9_spares_what_was_kept(pytester: pytest.Pytester) -> None:
