@@ -129,7 +129,7 @@ def test_uuid_that_a_left_over_process_holds(new_fleet: NewFleet, well: Mac, hom
             while not any(entry.end for entry in well.journal()[before:]):
                 assert time.monotonic() < end
                 time.sleep(0.01)
-            held = rf"process {left.pid} has a guest with the UUID {uuid}"
+            held = rf"process {left.pid} runs a guest with the UUID {uuid}"
             with pytest.raises(HypervisorExited, match=held):
                 new_fleet().start(ForegroundRequest(TINY))
             # Also where the UUID was asked about before.
