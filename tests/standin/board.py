@@ -7,9 +7,9 @@ import os
 import signal
 from pathlib import Path
 
-from standin.commandline import Build, CommandLine, Device, Ended
+from standin.commandline import Build, CommandLine, Device, Ended, NotSimulated
 from standin.console import Uarts
-from standin.devices import BlockEmulation, parse_nic, parse_uuid
+from standin.devices import BlockEmulation, parse_uuid
 from standin.disk import OpenDisk, open_disk
 from standin.faults import Faults
 from standin.process import Process
@@ -19,10 +19,6 @@ _VMNET_REFUSED = "virtio_net: Could not create vmnet interface, permission denie
 _VIRTIO = "disable-modern=on,disable-legacy=off"
 # One of COM1 and COM2 is at 0x3f8 and the other at 0x2f8, and both are there, connected or not.
 _COMS = ("COM1", "COM2")
-
-
-class NotSimulated(Exception):
-    """A stand-in cannot do what xhyve could; the message says what."""
 
 
 class Board:
@@ -37,7 +33,7 @@ class Board:
     def __init__(self, line: CommandLine, build: Build, folder: Path, faults: Faults, process: Process) -> None:
         self.arguments: list[str] = []
         self.files: list[int] = []
-        self.uarts = Uarts(build, process)
+        self.uarts = Uarts(process)
         self._line = line
         self._build = build
         self._folder = folder
@@ -66,19 +62,17 @@ class Board:
 
     def _add(self, device: Device) -> None:
         match device.emulation:
-            case "hostbridge" | "amd_hostbridge" | "dummy" | "fbuf":
-                pass  # QEMU has a host bridge in any case, and nobody can see the others
+            case "hostbridge":
+                pass  # QEMU has one in any case
             case "lpc":
                 self._add_lpc(device)
-            case "uart":
-                self._add_uart(device)
             case "virtio-blk":
                 self._add_virtio_disk(device)
             case "ahci-hd":
                 self._add_ahci_disk(device, "ahci-hd")
             case "ahci-cd":
                 self._add_ahci_disk(device, "ahci-cd")
-            case "virtio-net" | "e1000":
+            case "virtio-net":
                 self._add_nic(device)
             case "virtio-rnd":
                 self._put(device, f"virtio-rng-pci,{_VIRTIO}")
@@ -100,16 +94,9 @@ class Board:
             raise Ended(1, stderr="LPC bridge can be present only on bus 0.\n")
         self._has_lpc = True
         for index, name in enumerate(_COMS):
-            port = self.uarts.add(self._line.com.get(name), name, f"LPC device {name}")
+            port = self.uarts.add(self._line.com.get(name), f"LPC device {name}")
             self.arguments += self._chardev(name, port.theirs.fileno())
             self.arguments += ["-device", f"isa-serial,index={index},chardev={name}"]
-
-    def _add_uart(self, device: Device) -> None:
-        name = f"pci uart at {device.slot}:{device.function}"
-        port = self.uarts.add(device.config, name, name)
-        identity = f"uart{device.slot}.{device.function}"
-        self.arguments += self._chardev(identity, port.theirs.fileno())
-        self._put(device, f"pci-serial,chardev={identity}")
 
     def _chardev(self, identity: str, fd: int) -> list[str]:
         self.files.append(fd)
@@ -176,9 +163,11 @@ class Board:
         return f"/dev/fdset/{fd}"
 
     def _add_nic(self, device: Device) -> None:
-        mac = parse_nic(device.config, self._build).mac
+        if device.config is not None and self._build == "hyperkit":
+            # xhyve ignores it.
+            raise NotSimulated(f"a network card's options {device.config}")
         interface = self._start_vmnet()
-        mac = mac or interface.mac
+        mac = interface.mac
         if self._line.print_mac and not self._has_vmnet:
             self._process.print(f"MAC: {mac.hex(':')}\n")
             self._process.exit(0)
@@ -186,8 +175,7 @@ class Board:
         net = f"net{device.slot}-{device.function}"
         self.files.append(interface.tap)
         self.arguments += ["-netdev", f"tap,id={net},fd={interface.tap}"]
-        model = "e1000" if device.emulation == "e1000" else f"virtio-net-pci,{_VIRTIO}"
-        self._put(device, f"{model},netdev={net},mac={mac.hex(':')},romfile=")
+        self._put(device, f"virtio-net-pci,{_VIRTIO},netdev={net},mac={mac.hex(':')},romfile=")
 
     def _start_vmnet(self) -> Interface:
         uuid = os.urandom(16) if self._line.uuid is None else parse_uuid(self._line.uuid)

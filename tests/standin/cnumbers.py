@@ -29,11 +29,6 @@ def scan_decimals(text: str, separator: str, count: int) -> list[int]:
     return _scan(text, separator, count, _DECIMAL, _wrapped)
 
 
-def scan_hex(text: str, separator: str, count: int) -> list[int]:
-    """As many numbers as ``sscanf(text, "%x:%x…")`` converts, of 32 bits each."""
-    return _scan(text, separator, count, _HEX, lambda found: _unsigned(found[1], found[2], 16) & 0xFFFFFFFF)
-
-
 def scan_hex_field(text: str, start: int, width: int) -> tuple[int, int] | None:
     """Convert one ``%8x`` of *width* digits at *start*: the number and where it ends; None where there is none.
 

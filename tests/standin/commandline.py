@@ -11,7 +11,6 @@ from standin.getopt import BadOption, getopt
 from standin.usage import usage, version
 
 Build = Literal["v0.2.0", "head", "hyperkit"]
-FirmwareKind = Literal["kexec", "fbsd", "bootrom", "multiboot"]
 
 # Of src/xhyve.c in xhyve's sources and src/hyperkit.c in hyperkit's. Usage text and man page call -Y a flag, but a
 # colon was left behind when bhyve's -p was taken out, so it takes an argument.
@@ -40,28 +39,6 @@ _EX_USAGE = 64
 _ULONG_MAX = 2**64 - 1
 _SHIFTS = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
-_FIRMWARES: Mapping[Build, Sequence[FirmwareKind]] = {
-    "v0.2.0": ("kexec", "fbsd"),
-    "head": ("kexec", "fbsd"),
-    "hyperkit": ("kexec", "fbsd", "bootrom", "multiboot"),
-}
-_FIRMWARE_SYNTAX = """\
-    -f kexec,'kernel','initrd','"cmdline"'
-    -f fbsd,'userboot','boot volume','"kernel env"'
-"""
-_BAD_FIRMWARE = {
-    # Misspelt, as it was until after the release.
-    "v0.2.0": f"Invalid firmare argument\n{_FIRMWARE_SYNTAX}",
-    "head": f"Invalid firmware argument\n{_FIRMWARE_SYNTAX}",
-    "hyperkit": """\
-Invalid firmware argument
-    -f kexec,'kernel'[,'initrd'][,'"cmdline"']
-    -f fbsd,'userboot','boot volume'[,'"kernel env"']
-    -f bootrom,'ROM'
-    -f multiboot,'kernel'[,module[;cmdline][:module[;cmdline]]...][,cmdline]
-""",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -76,13 +53,8 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
-    """What ``-f`` says; a part that was left out is empty.
+    """What ``-f kexec`` says; a part that was left out is empty."""
 
-    The parts are named for kexec: of fbsd they are userboot, boot volume and environment, of multiboot kernel, modules
-    and command line, and bootrom has the first only.
-    """
-
-    kind: FirmwareKind
     kernel: str
     initrd: str = ""
     cmdline: str = ""
@@ -99,7 +71,6 @@ class CommandLine:
         uuid: as given, None where it was not.
         devices: by bus, slot and function.
         com: the backend of ``COM1`` and ``COM2``, where they were given; None is a device without one.
-        bootrom: ``-l bootrom,PATH`` of xhyve.
     """
 
     program: str
@@ -114,7 +85,6 @@ class CommandLine:
     uuid: str | None = None
     devices: tuple[Device, ...] = ()
     com: Mapping[str, str | None] = field(default_factory=dict)
-    bootrom: str | None = None
 
 
 class Ended(Exception):
@@ -133,11 +103,16 @@ class Ended(Exception):
         self.stderr = stderr
 
 
+class NotSimulated(Exception):
+    """A stand-in cannot do what xhyve could; the message says what."""
+
+
 def parse(argv: Sequence[str], build: Build) -> CommandLine:
     """Read a command line, *argv[0]* included, from left to right.
 
     Raises:
         Ended: at the first option that ends the program, or for want of something to boot.
+        NotSimulated: at a firmware that no stand-in has.
     """
     line = CommandLine(_basename(argv[0] if argv else ""), firmware=None)
     try:
@@ -145,7 +120,7 @@ def parse(argv: Sequence[str], build: Build) -> CommandLine:
             line = _act(line, letter, argument, build)
     except BadOption as wrong:
         raise Ended(1, stderr=f"{line.program}: {wrong}\n{usage(line.program, build)}") from None
-    if line.firmware is None and line.bootrom is None:
+    if line.firmware is None:
         raise Ended(1, stderr=usage(line.program, build))
     return line
 
@@ -178,7 +153,7 @@ def _act(line: CommandLine, letter: str, argument: str, build: Build) -> Command
         case "f":
             changes["firmware"] = _firmware(argument, build)
         case "l":
-            changes = _lpc(line, argument, build)
+            changes = _lpc(line, argument)
         case "m":
             changes["memory"] = parse_memory(argument)
             if changes["memory"] is None:
@@ -195,26 +170,23 @@ def _act(line: CommandLine, letter: str, argument: str, build: Build) -> Command
 
 def _firmware(text: str, build: Build) -> Firmware:
     # Only the start of the kind is looked at: kexecfoo is kexec.
-    kind = next((kind for kind in _FIRMWARES[build] if text.startswith(kind)), None)
+    if not text.startswith("kexec"):
+        raise NotSimulated(f"-f {text}")
     parts = text.split(",", 3)[1:]
     if build == "hyperkit":
-        # Parts at the end may be left out, if the kind can do without them.
+        # Parts at the end may be left out.
         parts = [*parts, "", "", ""][:3]
-        complete = bool(parts[0]) and (kind != "fbsd" or bool(parts[1]))
-    else:
-        complete = len(parts) == 3
-    if kind is None or not complete:
-        raise Ended(1, stderr=_BAD_FIRMWARE[build])
-    return Firmware(kind, parts[0]) if kind == "bootrom" else Firmware(kind, *parts)
+    if len(parts) != 3:
+        # Misspelt, as it was until after the release.
+        raise Ended(1, stderr=f"Invalid {'firmare' if build == 'v0.2.0' else 'firmware'} argument\n")
+    return Firmware(*parts)
 
 
-def _lpc(line: CommandLine, text: str, build: Build) -> dict[str, Any]:
+def _lpc(line: CommandLine, text: str) -> dict[str, Any]:
     name, comma, rest = text.partition(",")
     backend = rest if comma else None
     if name.upper() in {"COM1", "COM2"}:
         return {"com": {**line.com, name.upper(): backend}}
-    if build == "head" and name.lower() == "bootrom":
-        return {"bootrom": backend}
     raise Ended(_EX_USAGE, stderr=f"{line.program}: invalid lpc device configuration '{text}'\n")
 
 

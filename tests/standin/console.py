@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
-from standin.commandline import Build
-from standin.devices import Backend, backend_failure, check_backend
+from standin.commandline import Ended, NotSimulated
 from standin.loop import Loop
 from standin.process import Process
-from standin.terminal import AutoPty, Log, Null, Terminal, Tty
+from standin.terminal import Stdio
 
 _CHUNK = 65536
-_REOPEN_SECONDS = 0.05
 # QEMU's trace of what the guest writes to a UART's registers (hw/char/trace-events in its sources), and the bits of a
 # 16550 that matter: the first interrupt is the receiver's, which is behind another register while the line's control
 # has the latch bit set; and the FIFOs' control can empty the receiver's.
@@ -33,8 +29,8 @@ class Port:
     that means reading away all that the terminal has.
     """
 
-    def __init__(self, terminals: Sequence[Terminal]) -> None:
-        self._terminals = list(terminals)
+    def __init__(self, terminal: Stdio | None) -> None:
+        self._terminal = terminal
         self._ours, self.theirs = socket.socketpair()
         self._ours.setblocking(False)
         self._loop: Loop | None = None
@@ -42,7 +38,7 @@ class Port:
 
     @property
     def connected(self) -> bool:
-        return bool(self._terminals)
+        return self._terminal is not None
 
     def start(self, loop: Loop) -> None:
         self._loop = loop
@@ -51,8 +47,8 @@ class Port:
     def show(self) -> None:
         """Show what the guest has written, of which there is some."""
         data = self._ours.recv(_CHUNK)
-        for terminal in self._terminals:
-            terminal.write(data)
+        if self._terminal is not None:
+            self._terminal.write(data)
 
     def drain(self) -> None:
         """Show all that the guest has written."""
@@ -65,41 +61,30 @@ class Port:
         if on == self._listens:
             return
         self._listens = on
-        for terminal in self._terminals:
-            if on:
-                self._watch(terminal)
-            else:
-                self._ignore(terminal)
+        if self._terminal is None:
+            return
+        assert self._loop is not None
+        if on:
+            self._loop.watch(self._terminal.fd, self._pass_on)
+        else:
+            self._loop.ignore(self._terminal.fd)
 
     def discard(self) -> None:
         """Throw away what was typed and not yet read by the guest."""
-        for terminal in self._terminals:
-            if terminal.fd is not None:
-                while terminal.read():
-                    pass
+        while self._terminal is not None and self._terminal.read():
+            pass
         with suppress(BlockingIOError):
             # QEMU has the same end of it.
             while self.theirs.recv(_CHUNK, socket.MSG_DONTWAIT):
                 pass
 
-    def _watch(self, terminal: Terminal) -> None:
+    def _pass_on(self) -> None:
+        assert self._terminal is not None
         assert self._loop is not None
-        if self._listens and terminal.fd is not None:
-            self._loop.watch(terminal.fd, lambda: self._pass_on(terminal))
-
-    def _ignore(self, terminal: Terminal) -> None:
-        assert self._loop is not None
-        if terminal.fd is not None:
-            self._loop.ignore(terminal.fd)
-
-    def _pass_on(self, terminal: Terminal) -> None:
-        data = terminal.read()
+        data = self._terminal.read()
         if data is None:
             # xhyve would be told of it again and again, and keep a core busy with it.
-            self._ignore(terminal)
-            if terminal.reopens:
-                assert self._loop is not None
-                self._loop.call_later(_REOPEN_SECONDS, lambda: self._watch(terminal))
+            self._loop.ignore(self._terminal.fd)
         elif data:
             with suppress(BlockingIOError):
                 self._ours.send(data)
@@ -108,32 +93,28 @@ class Port:
 class Uarts:
     """All ports of a guest, and what QEMU says of their registers."""
 
-    def __init__(self, build: Build, process: Process) -> None:
-        self._build = build
+    def __init__(self, process: Process) -> None:
         self._process = process
-        self._stdio_taken = False
         self._latch = False
         self.ports: list[Port] = []
 
-    def add(self, backend: str | None, name: str, where: str) -> Port:
+    def add(self, backend: str | None, where: str) -> Port:
         """Make a port and connect it.
 
         Args:
             backend: as the command line has it.
-            name: of the port, as announced.
-            where: the same, in messages.
+            where: the port's name, in messages.
 
         Raises:
-            Ended: that cannot be.
+            Ended: standard input is closed.
+            NotSimulated: it is something else than standard input.
         """
-        found = check_backend(backend, self._build, where, stdio_taken=self._stdio_taken)
-        terminals = []
-        for one in found:
-            terminal = self._open(one, name)
-            if terminal is None:
-                raise backend_failure(backend or "", self._build, where)
-            terminals.append(terminal)
-        port = Port(terminals)
+        if backend not in (None, "stdio"):
+            raise NotSimulated(f"{where} connected to {backend}")
+        try:
+            port = Port(None if backend is None else Stdio(self._process))
+        except OSError:
+            raise Ended(1, stderr=f"Unable to initialize backend '{backend}' for {where}\n") from None
         self.ports.append(port)
         return port
 
@@ -149,47 +130,3 @@ class Uarts:
             elif register == _INTERRUPTS and not self._latch:
                 for port in self.ports:
                     port.listen(on=bool(bits & _RECEIVER_INTERRUPT))
-
-    def _open(self, backend: Backend, name: str) -> Terminal | None:
-        match backend.kind:
-            case "stdio":
-                self._stdio_taken = True
-                try:
-                    return Tty.stdio(self._process)
-                except OSError:
-                    return None
-            case "tty":
-                assert backend.path is not None
-                return Tty.open(backend.path)
-            case "autopty":
-                return self._open_pty(backend.path, name)
-            case "log":
-                assert backend.path is not None
-                return self._open_log(backend.path)
-            case _:
-                return Null()
-
-    def _open_pty(self, path: str | None, name: str) -> Terminal | None:
-        by_hyperkit = self._build == "hyperkit"
-        if by_hyperkit:
-            self._process.print(f"linkname {path or '(null)'}\n")
-        pty = AutoPty()
-        self._process.print(f"{name} connected to {pty.name}\n")
-        if path is not None:
-            try:
-                Path(path).unlink(missing_ok=True)
-                Path(path).write_text(pty.name)
-            except OSError as error:
-                self._process.perror("creating autopty file", error.errno or 0)
-                return None
-        if by_hyperkit:
-            self._process.print("Reopening slave pty\n")
-            pty.keep_slave()
-        return pty
-
-    def _open_log(self, path: str) -> Terminal | None:
-        try:
-            return Log(path)
-        except OSError as error:
-            self._process.perror("open console-ring", error.errno or 0)
-            return None

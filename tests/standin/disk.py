@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass
 
 from standin.commandline import Build, Ended
-from standin.devices import BlockEmulation, check_sector_sizes, disk_failure, parse_disk
+from standin.devices import BlockEmulation, disk_failure, parse_disk
 
 _SECTOR = 512
 
@@ -40,15 +40,14 @@ def open_disk(config: str | None, build: Build, emulation: BlockEmulation) -> Op
     """
     disk = parse_disk(config, build, emulation)
     assert config is not None
-    extra = os.O_SYNC if disk.sync else 0
     read_only = disk.read_only
     try:
-        fd = os.open(disk.path, (os.O_RDONLY if read_only else os.O_RDWR) | extra)
+        fd = os.open(disk.path, os.O_RDONLY if read_only else os.O_RDWR)
     except OSError as error:
         if read_only:
             raise _failure("Could not open backing file", emulation, error) from error
         try:
-            fd = os.open(disk.path, os.O_RDONLY | extra)
+            fd = os.open(disk.path, os.O_RDONLY)
         except OSError as again:
             raise _failure("Could not open backing file", emulation, again) from again
         read_only = True
@@ -60,9 +59,7 @@ def open_disk(config: str | None, build: Build, emulation: BlockEmulation) -> Op
             raise _failure("Could not lock backing file", emulation, error) from error
     elif stat.S_ISCHR(status.st_mode):
         raise disk_failure("xhyve: raw device support unimplemented: Undefined error: 0", emulation)
-    check_sector_sizes(disk, emulation)
-    logical, physical = disk.sector_sizes or (_SECTOR, max(_SECTOR, status.st_blksize))
-    return OpenDisk(fd, read_only, logical, physical, _serial(config, build))
+    return OpenDisk(fd, read_only, _SECTOR, max(_SECTOR, status.st_blksize), _serial(config, build))
 
 
 def _failure(what: str, emulation: BlockEmulation, error: OSError) -> Ended:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from standin import kexec
-from standin.board import Board, NotSimulated
-from standin.commandline import Build, CommandLine, Ended, Firmware, parse
-from standin.devices import SegmentationFault, parse_uuid
+from standin.board import Board
+from standin.commandline import Build, CommandLine, Ended, NotSimulated, parse
+from standin.devices import parse_uuid
 from standin.faults import Faults
 from standin.guest import Guest
 from standin.process import Process
@@ -34,8 +34,6 @@ def main(argv: Sequence[str], build: Build, folder: str) -> NoReturn:
         process.print(ended.stdout)
         process.say(ended.stderr)
         process.exit(ended.code)
-    except SegmentationFault:
-        process.die(signal.SIGSEGV)
     except NotSimulated as missing:
         process.say(f"this is no xhyve but a stand-in, and cannot do this: {missing}\n")
         process.exit(_EX_SOFTWARE)
@@ -99,10 +97,7 @@ def _open_debug_port(port: int, process: Process) -> None:
 def _load(line: CommandLine, process: Process) -> list[str]:
     """Load what the guest starts with, as its first virtual CPU does: all devices are there by now."""
     firmware = line.firmware
-    if firmware is not None and firmware.kind == "fbsd":
-        raise _fbsd_failure(firmware)
-    if firmware is None or firmware.kind != "kexec":
-        raise NotSimulated("booting from anything but kexec")
+    assert firmware is not None
     try:
         kexec.check(firmware.kernel, firmware.initrd, firmware.cmdline, line.memory)
     except kexec.Refused as refused:
@@ -112,13 +107,6 @@ def _load(line: CommandLine, process: Process) -> list[str]:
     if firmware.initrd:
         arguments += ["-initrd", firmware.initrd]
     return arguments
-
-
-def _fbsd_failure(firmware: Firmware) -> Ended:
-    """How it ends with what is no FreeBSD, whose boot loader is a library for macOS (src/firmware/fbsd.c)."""
-    if not firmware.initrd:
-        return Ended(255, stderr="fbsd: no boot volume\n")
-    return Ended(255, stderr=f"dlopen({firmware.kernel}, 4): image not found\n")
 
 
 def _arguments(line: CommandLine) -> list[str]:

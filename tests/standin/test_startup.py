@@ -110,16 +110,11 @@ def test_last_the_kernel(mac: Mac, run: Run, behave: Callable[..., None], pidfil
     """An interface was taken by then, and the pidfile is left behind."""
     behave()
     before = len(mac.journal())
-    done = run("-F", pidfile, *BRIDGES, *NIC, "-l", "com1,autopty", *NO_KERNEL)
+    done = run("-F", pidfile, *BRIDGES, *NIC, "-l", "com1,stdio", *NO_KERNEL)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGABRT, "", NO_KERNEL_WORDS)
     assert re.fullmatch(r"\d+", pidfile.read_text())
     assert pidfile.stat().st_mode & 0o777 == 0o644
     assert [entry.refused for entry in mac.journal()[before:]] == [False]
-
-
-def test_freebsds_loader_is_none_here(run: Run) -> None:
-    done = run("-f", "fbsd,/no/userboot.so,/no/volume,")
-    assert (done.returncode, done.stderr) == (255, "dlopen(/no/userboot.so, 4): image not found\n")
 
 
 def test_what_cannot_be_simulated_is_told_from_what_xhyve_does(run: Run) -> None:
@@ -182,12 +177,6 @@ def test_disk_that_is_no_file(run: Run) -> None:
     assert done.stderr.startswith("xhyve: raw device support unimplemented")
 
 
-def test_sector_sizes(run: Run, small: Path) -> None:
-    done = run("-s", f"4,ahci-hd,{small},sectorsize=500", *NO_KERNEL)
-    assert (done.returncode, done.stderr) == (1, "Invalid sector size 500/500\n")
-    assert run("-s", f"4,ahci-hd,{small},sectorsize=512/4096", *NO_KERNEL).stderr == NO_KERNEL_WORDS
-
-
 @pytest.mark.parametrize("build", BUILDS)
 def test_disk_in_use(run: Run, small: Path, build: Build) -> None:
     """Only hyperkit minds; two readers are well even there."""
@@ -203,30 +192,6 @@ def test_disk_in_use(run: Run, small: Path, build: Build) -> None:
 
 def test_ports_without_bridge_are_ignored(run: Run) -> None:
     assert run("-l", "com1,/no/tty", *NO_KERNEL).stderr == NO_KERNEL_WORDS
-
-
-@pytest.mark.parametrize(
-    ("build", "backend"),
-    [
-        ("v0.2.0", "autopty"),
-        ("head", "autopty=/tmp/tty"),
-        ("head", "null"),
-        ("head", "log=/tmp/log"),
-        ("head", "asl"),
-        ("head", "sock"),
-        ("head", "/dev/null"),
-        ("hyperkit", "/dev/null"),
-    ],
-)
-def test_backends_that_are_none(run: Run, build: Build, backend: str) -> None:
-    done = run(*BRIDGES, "-l", f"com1,{backend}", *NO_KERNEL, build=build)
-    message = f"Unable to initialize backend '{backend}' for LPC device COM1\n"
-    assert (done.returncode, done.stderr) == (1, message)
-
-
-def test_standard_input_can_be_used_once(run: Run) -> None:
-    done = run(*BRIDGES, "-l", "com1,stdio", "-l", "com2,stdio", *NO_KERNEL)
-    assert (done.returncode, done.stderr) == (1, "Unable to initialize backend 'stdio' for LPC device COM2\n")
 
 
 def test_standard_input_that_is_closed(run: Run, programs: dict[Build, Path]) -> None:
