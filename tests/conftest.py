@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,12 @@ from standin.mac import Mac
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
+
+SECONDS: dict[str, float] = json.loads(Path(__file__).with_name("seconds.json").read_text())
+"""What each file took, as tools/record-seconds wrote it; a file that is not in it counts as long."""
+
+LEAN = "-p no:hypothesispytest -p no:html -p no:metadata"
+"""What a pytest that a test starts does without: to load these takes half of its time."""
 
 # Examples that start a program take as long as the machine makes them take.
 hypothesis.settings.register_profile(
@@ -38,7 +47,36 @@ def pytest_configure(config: pytest.Config) -> None:
         # What an earlier run could not do, this one tries.
         for mark, _ in marks_against_templates(home):
             mark.unlink(missing_ok=True)
+        keep_byte_code(config.rootpath / ".pytest_cache" / "byte-code")
     os.environ[HOME_VARIABLE] = str(home.path)
+
+
+def keep_byte_code(folder: Path) -> None:
+    """Have each Python that a test starts keep its byte code in *folder*.
+
+    A pytest without it rewrites the assertions of all plugins' modules, which takes four fifths of its time.
+    """
+    # What is there of the files that earlier tests wrote.
+    shutil.rmtree(folder / Path(tempfile.gettempdir()).relative_to("/"), ignore_errors=True)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the longest files to xdist's workers first, so that all of them end at about the same time."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        here = Path(__file__).parent
+        items.sort(key=lambda item: -SECONDS.get(item.path.relative_to(here).as_posix(), 1e9))
+
+
+@pytest.fixture(autouse=True)
+def lean_runs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pytest that a test starts loads what the test is about."""
+    if "pytester" in request.fixturenames:
+        # It removes the variable.
+        request.getfixturevalue("pytester")
+    monkeypatch.setenv("PYTEST_ADDOPTS", LEAN)
 
 
 @pytest.fixture

@@ -109,7 +109,6 @@ def run(step: Step, folder: Path, home: Path) -> subprocess.CompletedProcess[str
         "COLUMNS": "80",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTEST_XHYVE_HOME": str(home),
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     try:
         return subprocess.run(  # noqa: S602  # as it stands on the page

@@ -8,7 +8,7 @@ import pytest
 
 
 def test_markers_are_explained(pytester: pytest.Pytester) -> None:
-    pytester.runpytest_subprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.xhyve(image=None, cpus=None*"])
+    pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.xhyve(image=None, cpus=None*"])
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_wrong_marker_ends_the_run_before_any_test(pytester: pytest.Pytester, ma
         def test_marked(xhyve_guest): pass
         """
     )
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {message}"])
 
@@ -46,7 +46,7 @@ def test_marker_that_does_not_reach_the_guest_is_refused(pytester: pytest.Pytest
         def test_marked(xhyve_module_guest): pass
         """
     )
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*does not reach xhyve_module_guest*pytestmark*"])
 
@@ -78,14 +78,14 @@ def test_marker_that_does_not_reach_the_guest_is_refused(pytester: pytest.Pytest
 )
 def test_marker_that_reaches_nobody(pytester: pytest.Pytester, tests: str, words: str) -> None:
     pytester.makepyfile("import pytest\n" + dedent(tests))
-    result = pytester.runpytest_subprocess("--collect-only")
+    result = pytester.runpytest_inprocess("--collect-only")
     result.stderr.fnmatch_lines([words])
 
 
 def test_wrong_marker_hides_no_fixtures(pytester: pytest.Pytester) -> None:
     """Whoever mends one may want to look them up."""
     pytester.makepyfile("import pytest\n@pytest.mark.xhyve(memry=1)\ndef test_marked(xhyve_guest): pass")
-    result = pytester.runpytest_subprocess("--fixtures")
+    result = pytester.runpytest_inprocess("--fixtures")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["xhyve_guest -- *"])
 
@@ -116,4 +116,4 @@ def test_marker_on_the_module_reaches_it(pytester: pytest.Pytester) -> None:
         def test_marked(xhyve_module_guest): pass
         """
     )
-    assert pytester.runpytest_subprocess("--collect-only").ret == 0
+    assert pytester.runpytest_inprocess("--collect-only").ret == 0

@@ -22,7 +22,7 @@ def test_help_lists_every_option(pytester: pytest.Pytester) -> None:
 
 
 def test_fixtures_are_explained(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest_subprocess("--fixtures")
+    result = pytester.runpytest_inprocess("--fixtures")
     for line in (
         "xhyve_image*session scope*",
         "xhyve_guest -- *",
@@ -73,7 +73,7 @@ def test_wrong_value_ends_the_run_before_any_test(
     pytester: pytest.Pytester, arguments: list[str], message: str
 ) -> None:
     pytester.makepyfile("def test_plain(): pass")
-    result = pytester.runpytest_subprocess(*arguments)
+    result = pytester.runpytest_inprocess(*arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {message}"])
     assert "Traceback" not in result.stderr.str()
@@ -97,7 +97,7 @@ def test_path_in_the_ini_file_is_relative_to_it(pytester: pytest.Pytester) -> No
 def test_path_on_the_command_line_is_relative_to_the_folder_of_the_call(pytester: pytest.Pytester) -> None:
     write_image(pytester.path)
     pytester.makepyfile(f"def test_it(xhyve_image): assert xhyve_image == {str(pytester.path / 'ubuntu18.img')!r}")
-    pytester.runpytest_subprocess("--xhyve-image=ubuntu18.img").assert_outcomes(passed=1)
+    pytester.runpytest_inprocess("--xhyve-image=ubuntu18.img").assert_outcomes(passed=1)
 
 
 SEVERAL = """
@@ -122,7 +122,7 @@ SEVERAL = """
 
 def test_two_images_run_each_test_on_either(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=SEVERAL)
-    result = pytester.runpytest_subprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
+    result = pytester.runpytest_inprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
     assert sorted(result.stdout.lines[: result.stdout.lines.index("")]) == [
         "test_it.py::test_big[debian12-xhyve_guest0]",
         "test_it.py::test_big[tiny-xhyve_guest0]",
@@ -160,14 +160,14 @@ def test_parametrize_in_its_forms(pytester: pytest.Pytester, names: str, values:
         def test_guest(xhyve_guest, {", ".join(others)}): pass
         """
     )
-    result = pytester.runpytest_subprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
+    result = pytester.runpytest_inprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
     assert sorted(result.stdout.lines[: len(runs)]) == [f"test_it.py::test_guest[{run}]" for run in runs]
     assert result.stdout.lines[len(runs)] == ""
 
 
 def test_ids_can_be_chosen_by(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=SEVERAL)
-    result = pytester.runpytest_subprocess("--collect-only", "-q", "-k", "test_parametrized and tiny")
+    result = pytester.runpytest_inprocess("--collect-only", "-q", "-k", "test_parametrized and tiny")
     result.stdout.fnmatch_lines(["test_it.py::test_parametrized?tiny?"])
 
 
@@ -182,5 +182,5 @@ def test_overridden_image_is_not_multiplied(pytester: pytest.Pytester) -> None:
         """
     )
     pytester.makepyfile(test_it="def test_guest(xhyve_guest): pass")
-    result = pytester.runpytest_subprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
+    result = pytester.runpytest_inprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
     assert result.stdout.lines[0] == "test_it.py::test_guest"

@@ -26,7 +26,7 @@ INTERNAL = {"_xhyve_fleet", "_xhyve_start", "xhyve_image"}
 
 def plan(pytester: pytest.Pytester, *options: str) -> list[str]:
     """The fixtures of a run in their order, and its tests."""
-    result = pytester.runpytest_subprocess("--setup-plan", "-p", "no:cacheprovider", *options)
+    result = pytester.runpytest_inprocess("--setup-plan", "-p", "no:cacheprovider", *options)
     assert result.ret == 0, result.stdout.str()
     found = []
     for line in result.stdout.lines:
@@ -153,7 +153,7 @@ def test_parameter_asks_for_it_too(pytester: pytest.Pytester) -> None:
 )
 def test_reset_that_cannot_be_meant(pytester: pytest.Pytester, tests: str, words: str) -> None:
     pytester.makepyfile("import pytest\n" + dedent(tests))
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_inprocess()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([words])
 

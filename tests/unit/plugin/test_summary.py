@@ -40,7 +40,7 @@ ROW = "  10 ms  2.00 s     20 ms  2.03 s"
 def test_shown_with_durations(pytester: pytest.Pytester, arguments: list[str]) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(TESTS)
-    result = pytester.runpytest_subprocess("-p", "no:xdist", *arguments)
+    result = pytester.runpytest_inprocess("-p", "no:xdist", *arguments)
     result.stdout.fnmatch_lines(["=*= guest durations =*=", HEAD, f"1 x tiny{ROW}"], consecutive=True)
     assert "alone" not in result.stdout.str()
 
@@ -48,7 +48,7 @@ def test_shown_with_durations(pytester: pytest.Pytester, arguments: list[str]) -
 def test_each_guest_is_shown_with_v(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(TESTS)
-    result = pytester.runpytest_subprocess("-p", "no:xdist", "-v")
+    result = pytester.runpytest_inprocess("-p", "no:xdist", "-v")
     result.stdout.fnmatch_lines([HEAD, f"1 x tiny{ROW}", f"  alone {ROW}  session"], consecutive=True)
 
 
@@ -56,7 +56,7 @@ def test_each_guest_is_shown_with_v(pytester: pytest.Pytester) -> None:
 def test_not_shown_otherwise(pytester: pytest.Pytester, arguments: list[str]) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(TESTS)
-    assert "guest durations" not in pytester.runpytest_subprocess(*arguments).stdout.str()
+    assert "guest durations" not in pytester.runpytest_inprocess(*arguments).stdout.str()
 
 
 def test_run_without_guests_shows_and_imports_nothing(pytester: pytest.Pytester) -> None:

@@ -44,7 +44,7 @@ class Guess:
     def __call__(self, tests: str, *options: str, conftest: str = "") -> dict[str, list[dict[str, object]]]:
         self._pytester.makeconftest(dedent(CONFTEST) + dedent(conftest))
         self._pytester.makepyfile(test_it="import pytest\n" + dedent(tests))
-        result = self._pytester.runpytest_subprocess("--xhyve-image=tiny", *options)
+        result = self._pytester.runpytest_inprocess("--xhyve-image=tiny", *options)
         assert result.ret == 0, result.stdout.str()
         guesses: dict[str, list[dict[str, object]]] = json.loads((self._pytester.path / "guesses.json").read_text())
         return guesses
@@ -177,6 +177,6 @@ def test_prewarming_is_off_unless_asked_for(pytester: pytest.Pytester) -> None:
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "some"])
 def test_wrong_number_is_refused(pytester: pytest.Pytester, value: str) -> None:
-    result = pytester.runpytest_subprocess(f"--xhyve-prewarm={value}")
+    result = pytester.runpytest_inprocess(f"--xhyve-prewarm={value}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --xhyve-prewarm: '{value}' is not a whole number from 0"])
