@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from chosen import Chosen
+from homes import KNOWN, share
+from kept import kept_guests
 from standin.mac import Mac
+from warm import fleet_of, template_of
 
 from pytest_xhyve import Guest
 from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.runs import reap_kept
 from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
 
 WAYS = ("qemu", "warm", "xhyve")
 """How the guest of a test runs: booted by QEMU, restored by QEMU from a template, booted by xhyve's stand-in."""
@@ -79,3 +86,30 @@ def _ways(item: pytest.Item) -> tuple[str, ...]:
     if mark in item.own_markers and "hypervisor" not in getattr(item, "fixturenames", ()):
         raise pytest.UsageError(f"{item.nodeid}: run_under has no effect on a test that runs no guest")
     return mark.args
+
+
+@pytest.fixture
+def other_home(tmp_path: Path) -> Home:
+    """A folder of the plugin's with no templates, for a test that does them harm; it knows the images."""
+    return share(Home.of_user(), tmp_path / "other-home", (*KNOWN, "images", "keys"))
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What the fleets of a test reported."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def template() -> Path:
+    """The folder of a good template of tiny."""
+    with fleet_of(Home.of_user(), []) as fleet, fleet.start(ForegroundRequest(GuestSpec())) as guest:
+        return template_of(guest)
+
+
+@pytest.fixture
+def nothing_is_kept() -> Iterator[None]:
+    """What a run has kept goes, whatever becomes of its test."""
+    yield
+    reap_kept(Home.of_user().folder("runs"))
+    assert not kept_guests()

@@ -1,4 +1,7 @@
-"""Off and on again: a guest of its own for each, as it does not survive otherwise."""
+"""Off and on again: a guest of its own for each, as it does not survive otherwise.
+
+That of an image with systemd is in test_identity.py.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from pytest_xhyve.model.spec import GuestSpec
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
 
+@pytest.mark.xhyve(image="tiny")
 @pytest.mark.run_under("qemu", "xhyve")
 def test_off_and_on_again(xhyve_guest: Guest) -> None:
     guest = xhyve_guest

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-import subprocess
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from warm import template_of
 
-from pytest_xhyve import Guest
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
@@ -115,13 +113,6 @@ def test_what_a_test_does_is_gone_in_the_next(pytester: pytest.Pytester) -> None
         result = pytester.runpytest_subprocess(*WARM, "--xhyve-image=tiny")
         assert digests(template) == before
     result.assert_outcomes(passed=8)
-
-
-def template_of(guest: Guest) -> Path:
-    """The folder of the template on which the disk of *guest* stands."""
-    argv = ["qemu-img", "info", "--force-share", "--output=json", str(guest.machine.disks[0].path)]
-    done = subprocess.run(argv, check=True, capture_output=True)
-    return Path(json.loads(done.stdout)["full-backing-filename"]).parent
 
 
 def digests(folder: Path) -> dict[str, str]:

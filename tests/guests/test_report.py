@@ -1,42 +1,26 @@
-"""What a user sees when a test or a guest fails, and what is left to look at.
-
-What does not depend on the hypervisor is run under QEMU only, on restored guests, as a user has it.
-"""
+"""What a user sees when a test or a guest fails: the report, and what else shows a failed test's guests."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from chosen import Chosen
 from click.testing import CliRunner
-from waiting import becomes
+from kept import kept_guests
 
 from pytest_xhyve.cli.commands import main
-from pytest_xhyve.host.home import Home
-from pytest_xhyve.host.runs import GuestRecord, live_guests, reap_kept
+from pytest_xhyve.host.runs import GuestRecord
 
 pytest_plugins = ["pytester"]
 
 
-def kept_guests() -> list[GuestRecord]:
-    return [guest for guest in live_guests(Home.of_user().folder("runs")) if guest.kept]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_kept() -> object:
-    """What a run has kept goes, whatever becomes of its test."""
-    yield
-    reap_kept(Home.of_user().folder("runs"))
-    assert not kept_guests()
+pytestmark = pytest.mark.usefixtures("nothing_is_kept")
 
 
 FAILING = """
@@ -83,8 +67,12 @@ FAILING = """
 
 
 @pytest.mark.run_under("warm", "xhyve")
-def test_failed_tests_show_their_guests(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+def test_failed_tests_show_their_guests(
+    pytester: pytest.Pytester, hypervisor: Chosen, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One run that has it all: the report, JUnit XML, HTML, artifacts, and guests that can be logged in to."""
+    # Among them, pytest-html.
+    monkeypatch.delenv("PYTEST_ADDOPTS")
     pytester.makepyfile(test_it=FAILING)
     result = pytester.runpytest_subprocess(
         *hypervisor.options,
@@ -179,95 +167,6 @@ def sorted_by_age(guests: list[GuestRecord]) -> list[GuestRecord]:
     return sorted(guests, key=lambda guest: guest.kept["since"] if guest.kept else 0)
 
 
-@pytest.mark.run_under("warm")
-def test_each_rerun_has_artifacts_of_its_own(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
-    # As pytest-rerunfailures does it, which would put a server into every run that is started here.
-    pytester.makeconftest(
-        """
-        from _pytest.runner import runtestprotocol
-
-        def pytest_runtest_protocol(item, nextitem):
-            reports = runtestprotocol(item, log=False, nextitem=nextitem)
-            if any(report.failed for report in reports):
-                reports = runtestprotocol(item, log=False, nextitem=nextitem)
-            for report in reports:
-                item.ihook.pytest_runtest_logreport(report=report)
-            return True
-        """
-    )
-    pytester.makepyfile(
-        test_it="""
-        import pathlib
-
-        def test_flaky(xhyve_guest):
-            runs = pathlib.Path("runs")
-            with runs.open("a") as file:
-                file.write("x")
-            words = f"run-{runs.read_text()}-said"
-            xhyve_guest.run(f"echo {words} > /dev/console")
-            xhyve_guest.console.wait_for(words)
-            assert len(runs.read_text()) > 1
-        """
-    )
-    options = (*hypervisor.options, "--xhyve-image=tiny", "--xhyve-artifacts=art")
-    pytester.runpytest_subprocess(*options).assert_outcomes(passed=1)
-    assert what_consoles_said(pytester.path) == {
-        "test_it.py-test_flaky": ["run-x-said"],
-        "test_it.py-test_flaky.rerun-1": ["run-xx-said"],
-    }
-    # What an earlier run has left is none of the next one's.
-    pytester.runpytest_subprocess(*options).assert_outcomes(passed=1)
-    assert what_consoles_said(pytester.path) == {"test_it.py-test_flaky": ["run-xxx-said"]}
-
-
-_SAID = re.compile(r"^run-x+-said", re.MULTILINE)
-
-
-def what_consoles_said(folder: Path) -> dict[str, list[str]]:
-    """What the test wrote to the console, by its folder of artifacts."""
-    found = {path.name: path.glob("*/console.log") for path in (folder / "art").iterdir()}
-    return {name: [word for path in paths for word in _SAID.findall(path.read_text())] for name, paths in found.items()}
-
-
-def test_final_outcome_counts(pytester: pytest.Pytester) -> None:
-    """Whether a test has failed is what pytest says in the end, not what was raised."""
-    pytester.makepyfile(
-        test_it="""
-        import unittest
-
-        import pytest
-
-        class TestCase(unittest.TestCase):
-            @pytest.fixture(autouse=True)
-            def guest(self, xhyve_guest): pass
-
-            def test_unittest_fails(self):
-                self.assertEqual(1, 2)
-
-        @pytest.mark.xfail(strict=True)
-        def test_passes_unexpectedly(xhyve_guest): pass
-
-        @pytest.mark.xfail(False, reason="not here")
-        def test_is_not_expected_to_fail(xhyve_guest):
-            raise ValueError("as it shall")
-
-        def test_says_that_it_is_expected(xhyve_guest):
-            pytest.xfail("not yet")
-
-        def test_skips(xhyve_guest):
-            raise unittest.SkipTest("not here")
-        """
-    )
-    result = pytester.runpytest_subprocess("--xhyve-image=tiny", "--xhyve-keep=on-failure")
-    result.assert_outcomes(failed=3, xfailed=1, skipped=1)
-    assert result.stdout.str().count("Captured log xhyve: ") == 3
-    assert {guest.kept and guest.kept["by"].rpartition(":")[2] for guest in kept_guests()} == {
-        "test_unittest_fails",
-        "test_passes_unexpectedly",
-        "test_is_not_expected_to_fail",
-    }
-
-
 def test_each_test_is_told_of_its_own_guests(pytester: pytest.Pytester) -> None:
     """One after the other, where a shared fixture has parameters; and those that a test asks for by name."""
     pytester.makepyfile(
@@ -303,49 +202,6 @@ def test_each_test_is_told_of_its_own_guests(pytester: pytest.Pytester) -> None:
     assert [text.count(f"Captured log xhyve: {name} call") for name in ("first", "second", shared)] == [1, 1, 1]
     folders = sorted(path.name for path in (pytester.path / "art").glob("test_it.py-test_one*/*"))
     assert folders == ["first", "second"]
-
-
-def test_guest_is_kept_under_a_name_that_is_used_again(pytester: pytest.Pytester) -> None:
-    """Also when pytest is told to end, each is listed once."""
-    pytester.makepyfile(
-        test_it="""
-        import pytest
-
-        pytestmark = pytest.mark.xhyve(name="web")
-
-        @pytest.mark.parametrize("number", range(2))
-        def test_web(xhyve_guest, number):
-            assert xhyve_guest.run("hostname").stdout == "web\\n"
-
-        def test_ends():
-            pytest.exit("enough")
-        """
-    )
-    result = pytester.runpytest_subprocess("--xhyve-image=tiny", "--xhyve-keep=always", "-n", "1")
-    assert result.stdout.str().count("web (tiny), for test_it.py::test_web[") == 2
-    assert [guest.name for guest in kept_guests()] == ["web", "web"]
-    for guest in kept_guests():
-        done = subprocess.run([*guest.ssh, "hostname"], check=True, capture_output=True, text=True)
-        assert done.stdout == "web\n"
-
-
-def test_kept_guests_give_way(pytester: pytest.Pytester) -> None:
-    """Tests that need a slot get it, and the guest of the first failure stays."""
-    pytester.makepyfile(
-        test_it="""
-        import pytest
-
-        @pytest.mark.parametrize("number", range(4))
-        def test_fails(xhyve_guest, number):
-            raise ValueError("as it shall")
-        """
-    )
-    result = pytester.runpytest_subprocess(
-        "--xhyve-image=tiny", "--xhyve-keep=on-failure", "--xhyve-max-guests=2", "-n", "2"
-    )
-    result.assert_outcomes(failed=4)
-    assert "gave up the guest tiny-" in result.stdout.str() or len(kept_guests()) == 2
-    assert 1 <= len(kept_guests()) <= 2
 
 
 NO_ROOT = """
@@ -393,53 +249,6 @@ def test_guest_that_does_not_come_up(pytester: pytest.Pytester, hypervisor: Chos
     assert kept.kept["by"] == "test_it.py::test_hangs"
 
 
-def test_guest_is_alive_in_the_debugger(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile("def test_fails(xhyve_guest):\n    raise ValueError('as it shall')")
-    result = pytester.run(
-        *(sys.executable, "-m", "pytest", "--xhyve-image=tiny", "--pdb"),
-        stdin=b"p 'alive: ' + xhyve_guest.run('uname -s').stdout\nc\n",
-    )
-    result.stdout.fnmatch_lines(["*xhyve: guest tiny-0 is alive: ssh -F *", "*'alive: Linux\\n'*"])
-    assert not kept_guests()
-
-
-def test_leaks_are_named(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        test_it="""
-        import subprocess, sys
-
-        def test_leaks(xhyve_guest):
-            place = xhyve_guest.console.path.parent
-            lock = open(next((place.parents[2] / "slots").glob("*.lock")))
-            sys.leaked = lock
-            program = "import time; time.sleep(600)"
-            stray = subprocess.Popen(
-                [sys.executable, "-c", program, str(place / "hypervisor.pid")], start_new_session=True
-            )
-            (place.parents[2] / "stray").write_text(str(stray.pid))
-        """
-    )
-    options = ["--xhyve-image=tiny"]
-    for strict, code in (((), 0), (("--xhyve-strict",), 1)):
-        result = pytester.runpytest_subprocess(*options, *strict)
-        stray = Home.of_user().path / "stray"
-        os.kill(int(stray.read_text()), signal.SIGKILL)
-        stray.unlink()
-        result.assert_outcomes(passed=1)
-        assert result.ret == code
-        result.stdout.fnmatch_lines(
-            ["*left behind by guests*", "process *hypervisor.pid", "lock *held by this process"]
-        )
-
-
-def test_clean_run_is_not_accused(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile("def test_passes(xhyve_guest, xhyve_session_guest): pass")
-    pytester.makeini("[pytest]\nxhyve_strict = true\n")
-    result = pytester.runpytest_subprocess("--xhyve-image=tiny", "-n", "1")
-    assert result.ret == 0
-    assert "left behind" not in result.stdout.str()
-
-
 def test_end_of_the_block_does_not_hide_what_failed_in_it(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_it="""
@@ -459,23 +268,3 @@ def test_end_of_the_block_does_not_hide_what_failed_in_it(pytester: pytest.Pytes
     result = pytester.runpytest_subprocess("--xhyve-image=tiny")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E *ValueError: what counts", "E *guest web could not be removed: cannot be ended"])
-
-
-def test_kill_9_spares_what_was_kept(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        test_it="""
-        import os, signal
-
-        def test_fails(xhyve_guest):
-            raise ValueError("as it shall")
-
-        def test_dies(xhyve_guest):
-            os.kill(os.getpid(), signal.SIGKILL)
-        """
-    )
-    pytester.runpytest_subprocess("--xhyve-image=tiny", "--xhyve-keep=on-failure")
-    runs = Home.of_user().folder("runs")
-    assert becomes(lambda: [guest.name for guest in live_guests(runs) if guest.owner != os.getpid()] == ["tiny-0"], 5)
-    (guest,) = kept_guests()
-    assert subprocess.run([*guest.ssh, "true"], check=False).returncode == 0
-    assert json.loads((guest.folder / "guest.json").read_text())["kept"]["by"] == "test_it.py::test_fails"

@@ -1,0 +1,64 @@
+"""Guests that are restored from a template, and what their templates and fleets show."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from uuid import UUID
+
+from listening import Recorder
+
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.choices import StartMode
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.templates.store import Template, TemplateStore
+
+# What was measured; --log-cli-level=INFO shows it.
+LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def fleet_of(
+    home: Home, said: list[str], image: str = "tiny", start: StartMode = "warm", executable: Path | None = None
+) -> Iterator[Fleet]:
+    settings = Settings(
+        hypervisor="qemu",
+        start=start,
+        images=(image,),
+        executable=None if executable is None else str(executable),
+    )
+    with closing(Fleet(settings, home, Recorder(said))) as fleet:
+        yield fleet
+
+
+def is_warm(guest: Guest) -> bool:
+    return "restore" in guest.phases
+
+
+def templates(home: Home) -> list[Template]:
+    return TemplateStore(home.folder("templates"), home.folder("checked")).all()
+
+
+def check_identity(guest: Guest) -> None:
+    """See that the guest is the machine that its attributes name."""
+    assert guest.run("hostname").stdout.strip() == guest.name
+    assert guest.run("cat /sys/class/dmi/id/product_uuid").stdout.strip() == guest.uuid
+    table = base64.b64decode(guest.run("base64 /sys/firmware/dmi/tables/DMI").stdout)
+    assert UUID(guest.uuid).bytes_le in table
+    assert guest.run("cat /sys/class/net/eth0/address").stdout.strip() == guest.mac
+    if guest.image.name == "debian12":
+        assert guest.run("cat /etc/machine-id").stdout.strip() == UUID(guest.uuid).hex
+
+
+def template_of(guest: Guest) -> Path:
+    """The folder of the template on which the disk of *guest* stands."""
+    argv = ["qemu-img", "info", "--force-share", "--output=json", str(guest.machine.disks[0].path)]
+    done = subprocess.run(argv, check=True, capture_output=True)
+    return Path(json.loads(done.stdout)["full-backing-filename"]).parent
