@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from command_line import run_separately
 from fake_images import write_image
 from filelock import FileLock
 
-from pytest_xhyve.cli.commands import main
 from pytest_xhyve.cli.prune import Pruned, find_pieces, remove
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk import size_on_disk
@@ -84,13 +83,9 @@ def living_run(home: Home, image_disk: Path | None = None) -> Iterator[None]:
         yield
 
 
-def call(*arguments: str, typed: str | None = None) -> Result:
-    return CliRunner().invoke(main, arguments, input=typed)
-
-
 def prune(*arguments: str) -> dict[str, Any]:
     """What is removed and kept, as pairs of kind and name."""
-    done = call("prune", "--json", *arguments)
+    done = run_separately("prune", "--json", *arguments)
     assert done.exit_code == 0, done.output
     content: dict[str, Any] = json.loads(done.stdout)
     assert content["freed"] == sum(piece["bytes"] for piece in content["removed"])
@@ -113,7 +108,7 @@ def test_size_on_disk_counts_no_holes(tmp_path: Path) -> None:
 
 
 def test_images_of_a_folder_that_nothing_has_used(new_home: Home) -> None:
-    done = call("images")
+    done = run_separately("images")
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["IMAGE", "STATE", "SIZE", "BUILT", "SUMMARY"]
@@ -126,14 +121,14 @@ def test_images_of_a_folder_that_nothing_has_used(new_home: Home) -> None:
 def test_images_and_templates(new_home: Home) -> None:
     write_build(new_home)
     template = write_template(new_home)
-    lines = call("images").stdout.splitlines()
+    lines = run_separately("images").stdout.splitlines()
     [tiny] = [line.split() for line in lines if line.startswith("tiny ") and "built" in line]
     assert tiny[1:4] == ["built", "72", "KiB"]
     assert lines[-1].split()[:2] == ["tiny", "unused"]
     assert lines[-1].endswith(template.key)
     with store_of(new_home).holding(template.key):
-        assert "in use" in call("images").stdout
-        content = json.loads(call("images", "--json").stdout)
+        assert "in use" in run_separately("images").stdout
+        content = json.loads(run_separately("images", "--json").stdout)
     [shown] = content["templates"]
     assert (shown["key"], shown["bytes"], shown["in_use"]) == (template.key, template.size, True)
     by_name = {image["name"]: image for image in content["images"]}
@@ -144,14 +139,14 @@ def test_images_and_templates(new_home: Home) -> None:
 def test_damaged_image_is_said_to_be(new_home: Home) -> None:
     current, _ = write_build(new_home)
     (current / "disk.img").unlink()
-    assert "damaged" in call("images").stdout
+    assert "damaged" in run_separately("images").stdout
 
 
 @pytest.mark.parametrize("arguments", [["images"], ["prune"], ["prune", "--dry-run"]])
 def test_folder_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "file"))
-    done = call(*arguments)
+    done = run_separately(*arguments)
     assert done.exit_code == 1
     assert done.stderr.startswith(f"Error: cannot use the cache folder {tmp_path / 'file'}: Not a directory")
     assert HOME_VARIABLE in done.stderr
@@ -161,7 +156,7 @@ def test_folder_that_may_not_be_written(new_home: Home, monkeypatch: pytest.Monk
     template = write_template(new_home)
     # root may write everywhere.
     monkeypatch.setattr(os, "access", lambda *_: False)
-    done = call("prune")
+    done = run_separately("prune")
     assert done.exit_code == 1
     assert f"cannot remove anything in {new_home.path}" in done.stderr
     assert template.folder.exists()
@@ -171,11 +166,11 @@ def test_folder_that_may_not_be_written(new_home: Home, monkeypatch: pytest.Monk
     "arguments", [["--yes"], ["--images", "--json"], ["--older-than=-1"], ["--older-than=soon"], ["more"]]
 )
 def test_wrong_usage(new_home: Home, arguments: list[str]) -> None:
-    assert call("prune", *arguments).exit_code == 2
+    assert run_separately("prune", *arguments).exit_code == 2
 
 
 def test_nothing_to_prune(new_home: Home) -> None:
-    done = call("prune")
+    done = run_separately("prune")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", "nothing to remove\n")
     assert not new_home.path.exists()
 
@@ -184,13 +179,13 @@ def test_prune_says_what_went_and_how_much(new_home: Home) -> None:
     template = write_template(new_home)
     shown = f"template tiny ({template.key}): {format_size(template.size)}\n"
     total = format_size(template.size)
-    assert call("prune", "--dry-run").stdout == f"would remove {shown}would free {total}\n"
+    assert run_separately("prune", "--dry-run").stdout == f"would remove {shown}would free {total}\n"
     assert template.folder.exists()
-    assert call("prune").stdout.startswith(f"removed {shown}")
+    assert run_separately("prune").stdout.startswith(f"removed {shown}")
     assert not template.folder.exists()
     # What it was known by goes the next time.
-    assert call("prune").stdout.startswith("removed digests 1 of files that are gone")
-    assert call("prune").stderr == "nothing to remove\n"
+    assert run_separately("prune").stdout.startswith("removed digests 1 of files that are gone")
+    assert run_separately("prune").stderr == "nothing to remove\n"
 
 
 def test_template_in_use_stays(new_home: Home) -> None:
@@ -276,7 +271,7 @@ def test_build_that_was_killed(new_home: Home) -> None:
 
 def test_images_go_when_they_are_asked_for(new_home: Home) -> None:
     current, earlier = write_build(new_home)
-    done = call("prune", "--images", typed="n\n")
+    done = run_separately("prune", "--images", typed="n\n")
     assert done.exit_code == 1
     assert "Remove tiny too" in done.stderr
     assert current.exists()

@@ -120,6 +120,9 @@ def test_shared_guests_are_asked_for_once(guess: Guess) -> None:
     }
 
 
+@pytest.mark.xfail(
+    pytest.version_tuple < (9,), reason="before pytest 9, a test's fixtures lack those of a fixture that was wrapped"
+)
 def test_wrappers_of_our_fixture_are_seen_through(guess: Guess) -> None:
     conftest = """
         @pytest.fixture
