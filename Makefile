@@ -1,30 +1,42 @@
-# make demo    set up all that is needed, build the default image, run the examples
-# make test    set up all that is needed, then every check and every test
-# make unit    the part of it that needs no guest
-# make docs    build the docs' site into site/
+# make demo           set up all that is needed, build the default image, run the examples
+# make test           set up all that is needed, then every check and every test
+# make unit           the part of it that needs no guest
+# make docs           build the docs' site into site/
+# make fix            mend what ruff can mend, and format
+# make test-oldest    unit tests and some guests with the oldest versions that pyproject.toml allows
+# make test-versions  the same with the newest versions, on each CPython that is here
+# make wheel          build what would be published, check it, and run a guest with it
+# make seconds        every test, and write down what each file takes: see tests/seconds.json
 
 VENV := .venv
 BIN := $(VENV)/bin
+# labgrid is a pytest plugin, which would be loaded in every run of the tests.
+BENCH := .venv-bench
 PYTHON ?= python3
-# What has to happen within seconds is not tested beside guests that boot.
+# What has to happen within seconds is not tested beside much else.
 BY_THE_CLOCK := tests/guests/test_deaths.py
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DELETE_ON_ERROR:
-.PHONY: demo test unit lint docs bench packages clean
+.PHONY: demo test checks images unit lint docs fix bench test-oldest test-versions wheel seconds packages clean
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
 	$(BIN)/pytest conftest_examples --xhyve-image=debian12 -v
 
-# The images' tests come first, as they take longest and are one file.
-test: lint docs
-	$(BIN)/pytest tests/images tests/unit -n 2 --dist loadfile --no-loadscope-reorder --durations=5
-	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned
-	$(BIN)/pytest $(BY_THE_CLOCK)
-	$(BIN)/pytest tests/guests tests/standin $(BY_THE_CLOCK:%=--ignore=%) -n 2 --dist loadfile --durations=15
+# Beside the images, which wait for the disk and for the network, there is time for what needs no guest.
+test: $(VENV)/.done
+	$(MAKE) -j2 images checks
+	$(BIN)/pytest tests $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%.xml)
+	$(BIN)/pytest $(BY_THE_CLOCK) $(SPREAD)
 
-unit: lint docs
-	$(BIN)/pytest tests/unit -n 2 --dist loadfile
+checks: lint docs
+
+images: $(VENV)/.done
+	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned
+
+unit: $(VENV)/.done
+	$(BIN)/pytest tests/unit $(SPREAD) & tests=$$!; $(MAKE) checks; checks=$$?; wait $$tests && exit $$checks
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check .
@@ -35,12 +47,33 @@ lint: $(VENV)/.done
 docs: $(VENV)/.done
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --fresh-env --doctree-dir build/docs docs site
 
-bench: $(VENV)/.done
-	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(BIN)/pytest-xhyve build debian12 tiny
-	$(BIN)/python -m benchmarks.cold
-	$(BIN)/python -m benchmarks.warm
-	$(BIN)/python -m benchmarks.plot
+fix: $(VENV)/.done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(BENCH)/.done
+	$(BENCH)/bin/pytest-xhyve build debian12 tiny
+	$(BENCH)/bin/python -m benchmarks.cold
+	$(BENCH)/bin/python -m benchmarks.warm
+	$(BENCH)/bin/python -m benchmarks.plot
+
+test-oldest: images
+	$(BIN)/nox --session oldest
+
+test-versions: images
+	$(BIN)/nox --session newest
+
+wheel: $(VENV)/.done
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv --clear build/wheel
+	build/wheel/bin/pip install --quiet dist/*.whl
+	build/wheel/bin/pytest-xhyve run tiny -- uname -r
+
+seconds:
+	$(MAKE) test REPORT=build/tests
+	tools/record-seconds build/tests.xml
 
 packages:
 	sh tools/install-packages
@@ -52,5 +85,12 @@ $(VENV)/.done: pyproject.toml tools/install-packages
 	$(BIN)/pip install --quiet --editable '.[dev,docs]'
 	touch $@
 
+$(BENCH)/.done: pyproject.toml tools/install-packages
+	sh tools/install-packages
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --upgrade pip
+	$(BENCH)/bin/pip install --quiet --editable '.[bench]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis site
+	rm -rf $(VENV) $(BENCH) .nox dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis site
