@@ -80,7 +80,7 @@ class Slots:
             stop=stop_after_delay(timeout),
             retry_error_callback=lambda _: None,
         )
-        slots: list[Slot] | None = waiting(self._find_free, count)
+        slots: list[Slot] | None = waiting(self._find_free if count == 1 else self._find_together, count)
         if slots is None:
             wanted = "no free slot" if count == 1 else f"no {count} free slots, which the test needs at once"
             raise NoFreeSlot(
@@ -98,43 +98,43 @@ class Slots:
         os.close(other.fd)
         return slot
 
+    def _find_together(self, count: int) -> list[Slot] | None:
+        """As `_find_free`, while no other process does the same: each could hold a part of what both need."""
+        desk = _lock(self._folder / _DESK)
+        if desk is None:
+            # The other one needs some microseconds.
+            return None
+        try:
+            return self._find_free(count)
+        finally:
+            os.close(desk)
+
     def _find_free(self, count: int) -> list[Slot] | None:
         """Hold *count* free slots; None, and none is held, if there are fewer."""
-        with ExitStack() as stack:
-            desk = os.open(self._folder / _DESK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            stack.callback(os.close, desk)
-            if count > 1 and not _lock(desk):
-                # Another process takes several just now, for some microseconds.
-                return None
-            found: list[Slot] = []
-            with ExitStack() as held:
-                for number in range(self._limit):
-                    slot = self._take(number)
-                    if slot is not None:
-                        held.callback(os.close, slot.fd)
-                        found.append(slot)
-                    if len(found) == count:
-                        held.pop_all()
-                        return found
+        found: list[Slot] = []
+        with ExitStack() as held:
+            for number in range(self._limit):
+                fd = _lock(self._folder / f"{number:03}.lock")
+                if fd is None:
+                    continue
+                held.callback(os.close, fd)
+                # The folder and its owner are in it, so that two users of one host never share a UUID.
+                place = self._folder.resolve()
+                found.append(Slot(number, f"{place.stat().st_uid}:{place}", fd))
+                if len(found) == count:
+                    held.pop_all()
+                    return found
         return None
 
-    def _take(self, number: int) -> Slot | None:
-        fd = os.open(self._folder / f"{number:03}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not _lock(fd):
-            os.close(fd)
-            return None
-        # The folder and its owner are in it, so that two users of one host never share a UUID.
-        place = self._folder.resolve()
-        return Slot(number, f"{place.stat().st_uid}:{place}", fd)
 
-
-def _lock(fd: int) -> bool:
-    """Lock the open file, unless another one holds its lock."""
+def _lock(path: Path) -> int | None:
+    """A locked descriptor of the file at *path*, which is made if it is not there; None if another one holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        os.close(fd)
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            os.close(fd)
             raise
-        return False
-    return True
+        return None
+    return fd
