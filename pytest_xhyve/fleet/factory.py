@@ -43,8 +43,7 @@ class GuestFactory:
             memory: bytes, or a text such as ``512M``.
             start: ``cold`` boots the guest, ``warm`` restores it, ``auto`` restores it if possible; the option
                 ``--xhyve-start`` decides if it is None.
-            reset: whether each later test finds the guest in the state that it had when the test or fixture that made
-                it was done with setting it up.
+            reset: whether each test finds the guest in the state in which the fixtures that tests share left it.
 
         Raises:
             ConfigurationError: an argument is invalid.

@@ -207,7 +207,7 @@ class Fleet:
                         self._report_once(f"cannot restore guests of {image.name}, so they boot: {error}")
             started = started or boot(cloned, resettable=bool(spec.reset))
             guest = started.guest
-            life.callback(guest.kill)
+            life.callback(guest._switch_off)
             self._guests.add(guest)
             life.callback(self._guests.discard, guest)
             if started.record is not None:

@@ -169,14 +169,8 @@ def restore(
             disk = clone_disk(template.disk, folder, instance.hypervisor.disk_formats)
             machine = replace(machine, disks=(disk,))
             phases = {**cloned.phases, "template": found - begin, "clone": time.monotonic() - found}
-            guest = Guest(
-                instance,
-                machine,
-                start=starts.restore(instance, machine, template, record),
-                boot=_boot(instance, machine, record),
-                phases=phases,
-            )
-            guest._bring_up()
+            guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=phases)
+            guest._bring_up(starts.restore(instance, machine, template, record))
         except (XhyveError, OSError) as error:
             # An error of a hypervisor that was killed on purpose says nothing about the template.
             request.check()

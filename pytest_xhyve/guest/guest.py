@@ -60,15 +60,12 @@ class Guest:
         instance: Instance,
         machine: Machine,
         *,
-        start: Start[Any] | None = None,
         boot: Start[Any] | None = None,
         phases: Mapping[str, float] | None = None,
     ) -> None:
         self._instance = instance
         self._machine = machine
-        # How the guest boots after a power-off, and how it starts now: it may be restored in place of that.
         self._boot = boot or Start.boot(instance, machine)
-        self._start = start or self._boot
         self._phases = dict(phases or {})
         # The time in power is inside that of the owner's stack, which `remove` closes.
         self._own_power = Power(machine.name, instance)
@@ -370,7 +367,7 @@ class Guest:
             self._instance.events.removing(self)
         self._is_removed = True
         if self._owner is None:
-            self._power.switch_off()
+            self._switch_off()
         else:
             self._owner.resources.close()
 
@@ -399,25 +396,33 @@ class Guest:
             before_use()
         return self._own_power
 
-    def _bring_up(self) -> None:
+    def _switch_off(self) -> None:
+        """As `kill`, for an owner, to whom the state of the guest does not matter any more."""
+        self._own_power.switch_off()
+
+    def _bring_up(self, start: Start[Any] | None = None) -> None:
         """Start the guest for the first time; one that does not start is powered off.
+
+        Args:
+            start: restores the guest; if it is None, the guest boots.
 
         Raises:
             XhyveError: the guest does not boot, or cannot be restored.
         """
-        start, timeouts = self._start, self._instance.timeouts
-        boots = start.phase == "boot"
-        if not boots:
+        timeouts = self._instance.timeouts
+        if start is not None:
             self._phases.pop("boot", None)
         try:
-            self._phases |= self._power.switch_on(start, timeouts.boot if boots else timeouts.restore)
+            self._phases |= self._own_power.switch_on(
+                start or self._boot, timeouts.boot if start is None else timeouts.restore
+            )
         except XhyveError as error:
-            if boots:
+            if start is None:
                 self._instance.events.boot_failed(self, error)
-            self._power.switch_off()
+            self._switch_off()
             raise
         except BaseException:
-            self._power.switch_off()
+            self._switch_off()
             raise
 
     def _go_on_as(self, machine: Machine, start: Start[Any], boot: Start[Any]) -> None:
@@ -425,12 +430,12 @@ class Guest:
 
         Args:
             machine: what runs from now on.
-            start: how it starts now.
+            start: restores it now.
             boot: how it boots after a power-off.
         """
-        self._power.switch_off()
-        self._machine, self._start, self._boot = machine, start, boot
-        self._bring_up()
+        self._switch_off()
+        self._machine, self._boot = machine, boot
+        self._bring_up(start)
 
     def _end(self, error: BaseException | None = None) -> None:
         """Remove the guest, or keep it if its owner has a reason to; *error* is what ended the block around it."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_xhyve.plugin.machine_hook import machine_hook
 from pytest_xhyve.plugin.pytest_internals import fixture_names, is_set_up, suspended_capture
-from pytest_xhyve.plugin.shared_guests import resetting
+from pytest_xhyve.plugin.shared_guests import resetting, watch_fixtures
 from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY
 from pytest_xhyve.plugin.wanted import OWNERS, is_ours, written
 
@@ -137,11 +138,15 @@ def xhyve_guest_factory(
     from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.model.spec import GuestSpec
 
+    watch_fixtures(request.config)
+    numbers = count(1)
     with ExitStack() as made:
 
         def make(spec: GuestSpec) -> Guest:
             guest = made.enter_context(_start(request, _xhyve_fleet, spec))
-            made.enter_context(resetting(request, guest, _xhyve_fleet.reset_of(guest), name=f"factory: {guest.name}"))
+            # A later guest may have the name of one that is gone.
+            name = f"{request.fixturename} {next(numbers)}"
+            made.enter_context(resetting(request, guest, _xhyve_fleet.reset_of(guest), name=name))
             return guest
 
         yield GuestFactory(make, GuestSpec(image=xhyve_image, start=_xhyve_start))
@@ -153,12 +158,12 @@ def _reserve(item: pytest.Item, fleet: Fleet) -> None:
     Only guests that a test makes by hand can still wait while the test holds others.
     """
     asked = fixture_names(item)
-    count = sum(name in asked and is_ours(item, name) and not is_set_up(item, name) for name in OWNERS)
+    needed = sum(name in asked and is_ours(item, name) and not is_set_up(item, name) for name in OWNERS)
     prewarmer = item.config.stash.get(PREWARMER, None)
     if prewarmer is not None:
-        count -= prewarmer.count_ready()
-    if count > 1:
-        fleet.admission.reserve(count)
+        needed -= prewarmer.count_ready()
+    if needed > 1:
+        fleet.admission.reserve(needed)
 
 
 class _UnusedSlots:

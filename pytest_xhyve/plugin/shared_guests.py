@@ -69,12 +69,18 @@ def resetting(
         return
     name = name or str(request.fixturename)
     hooks = _hooks_of(request.config)
-    hooks.guests[name] = _SharedGuest(guest, reset, _SCOPES.index(request.scope))
+    hooks.guests[name] = shared = _SharedGuest(guest, reset, _SCOPES.index(request.scope))
     hooks.watch(name)
     try:
         yield
     finally:
+        shared.forget_first_use()
         del hooks.guests[name]
+
+
+def watch_fixtures(config: pytest.Config) -> None:
+    """From here on, notice which shared fixtures are set up: a guest that one of them makes may have to be reset."""
+    _hooks_of(config)
 
 
 def _hooks_of(config: pytest.Config) -> _Hooks:

@@ -47,7 +47,7 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
     image = instance.image
     disk = overlay_disk(Disk(image.disk, image.format), folder, instance.hypervisor.disk_formats)
     machine = replace(machine, disks=(disk,))
-    guest = Guest(instance, machine, start=record(instance, machine, folder))
+    guest = Guest(instance, machine, boot=record(instance, machine, folder))
     try:
         guest._bring_up()
         _finish_boot(guest, instance.timeouts.settle)

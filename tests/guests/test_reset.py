@@ -369,6 +369,42 @@ def test_guest_that_only_getfixturevalue_names_is_reset(pytester: pytest.Pyteste
     result.assert_outcomes(passed=6)
 
 
+def test_guests_of_the_factory_are_reset(pytester: pytest.Pytester) -> None:
+    """Made by a shared fixture, by a test, and twice under one name."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def prepared(xhyve_guest_factory):
+            guest = xhyve_guest_factory(name="shared", reset=True)
+            guest.run("echo kept >/root/kept")
+            return guest
+
+        def change(guest):
+            assert guest.run("ls /root").stdout == "kept\\n"
+            guest.run("rm /root/kept; touch /root/new")
+
+        def test_one(prepared):
+            change(prepared)
+
+        def test_two(prepared):
+            change(prepared)
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_own(xhyve_guest_factory, number):
+            with xhyve_guest_factory(name="own", reset=True) as guest:
+                assert guest.run("ls /root").stdout == ""
+
+        def test_unused(xhyve_guest_factory):
+            with xhyve_guest_factory(name="own", reset=True):
+                pass
+        """
+    )
+    result = pytester.runpytest_subprocess(*WARM, "--xhyve-image=tiny")
+    result.assert_outcomes(passed=5)
+
+
 def test_want_of_space_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     with (
