@@ -155,7 +155,8 @@ def begin(connection: Connection, line: str, end: float | None) -> paramiko.Chan
                 return
             channel.exec_command(line)
             begun.append(channel)
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except Exception as error:
+            # paramiko raises whatever ended its own thread. It is raised again below, unless nothing waits any more.
             failed.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -174,7 +175,9 @@ def begin(connection: Connection, line: str, end: float | None) -> paramiko.Chan
         given_up.set()
         raise
     if failed:
-        raise failed[0]
+        if isinstance(failed[0], paramiko.SSHException | OSError | EOFError):
+            raise failed[0]
+        raise paramiko.SSHException(repr(failed[0])) from failed[0]
     return begun[0]
 
 

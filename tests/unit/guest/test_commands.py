@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import subprocess
+from typing import cast
 
+import paramiko
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_xhyve.guest.commands import shell_line
+from pytest_xhyve.guest.commands import Connection, begin, shell_line
 from pytest_xhyve.model.completed import Completed
 from pytest_xhyve.model.errors import CommandFailed, CommandTimeout
 
@@ -68,3 +70,16 @@ def test_long_output_is_cut_at_its_beginning() -> None:
     assert "1003 earlier characters omitted" in report
     assert "end" in report
     assert "stderr: (nothing)" in report
+
+
+@pytest.mark.parametrize("error", [ValueError("the thread of paramiko ended"), OSError("the socket is closed")])
+def test_whatever_ends_paramikos_thread_is_a_lost_connection(error: Exception) -> None:
+    """No traceback of a thread, and no error of a type that nothing expects."""
+
+    class Transport:
+        def open_session(self, timeout: float) -> paramiko.Channel:
+            raise error
+
+    connection = Connection(cast("paramiko.Transport", Transport()), lambda: None, lambda: None, 1.0)
+    with pytest.raises((paramiko.SSHException, OSError), match=str(error)):
+        begin(connection, "true", None)
