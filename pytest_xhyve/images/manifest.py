@@ -32,7 +32,7 @@ def read_manifest(path: Path) -> Image:
         try:
             return folder / Path(_text(value)).expanduser()
         except RuntimeError as error:
-            raise ConfigurationError(f"{short_repr(value)} begins with the home of a user who is none here") from error
+            raise ConfigurationError(f"{short_repr(value)} starts with the home folder of an unknown user") from error
 
     def choice(*known: str) -> Callable[[Any], str]:
         def parse(value: Any) -> str:

@@ -101,6 +101,7 @@ def test_any_bytes_as_a_manifest(manifest: Path, text: bytes) -> None:
         },
     )
 )
+@example(mapping={"disk": "0", "kernel": "0", "cmdline": "0", "user": "0", "key": "~0"})
 def test_what_is_right_is_read_as_it_is_written(manifest: Path, mapping: dict[str, Any]) -> None:
     manifest.write_text(yaml.safe_dump({**mapping, "host_keys": [f"{PAIR.public} somebody@somewhere"]}))
     try:
