@@ -16,10 +16,10 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.model.choices import Acceleration, RunStartMode
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.model.values import Acceleration, RunStartMode
 
 
 def boot(image: Image, accel: str, look: Callable[[Guest], None] = lambda _: None, *, start: str = "cold") -> Boot:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_xhyve.model.choices import HypervisorName, RunStartMode
 from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.values import HypervisorName, RunStartMode
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from listening import Recorder
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.model.choices import StartMode
 from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.values import StartMode
 from pytest_xhyve.templates.store import Template, TemplateStore
 
 # What was measured; --log-cli-level=INFO shows it.

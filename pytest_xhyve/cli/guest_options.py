@@ -9,10 +9,9 @@ from typing import Any, NoReturn, get_args
 
 import click
 
-from pytest_xhyve.model.choices import StartMode
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.settings import OPTIONS, Option, Settings
-from pytest_xhyve.model.values import parse_choice
+from pytest_xhyve.model.values import StartMode, parse_choice
 
 _NAMES = (
     "hypervisor",

@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.model.choices import StartMode
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.model.values import StartMode
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest

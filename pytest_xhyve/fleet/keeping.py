@@ -13,9 +13,9 @@ from pytest_xhyve.guest.events import Events
 from pytest_xhyve.guest.evidence import collect_evidence
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.model.choices import KeepMode
 from pytest_xhyve.model.errors import BootTimeout, ConnectionFailed, LeaseNotFound, XhyveError
 from pytest_xhyve.model.kept import Kept
+from pytest_xhyve.model.values import KeepMode
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest

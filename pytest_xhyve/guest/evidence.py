@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.host.sizes import format_size
 from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine
+from pytest_xhyve.model.values import format_size
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 
-from pytest_xhyve.model.choices import Acceleration, HypervisorName, KeepMode, RunStartMode
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import (
+    Acceleration,
+    HypervisorName,
+    KeepMode,
+    RunStartMode,
     parse_bool,
     parse_choice,
     parse_memory,

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from pytest_xhyve.model.choices import StartMode
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import (
+    StartMode,
     parse_choice,
     parse_memory,
     parse_positive_int,

@@ -6,9 +6,24 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytest_xhyve.model.errors import ConfigurationError
+
+StartMode = Literal["auto", "cold", "warm"]
+"""How one guest starts: ``cold`` boots it, ``warm`` restores it, ``auto`` restores it if possible."""
+
+RunStartMode = Literal["auto", "cold", "warm", "both"]
+"""The same for all guests of a run; ``both`` runs each test on either."""
+
+HypervisorName = Literal["auto", "xhyve", "hyperkit", "qemu"]
+"""The program that runs guests; ``auto`` takes the first one that works."""
+
+Acceleration = Literal["auto", "kvm", "hvf", "tcg"]
+"""What QEMU runs the guest's CPU by; ``tcg`` emulates it."""
+
+KeepMode = Literal["never", "on-failure", "always"]
+"""Which guests stay after the run."""
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Enough digits for the size of any disk. int() refuses numbers with thousands of digits.

@@ -11,9 +11,10 @@ import pytest
 
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.settings import OPTIONS, Settings
-from pytest_xhyve.plugin import hookspecs as hooks
+from pytest_xhyve.plugin import hookspecs
 from pytest_xhyve.plugin.fixtures import (
     _xhyve_fleet,
+    _xhyve_reset,
     _xhyve_start,
     xhyve_class_guest,
     xhyve_guest,
@@ -23,8 +24,14 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_session_guest,
     xhyve_ssh,
 )
-from pytest_xhyve.plugin.selection import base_of, check_markers, images_to_run_on, starts_either_way, wants_guest
-from pytest_xhyve.plugin.shared_guests import _xhyve_reset, plan_resets
+from pytest_xhyve.plugin.selection import (
+    base_of,
+    check_markers,
+    images_to_run_on,
+    may_reset,
+    starts_either_way,
+    wants_guest,
+)
 from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SUMMARY
 
 # pytest finds fixtures as attributes of the plugin.
@@ -49,8 +56,11 @@ _MARKER = (
 )
 
 
-def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    pluginmanager.add_hookspecs(hooks)
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("xhyve", "disposable Linux guests (pytest-xhyve)")
     for option in OPTIONS:
         takes: dict[str, Any] = {"action": "append" if option.repeatable else "store", "metavar": option.metavar}
@@ -111,7 +121,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item, wrong in () if _looks_up(config) else check_markers(items):
         _refuse([item], wrong)
-    plan_resets(items)
+    resettable = [item for item in items if may_reset(item)]
+    if resettable:
+        from pytest_xhyve.plugin.shared_guests import plan_resets
+
+        plan_resets(resettable)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

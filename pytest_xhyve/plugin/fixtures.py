@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.plugin.machine_hook import machine_hook
 from pytest_xhyve.plugin.pytest_internals import fixture_names, is_set_up, suspended_capture
-from pytest_xhyve.plugin.shared_guests import resetting, watch_fixtures
 from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY
 from pytest_xhyve.plugin.wanted import OWNERS, is_ours, written
 
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
     from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.guest.guest import Guest
-    from pytest_xhyve.model.choices import StartMode
     from pytest_xhyve.model.spec import GuestSpec
+    from pytest_xhyve.model.values import StartMode
 
 
 @pytest.fixture(scope="session")
@@ -82,8 +80,17 @@ def _xhyve_start(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> StartMo
     return start
 
 
+@pytest.fixture
+def _xhyve_reset(request: pytest.FixtureRequest) -> None:
+    """Gives the test its shared guests in the state that the fixtures left."""
+    from pytest_xhyve.plugin.shared_guests import reset_before_test
+
+    reset_before_test(request)
+
+
 def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: StartMode | None) -> Iterator[Guest]:
     from pytest_xhyve.model.spec import GuestSpec
+    from pytest_xhyve.plugin.shared_guests import resetting
 
     item = request.config.stash[ITEM]
     _reserve(item, fleet)
@@ -137,6 +144,7 @@ def xhyve_guest_factory(
     """Makes guests by hand: ``factory(image="tiny", name="web")``; they live until the run ends."""
     from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.model.spec import GuestSpec
+    from pytest_xhyve.plugin.shared_guests import resetting, watch_fixtures
 
     watch_fixtures(request.config)
     numbers = count(1)
@@ -183,6 +191,7 @@ class _UnusedSlots:
 
 def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:
     from pytest_xhyve.fleet.request import ForegroundRequest
+    from pytest_xhyve.plugin.machine_hook import machine_hook
     from pytest_xhyve.plugin.reporting import REPORTER
 
     item = request.config.stash[ITEM]

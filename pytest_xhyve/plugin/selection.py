@@ -84,6 +84,11 @@ def asked_to_reset(item: pytest.Item) -> set[str]:
     return found
 
 
+def may_reset(item: pytest.Item) -> bool:
+    """Whether *item* has a reset guest, or may get one by ``getfixturevalue``."""
+    return any(mark.kwargs.get("reset") is True for mark in item.iter_markers(MARKER)) or bool(asked_to_reset(item))
+
+
 def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
     """Each test whose marker is invalid, and the problem: a key, a value, or a guest that the marker does not reach."""
     for item in items:

@@ -25,7 +25,6 @@ import pytest
 
 from pytest_xhyve.plugin.pytest_internals import fixture_names, item_of, known_fixtures, set_fixture_names
 from pytest_xhyve.plugin.selection import asked_to_reset
-from pytest_xhyve.plugin.wanted import MARKER
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
@@ -41,15 +40,13 @@ _SCOPES = ("session", "package", "module", "class", "function")
 def plan_resets(items: list[pytest.Item]) -> None:
     """Have each of *items* with such a guest reset it, after all shared fixtures are set up and before its own."""
     for item in items:
-        if any(mark.kwargs.get("reset") is True for mark in item.iter_markers(MARKER)):
-            # A test may ask for its guest by `getfixturevalue` alone.
-            _hooks_of(item.config)
+        # Also for a test that asks for its guest by `getfixturevalue` alone.
+        watch_fixtures(item.config)
         if asked_to_reset(item):
             names = [name for name in fixture_names(item) if name != RESET_FIXTURE]
             own = (place for place, name in enumerate(names) if _is_own(item, name))
             names.insert(next(own, len(names)), RESET_FIXTURE)
             set_fixture_names(item, names)
-            _hooks_of(item.config)
 
 
 @contextmanager
@@ -91,9 +88,8 @@ def _hooks_of(config: pytest.Config) -> _Hooks:
     return hooks
 
 
-@pytest.fixture
-def _xhyve_reset(request: pytest.FixtureRequest) -> None:
-    """Gives the test its shared guests in the state that the fixtures left."""
+def reset_before_test(request: pytest.FixtureRequest) -> None:
+    """Give the test of *request* its shared guests in the state that the fixtures left."""
     for name, guest in list(_hooks_of(request.config).guests.items()):
         if name in request.fixturenames:
             guest.before_test()

@@ -22,10 +22,10 @@ from pytest_xhyve.hypervisors.qemu import acceleration
 from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
-from pytest_xhyve.model.choices import Acceleration
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
 from pytest_xhyve.model.machine import DiskFormat, Machine
 from pytest_xhyve.model.settings import MAX_GUESTS
+from pytest_xhyve.model.values import Acceleration
 
 PROGRAM = "qemu-system-x86_64"
 # These devices are off: the guest does not need them, and each makes its boot slower.

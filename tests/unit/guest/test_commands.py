@@ -78,6 +78,7 @@ def test_whatever_ends_paramikos_thread_is_a_lost_connection(error: Exception) -
 
     class Transport:
         def open_session(self, timeout: float) -> paramiko.Channel:
+            del timeout
             raise error
 
     connection = Connection(cast("paramiko.Transport", Transport()), lambda: None, lambda: None, 1.0)

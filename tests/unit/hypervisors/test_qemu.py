@@ -21,9 +21,9 @@ from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.qemu import acceleration
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
-from pytest_xhyve.model.choices import Acceleration
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.model.machine import Disk, Machine, Nic
+from pytest_xhyve.model.values import Acceleration
 
 
 @pytest.fixture
