@@ -1,1 +1,1 @@
-"""File formats and wire formats, read and written without a host."""
+"""File formats and wire formats: pure functions between bytes and data."""

@@ -1,4 +1,4 @@
-"""What a kernel says of itself in the header of a bzImage (Linux, Documentation/arch/x86/boot.rst)."""
+"""Read the header of a bzImage, a Linux kernel for x86 (Linux, Documentation/arch/x86/boot.rst)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _OLDEST_CMDLINE_SIZE = 255
 
 @dataclass(frozen=True, slots=True)
 class KernelHeader:
-    """The header.
+    """The header of a kernel.
 
     Attributes:
-        protocol: version of the boot protocol, as 0x020a for 2.10.
-        setup_sectors: of 512 bytes, before the kernel itself; old ones say 0 and mean 4.
+        protocol: version of the boot protocol, for example 0x020a for 2.10.
+        setup_sectors: number of sectors of 512 bytes before the kernel itself; in old kernels, 0 means 4.
         loaded_high: whether the kernel is loaded at 1 MiB.
-        cmdline_size: bytes that its command line may have, without the one that ends it.
-        init_size: bytes of memory that it needs to unpack itself; 0 where the protocol does not tell.
+        cmdline_size: limit of the command line in bytes, without the final NUL.
+        init_size: bytes of memory that the kernel needs to unpack itself; 0 if the protocol does not state it.
     """
 
     protocol: int
@@ -30,10 +30,10 @@ class KernelHeader:
 
 
 def read_kernel_header(path: Path) -> KernelHeader | None:
-    """The header of the kernel at *path*, or None when that is no bzImage.
+    """The header of the kernel at *path*, or None if the file is not a bzImage.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as kernel:
         header = kernel.read(_HEADER_BYTES)

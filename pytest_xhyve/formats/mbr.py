@@ -6,22 +6,22 @@ import struct
 
 SECTOR = 512
 FIRST = 1 << 20
-"""Where the partition begins: at 1 MiB, as sfdisk and parted align it."""
+"""The first byte of the partition: 1 MiB, the alignment of sfdisk and parted."""
 
 _LINUX = 0x83
-# In the place of a cylinder, head and sector: too far for such an address, use the number of the sector.
+# This cylinder, head and sector mean: the address is too large for this field, use the sector's number.
 _NO_CHS = b"\xfe\xff\xff"
 
 
 def master_boot_record(size: int, signature: int) -> bytes:
-    """The first sector of a disk whose one partition goes from `FIRST` to the end.
+    """The first sector of a disk that has one partition, from `FIRST` to the end.
 
-    The format is in the UEFI Specification 2.10, section 5.2.1 ("Legacy Master Boot Record"); Linux reads it in
-    block/partitions/msdos.c. There is no boot code in it: the hypervisor loads the kernel.
+    The UEFI Specification 2.10, section 5.2.1 ("Legacy Master Boot Record"), defines the format; Linux reads it in
+    block/partitions/msdos.c. The sector does not contain boot code, because the hypervisor loads the kernel.
 
     Args:
-        size: of the disk, in bytes.
-        signature: tells disks apart (``root=PARTUUID=``); 32 bits.
+        size: size of the disk, in bytes.
+        signature: identifies the disk (``root=PARTUUID=``); 32 bits.
     """
     # BootIndicator StartingCHS OSType EndingCHS StartingLBA SizeInLBA
     partition = struct.pack("<B3sB3sII", 0, _NO_CHS, _LINUX, _NO_CHS, FIRST // SECTOR, (size - FIRST) // SECTOR)

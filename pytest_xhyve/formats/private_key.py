@@ -1,4 +1,4 @@
-"""Whether a file is a private key that can be used without a passphrase, found out without a library for keys."""
+"""Check whether a file is a private key without a passphrase, without a library for keys."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import struct
 from base64 import b64decode
 from pathlib import Path
 
-# A key has a few thousand bytes at most.
-_LONGEST = 1 << 16
+# A key has at most a few thousand bytes.
+_MAX_BYTES = 1 << 16
 _PEM = re.compile(
     rb"-----BEGIN (?P<kind>(?:[A-Z0-9]+ )?PRIVATE KEY)-----\s(?P<body>.*?)-----END (?P=kind)-----", re.DOTALL
 )
@@ -18,28 +18,28 @@ _OPENSSH = b"openssh-key-v1\0"
 
 
 def find_unusable(path: Path) -> str | None:
-    """Why nobody can log in with the key at *path*, for a person, and what to do; None when nothing speaks against it.
+    """Why the plugin cannot log in with the key at *path*, and the fix, for a message; None if it probably can.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        text = file.read(_LONGEST)
+        text = file.read(_MAX_BYTES)
     found = _PEM.search(text)
     if found is None:
         if re.match(rb"(ssh|ecdsa|sk)-\S+ ", text):
-            return f"is a public key; name the private one{', ' + path.stem if path.suffix == '.pub' else ''}"
+            return f"is a public key; give the private key{', ' + path.stem if path.suffix == '.pub' else ''}"
         if text.startswith(b"PuTTY-User-Key-File"):
-            return "is a key of PuTTY's; `puttygen KEY -O private-openssh -o NEW` makes one of OpenSSH's of it"
-        return "is no private key; `ssh-keygen -t ed25519 -N ''` makes one"
+            return "is a key in PuTTY's format; convert it with `puttygen KEY -O private-openssh -o NEW`"
+        return "is not a private key; make one with `ssh-keygen -t ed25519 -N ''`"
     body = found["body"]
     if found["kind"] == b"ENCRYPTED PRIVATE KEY" or b"ENCRYPTED" in body:
         return _locked()
     try:
-        # What stands before a blank line are headers (RFC 1421).
+        # The lines before a blank line are headers (RFC 1421).
         decoded = b64decode(b"".join(body.rpartition(b"\n\n")[2].split()), validate=True)
     except binascii.Error:
-        return "is damaged: it is no base64; copy the file again"
+        return "is damaged: it is not base64; copy the file again"
     if found["kind"] != b"OPENSSH PRIVATE KEY":
         return None
     return _find_unusable_openssh(decoded)
@@ -53,12 +53,12 @@ def _find_unusable_openssh(decoded: bytes) -> str | None:
     at = len(_OPENSSH) + 4
     cipher = decoded[at : at + length]
     if not decoded.startswith(_OPENSSH) or not cipher:
-        return "is damaged: what is inside is no key of OpenSSH's; copy the file again"
+        return "is damaged: its content is not an OpenSSH key; copy the file again"
     return None if cipher == b"none" else _locked()
 
 
 def _locked() -> str:
     return (
-        "is locked by a passphrase, and nobody is there to type it; make a key without one for guests "
-        "(`ssh-keygen -t ed25519 -N ''`), or take it off a copy of this one (`ssh-keygen -p -f COPY`)"
+        "has a passphrase, which the plugin cannot enter; make a key for guests without a passphrase "
+        "(`ssh-keygen -t ed25519 -N ''`), or remove the passphrase from a copy of this key (`ssh-keygen -p -f COPY`)"
     )

@@ -1,1 +1,1 @@
-"""Images: what guests are cloned from, how they are found, built, checked and cloned."""
+"""Images: find, build and check what guests are cloned from."""

@@ -1,8 +1,8 @@
-"""Build an image of the catalog from Debian's packages: no mount, no loop device, no root needed.
+"""Build an image of the catalog from Debian's packages, without mounts, loop devices or root.
 
-mmdebstrap makes the root file system as an archive; keys and the recipe's files are added to it; the kernel and the
-initial RAM disk are taken from it; and mke2fs fills a file system with it. What is built becomes the image in one
-step, when its manifest is put in its place.
+mmdebstrap creates the root file system as an archive. The build adds keys and the recipe's files to it, takes the
+kernel and the initial RAM disk from it, and lets mke2fs fill a file system with it. The result becomes the image in one
+atomic step, when the manifest is renamed into place.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import parse_size
 
-# Part of what an image is told by: counts up when this file makes something else of the same recipe.
+# Part of an image's identity. Increase it if this module builds a different image from the same recipe.
 _FORMAT = 1
 
 _MMDEBSTRAP_OPTIONS = (
-    # The first match from below wins (dpkg(1)).
+    # The last matching option wins (dpkg(1)).
     "--dpkgopt=path-exclude=/usr/share/man/*",
     "--dpkgopt=path-exclude=/usr/share/info/*",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-    # The kernel's own hook would build an initial RAM disk; ours is made below.
+    # The kernel package's hook would build an initial RAM disk; this module builds its own.
     "--dpkgopt=path-exclude=/etc/kernel/postinst.d/tiny-initramfs",
     "--dpkgopt=path-exclude=/etc/kernel/postrm.d/tiny-initramfs",
 )
@@ -58,34 +58,34 @@ _MKE2FS_OPTIONS = (
     "-L", "root",
     "-m", "1",
     "-J", "size=16",
-    # What newer mke2fs would add, and older kernels cannot read.
+    # Newer versions of mke2fs add these features, which older kernels cannot read.
     "-O", "^orphan_file,^metadata_csum_seed",
 )  # fmt: skip
-# All is written now, so that no guest spends its first minutes on it.
+# mke2fs initializes everything now; otherwise each guest would do it in its first minutes.
 _MKE2FS_EXTENDED = "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard"
 _TOOLS = ("mmdebstrap", "mke2fs", "tar")
 TOOLS_PACKAGES = "mmdebstrap e2fsprogs fakeroot uidmap util-linux debian-archive-keyring"
-"""The packages of Debian and Ubuntu that have the tools."""
+"""The packages of Debian and Ubuntu that contain the tools."""
 _LOG_LINES = 15
-# Of the digest, in the name of an image's folder.
+# Digits of the digest in the name of an image's folder.
 _DIGITS = 12
 _KEEP_SECONDS = 86400.0
 
 
 def build_image(name: str, home: Home, report: Callable[[str], None], *, force: bool = False) -> Image:
-    """The image *name* of the catalog, built when it is not there, or its recipe or the user's key has changed.
+    """The image *name* of the catalog; it is built if it is missing, or if its recipe or the user's key has changed.
 
-    Two builds at once make one image: the second waits, and takes what the first has made. A build that is
-    interrupted leaves nothing that is ever taken for an image.
+    If two processes build the same image, the second waits and uses the first one's image. If a build is interrupted,
+    nothing that it leaves is ever used as an image.
 
     Args:
         name: one of `pytest_xhyve.images.recipe.recipe_names`.
-        home: the plugin's folder.
-        report: gets a line now and then, as it takes minutes.
-        force: build it also when it is there.
+        home: the cache folder.
+        report: called with a line for each step, because a build takes minutes.
+        force: rebuild the image even if it is up to date.
 
     Raises:
-        ImageError: it cannot be built here; the message says what is missing, or what the tools said last.
+        ImageError: the image cannot be built; the message names the missing tools, or contains the last output.
     """
     recipe = read_recipe(name)
     folder = home.folder("images")
@@ -99,7 +99,7 @@ def build_image(name: str, home: Home, report: Callable[[str], None], *, force: 
         _remove_unfinished(folder, name)
         with _workspace(folder, name) as workspace, _guarded(home) as run:
             begin = time.monotonic()
-            report(f"building {name} from Debian's packages; this is done once, and takes a few minutes")
+            report(f"building {name} from Debian's packages; this happens once and takes a few minutes")
             _Build(recipe, workspace, folder / f"{name}.log", report, run).run(pair)
             _publish(recipe, workspace, manifest, key, identity, home)
             report(f"built {name} in {time.monotonic() - begin:.0f} s")
@@ -108,7 +108,7 @@ def build_image(name: str, home: Home, report: Callable[[str], None], *, force: 
 
 
 class _Build:
-    """One build, in a folder of its own."""
+    """One build, in its own folder."""
 
     def __init__(
         self, recipe: Recipe, workspace: Path, log: Path, report: Callable[[str], None], run: tuple[Guardian, Path]
@@ -121,7 +121,7 @@ class _Build:
         self._number = 0
 
     def run(self, client: KeyPair) -> None:
-        """Make disk, kernel, initrd and host key in the workspace."""
+        """Create disk, kernel, initrd and host key in the workspace."""
         _check_tools()
         host = KeyPair.generate()
         root = self._workspace / "root.tar"
@@ -138,12 +138,12 @@ class _Build:
 
     def _make_root(self, root: Path) -> None:
         recipe = self._recipe
-        # This variant runs no package's scripts, and so no customize hook.
+        # The variant "extract" runs neither the packages' scripts nor a customize hook.
         hook = "extract" if recipe.variant == "extract" else "customize"
         self._tool(
             [
                 "mmdebstrap",
-                # Also as root: what it mounts is in a namespace of its own, and gone however it ends.
+                # Also for root: its mounts are then in their own namespace, which ends with the process.
                 "--mode=unshare",
                 f"--variant={recipe.variant}",
                 f"--include={','.join(recipe.packages)}",
@@ -177,7 +177,7 @@ class _Build:
         with tarfile.open(root) as archive:
             kernels = [member for member in archive if "boot/vmlinuz-" in member.name]
             if not kernels:
-                raise ImageError(f"the packages of {self._recipe.name} have no kernel")
+                raise ImageError(f"the packages of {self._recipe.name} do not contain a kernel")
             kernel = archive.extractfile(kernels[-1])
             assert kernel is not None
             (self._workspace / "vmlinuz").write_bytes(kernel.read())
@@ -195,7 +195,7 @@ class _Build:
         fill = ["mke2fs", *_MKE2FS_OPTIONS, "-E", f"{_MKE2FS_EXTENDED},offset={offset}", "-d", str(tree)]
         fill += [str(disk), f"{(size - offset) >> 10}k"]
         if os.geteuid() != 0:
-            # It remembers from one to the other who would own each file.
+            # The file carries each file's owner from the first fakeroot to the second.
             owners = str(self._workspace / "owners")
             Path(owners).touch(0o600)
             unpack = ["fakeroot", "-s", owners, "-i", owners, "--", *unpack]
@@ -204,37 +204,38 @@ class _Build:
         self._tool(["env", f"PATH={os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", *fill])
         shutil.rmtree(tree)
         if self._recipe.partitioned:
-            # Not before: mke2fs asks whether a disk that has a partition table is the one that is meant.
+            # Only now: mke2fs asks for confirmation if a disk has a partition table.
             with disk.open("r+b") as file:
                 file.write(master_boot_record(size, secrets.randbits(32)))
 
     def _tool(self, argv: Sequence[str]) -> None:
-        """Run a tool, its words in the log.
+        """Run a tool, and append its output to the log.
 
-        The guardian runs it as it runs a hypervisor, so that nothing of it is left when we are killed: mmdebstrap's
-        own children do not end with it.
+        The guardian runs the tool as it runs a hypervisor. If this process is killed, the guardian ends the tool and
+        its children. The children of mmdebstrap do not end with mmdebstrap.
         """
         self._number += 1
         with self._guardian.guard(self._run_folder / f"{argv[0]}-{self._number}", [], {}) as process:
-            # What a killed tool leaves goes with this folder; an ordinary user's namespace cannot look into it.
+            # If the tool is killed, its temporary files are removed with this folder. For an ordinary user this does
+            # not work, because the tool's namespace may not access the folder.
             temporary = [f"TMPDIR={process.folder}"] if os.geteuid() == 0 else []
             process.start(["env", "--chdir=/", *temporary, *argv], {}, {})
             while (status := process.wait(1.0)) is None:
                 pass
-            said = process.output()
+            output = process.output()
         with self._log.open("a") as log:
-            log.write(f"$ {' '.join(argv)}\n{said}\n")
+            log.write(f"$ {' '.join(argv)}\n{output}\n")
         if status != 0:
             raise ImageError(
-                f"cannot build {self._recipe.name}: {argv[0]} ended with code {status}\n"
-                + "\n".join(f"    {line}" for line in said.splitlines()[-_LOG_LINES:])
-                + f"\n  the whole log: {self._log}"
+                f"cannot build {self._recipe.name}: {argv[0]} ended with exit code {status}\n"
+                + "\n".join(f"    {line}" for line in output.splitlines()[-_LOG_LINES:])
+                + f"\n  read the complete log: {self._log}"
             )
 
 
 @contextmanager
 def _guarded(home: Home) -> Iterator[tuple[Guardian, Path]]:
-    """A guardian, and the folder of its run."""
+    """Start a guardian; yield it and the folder of its run."""
     folder = home.folder("runs")
     runs.reap(folder)
     with runs.new_run(folder) as (run_folder, lock), closing(Guardian(run_folder, lock)) as guardian:
@@ -251,7 +252,7 @@ def _workspace(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identity: str, home: Home) -> None:
-    """Make what is in *workspace* the image: its folder gets its name, and then the manifest its place."""
+    """Publish *workspace* as the image: rename the folder, then rename the manifest into place."""
     disk = workspace / "disk.img"
     digest = digest_of(disk)
     target = manifest.with_name(f"{recipe.name}-{digest[:_DIGITS]}")
@@ -294,7 +295,7 @@ def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identit
 
 
 def _find_built(manifest: Path, identity: str) -> Image | None:
-    """The image at *manifest*, if it is whole and was made just so."""
+    """The image at *manifest* if all its files exist and it has this *identity*, or else None."""
     try:
         image = read_manifest(manifest)
     except ConfigurationError:
@@ -304,15 +305,15 @@ def _find_built(manifest: Path, identity: str) -> Image | None:
 
 
 def _remove_unfinished(folder: Path, name: str) -> None:
-    """Remove what killed builds of *name* left; the caller has its lock."""
+    """Remove the folders of killed builds of *name*; the caller holds the image's lock."""
     for left in folder.glob(f".{name}.*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
 def _remove_unused(folder: Path, name: str, image: Image, home: Home) -> None:
-    """Remove earlier builds of *name* that no live guest reads from, if they are old enough to have none about to."""
+    """Remove earlier builds of *name* that no running guest uses; builds of the last day stay."""
     used = {Path(guest.image_disk).parent for guest in runs.live_guests(home.folder("runs"))}
-    # Not those of another image whose name begins with this one's.
+    # The pattern does not match another image whose name starts with this one's.
     for earlier in folder.glob(f"{name}-{'[0-9a-f]' * _DIGITS}"):
         unused = earlier.is_dir() and earlier != image.disk.parent and earlier not in used
         if unused and time.time() - earlier.stat().st_mtime > _KEEP_SECONDS:
@@ -325,7 +326,7 @@ def _identity(recipe: Recipe, client: KeyPair) -> str:
 
 
 def missing_tools() -> list[str]:
-    """The tools that building takes and this host has not."""
+    """The tools for building images that are not installed on this host."""
     tools = [*_TOOLS, *(["fakeroot", "newuidmap"] if os.geteuid() != 0 else [])]
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     return [tool for tool in tools if shutil.which(tool, path=path) is None]
@@ -334,8 +335,8 @@ def missing_tools() -> list[str]:
 def _check_tools() -> None:
     if sys.platform != "linux":
         raise ImageError(
-            "images of the catalog are built on Debian and Ubuntu only\n"
-            "  build there, copy the folder of images, and give the manifest's path to --xhyve-image"
+            "images of the catalog can be built only on Debian and Ubuntu\n"
+            "  build the image there, copy the folder of images, and give the manifest's path to --xhyve-image"
         )
     if missing := missing_tools():
         raise ImageError(
@@ -344,7 +345,7 @@ def _check_tools() -> None:
 
 
 def _add(archive: tarfile.TarFile, path: str, content: bytes | None, mode: int) -> None:
-    """Add a file, or a folder where *content* is None, owned by root."""
+    """Add a file, or a folder if *content* is None; root owns it."""
     member = tarfile.TarInfo(f"./{path}")
     member.mode = mode
     member.mtime = int(time.time())

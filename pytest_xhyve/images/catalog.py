@@ -1,4 +1,4 @@
-"""The catalog: images by name, and by the path of a disk or a manifest."""
+"""The catalog: find images by name, or by the path of a disk or a manifest."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Catalog:
     """The images of this user.
 
     Args:
-        home: the plugin's folder.
-        report: gets a line when something takes long.
+        home: the cache folder.
+        report: called with a line for each step that takes long.
     """
 
     def __init__(self, home: Home, report: Callable[[str], None]) -> None:
@@ -31,14 +31,14 @@ class Catalog:
         self._found: dict[str, Image] = {}
 
     def find(self, wanted: str | os.PathLike[str] | Image) -> Image:
-        """The image that *wanted* means, built first where the catalog has only its recipe; looked up once.
+        """The image that *wanted* names; it is built first if only its recipe exists. Each name is looked up once.
 
         Args:
-            wanted: an image, a name of the catalog, the path of a manifest, or of a disk with a manifest beside it.
+            wanted: an image, a name from the catalog, the path of a manifest, or of a disk with a manifest beside it.
 
         Raises:
-            ConfigurationError: there is no such image, or its manifest is wrong.
-            ImageError: it cannot be built.
+            ConfigurationError: the image is not found, or its manifest is invalid.
+            ImageError: the image cannot be built.
         """
         if isinstance(wanted, Image):
             return wanted
@@ -51,7 +51,7 @@ class Catalog:
         manifest = find_manifest(wanted)
         if manifest is not None:
             return read_image(wanted, manifest)
-        # Building imports much that a run with a ready image does not need.
+        # A run with a built image does not need this module, which imports much.
         from pytest_xhyve.images.build import build_image  # noqa: PLC0415
 
         return build_image(wanted, self._home, self._report)
@@ -61,19 +61,19 @@ def read_image(wanted: str, manifest: Path) -> Image:
     """The image of the *manifest* that `find_manifest` found for *wanted*.
 
     Raises:
-        ConfigurationError: it is wrong, or tells of another disk than *wanted*.
+        ConfigurationError: the manifest is invalid, or names another disk than *wanted*.
     """
     image = read_manifest(manifest)
     if Path(wanted).suffix not in _MANIFEST_SUFFIXES and image.disk.name != Path(wanted).name:
-        raise ConfigurationError(f"{manifest}: disk: it tells of {image.disk}, and not of {wanted}, which it is beside")
+        raise ConfigurationError(f"{manifest}: disk: the manifest names {image.disk}, not {wanted}, which is beside it")
     return image
 
 
 def resolve_path(wanted: str, base: Path) -> str:
-    """*wanted* for the whole run, whatever folder a test changes to: a path is made absolute, from *base*.
+    """*wanted* in a form that stays valid if a test changes its folder: a path becomes absolute, from *base*.
 
     Raises:
-        ConfigurationError: no file and no name; the message has the suggest names.
+        ConfigurationError: *wanted* is not a file and not a name; the message suggests names.
     """
     if find_manifest(wanted, base) is None:
         return wanted
@@ -81,10 +81,10 @@ def resolve_path(wanted: str, base: Path) -> str:
 
 
 def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path | None:
-    """The manifest that *wanted* leads to, from the folder *base*, or None when it is a name of the catalog.
+    """The path of the manifest that *wanted* names, from the folder *base*, or None if it is a name of the catalog.
 
     Raises:
-        ConfigurationError: it is neither.
+        ConfigurationError: *wanted* is not a file and not a name.
     """
     text = os.fspath(wanted)
     if text in recipe_names():
@@ -92,12 +92,12 @@ def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path |
     path = base / parse_path(text)
     if path.suffix in _MANIFEST_SUFFIXES:
         if not _is_file(path):
-            raise ConfigurationError(f"there is no manifest {path}{_near_files(path)}")
+            raise ConfigurationError(f"manifest {path} not found{_near_files(path)}")
         return path
     if not _is_file(path):
         known = recipe_names()
         raise ConfigurationError(
-            f"there is no image {text!r}{suggest(text, known) or _near_files(path)}\n"
+            f"image {text!r} not found{suggest(text, known) or _near_files(path)}\n"
             f"  names: {', '.join(known)} (recipes in {RECIPES}); or give the path of a disk or a manifest"
         )
     beside = [path.with_suffix(suffix) for suffix in _MANIFEST_SUFFIXES]
@@ -105,11 +105,11 @@ def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path |
     if len(found) > 1:
         raise ConfigurationError(
             f"{path} has two manifests beside it, {found[0].name} and {found[1].name}: remove one, or give the path "
-            "of the one that is meant"
+            "of a manifest"
         )
     if not found:
         raise ConfigurationError(
-            f"{path} has no manifest beside it: {beside[0]} would tell its kernel and how to log in"
+            f"{path} has no manifest beside it: write {beside[0]}, with the kernel and how to log in"
         )
     return found[0]
 
@@ -118,16 +118,17 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError) as error:
-        # A folder that may not be looked into, or a name that no file can have.
+        # For example, this user may not read the folder, or the name is too long.
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"cannot look for the image {str(path)!r}: {reason}") from error
 
 
 def _near_files(path: Path) -> str:
-    """A hint at the folder that is not there, or at images in it that may have been meant."""
+    """The end of a message: the folder that is missing, or similar names of images in it."""
     folder = path.parent
     try:
         beside = tuple(sorted(found.name for found in folder.iterdir() if found.suffix in _IMAGE_SUFFIXES))
-    except OSError:
-        return f"; there is no folder {folder}" if not os.path.lexists(folder) else ""
+    except (OSError, ValueError):
+        # ValueError: the path contains a NUL.
+        return f"; folder {folder} does not exist" if not os.path.lexists(folder) else ""
     return suggest(path.name, beside)

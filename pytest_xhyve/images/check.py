@@ -1,4 +1,4 @@
-"""Whether an image's files are what its manifest says, found out before anything boots."""
+"""Check, before a guest boots, that an image's files match its manifest."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from filelock import FileLock
 
-from pytest_xhyve.images.files import check_files, cure
+from pytest_xhyve.images.files import check_files, fix_for
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
 
 
 def check_image(image: Image, cache: Path) -> None:
-    """Check *image*'s files; its disk's SHA-256 is read once for each state that the disk was in.
+    """Check the files of *image*; the disk's SHA-256 is computed again only if the file has changed.
 
     Args:
         image: the image.
-        cache: the folder in which is kept which disks were read, and in which state.
+        cache: the folder for the digests of files and the state of each file.
 
     Raises:
-        ImageError: a file is missing, unreadable, truncated, altered, or not of its kind.
+        ImageError: a file is missing, unreadable, truncated, altered, or of the wrong kind.
     """
     check_files(image)
     if image.sha256 is not None:
@@ -36,7 +36,7 @@ def digest_of(path: Path) -> str:
 
 
 def known_digest(path: Path, cache: Path) -> str:
-    """As `digest_of`, read once for each state that the file was in."""
+    """Like `digest_of`, but the file is read again only if it has changed."""
     record = _record_of(path, cache)
     with FileLock(record.with_suffix(".lock")):
         try:
@@ -44,7 +44,7 @@ def known_digest(path: Path, cache: Path) -> str:
             if known["state"] == _state_of(path):
                 return str(known["sha256"])
         except (OSError, ValueError, KeyError):
-            # Nothing is known, or nothing that can be read.
+            # The record is missing or damaged.
             pass
         digest = digest_of(path)
         remember_digest(path, digest, cache)
@@ -52,7 +52,7 @@ def known_digest(path: Path, cache: Path) -> str:
 
 
 def remember_digest(path: Path, digest: str, cache: Path) -> None:
-    """Keep in *cache* that the file at *path*, as it is now, has the SHA-256 *digest*."""
+    """Record in *cache* that the file at *path*, in its present state, has the SHA-256 *digest*."""
     record = _record_of(path, cache)
     fresh = record.with_suffix(".new")
     fresh.write_text(json.dumps({"path": str(path.resolve()), "state": _state_of(path), "sha256": digest}))
@@ -63,8 +63,8 @@ def _check_digest(image: Image, cache: Path) -> None:
     digest = known_digest(image.disk, cache)
     if digest != image.sha256:
         raise ImageError(
-            f"{image.disk} was altered: its SHA-256 is {digest}, and {image.manifest} says {image.sha256}\n"
-            f"  {cure(image)}"
+            f"{image.disk} was altered: its SHA-256 is {digest}, but {image.manifest} states {image.sha256}\n"
+            f"  {fix_for(image)}"
         )
 
 
@@ -73,6 +73,6 @@ def _record_of(path: Path, cache: Path) -> Path:
 
 
 def _state_of(path: Path) -> list[Any]:
-    """What changes whenever the file does; a program can set every time but the last (stat(2))."""
+    """Values that change whenever the file does; a program can set every time stamp but the last (stat(2))."""
     stat = path.stat()
     return [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -1,4 +1,4 @@
-"""Whether an image's files are there and of their kind: what can be seen without reading a whole disk."""
+"""Check that an image's files exist and are of the right kind, without reading a whole disk."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _QCOW2_MAGIC = b"QFI\xfb"
 
 
 def check_files(image: Image) -> None:
-    """Check *image*'s files by their beginnings and lengths; takes a millisecond.
+    """Check the first bytes and the lengths of *image*'s files; this takes a millisecond.
 
     Raises:
-        ImageError: a file is missing, unreadable, truncated, or not of its kind; the message names the manifest's key.
+        ImageError: a file is missing, unreadable, truncated or of the wrong kind; the message names the manifest's key.
     """
     files = {"disk": image.disk, "kernel": image.kernel, "initrd": image.initrd, "key": image.key}
     for key, path in files.items():
@@ -25,7 +25,7 @@ def check_files(image: Image) -> None:
     if read_kernel_header(image.kernel) is None:
         raise ImageError(
             f"{image.manifest}: kernel: {image.kernel} is not a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, "
-            f"not vmlinux)\n  {cure(image)}"
+            f"not vmlinux)\n  {fix_for(image)}"
         )
     unusable = find_unusable(image.key)
     if unusable is not None:
@@ -33,11 +33,11 @@ def check_files(image: Image) -> None:
     _check_disk(image)
 
 
-def cure(image: Image) -> str:
-    """What to do about a file of *image* that is not as its manifest tells."""
+def fix_for(image: Image) -> str:
+    """The fix if a file of *image* does not match its manifest, for a message."""
     if "recipe" in image.made:
-        return f"`pytest-xhyve build --force {image.name}` makes the image again"
-    return f"mend the file, or what {image.manifest} says of it"
+        return f"rebuild the image with `pytest-xhyve build --force {image.name}`"
+    return f"repair the file, or correct {image.manifest}"
 
 
 def _check_readable(key: str, path: Path, image: Image) -> None:
@@ -45,9 +45,11 @@ def _check_readable(key: str, path: Path, image: Image) -> None:
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:
-        raise ImageError(f"{image.manifest}: {key}: cannot read {path}: {error.strerror}\n  {cure(image)}") from error
+        raise ImageError(
+            f"{image.manifest}: {key}: cannot read {path}: {error.strerror}\n  {fix_for(image)}"
+        ) from error
     if empty:
-        raise ImageError(f"{image.manifest}: {key}: {path} is empty\n  {cure(image)}")
+        raise ImageError(f"{image.manifest}: {key}: {path} is empty\n  {fix_for(image)}")
 
 
 def _check_disk(image: Image) -> None:
@@ -55,12 +57,12 @@ def _check_disk(image: Image) -> None:
         found = "qcow2" if disk.read(len(_QCOW2_MAGIC)) == _QCOW2_MAGIC else "raw"
     if found != image.format:
         raise ImageError(
-            f"{image.manifest}: format: {image.disk} is {found}, and the manifest says {image.format}\n"
+            f"{image.manifest}: format: {image.disk} is {found}, but the manifest states {image.format}\n"
             f"  write `format: {found}`, or name another disk"
         )
     size = image.disk.stat().st_size
     if image.size is not None and size != image.size:
         raise ImageError(
-            f"{image.manifest}: size: {image.disk} has {size} bytes, and the manifest says {image.size}: it was "
-            f"{'truncated' if size < image.size else 'altered'}\n  {cure(image)}"
+            f"{image.manifest}: size: {image.disk} has {size} bytes, but the manifest states {image.size}: it was "
+            f"{'truncated' if size < image.size else 'altered'}\n  {fix_for(image)}"
         )

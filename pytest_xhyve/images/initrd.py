@@ -1,4 +1,4 @@
-"""The initial RAM disk: a cpio archive with BusyBox, a script, and the modules that the root disk needs."""
+"""Build the initial RAM disk: a cpio archive with BusyBox, a script, and the modules for the root disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_xhyve.model.errors import ImageError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of the archive: its path, its mode with the type, its content."""
+    """A file of the archive: its path, its mode including the file type, its content."""
 
     path: str
     mode: int
@@ -23,15 +23,15 @@ class Entry:
 def build_initrd(root: tarfile.TarFile, boot_modules: Sequence[str], init: bytes) -> bytes:
     """The initial RAM disk for the system in *root*.
 
-    It is not compressed: the host reads it faster than an emulated CPU unpacks it.
+    It is not compressed, because the host reads it faster than an emulated CPU unpacks it.
 
     Args:
         root: the archive of the root file system, with a kernel's modules and BusyBox.
-        boot_modules: names of modules; what they need comes before them.
+        boot_modules: names of modules to load; the modules that they depend on are added.
         init: the script that the kernel starts.
 
     Raises:
-        ImageError: the root file system lacks one of them.
+        ImageError: the root file system does not contain BusyBox or a module.
     """
     members = {member.name.removeprefix("./"): member for member in root}
 
@@ -56,7 +56,7 @@ def build_initrd(root: tarfile.TarFile, boot_modules: Sequence[str], init: bytes
 
 
 def cpio_archive(entries: Sequence[Entry]) -> bytes:
-    """An archive in cpio's "newc" format, as Linux unpacks it (Documentation/driver-api/early-userspace)."""
+    """An archive in cpio's "newc" format, which Linux unpacks (Documentation/driver-api/early-userspace)."""
     archive = bytearray()
     for inode, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], start=1):
         name = entry.path.encode() + b"\0"
@@ -76,7 +76,7 @@ def _folders(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _in_load_order(modules_dep: str, wanted: Sequence[str]) -> list[str]:
-    """The paths of *wanted* and all they depend on, each after what it needs (modules.dep(5))."""
+    """The paths of *wanted* and of their dependencies; each follows its dependencies (modules.dep(5))."""
     needs = {}
     for line in modules_dep.splitlines():
         path, _, rest = line.partition(":")
@@ -97,4 +97,4 @@ def _first(members: Mapping[str, object], paths: Sequence[str]) -> str:
     for path in paths:
         if path in members:
             return path
-    raise ImageError(f"the root file system lacks {' and '.join(paths)}")
+    raise ImageError(f"the root file system has no {' or '.join(paths)}")

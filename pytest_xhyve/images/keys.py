@@ -1,4 +1,4 @@
-"""SSH keys: the user's own to log in with, and a pair for each image that is built."""
+"""SSH keys: the user's key that logs in to guests, and a host key for each image that is built."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class KeyPair:
 
     Attributes:
         private: in OpenSSH's format (PROTOCOL.key in its sources).
-        public: as a line of authorized_keys, without a comment.
+        public: a line for authorized_keys, without a comment.
         seed: the private key's 32 bytes (RFC 8032).
         point: the public key's 32 bytes.
     """
@@ -46,7 +46,7 @@ class KeyPair:
         """The pair of a private key in OpenSSH's format.
 
         Raises:
-            ValueError: it is none, or not Ed25519, or encrypted.
+            ValueError: *private* is not such a key, not Ed25519, or encrypted.
         """
         key = load_ssh_private_key(private, password=None)
         if not isinstance(key, Ed25519PrivateKey):
@@ -64,10 +64,10 @@ class KeyPair:
 
 
 def client_key(folder: Path) -> tuple[Path, KeyPair]:
-    """The user's key for guests in *folder*, made when there is none, and its path.
+    """The path of the user's key for guests in *folder*, and the key; it is created if it is missing.
 
     Raises:
-        XhyveError: what is there is no key.
+        XhyveError: the file is not a usable key.
     """
     path = folder / "id_ed25519"
     with FileLock(folder / "id_ed25519.lock"):
@@ -81,5 +81,6 @@ def client_key(folder: Path) -> tuple[Path, KeyPair]:
             return path, KeyPair.load(path.read_bytes())
         except (OSError, ValueError) as error:
             raise XhyveError(
-                f"{path} is no usable key ({error})\n  remove it; a new one is made, and images are built anew for it"
+                f"{path} is not a usable key ({error})\n"
+                "  remove it; the plugin then makes a new key and rebuilds the images for it"
             ) from error

@@ -1,4 +1,4 @@
-"""The manifest: a YAML file that tells what an image is made of and how to log in."""
+"""Read a manifest: the YAML file that describes an image and how to log in to its guests."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FORMATS = ("raw", "qcow2")
 
 
 def read_manifest(path: Path) -> Image:
-    """The image that the manifest at *path* tells of.
+    """The image that the manifest at *path* describes.
 
     Raises:
-        ConfigurationError: the file cannot be read, or is no manifest; the message names file and key.
+        ConfigurationError: the file cannot be read, or is not a manifest; the message names the file and the key.
     """
     content = _load(path)
     folder = path.absolute().parent
@@ -86,13 +86,13 @@ def read_manifest(path: Path) -> Image:
     if missing:
         raise ConfigurationError(
             f"{path}: missing {', '.join(missing)}\n"
-            "  a manifest tells at least disk, kernel, cmdline, user, key and host_keys"
+            "  a manifest needs at least disk, kernel, cmdline, user, key and host_keys"
         )
     return Image(manifest=path.absolute(), **values)
 
 
 class _Loader(yaml.SafeLoader):
-    """As YAML has it (1.2.2, section 3.2.1.1), keys are unique; PyYAML takes the last one without a word."""
+    """Rejects duplicate keys, as YAML requires (1.2.2, section 3.2.1.1); PyYAML silently uses the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -101,16 +101,14 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, Hashable):
                 if key in seen:
                     line = key_node.start_mark.line + 1
-                    raise ConfigurationError(
-                        f"the key {short_repr(key)} is there twice, again in line {line}; leave one"
-                    )
+                    raise ConfigurationError(f"duplicate key {short_repr(key)} in line {line}; remove one of the two")
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  # it is a safe one
+        content = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except OSError as error:
         raise ConfigurationError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ConfigurationError as error:
@@ -119,17 +117,19 @@ def _load(path: Path) -> dict[str, Any]:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise ConfigurationError(f"{path} is not YAML{line}: {error.problem or error}") from error
     except Exception as error:
-        # Beside YAMLError: whatever int(), date() and others say to what looks like one of theirs.
+        # Besides YAMLError: errors of int(), date() and others for values that look like numbers or dates.
         raise ConfigurationError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: a manifest is a mapping of keys to values, as `disk: {path.stem}.img`")
+        raise ConfigurationError(
+            f"{path}: a manifest is a mapping of keys to values, for example `disk: {path.stem}.img`"
+        )
     return content
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        quoted = "; in quotes it is text" if isinstance(value, bool | int | float) else ""
-        raise ConfigurationError(f"expected text, not {short_repr(value)}{quoted}")
+        hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
+        raise ConfigurationError(f"expected text, not {short_repr(value)}{hint}")
     text = value.strip()
     if not text or re.search(r"[\x00-\x1f\x7f]", text):
         raise ConfigurationError(f"expected text on one line, not {short_repr(value)}")
@@ -139,7 +139,7 @@ def _text(value: Any) -> str:
 def _sha256(value: Any) -> str:
     text = _text(value).lower()
     if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise ConfigurationError(f"{short_repr(value)} is no SHA-256; `sha256sum DISK` prints its 64 digits")
+        raise ConfigurationError(f"{short_repr(value)} is not a SHA-256; `sha256sum DISK` prints its 64 digits")
     return text
 
 

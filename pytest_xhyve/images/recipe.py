@@ -1,4 +1,4 @@
-"""Recipes: how the images of the catalog are made."""
+"""Recipes: how the images of the catalog are built."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 _INSTALLED = Path(__file__).parent / "recipes"
 _CHECKED_OUT = Path(__file__).parents[2] / "images"
 RECIPES = _INSTALLED if _INSTALLED.is_dir() else _CHECKED_OUT
-"""The folder of recipes: inside the package when it is installed, beside it in a checkout."""
+"""The folder of recipes: inside the installed package, or beside the package in a checkout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How an image is made: the keys of ``recipe.yaml``, and the folder that it stands in.
+    """How an image is built: the keys of ``recipe.yaml``, and its folders.
 
     Attributes:
-        name: the image's.
-        folders: hold ``recipe.yaml``, ``customize`` and ``files/``: the recipe's own first, then that of the recipe
-            that it extends, and so on.
+        name: the image's name.
+        folders: the folders with ``recipe.yaml``, ``customize`` and ``files/``: the recipe's own first, then the folder
+            of the recipe that it extends, and so on.
         summary: one line for people.
         arch: the CPU's architecture.
         suite: Debian's release.
         variant: mmdebstrap's ``--variant``.
         packages: Debian's packages.
-        disk: the disk's size, as ``4G``.
-        partitioned: the root file system is in the disk's first partition, not all over the disk.
+        disk: the disk's size, for example ``4G``.
+        partitioned: whether the root file system is in the disk's first partition, not on the whole disk.
         boot_modules: kernel modules that the initial RAM disk loads, in this order.
         cmdline: the kernel's command line.
-        user: who logs in.
+        user: the user that the plugin logs in as.
         cpus: virtual CPUs.
-        memory: as ``512M``.
+        memory: for example ``512M``.
         cpu: the x86-64 level of the userland.
     """
 
@@ -60,7 +60,7 @@ class Recipe:
 
     @property
     def files(self) -> dict[str, Path]:
-        """What is laid over the root file system: paths inside it, and where they come from."""
+        """The files to add to the root file system: paths inside it, and their sources."""
         trees = [folder / "files" for folder in reversed(self.folders)]
         found = {str(path.relative_to(tree)): path for tree in trees for path in tree.rglob("*")}
         return dict(sorted(found.items()))
@@ -71,7 +71,7 @@ class Recipe:
         return self.folders[0].parent / "initrd" / "init"
 
     def digest(self) -> str:
-        """What changes when anything does that the image is made from."""
+        """A digest of all files that the image is built from."""
         sha256 = hashlib.sha256()
         top = self.folders[0].parent
         for path in sorted([self.init, *(path for folder in self.folders for path in folder.rglob("*"))]):
@@ -82,15 +82,15 @@ class Recipe:
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The names that can be built, sorted."""
+    """The names of all recipes, sorted."""
     return tuple(sorted(path.parent.name for path in RECIPES.glob("*/recipe.yaml")))
 
 
 def read_recipe(name: str, recipes: Path = RECIPES) -> Recipe:
     """The recipe *name*, one of `recipe_names`.
 
-    A recipe that says ``extends: OTHER`` has the keys, ``customize`` and ``files/`` of OTHER, but for those that it
-    has itself.
+    A recipe with ``extends: OTHER`` inherits the keys, ``customize`` and ``files/`` of OTHER. Its own keys and
+    files take precedence.
     """
     import yaml  # noqa: PLC0415
 

@@ -68,7 +68,7 @@ KINDS = {
         lambda _: {"host_keys": [KeyPair.generate().public]},
     ),
     "altered disk": Bad(
-        ("ImageError: ", "was altered: its SHA-256 is ", "changed.yaml says 0000", "mend the file"),
+        ("ImageError: ", "was altered: its SHA-256 is ", "changed.yaml states 0000", "repair the file"),
         lambda _: {"sha256": "0" * 64},
     ),
     "no room for the clone": Bad(

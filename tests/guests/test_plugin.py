@@ -95,7 +95,7 @@ def test_marker_parameter_factory_and_hooks(pytester: pytest.Pytester, hyperviso
                 assert a.uuid != b.uuid and a.mac != b.mac
                 with pytest.raises(Exception, match="already has a guest named 'a'"):
                     xhyve_guest_factory(name="a")
-            with pytest.raises(Exception, match="there is no image 'tinny'; did you mean tiny"):
+            with pytest.raises(Exception, match="image 'tinny' not found; did you mean tiny"):
                 xhyve_guest_factory(image="tinny")
         """
     )

@@ -97,7 +97,9 @@ def test_failing_tool_is_told_in_its_words(new_home: Home, monkeypatch: pytest.M
     (fake / "mmdebstrap").write_text("#!/bin/sh\necho 'E: no such suite' >&2\nexit 25\n")
     (fake / "mmdebstrap").chmod(0o700)
     monkeypatch.setenv("PATH", f"{fake}:{os.environ['PATH']}")
-    with pytest.raises(ImageError, match=r"mmdebstrap ended with code 25\n[\s\S]*E: no such suite\n.*the whole log: "):
+    with pytest.raises(
+        ImageError, match=r"mmdebstrap ended with exit code 25\n[\s\S]*E: no such suite\n.*read the complete log: "
+    ):
         build_image("tiny", new_home, print)
     assert not [path for path in new_home.folder("images").iterdir() if path.is_dir()]
 

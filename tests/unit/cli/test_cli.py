@@ -122,9 +122,9 @@ def test_help_tells_of_exit_codes_and_options(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "tinny", "true"], "'IMAGE': there is no image 'tinny'; did you mean tiny?"),
-        (["shell", "debian"], "'IMAGE': there is no image 'debian'; did you mean debian12?"),
-        (["shell", "no.yaml"], "'IMAGE': there is no manifest no.yaml"),
+        (["run", "tinny", "true"], "'IMAGE': image 'tinny' not found; did you mean tiny?"),
+        (["shell", "debian"], "'IMAGE': image 'debian' not found; did you mean debian12?"),
+        (["shell", "no.yaml"], "'IMAGE': manifest no.yaml not found"),
         (["run", "tiny"], "Missing argument 'COMMAND...'"),
         (["run", "--cpus", "none", "tiny", "true"], "'--cpus': 'none' is not a whole number from 1"),
         (["run", "tiny", "--memory=1X", "true"], "'--memory': '1X' is not a size; write 512M, 2G"),

@@ -36,12 +36,16 @@ COMMANDS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "doctor": (["doctor"], 1, ("PROBLEM", "cache folder: ", "is a file", f"export {HOME_VARIABLE}=")),
     "unknown command": (["dokter"], 2, ("No such command 'dokter'",)),
     "run": (["run", "tiny", "true"], 255, ("cannot use the cache folder ", "Not a directory", f"set {HOME_VARIABLE}")),
-    "run an unknown name": (["run", "tinny", "true"], 2, ("no image 'tinny'", "did you mean tiny?", "names: debian12")),
+    "run an unknown name": (
+        ["run", "tinny", "true"],
+        2,
+        ("image 'tinny' not found", "did you mean tiny?", "names: debian12"),
+    ),
     "run with no CPU": (["run", "--cpus=0", "tiny", "true"], 2, ("--cpus", "'0' is not a whole number from 1")),
     "run with wrong memory": (["run", "--memory=12x", "tiny", "true"], 2, ("--memory", "'12x' is not a size")),
     "run nothing": (["run", "tiny"], 2, ("Missing argument 'COMMAND...'",)),
     "shell": (["shell", "tiny"], 255, ("cannot use the cache folder ", "Not a directory", f"set {HOME_VARIABLE}")),
-    "shell in a missing image": (["shell", "ubuntu1.img"], 2, ("no image 'ubuntu1.img'",)),
+    "shell in a missing image": (["shell", "ubuntu1.img"], 2, ("image 'ubuntu1.img' not found",)),
 }
 
 
@@ -68,8 +72,8 @@ def test_command(case: tuple[list[str], int, tuple[str, ...]], tmp_path: Path) -
         ({"kernel": "initrd"}, "is not a Linux kernel"),
         ({"cpus": 0}, "cpus: 0 is not a whole number from 1"),
         ({"memory": "12x"}, "memory: '12x' is not a size"),
-        ({"key": "initrd"}, "is no private key"),
-        ({"host_keys": ["AAAA"]}, "'AAAA' is no public key"),
+        ({"key": "initrd"}, "is not a private key"),
+        ({"host_keys": ["AAAA"]}, "'AAAA' is not a public key"),
     ],
 )
 def test_run_with_a_wrong_manifest(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

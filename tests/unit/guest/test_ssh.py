@@ -248,5 +248,5 @@ def test_client_key_is_the_users_own_and_made_once(tmp_path: Path) -> None:
 
 def test_client_key_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "id_ed25519").write_text("")
-    with pytest.raises(Exception, match="is no usable key"):
+    with pytest.raises(Exception, match="is not a usable key"):
         client_key(tmp_path)

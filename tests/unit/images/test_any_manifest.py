@@ -123,3 +123,8 @@ def test_any_image_is_found_or_not(text: str) -> None:
         assert repr(text) in str(error) or text in str(error)
     else:
         assert found is None or found.is_file()
+
+
+def test_image_in_a_folder_that_no_path_can_name() -> None:
+    with pytest.raises(ConfigurationError, match="not found"):
+        find_manifest("\0/0", Path("/nowhere"))

@@ -21,7 +21,7 @@ def test_whole_image_passes(tmp_path: Path) -> None:
 def test_truncated_disk(tmp_path: Path) -> None:
     image = read_manifest(write_image(tmp_path))
     os.truncate(image.disk, 4000)
-    with pytest.raises(ImageError, match=r"has 4000 bytes, and .* says 4096: it was truncated"):
+    with pytest.raises(ImageError, match=r"has 4000 bytes, but .* states 4096: it was truncated"):
         check_image(image, tmp_path)
 
 
@@ -79,7 +79,7 @@ def test_kernel_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made_as", "told_as", "message"), [("qcow2", "raw", "is qcow2, and"), ("raw", "qcow2", "is raw, and")]
+    ("made_as", "told_as", "message"), [("qcow2", "raw", "is qcow2, but"), ("raw", "qcow2", "is raw, but")]
 )
 def test_other_format_than_told(tmp_path: Path, made_as: str, told_as: str, message: str) -> None:
     changes: dict[str, Any] = {"format": told_as, "size": None, "sha256": None}

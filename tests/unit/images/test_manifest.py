@@ -69,7 +69,7 @@ def test_disk_without_manifest_is_explained(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["debian13", "no/such.img", "no.yaml", ""])
 def test_unknown_image_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="there is no"):
+    with pytest.raises(ConfigurationError, match="not found"):
         find_manifest(name)
 
 

@@ -60,7 +60,7 @@ def test_can_be_turned_off(pytester: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--xhyve-image=debian21"], "*there is no image 'debian21'; did you mean debian12*"),
+        (["--xhyve-image=debian21"], "*image 'debian21' not found; did you mean debian12*"),
         (["--xhyve-image="], "*--xhyve-image: the value is empty*"),
         (["--xhyve-memory=12x"], "*--xhyve-memory: '12x' is not a size*"),
         (["--xhyve-cpus=0"], "*--xhyve-cpus: '0' is not a whole number from 1*"),

@@ -71,16 +71,18 @@ class Bad:
 
 KINDS = {
     "missing image": Bad(
-        ("--xhyve-image: ", "no image 'ubuntu1.img'", "did you mean ubuntu18.img", "names: debian12, tiny"),
+        ("--xhyve-image: ", "image 'ubuntu1.img' not found", "did you mean ubuntu18.img", "names: debian12, tiny"),
         options=("--xhyve-image=ubuntu1.img",),
     ),
-    "missing folder": Bad(("no image 'there/x.img'", "no folder ", "/there"), options=("--xhyve-image=there/x.img",)),
-    "missing manifest": Bad(("there is no manifest", "x.yaml"), options=("--xhyve-image=x.yaml",)),
+    "missing folder": Bad(
+        ("image 'there/x.img' not found", "folder ", "/there does not exist"), options=("--xhyve-image=there/x.img",)
+    ),
+    "missing manifest": Bad(("manifest ", "x.yaml not found"), options=("--xhyve-image=x.yaml",)),
     "disk without a manifest": Bad(
-        ("ubuntu18.img has no manifest beside it", "ubuntu18.yaml would tell"),
+        ("ubuntu18.img has no manifest beside it: write ", "ubuntu18.yaml"),
         prepare=lambda folder: (folder / "ubuntu18.yaml").unlink(),
     ),
-    "unknown name": Bad(("no image 'debian21'", "did you mean debian12?"), options=("--xhyve-image=debian21",)),
+    "unknown name": Bad(("image 'debian21' not found", "did you mean debian12?"), options=("--xhyve-image=debian21",)),
     "home of nobody": Bad(
         ("'~no-such-user/x.img'", "the home folder of an unknown user"), options=("--xhyve-image=~no-such-user/x.img",)
     ),
@@ -88,12 +90,12 @@ KINDS = {
         ("cannot look for the image", "name too long"), options=(f"--xhyve-image={'x' * 300}",)
     ),
     "unknown name in a marker": Bad(
-        ("test_it.py::test_guest: ", "no image 'debian21'", "did you mean debian12?"),
+        ("test_it.py::test_guest: ", "image 'debian21' not found", "did you mean debian12?"),
         options=(),
         tests=marked(image="debian21"),
     ),
     "unknown name in a parameter": Bad(
-        ("test_it.py::test_guest[debian21]: ", "no image 'debian21'"),
+        ("test_it.py::test_guest[debian21]: ", "image 'debian21' not found"),
         options=(),
         tests='import pytest\n@pytest.mark.parametrize("xhyve_guest", ["debian21"], indirect=True)\n'
         "def test_guest(xhyve_guest): pass",
@@ -105,7 +107,7 @@ KINDS = {
         tests=marked(image="ubuntu18.img"),
     ),
     "unknown name in the ini file, and a test that wants a guest": Bad(
-        ("test_it.py::test_guest: ini value xhyve_image: ", "no image 'debian21'"),
+        ("test_it.py::test_guest: ini value xhyve_image: ", "image 'debian21' not found"),
         options=("-o", "xhyve_image=debian21"),
         tests=WANTING,
     ),
@@ -113,7 +115,7 @@ KINDS = {
     "wrong type": Bad(("ubuntu18.yaml: user: expected text, not 5", "in quotes"), {"user": 5}),
     "missing key": Bad(("ubuntu18.yaml: missing cmdline", "at least disk, kernel"), {"cmdline": None}),
     "key that is there twice": Bad(
-        ("ubuntu18.yaml: ", "'kernel' is there twice", "line "), prepare=lambda folder: add(folder, "kernel: other\n")
+        ("ubuntu18.yaml: ", "duplicate key 'kernel'", "line "), prepare=lambda folder: add(folder, "kernel: other\n")
     ),
     "no manifest at all": Bad(
         ("ubuntu18.yaml: a manifest is a mapping",), prepare=lambda folder: (folder / "ubuntu18.yaml").write_text("hm")
@@ -123,7 +125,7 @@ KINDS = {
         prepare=lambda folder: (folder / "ubuntu18.yaml").write_text("a: ["),
     ),
     "missing file": Bad(
-        ("ubuntu18.yaml: kernel: cannot read ", "/gone: No such file", "mend the file"), {"kernel": "gone"}
+        ("ubuntu18.yaml: kernel: cannot read ", "/gone: No such file", "repair the file"), {"kernel": "gone"}
     ),
     "folder in the place of a file": Bad(("initrd: cannot read ", "Is a directory"), {"initrd": "."}),
     "empty file": Bad(("initrd: ", "initrd is empty"), prepare=lambda folder: (folder / "initrd").write_bytes(b"")),
@@ -132,10 +134,10 @@ KINDS = {
         prepare=lambda folder: (folder / "vmlinuz").write_bytes(b"\x7fELF" + bytes(5000)),
     ),
     "disk of another format": Bad(
-        ("format: ", "is raw, and the manifest says qcow2", "`format: raw`"), {"format": "qcow2"}
+        ("format: ", "is raw, but the manifest states qcow2", "`format: raw`"), {"format": "qcow2"}
     ),
-    "truncated disk": Bad(("ubuntu18.yaml: size: ", "has 4096 bytes", "says 5000", "truncated"), {"size": 5000}),
-    "wrong digest": Bad(("sha256: 'abc' is no SHA-256",), {"sha256": "abc"}),
+    "truncated disk": Bad(("ubuntu18.yaml: size: ", "has 4096 bytes", "states 5000", "truncated"), {"size": 5000}),
+    "wrong digest": Bad(("sha256: 'abc' is not a SHA-256",), {"sha256": "abc"}),
     "0 CPUs": Bad(("--xhyve-cpus: '0' is not a whole number from 1",), options=("--xhyve-cpus=0",)),
     "0 CPUs in the manifest": Bad(("ubuntu18.yaml: cpus: 0 is not a whole number from 1",), {"cpus": 0}),
     "0 CPUs in a marker": Bad(("test_guest: @pytest.mark.xhyve: cpus: 0",), options=(), tests=marked(cpus=0)),
@@ -151,17 +153,17 @@ KINDS = {
     ),
     "number of 5,000 digits": Bad(("--xhyve-cpus: '999", "is not a whole"), options=(f"--xhyve-cpus={'9' * 5000}",)),
     "private key that is none": Bad(
-        ("ubuntu18.yaml: key: ", "is no private key", "ssh-keygen"),
+        ("ubuntu18.yaml: key: ", "is not a private key", "ssh-keygen"),
         prepare=lambda folder: (folder / "key").write_text("secret"),
     ),
     "public key for a private one": Bad(
-        ("key: ", "is a public key", "name the private one"),
+        ("key: ", "is a public key", "give the private key"),
         prepare=lambda folder: (folder / "key").write_text("ssh-ed25519 AAAA me"),
     ),
-    "private key with a passphrase": Bad(("ubuntu18.yaml: key: ", "locked by a passphrase"), prepare=lock_key),
-    "host key that is none": Bad(("host_keys: 'AAAA' is no public key", "ssh_host_"), {"host_keys": ["AAAA"]}),
+    "private key with a passphrase": Bad(("ubuntu18.yaml: key: ", "has a passphrase"), prepare=lock_key),
+    "host key that is none": Bad(("host_keys: 'AAAA' is not a public key", "ssh_host_"), {"host_keys": ["AAAA"]}),
     "host key that is cut off": Bad(
-        ("host_keys: ", "damaged or cut off"), {"host_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHQK0VGp"]}
+        ("host_keys: ", "damaged or truncated"), {"host_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHQK0VGp"]}
     ),
     "two images of one name": Bad(
         ("two images of this run are named 'ubuntu18'", "/ubuntu18.yaml and ", "/b/ubuntu18.yaml", "`name:`"),
@@ -332,7 +334,7 @@ def test_wrong_image_is_seen_with_xdist(pytester: pytest.Pytester, folder: Path)
     pytester.makepyfile(test_it=marked(image="debian21"))
     result = pytester.runpytest_subprocess("-n", "1")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*test_guest: there is no image 'debian21'; did you mean debian12?"])
+    result.stdout.fnmatch_lines(["*test_guest: image 'debian21' not found; did you mean debian12?"])
 
 
 def test_missing_hypervisor_is_told_without_our_own_lines(
