@@ -108,21 +108,21 @@ Bad = tuple[str, dict[str, CommandResult], str, str, bool]
 
 def check_bad_state(make_mac: MakeMac, case: Bad) -> None:
     """See that a Mac in this state gets the finding of *case*, with a fix that can be pasted."""
-    title, changed, seen, cure, stops = case
+    title, changed, detail, fix, blocks = case
     findings = gather(mac.checks(make_mac(changed)))
     finding = next(finding for finding in findings if finding.title == title)
     assert finding.level != "ok"
-    assert seen in finding.seen
-    assert cure in finding.cure
-    assert finding.stops == (frozenset({"xhyve"}) if stops else frozenset())
+    assert detail in finding.detail
+    assert fix in finding.fix
+    assert finding.blocks == (frozenset({"xhyve"}) if blocks else frozenset())
     assert_can_be_pasted(finding)
 
 
 def assert_can_be_pasted(finding: Finding) -> None:
-    done = subprocess.run(["sh", "-n"], check=False, input=finding.cure, capture_output=True, text=True)
+    done = subprocess.run(["sh", "-n"], check=False, input=finding.fix, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     # An interactive zsh, which Macs have, takes comments for arguments.
-    assert "#" not in finding.cure
+    assert "#" not in finding.fix
 
 
 def find(findings: Iterator[Finding], title: str) -> Finding:

@@ -30,14 +30,14 @@ class ImageEntry:
         summary: its recipe's.
         size: bytes that it takes on the disk, or None when it is not built.
         built: when it was built, in seconds since the epoch, or None likewise.
-        wrong: why its manifest cannot be used, or nothing.
+        problem: why the image cannot be used; empty if it can.
     """
 
     name: str
     summary: str
     size: int | None
     built: float | None
-    wrong: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class CacheListing:
         """Two tables for people."""
         yield _ROW_OF_IMAGES.format("IMAGE", "STATE", "SIZE", "BUILT", "SUMMARY").rstrip()
         for image in self.images:
-            state = "damaged" if image.wrong else "not built" if image.size is None else "built"
+            state = "damaged" if image.problem else "not built" if image.size is None else "built"
             size = _NONE if image.size is None else format_size(image.size)
             yield _ROW_OF_IMAGES.format(image.name, state, size, _minute(image.built), image.summary).rstrip()
         yield ""
@@ -106,7 +106,7 @@ class CacheListing:
                     "bytes": image.size,
                     "built_at": None if image.built is None else iso_time(image.built),
                     "summary": image.summary,
-                    "wrong": image.wrong or None,
+                    "problem": image.problem or None,
                 }
                 for image in self.images
             ],
@@ -149,9 +149,9 @@ def _image(name: str, folder: Path | None) -> ImageEntry:
     except ConfigurationError as error:
         return ImageEntry(name, summary, None, built, str(error))
     missing = [path for path in (image.disk, image.kernel, image.initrd) if path is not None and not path.exists()]
-    wrong = f"{missing[0]} is missing" if missing else ""
+    problem = f"{missing[0]} is missing" if missing else ""
     files = {image.disk, image.kernel, *([image.initrd] if image.initrd else [])}
-    return ImageEntry(name, summary, sum(size_on_disk(path) for path in files), built, wrong)
+    return ImageEntry(name, summary, sum(size_on_disk(path) for path in files), built, problem)
 
 
 def _templates(store: TemplateStore) -> Iterator[TemplateEntry]:

@@ -86,7 +86,7 @@ class Pruned:
         return {
             "dry_run": dry_run,
             "removed": [piece.as_json() for piece in self.removed],
-            "kept": [piece.as_json() | {"why": why} for piece, why in self.kept],
+            "kept": [candidate.as_json() | {"reason": reason} for candidate, reason in self.kept],
             "freed": self.freed,
         }
 

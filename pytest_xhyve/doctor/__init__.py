@@ -1,1 +1,1 @@
-"""``pytest-xhyve doctor``: what keeps guests from running on this host, and what to do about it."""
+"""``pytest-xhyve doctor``: check whether this host can run guests, and give a fix for each problem."""

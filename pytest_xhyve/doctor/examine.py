@@ -1,4 +1,4 @@
-"""All that there is to look at on one host, and what follows from it."""
+"""Run all checks on a host, and report the result."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from pytest_xhyve.host.home import Home
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found on a host.
+    """The result of all checks.
 
     Attributes:
-        findings: the worst first.
-        runs_under: the hypervisors that nothing was found to keep from running guests.
+        findings: all findings, the worst first.
+        runs_under: the hypervisors that no finding blocks.
     """
 
     findings: tuple[Finding, ...]
     runs_under: tuple[str, ...]
 
     def lines(self, width: int = 0) -> Iterator[str]:
-        """The report for people, its sentences broken at *width* characters unless that is 0."""
+        """The report for people; lines are wrapped at *width* characters, unless that is 0."""
         for finding in self.findings:
             yield from finding.lines(width)
         yield ""
-        under = " and ".join(self.runs_under)
-        yield f"guests can run here, under {under}" if under else "no guest can run here"
+        names = " and ".join(self.runs_under)
+        yield f"guests can run here, under {names}" if names else "guests cannot run here"
 
     def as_json(self) -> str:
-        """The report for a program."""
-        findings = [{**asdict(finding), "stops": sorted(finding.stops)} for finding in self.findings]
+        """The report as JSON, for programs."""
+        findings = [{**asdict(finding), "blocks": sorted(finding.blocks)} for finding in self.findings]
         return json.dumps({"runs_under": self.runs_under, "findings": findings}, indent=2)
 
 
 def examine(*, platform: str, home: Home | None, programs: CommandRunner) -> Report:
-    """Look at everything; what is wrong is in the report, and nothing is changed.
+    """Run all checks. They change nothing; a problem becomes a finding.
 
     Args:
-        platform: as `sys.platform` has it.
-        home: the plugin's folder, which need not be there; None where nobody knows where it would be.
+        platform: the value of `sys.platform`.
+        home: the cache folder, which may be missing; None if its path is unknown.
         programs: runs the host's programs.
     """
     hypervisors = ["qemu"]
@@ -56,12 +56,12 @@ def examine(*, platform: str, home: Home | None, programs: CommandRunner) -> Rep
         folder = host.nearest_folder(Path("/") if home is None else home.path)
         checks += mac.checks(mac.Mac(programs=programs, folder=folder, euid=os.geteuid(), user=_user()))
     findings = gather(checks)
-    stopped = frozenset[str]().union(*(finding.stops for finding in findings))
-    return Report(findings, tuple(name for name in hypervisors if name not in stopped))
+    blocked = frozenset[str]().union(*(finding.blocks for finding in findings))
+    return Report(findings, tuple(name for name in hypervisors if name not in blocked))
 
 
 def _user() -> str:
-    """Who we are, as sudoers(5) has it."""
+    """The current user, as sudoers(5) names it."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""What there is to look at on a Mac."""
+"""The checks for a Mac."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = [
 
 
 def checks(mac: Mac) -> list[Check]:
-    """All checks for *mac*; few where xhyve cannot be anyway."""
-    here = [
+    """All checks for *mac*; only a few if xhyve cannot run on its processor."""
+    general = [
         Check("processor", lambda: check_processor(mac)),
         Check("macOS", lambda: check_version(mac)),
         Check("file system", lambda: check_file_system(mac)),
     ]
     if not is_intel(mac):
-        return here
+        return general
     return [
-        *here,
+        *general,
         Check("xhyve", lambda: check_xhyve(mac)),
         Check("vmnet", lambda: check_vmnet(mac)),
         Check("DHCP server", lambda: check_bootpd(mac)),

@@ -1,7 +1,7 @@
-"""A Mac that is looked at, and checks for the machine itself.
+"""The Mac to check, and the checks for the machine itself.
 
-What the programs of macOS answer is known from their manual pages and from people who showed it; nothing of it was run
-on a Mac of ours. An answer that is not understood is a warning with the question in it, never an error.
+The output of macOS's programs is known from their manual pages and from published examples; nothing of it was run on a
+Mac of this project. If a check cannot parse an output, it gives a warning with the command, never an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 from pytest_xhyve.host.leases import LEASES
 
 XHYVE = frozenset({"xhyve"})
-"""What a finding stops that keeps xhyve from running guests."""
+"""The hypervisors that a finding blocks if xhyve cannot run guests because of it."""
 
 BIG_SUR = 11
 SEQUOIA = 15
@@ -27,16 +27,16 @@ SEQUOIA = 15
 
 @dataclass(frozen=True, slots=True)
 class Mac:
-    """The Mac that is looked at.
+    """The Mac to check.
 
     Attributes:
         programs: runs its programs.
-        folder: where clones are made; it is there.
-        euid: the user who we are.
-        user: this user's name.
-        leases: bootpd's file.
-        vmnet: vmnet's settings.
-        stat: as `os.stat`, for the file of xhyve.
+        folder: an existing folder on the disk for clones.
+        euid: the current user's id.
+        user: the current user's name.
+        leases: the path of bootpd's file.
+        vmnet: the path of vmnet's settings.
+        stat: `os.stat`, for the file of xhyve.
         now: seconds since the epoch.
     """
 
@@ -55,19 +55,19 @@ def _processor(mac: Mac) -> CommandResult:
 
 
 def is_intel(mac: Mac) -> bool:
-    """Whether its processor is one that xhyve is made for."""
-    # Apple's own call themselves "Apple M1", and "VirtualApple" before a program that Rosetta translates.
+    """Whether the processor is from Intel, as xhyve requires."""
+    # Apple's processors are named "Apple M1"; a program under Rosetta reads "VirtualApple".
     return _processor(mac).out.startswith("Intel")
 
 
 def check_processor(mac: Mac) -> Iterator[Finding]:
-    """Whether the processor is one that xhyve is made for, and can run guests."""
+    """Check that the processor is from Intel, and supports guests."""
     name = _processor(mac).out.strip() or "an unknown processor"
     if not is_intel(mac):
-        seen = f"{name}: xhyve runs on Intel's only, here it is QEMU that runs guests"
-        yield Finding("processor", "warning", seen, "brew install qemu", XHYVE)
+        detail = f"{name}: xhyve runs only on Intel processors; on this Mac, QEMU runs guests"
+        yield Finding("processor", "warning", detail, "brew install qemu", XHYVE)
         return
-    # 1 where the Hypervisor framework can be used (the framework's documentation, "Hypervisor").
+    # 1 means that the Hypervisor framework works (the framework's documentation, "Hypervisor").
     supported = mac.programs.run(["/usr/sbin/sysctl", "-n", "kern.hv_support"])
     if supported.out.strip() == "1":
         yield Finding("processor", "ok", f"{name}, with support for guests (kern.hv_support)")
@@ -75,47 +75,48 @@ def check_processor(mac: Mac) -> Iterator[Finding]:
         yield Finding(
             "processor",
             "problem",
-            f"{name} offers no support for guests (kern.hv_support is {supported.out.strip() or 'unknown'}); in a "
-            "virtual machine, its host must nest them; this must say 1:",
+            f"{name} does not support guests (kern.hv_support is {supported.out.strip() or 'unknown'}); in a "
+            "virtual machine, enable nested virtualization on its host; this must print 1:",
             "sysctl kern.hv_support",
             XHYVE,
         )
 
 
 def major_version(mac: Mac) -> int | None:
-    """The first number of macOS's version, if it tells."""
+    """The first number of macOS's version, or None if it is unknown."""
     match = re.match(r"(\d+)(?:\.(\d+))?", mac.programs.run(["/usr/bin/sw_vers", "-productVersion"]).out)
     if match is None:
         return None
-    # So macOS 11 and later call themselves before programs that were built for older ones.
+    # macOS 11 and later report 10.16 to programs that were built for older releases.
     return BIG_SUR if match[0] == "10.16" else int(match[1])
 
 
 def check_version(mac: Mac) -> Iterator[Finding]:
-    """Which macOS it is."""
+    """Report the version of macOS."""
     answer = mac.programs.run(["/usr/bin/sw_vers", "-productVersion"])
     if answer.code == 0 and answer.out.strip():
         yield Finding("macOS", "ok", answer.out.strip())
     else:
-        yield Finding("macOS", "warning", f"its version is unknown: {answer.reason}", "sw_vers -productVersion")
+        yield Finding("macOS", "warning", f"the version is unknown: {answer.reason}", "sw_vers -productVersion")
 
 
 def check_file_system(mac: Mac) -> Iterator[Finding]:
-    """Whether clones are made on APFS, where they cost nothing."""
+    """Check that clones are on APFS, which clones without copying."""
     title = "file system"
     name = _file_system(mac)
     if name == "apfs":
         yield Finding(title, "ok", f"{mac.folder} is on APFS")
         return
-    cure = "mount -t apfs\nexport PYTEST_XHYVE_HOME=/a/folder/on/one/of/these"
+    fix = "mount -t apfs\nexport PYTEST_XHYVE_HOME=/a/folder/on/one/of/these"
     if name is None:
-        yield Finding(title, "warning", f"that of {mac.folder} is unknown; APFS clones disks at no cost", cure)
+        detail = f"the file system of {mac.folder} is unknown; only APFS clones disks without copying"
     else:
-        yield Finding(title, "warning", f"{mac.folder} is on {name}, and only APFS clones disks at no cost", cure)
+        detail = f"{mac.folder} is on {name}; only APFS clones disks without copying"
+    yield Finding(title, "warning", detail, fix)
 
 
 def _file_system(mac: Mac) -> str | None:
-    # df(1) tells the volume also of paths that macOS shows elsewhere than they are (/Users), and mount(8) its kind.
+    # df(1) prints the volume, also of paths that macOS maps to another place (/Users); mount(8) prints its type.
     volume = re.search(r"\d+% +(/.*)$", mac.programs.run(["/bin/df", "-P", str(mac.folder)]).out, re.MULTILINE)
     if volume is None:
         return None

@@ -1,4 +1,4 @@
-"""The host's programs, asked questions: one object that runs them, which tests replace."""
+"""Run the host's programs; tests replace this object."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class CommandResult:
     """How a program ended.
 
     Attributes:
-        code: the exit code; minus the number of the signal that killed it; None when it could not be run, or took
-            too long.
+        code: the exit code; the negative signal number if a signal killed it; None if it could not run or exceeded
+            its limit.
         out: its standard output.
-        err: its standard error, or why it could not be run.
+        err: its standard error, or the reason why it could not run.
     """
 
     code: int | None
@@ -28,21 +28,21 @@ class CommandResult:
 
     @property
     def text(self) -> str:
-        """All that it said."""
+        """Standard output and standard error."""
         return self.out + self.err
 
     @property
     def reason(self) -> str:
-        """Why it failed, in one line."""
+        """The reason why it failed, in one line."""
         lines = self.err.strip().splitlines() or self.out.strip().splitlines()
-        return lines[-1] if lines else f"it ended with code {self.code}"
+        return lines[-1] if lines else f"it ended with exit code {self.code}"
 
 
 class CommandRunner:
     """Runs programs of the host, without a shell."""
 
     def find(self, name: str) -> str | None:
-        """The path of the program *name* in PATH."""
+        """The path of the program *name* in PATH, or None."""
         return shutil.which(name)
 
     def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float = ANSWER_SECONDS) -> CommandResult:
@@ -50,8 +50,8 @@ class CommandRunner:
 
         Args:
             argv: the program and its arguments.
-            stdin: what it reads on its standard input.
-            timeout: seconds, after which it is killed.
+            stdin: the text for its standard input.
+            timeout: limit in seconds; after it, the program is killed.
         """
         try:
             done = subprocess.run(
@@ -62,7 +62,7 @@ class CommandRunner:
                 text=True,
                 errors="replace",
                 timeout=timeout,
-                # Answers are read by their words.
+                # The checks search the output for English text.
                 env={**os.environ, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Checks for the tools that guests run without, and that one or the other command needs."""
+"""Checks for tools that guests do not need, but some commands do."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ def checks(platform: str, programs: CommandRunner) -> list[Check]:
     """The checks of this module.
 
     Args:
-        platform: as `sys.platform` has it.
+        platform: the value of `sys.platform`.
         programs: runs the host's programs.
     """
     found = [Check("OpenSSH client", lambda: check_ssh(platform, programs))]
     if platform == "linux":
-        # Elsewhere none are built.
+        # Images can be built only on Linux.
         found.append(Check("tools to build images", check_building))
     return found
 
 
 def check_ssh(platform: str, programs: CommandRunner) -> Iterator[Finding]:
-    """Whether OpenSSH's client is here."""
+    """Check that OpenSSH's client is installed."""
     path = programs.find("ssh")
     if path is not None:
         yield Finding("OpenSSH client", "ok", path)
         return
-    seen = "there is no ssh in PATH; pytest-xhyve run and shell need it, and who logs into a guest by hand"
-    cure = 'export PATH="$PATH:/usr/bin"' if platform == "darwin" else "sudo apt install openssh-client"
-    yield Finding("OpenSSH client", "warning", seen, cure)
+    detail = "ssh not found in PATH; pytest-xhyve run and shell need it, and so do you to log in to a guest"
+    fix = 'export PATH="$PATH:/usr/bin"' if platform == "darwin" else "sudo apt install openssh-client"
+    yield Finding("OpenSSH client", "warning", detail, fix)
 
 
 def check_building() -> Iterator[Finding]:
-    """Whether what builds the images of the catalog is here."""
+    """Check that the tools for building images are installed."""
     missing = missing_tools()
     if missing:
-        seen = f"{', '.join(missing)} not found; no image of the catalog can be built here, only used"
-        yield Finding("tools to build images", "warning", seen, f"sudo apt install {TOOLS_PACKAGES}")
+        detail = f"{', '.join(missing)} not found; this host can use images of the catalog, but not build them"
+        yield Finding("tools to build images", "warning", detail, f"sudo apt install {TOOLS_PACKAGES}")
     else:
-        yield Finding("tools to build images", "ok", "all are here")
+        yield Finding("tools to build images", "ok", "all found")

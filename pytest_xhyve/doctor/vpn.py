@@ -1,16 +1,15 @@
-"""Guests behind a VPN of the host's: macOS's packet filter gets the rules that vmnet leaves out.
+"""Let guests use the host's VPNs: add the rules to macOS's packet filter that vmnet leaves out.
 
-vmnet has macOS's Internet Sharing translate the guests' addresses for the interfaces that are the host's way out when
-it starts. A VPN that covers only some networks, or comes up later, is none of them: its tunnel carries packets from
-192.168.64.x, which the other end drops (machyve/xhyve#84, kubernetes/minikube#706, cirruslabs/tart#384,
-utmapp/UTM#3238). What helps there is one ``nat`` rule for each tunnel.
+vmnet lets macOS's Internet Sharing translate the guests' addresses, but only for the interfaces of the default route at
+its start. A VPN that covers only some networks, or that connects later, is not among them. Its tunnel then carries
+packets from 192.168.64.x, which the other end drops (machyve/xhyve#84, kubernetes/minikube#706, cirruslabs/tart#384,
+utmapp/UTM#3238). One ``nat`` rule for each tunnel helps.
 
-Those rules need a place that is evaluated and is nobody else's. A ruleset in an anchor is evaluated only where the
-main ruleset calls it (pf.conf(5), ANCHORS), and macOS's own /etc/pf.conf has ``nat-anchor "com.apple/*"``, which
-calls every anchor right below ``com.apple``. So an anchor of our own there needs no change to any file or to the main
-ruleset; the gist mowings/633a16372fb30ee652336c8417091222, which the threads above point to, does it with
-``com.apple/tun``. The rules of Internet Sharing itself are in ``com.apple.internet-sharing/shared_v4``, which macOS
-rewrites as it likes.
+These rules need an anchor that macOS evaluates and that no other program uses. macOS evaluates an anchor only if the
+main ruleset calls it (pf.conf(5), ANCHORS). macOS's own /etc/pf.conf has ``nat-anchor "com.apple/*"``, which calls
+every anchor directly below ``com.apple``. So a new anchor there needs no change to a file or to the main ruleset. The
+gist mowings/633a16372fb30ee652336c8417091222, to which the threads above link, uses ``com.apple/tun`` in this way. The
+rules of Internet Sharing itself are in ``com.apple.internet-sharing/shared_v4``, which macOS may rewrite at any time.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ DEFAULT_SUBNET = IPv4Network("192.168.64.0/24")
 _IFCONFIG = "/sbin/ifconfig"
 _PFCTL = "/sbin/pfctl"
 _SUDO = "/usr/bin/sudo"
-# Somebody may have to type a password.
+# The user may have to type a password.
 _SUDO_SECONDS = 120.0
 
 _INTERFACE = re.compile(r"^(\S+?): flags=[0-9a-f]+<([^>]*)>", re.IGNORECASE)
 _ADDRESS = re.compile(r"^\s+inet (\d+\.\d+\.\d+\.\d+)\s")
 _RULE = re.compile(r"^nat on (\S+) ", re.MULTILINE)
 _TOKEN = re.compile(r"^Token : (\d+)", re.MULTILINE)
-# What macOS's pfctl says whatever it is asked, and whenever it reads rules.
+# Lines that macOS's pfctl prints on every call, or whenever it reads rules.
 _CHATTER = (
     "No ALTQ support in kernel",
     "ALTQ related functions disabled",
@@ -66,7 +65,7 @@ def read_interfaces(programs: CommandRunner) -> tuple[Interface, ...]:
     """The interfaces of a Mac.
 
     Raises:
-        XhyveError: ifconfig does not work.
+        XhyveError: ifconfig failed.
     """
     answer = programs.run([_IFCONFIG, "-a"])
     if answer.code != 0:
@@ -82,18 +81,18 @@ def read_interfaces(programs: CommandRunner) -> tuple[Interface, ...]:
 
 
 def active_tunnels(interfaces: Sequence[Interface]) -> tuple[str, ...]:
-    """The tunnels that a VPN uses: macOS keeps some utun for itself, which have no IPv4 address."""
+    """The tunnels that VPNs use; macOS also has its own utun interfaces, but these have no IPv4 address."""
     return tuple(each.name for each in interfaces if re.fullmatch(r"utun\d+", each.name) and each.up and each.addresses)
 
 
 def read_subnet(plist: Path = VMNET_PLIST) -> IPv4Network:
-    """The network that vmnet shares with guests; its default where the file is not there, as before vmnet's first use.
+    """The network that vmnet shares with guests; vmnet's default if the file does not exist yet.
 
     Raises:
-        XhyveError: the file cannot be read, or means no network.
+        XhyveError: the file cannot be read, or does not contain a valid network.
     """
     try:
-        # In Apple's binary format or as XML: plistlib tells which it is.
+        # The file is binary or XML; plistlib detects the format.
         values = plistlib.loads(plist.read_bytes())
         address = values.get("Shared_Net_Address", "192.168.64.1")
         return IPv4Network(f"{address}/{values.get('Shared_Net_Mask', '255.255.255.0')}", strict=False)
@@ -106,13 +105,13 @@ def read_subnet(plist: Path = VMNET_PLIST) -> IPv4Network:
 
 
 def rules_for(tunnels: Sequence[str], subnet: IPv4Network) -> str:
-    """The rules that give guests in *subnet* the address of the tunnel that they leave by (pf.conf(5), TRANSLATION)."""
-    # In parentheses, the address is that which the interface has at the time, also after the VPN has changed it.
+    """The rules that translate addresses in *subnet* to the address of each tunnel (pf.conf(5), TRANSLATION)."""
+    # In parentheses, an interface stands for its current address, even after the VPN has changed it.
     return "".join(f"nat on {tunnel} inet from {subnet} to any -> ({tunnel})\n" for tunnel in tunnels)
 
 
 def translated(programs: CommandRunner, euid: int) -> frozenset[str]:
-    """The interfaces that have a rule already, by this plugin or by macOS; none where only root may see that."""
+    """The interfaces that already have a rule, from this plugin or from macOS; empty if only root may see the rules."""
     found: set[str] = set()
     for anchor in (ANCHOR, SHARING_ANCHOR):
         answer = programs.run([*as_root(euid, ask=False), _PFCTL, "-a", anchor, "-s", "nat"])
@@ -122,10 +121,10 @@ def translated(programs: CommandRunner, euid: int) -> frozenset[str]:
 
 
 def as_root(euid: int, *, ask: bool) -> tuple[str, ...]:
-    """What stands before a command that needs root.
+    """The arguments to put before a command that needs root.
 
     Args:
-        euid: the user who we are.
+        euid: the current user's id.
         ask: whether sudo may ask for a password.
     """
     if euid == 0:
@@ -142,45 +141,45 @@ def fix_vpn(
     report: Callable[[str], None],
     plist: Path = VMNET_PLIST,
 ) -> bool:
-    """Have macOS translate guests' addresses for every VPN that is up, once somebody has agreed.
+    """Let macOS translate guests' addresses for every connected VPN, if the user agrees.
 
-    Until then nothing is run as root. The rules last until the Mac restarts.
+    Before the user agrees, nothing runs as root. The rules last until the Mac restarts.
 
     Args:
         programs: runs the host's programs.
-        platform: as `sys.platform` has it.
-        euid: the user who we are; sudo is used when it is not 0.
-        confirm: asks a question, and says whether the answer was yes.
-        report: gets what is shown, a line each.
-        plist: vmnet's settings.
+        platform: the value of `sys.platform`.
+        euid: the current user's id; if it is not 0, commands run with sudo.
+        confirm: asks a question; returns whether the answer was yes.
+        report: called with each line of output.
+        plist: the path of vmnet's settings.
 
     Returns:
-        whether the guests' VPNs are taken care of: also when there are none, and not when the answer was no.
+        whether guests can use all VPNs; also True if no VPN is connected, and False if the user did not agree.
 
     Raises:
-        NotSupported: this is no Mac.
-        XhyveError: a program failed; the message says what was changed until then, and how to undo that.
+        NotSupported: this host is not a Mac.
+        XhyveError: a program failed; the message states what was changed, and how to undo it.
     """
     if platform != "darwin":
         raise NotSupported(
-            f"--fix-vpn is about macOS's packet filter, and this is {platform}; QEMU's guests use the host's routes, "
-            "the VPN's too"
+            f"--fix-vpn changes macOS's packet filter, but this is {platform}; guests under QEMU use the host's "
+            "routes, including those of a VPN"
         )
     tunnels = active_tunnels(read_interfaces(programs))
     if not tunnels:
-        report("no VPN is up: no utun interface has an IPv4 address; nothing was changed")
+        report("no VPN is connected: no utun interface has an IPv4 address; nothing was changed")
         return True
     packet_filter = _PacketFilter(programs, as_root(euid, ask=True))
     rules = rules_for(tunnels, read_subnet(plist))
-    report("this will be run:")
+    report("these commands will run:")
     for line in packet_filter.describe(rules):
         report(f"  {line}")
-    if not confirm("Run it?"):
+    if not confirm("Run them?"):
         report("nothing was changed")
         return False
     token = packet_filter.load(rules)
-    report(f"guests reach what is behind {', '.join(tunnels)} now, until this Mac restarts")
-    report("a VPN that comes up later, or anew under another name, takes another `pytest-xhyve doctor --fix-vpn`")
+    report(f"guests can now reach the networks behind {', '.join(tunnels)}, until this Mac restarts")
+    report("if a VPN connects later, or again under another name, run `pytest-xhyve doctor --fix-vpn` again")
     report("to undo it:")
     report(f"  {packet_filter.undo}")
     if token is not None:
@@ -197,58 +196,61 @@ class _PacketFilter:
 
     @property
     def undo(self) -> str:
-        """The command that takes our rules away."""
+        """The command that removes the plugin's rules."""
         return self.line("-a", ANCHOR, "-F", "nat")
 
     def line(self, *arguments: str) -> str:
-        """The command line with *arguments*, as it can be pasted."""
+        """The command line with *arguments*, ready to paste."""
         return shlex.join([*self._root, _PFCTL, *arguments])
 
     def describe(self, rules: str) -> list[str]:
-        """What `load` will run."""
+        """The commands that `load` will run."""
         return [
             f"{self.line('-s', 'nat')}    # does the main ruleset call com.apple/*?",
-            f"{self.line('-a', ANCHOR, '-f', '-')}    # reads, in the place of the rules that are in there:",
+            f"{self.line('-a', ANCHOR, '-f', '-')}    # replaces the rules of this anchor by:",
             *(f"    {rule}" for rule in rules.splitlines()),
             f"{self.line('-s', 'info')}    # is the packet filter on?",
             f"{self.line('-E')}    # only if it is off",
         ]
 
     def load(self, rules: str) -> str | None:
-        """Load *rules*, and switch the filter on if it is off.
+        """Load *rules*, and enable the packet filter if it is disabled.
 
         Returns:
-            the token by which it is switched off again, or None where it was on.
+            the token that disables the packet filter again, or None if it was enabled before.
+
+        Raises:
+            XhyveError: a command failed; the message states what was changed, and how to undo it.
         """
         main = self._ask("-s", "nat")
         if main.code != 0:
-            raise XhyveError(f"{self.line('-s', 'nat')} failed: {_words(main)}\n  nothing was changed")
+            raise XhyveError(f"{self.line('-s', 'nat')} failed: {_relevant_output(main)}\n  nothing was changed")
         if CALL_OF_ANCHOR not in main.text:
             raise XhyveError(
-                f"the packet filter's main ruleset has no {CALL_OF_ANCHOR}, so that rules below it would do nothing\n"
+                f"the packet filter's main ruleset has no {CALL_OF_ANCHOR}, so the rules would have no effect\n"
                 f"  nothing was changed; `{self.line('-f', '/etc/pf.conf')}` loads macOS's own ruleset again, if that "
-                "file still has the line"
+                "file still contains the line"
             )
         loading = self._ask("-a", ANCHOR, "-f", "-", stdin=rules)
         if loading.code != 0:
             raise XhyveError(
-                f"{self.line('-a', ANCHOR, '-f', '-')} failed: {_words(loading)}\n"
-                f"  to be sure that nothing of it is left: {self.undo}"
+                f"{self.line('-a', ANCHOR, '-f', '-')} failed: {_relevant_output(loading)}\n"
+                f"  to remove all of it: {self.undo}"
             )
         state = self._ask("-s", "info")
         if state.code == 0 and "Status: Enabled" in state.text:
             return None
         if state.code != 0 or "Status: Disabled" not in state.text:
             raise XhyveError(
-                f"the rules are loaded, and it is not known whether the packet filter is on: {_words(state)}\n"
-                f"  to switch it on: {self.line('-E')}\n  to undo it: {self.undo}"
+                f"the rules are loaded, but the packet filter's state is unknown: {_relevant_output(state)}\n"
+                f"  to enable it: {self.line('-E')}\n  to undo it: {self.undo}"
             )
-        # With a reference (pfctl(8)), so that it is on as long as anybody needs it, and -X gives back just ours.
+        # -E counts references (pfctl(8)): the filter stays enabled while a program needs it, and -X releases this one.
         enabling = self._ask("-E")
         token = _TOKEN.search(enabling.text)
         if enabling.code != 0 or token is None:
             raise XhyveError(
-                f"the rules are loaded, and the packet filter could not be switched on: {_words(enabling)}\n"
+                f"the rules are loaded, but the packet filter could not be enabled: {_relevant_output(enabling)}\n"
                 f"  to undo it: {self.undo}"
             )
         return token[1]
@@ -257,7 +259,7 @@ class _PacketFilter:
         return self._programs.run([*self._root, _PFCTL, *arguments], stdin=stdin, timeout=_SUDO_SECONDS)
 
 
-def _words(answer: CommandResult) -> str:
-    """What pfctl said that it does not always say."""
+def _relevant_output(answer: CommandResult) -> str:
+    """The output of pfctl without the lines that it always prints."""
     lines = [line.strip() for line in answer.text.splitlines()]
-    return "; ".join(line for line in lines if line and line not in _CHATTER) or f"code {answer.code}"
+    return "; ".join(line for line in lines if line and line not in _CHATTER) or f"exit code {answer.code}"

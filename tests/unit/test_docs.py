@@ -212,7 +212,7 @@ def test_every_key_of_json_is_told_of() -> None:
         "ps": [field.name for field in fields(GuestRecord)],
         "reap": Reaped((), ()).as_json(),
         "images": CacheListing((ImageEntry("tiny", "", None, None),), (template,)).as_json(),
-        "prune": Pruned((piece,), ((piece, "why"),)).as_json(dry_run=True),
+        "prune": Pruned((piece,), ((piece, "reason"),)).as_json(dry_run=True),
         "doctor": [*json.loads(Report((), ()).as_json()), *(field.name for field in fields(Finding))],
     }
     page = (pages.TOP / "docs/reference/command-line.md").read_text()

@@ -96,7 +96,8 @@ def test_without_a_cache_folder() -> None:
     assert run_separately("doctor", "--help", PYTEST_XHYVE_HOME=NO_USER).exit_code == 0
     found = run_separately("doctor", PYTEST_XHYVE_HOME=NO_USER)
     assert (
-        "PROBLEM  cache folder: it would be in the home folder of a user who has none, or is none here" in found.stdout
+        "PROBLEM  cache folder: its path depends on the home folder of a user who is unknown or has none"
+        in found.stdout
     )
     for words, code in ((["run", "tiny", "true"], 255), (["ps"], 1), (["images"], 1)):
         result = run_separately(*words, PYTEST_XHYVE_HOME=NO_USER)

@@ -195,7 +195,7 @@ def test_template_in_use_stays(new_home: Home) -> None:
             done = prune(*arguments)
             assert done["removed"] == {}
             [kept] = done["kept"].values()
-            assert kept["why"] == "a guest stands on it, or it is being made"
+            assert kept["reason"] == "a guest stands on it, or it is being made"
     assert template.folder.exists()
     assert [*prune()["removed"]] == [("template", f"tiny ({template.key})")]
 
@@ -241,14 +241,14 @@ def test_earlier_build(new_home: Home) -> None:
 def test_earlier_build_that_a_guest_reads_from_stays(new_home: Home) -> None:
     _, earlier = write_build(new_home)
     with living_run(new_home, earlier / "disk.img"):
-        assert prune()["kept"]["earlier build", EARLIER]["why"] == "a guest reads from it"
+        assert prune()["kept"]["earlier build", EARLIER]["reason"] == "a guest reads from it"
     assert earlier.exists()
 
 
 def test_earlier_build_that_a_run_may_have_found_stays(new_home: Home) -> None:
     _, earlier = write_build(new_home, replaced=time.time() + 60)
     with living_run(new_home):
-        assert "a run is alive" in prune()["kept"]["earlier build", EARLIER]["why"]
+        assert "a run is alive" in prune()["kept"]["earlier build", EARLIER]["reason"]
     assert earlier.exists()
 
 
@@ -263,7 +263,7 @@ def test_build_that_was_killed(new_home: Home) -> None:
     left = images / ".tiny-partitioned.abc_1"
     left.mkdir()
     with FileLock(images / "tiny-partitioned.lock"):
-        assert prune()["kept"]["leftover", left.name]["why"] == "it is being built"
+        assert prune()["kept"]["leftover", left.name]["reason"] == "it is being built"
     assert left.exists()
     prune()
     assert not left.exists()

@@ -54,15 +54,13 @@ def test_worst_comes_first_and_a_failing_check_is_a_finding() -> None:
         ("warning", "second"),
         ("ok", "one"),
     ]
-    assert (
-        next(findings[2].lines()) == "WARNING  second: cannot be found out: no idea; when that is seen to, look again:"
-    )
+    assert next(findings[2].lines()) == "WARNING  second: the check failed: no idea; fix that, and check again:"
 
 
-@pytest.mark.parametrize(("level", "cure"), [("ok", "do"), ("warning", "")])
-def test_what_is_wrong_has_a_cure_and_nothing_else(level: str, cure: str) -> None:
-    with pytest.raises(ValueError, match="a cure"):
-        Finding("x", level, "y", cure)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("level", "fix"), [("ok", "do"), ("warning", "")])
+def test_what_is_wrong_has_a_cure_and_nothing_else(level: str, fix: str) -> None:
+    with pytest.raises(ValueError, match="a fix"):
+        Finding("x", level, "y", fix)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("no_programs")
@@ -81,7 +79,7 @@ def test_a_mac_with_xhyve_alone_runs_guests(new_home: Home) -> None:
 def test_nothing_of_xhyve_is_asked_elsewhere(new_home: Home) -> None:
     report = examine(platform="linux", home=new_home, programs=Recorded({}))
     assert report.runs_under == ()
-    assert list(report.lines())[-1] == "no guest can run here"
+    assert list(report.lines())[-1] == "guests cannot run here"
 
 
 @pytest.mark.usefixtures("no_programs")
@@ -90,18 +88,18 @@ def test_nobody_knows_the_cache_folder(platform: str) -> None:
     report = examine(platform=platform, home=None, programs=Recorded({**GOOD, "/bin/df -P /": GOOD[DF]}))
     [finding] = [finding for finding in report.findings if finding.title == "cache folder"]
     assert finding.level == "problem"
-    assert HOME_VARIABLE in finding.cure
+    assert HOME_VARIABLE in finding.fix
     assert report.runs_under == ()
 
 
 def test_lines_are_as_wide_as_the_terminal() -> None:
     finding = Finding("title", "warning", "seen " * 30, f"do {'this ' * 30}")
-    *seen, cure = finding.lines(60)
-    assert seen[0].startswith("WARNING  title: seen")
-    assert len(seen) > 2
-    assert all(len(line) <= 60 and line.startswith(" " * 9) for line in seen[1:])
+    *detail, fix = finding.lines(60)
+    assert detail[0].startswith("WARNING  title: seen")
+    assert len(detail) > 2
+    assert all(len(line) <= 60 and line.startswith(" " * 9) for line in detail[1:])
     # It is for pasting.
-    assert cure.endswith("this this ")
+    assert fix.endswith("this this ")
     assert len(list(finding.lines())) == 2
 
 
@@ -124,7 +122,7 @@ def test_command_where_no_guest_can_run() -> None:
     said = json.loads(as_json.output)
     assert said["runs_under"] == []
     assert said["findings"][0]["title"] == "QEMU"
-    assert said["findings"][0]["stops"] == ["qemu"]
+    assert said["findings"][0]["blocks"] == ["qemu"]
 
 
 @pytest.mark.parametrize("arguments", [["--yes"], ["--json", "--fix-vpn"]])

@@ -27,7 +27,7 @@ def test_qemu_is_missing(new_home: Home) -> None:
         "sudo apt install qemu-system-x86 qemu-utils",
         frozenset({"qemu"}),
     )
-    assert next(host.check_qemu(new_home, "darwin", ask)).cure == "brew install qemu"
+    assert next(host.check_qemu(new_home, "darwin", ask)).fix == "brew install qemu"
 
 
 @pytest.mark.parametrize("error", [XhyveError("broken"), OSError(8, "Exec format error")])
@@ -37,11 +37,11 @@ def test_qemu_is_broken(new_home: Home, error: Exception) -> None:
 
     (finding,) = host.check_qemu(new_home, "linux", ask)
     assert finding.level == "problem"
-    assert str(error) in finding.seen
+    assert str(error) in finding.detail
 
 
 @pytest.mark.parametrize(
-    ("platform", "reason", "cure"),
+    ("platform", "reason", "fix"),
     [
         (
             "linux",
@@ -53,14 +53,14 @@ def test_qemu_is_broken(new_home: Home, error: Exception) -> None:
         ("darwin", "no hvf: …", "sysctl kern.hv_support"),
     ],
 )
-def test_qemu_emulates(new_home: Home, platform: str, reason: str, cure: str) -> None:
+def test_qemu_emulates(new_home: Home, platform: str, reason: str, fix: str) -> None:
     (finding,) = host.check_qemu(
         new_home, platform, lambda _: HypervisorInfo("qemu", "9.0", "tcg", reason, emulated=True)
     )
     assert finding.level == "warning"
-    assert reason in finding.seen
-    assert cure in finding.cure
-    assert not finding.stops
+    assert reason in finding.detail
+    assert fix in finding.fix
+    assert not finding.blocks
     assert_can_be_pasted(finding)
 
 
@@ -75,7 +75,7 @@ def test_remembered_acceleration_is_no_longer_true(new_home: Home) -> None:
     fine, stale = host.check_qemu(new_home, "linux", ask)
     assert fine.level == "ok"
     assert stale.level == "warning"
-    assert stale.cure == f"rm -r {memory}"
+    assert stale.fix == f"rm -r {memory}"
 
 
 def test_folder_is_looked_at_and_not_made(new_home: Home, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_folder_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (finding,) = host.check_folder(Home(tmp_path / "file" / "home"), "linux")
     assert finding.level == "problem"
-    assert finding.stops == {"qemu", "xhyve"}
+    assert finding.blocks == {"qemu", "xhyve"}
     assert_can_be_pasted(finding)
 
 
@@ -98,7 +98,7 @@ def test_folder_cannot_be_written() -> None:
     # Not even by root.
     findings = list(host.check_folder(Home(Path("/proc/1/cache")), "linux"))
     assert findings[0].level == "problem"
-    assert "cannot be written" in findings[0].seen
+    assert "cannot write to" in findings[0].detail
 
 
 def test_clones_by_copying_without_any_other_way(
@@ -107,14 +107,14 @@ def test_clones_by_copying_without_any_other_way(
     monkeypatch.setenv("PATH", str(tmp_path))
     cloning = find(host.check_folder(new_home, "linux"), "cloning")
     # Where the temporary folder shares extents, it needs no program.
-    assert cloning.level == "warning" or "FICLONE" in cloning.seen
+    assert cloning.level == "warning" or "FICLONE" in cloning.detail
 
 
 def test_little_space(new_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 1 << 40, 1 << 30))
     finding = find(host.check_folder(new_home, "linux"), "disk space")
     assert finding.level == "warning"
-    assert "1 GiB free" in finding.seen
+    assert "1 GiB free" in finding.detail
     assert_can_be_pasted(finding)
 
 

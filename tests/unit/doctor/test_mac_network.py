@@ -75,7 +75,13 @@ NETWORK_CASES: dict[str, Bad] = {
         f"--add /usr/libexec/bootpd\nsudo {FIREWALL} --unblock /usr/libexec/bootpd",
         True,
     ),
-    "firewall blocks what macOS brings": ("firewall", {ALLOW_SIGNED: SIGNED_NOT_ALLOWED}, "lets none", "--add", True),
+    "firewall blocks what macOS brings": (
+        "firewall",
+        {ALLOW_SIGNED: SIGNED_NOT_ALLOWED},
+        "blocks macOS's own programs",
+        "--add",
+        True,
+    ),
     "firewall before macOS 15": (
         "firewall",
         {SW_VERS: out("14.7.1\n")},
@@ -110,7 +116,7 @@ def test_bad_state_of_network(make_mac: MakeMac, case: Bad) -> None:
 def test_vmnets_settings(make_mac: MakeMac, kind: plistlib.PlistFormat) -> None:
     this_mac = make_mac()
     (finding,) = mac.check_vmnet(this_mac)
-    assert finding.seen == "was never used here; guests will be in 192.168.64.0/24"
+    assert finding.detail == "not used on this Mac yet; guests will be in 192.168.64.0/24"
     values = {"Shared_Net_Address": "192.168.70.1", "Shared_Net_Mask": "255.255.254.0"}
     this_mac.vmnet.write_bytes(plistlib.dumps(values, fmt=kind))
     (finding,) = mac.check_vmnet(this_mac)
@@ -137,19 +143,19 @@ def test_vmnets_settings_are_damaged(make_mac: MakeMac, content: bytes) -> None:
     this_mac.vmnet.write_bytes(content)
     (finding,) = mac.check_vmnet(this_mac)
     assert finding.level == "warning"
-    assert "is damaged" in finding.seen
+    assert "is damaged" in finding.detail
     assert_can_be_pasted(finding)
 
 
 def test_firewall_off(make_mac: MakeMac) -> None:
-    assert list(mac.check_firewall(make_mac({GLOBAL_STATE: FIREWALL_OFF}))) == [Finding("firewall", "ok", "is off")]
+    assert list(mac.check_firewall(make_mac({GLOBAL_STATE: FIREWALL_OFF}))) == [Finding("firewall", "ok", "off")]
 
 
 @pytest.mark.parametrize("version", ["13.4", "15.3"])
 def test_firewall_lets_bootpd_through(make_mac: MakeMac, version: str) -> None:
     changed = {SW_VERS: out(version), LIST_APPS: recorded("listapps-old-allowed.txt")}
     (finding,) = mac.check_firewall(make_mac(changed))
-    assert finding == Finding("firewall", "ok", "lets bootpd through")
+    assert finding == Finding("firewall", "ok", "it permits bootpd")
 
 
 @pytest.mark.parametrize(
@@ -167,9 +173,9 @@ def test_leases(make_mac: MakeMac, live: int, level: str) -> None:
     this_mac.leases.write_text("".join(records))
     (finding,) = mac.check_leases(this_mac)
     assert finding.level == level
-    assert f"{253 - live} of 253" in finding.seen
-    assert finding.stops == ({"xhyve"} if level == "problem" else set())
+    assert f"{253 - live} of 253" in finding.detail
+    assert finding.blocks == ({"xhyve"} if level == "problem" else set())
     if level != "ok":
-        assert f"sudo rm {this_mac.leases}" in finding.cure
-        assert "kickstart" in finding.cure
+        assert f"sudo rm {this_mac.leases}" in finding.fix
+        assert "kickstart" in finding.fix
         assert_can_be_pasted(finding)

@@ -37,7 +37,7 @@ XHYVE_CASES: dict[str, Bad] = {
     "killed for networking": (
         "xhyve",
         {f"{XHYVE} -M -v": KILLED, CODESIGN: recorded("codesign-new-networking.txt")},
-        "com.apple.vm.networking is for those",
+        "only Apple grants com.apple.vm.networking",
         "Add :com.apple.security.hypervisor bool true",
         True,
     ),
@@ -54,7 +54,7 @@ XHYVE_CASES: dict[str, Bad] = {
     "not entitled": (
         "xhyve's signature",
         {CODESIGN: CommandResult(0, "", f"Executable={XHYVE}\n")},
-        "has no com.apple.security",
+        "does not grant com.apple.security",
         XHYVE,
         True,
     ),
@@ -68,21 +68,21 @@ XHYVE_CASES: dict[str, Bad] = {
     "entitled in vain": (
         "xhyve's signature",
         {CODESIGN: out("[Dict]\n\t[Key] com.apple.security.hypervisor\n\t[Value]\n\t\t[Bool] false\n")},
-        "has no com.apple.security.hypervisor",
+        "does not grant com.apple.security.hypervisor",
         "codesign --force",
         True,
     ),
     "sudo asks": (
         "right to use vmnet",
         {SUDO_XHYVE: NO_PASSWORD},
-        "without asking",
+        "without a password",
         f"me ALL=(root) NOPASSWD: {XHYVE}, /bin/kill",
         True,
     ),
     "sudo asks for kill": (
         "right to use vmnet",
         {SUDO_KILL: NO_PASSWORD},
-        "without asking",
+        "without a password",
         f"chmod u+s {XHYVE}",
         True,
     ),
@@ -97,8 +97,8 @@ def test_bad_state_of_xhyve(make_mac: MakeMac, case: Bad) -> None:
 def test_no_xhyve(make_mac: MakeMac) -> None:
     (finding,) = mac.check_xhyve(make_mac(found=None))
     assert finding.level == "warning"
-    assert finding.stops == {"xhyve"}
-    assert "git clone https://github.com/machyve/xhyve" in finding.cure
+    assert finding.blocks == {"xhyve"}
+    assert "git clone https://github.com/machyve/xhyve" in finding.fix
     assert_can_be_pasted(finding)
 
 
@@ -112,7 +112,7 @@ def test_hyperkit_serves_too(make_mac: MakeMac) -> None:
         Recorded({**GOOD, **changed}, {"hyperkit": "/opt/hyperkit"}), Path("/"), 501, "me", stat=make_mac().stat
     )
     findings = list(mac.check_xhyve(this_mac))
-    assert findings[0].seen == "/opt/hyperkit, hyperkit v0.20190201-11-gc0dd46"
+    assert findings[0].detail == "/opt/hyperkit, hyperkit v0.20190201-11-gc0dd46"
     assert {finding.level for finding in findings} == {"ok"}
 
 
@@ -134,13 +134,13 @@ def test_signature_that_will_not_do_on_10_16(make_mac: MakeMac) -> None:
 
 @pytest.mark.parametrize(
     ("keys", "how"),
-    [({"euid": 0}, "this is root"), ({"mode": 0o104755, "owner": 0}, "setuid root"), ({}, "without asking")],
+    [({"euid": 0}, "this is root"), ({"mode": 0o104755, "owner": 0}, "setuid root"), ({}, "without a password")],
 )
 def test_ways_to_use_vmnet(make_mac: MakeMac, keys: dict[str, int], how: str) -> None:
     this_mac = make_mac(**keys)
     finding = find(mac.check_xhyve(this_mac), "right to use vmnet")
     assert finding.level == "ok"
-    assert how in finding.seen
+    assert how in finding.detail
     # Who need not ask sudo does not.
     ran = [line for line, _ in this_mac.programs.ran]  # type: ignore[attr-defined]
     assert (SUDO_XHYVE in ran) == (not keys)
@@ -161,10 +161,10 @@ def test_apple_may_have_granted_vmnet(make_mac: MakeMac) -> None:
 @pytest.mark.skipif(shutil.which("visudo") is None, reason="visudo is not here")
 @pytest.mark.parametrize("path", [XHYVE, "/opt/my tools, v=1:2/xhyve"])
 def test_sudoers_rule_is_one(make_mac: MakeMac, tmp_path: Path, path: str) -> None:
-    cure = mac_xhyve._allow(make_mac(), path).splitlines()[0]
+    fix = mac_xhyve._allow(make_mac(), path).splitlines()[0]
     rules = tmp_path / "rules"
     # The middle of the pasted line, run by a shell as it would be.
-    write = cure.partition("&& ")[2].partition(" | sudo tee")[0]
+    write = fix.partition("&& ")[2].partition(" | sudo tee")[0]
     rules.write_bytes(subprocess.run(["sh", "-c", write], check=True, capture_output=True).stdout)
     done = subprocess.run(["visudo", "-c", "-f", str(rules)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

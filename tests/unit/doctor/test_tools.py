@@ -15,12 +15,12 @@ from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 def test_ssh_client() -> None:
     assert [finding.level for finding in tools.check_ssh("linux", Recorded({}, {"ssh": "/usr/bin/ssh"}))] == ["ok"]
     [finding] = tools.check_ssh("linux", Recorded({}))
-    assert (finding.level, finding.cure) == ("warning", "sudo apt install openssh-client")
-    assert "pytest-xhyve run and shell need it" in finding.seen
+    assert (finding.level, finding.fix) == ("warning", "sudo apt install openssh-client")
+    assert "pytest-xhyve run and shell need it" in finding.detail
     [finding] = tools.check_ssh("darwin", Recorded({}))
-    assert "/usr/bin" in finding.cure
+    assert "/usr/bin" in finding.fix
     # Guests run without it.
-    assert finding.stops == frozenset()
+    assert finding.blocks == frozenset()
 
 
 def test_tools_to_build_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -28,12 +28,12 @@ def test_tools_to_build_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("PATH", str(tmp_path))
     [finding] = tools.check_building()
     assert finding.level == "warning"
-    assert finding.seen.startswith("mmdebstrap, ")
-    assert "fakeroot" not in finding.seen
+    assert finding.detail.startswith("mmdebstrap, ")
+    assert "fakeroot" not in finding.detail
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     [finding] = tools.check_building()
-    assert "fakeroot, newuidmap not found" in finding.seen
-    assert "mmdebstrap" in finding.cure
+    assert "fakeroot, newuidmap not found" in finding.detail
+    assert "mmdebstrap" in finding.fix
 
 
 def test_programs_are_run_without_a_shell() -> None:

@@ -182,7 +182,7 @@ def test_no_vpn(tmp_path: Path, interface: str) -> None:
 
 def test_no_mac(tmp_path: Path) -> None:
     programs = Recorded({})
-    with pytest.raises(NotSupported, match="macOS's packet filter, and this is linux"):
+    with pytest.raises(NotSupported, match="macOS's packet filter, but this is linux"):
         mend(programs, tmp_path, Dialogue(True), platform="linux")
     assert programs.ran == []
 
@@ -200,15 +200,15 @@ def test_no_mac(tmp_path: Path) -> None:
         ),
         (
             {f"{PFCTL} -s info": CommandResult(1, "", "pfctl: /dev/pf: Permission denied\n")},
-            f"not known.*\n.*-E\n.*{UNDO}",
+            f"state is unknown.*\n.*-E\n.*{UNDO}",
             "",
         ),
         (
             {f"{PFCTL} -s info": DISABLED, f"{PFCTL} -E": CommandResult(1, "", "pfctl: no\n")},
-            f"switched on.*\n.*{UNDO}",
+            f"could not be enabled.*\n.*{UNDO}",
             "",
         ),
-        ({f"{PFCTL} -s info": DISABLED, f"{PFCTL} -E": CommandResult(0)}, "could not be switched on: code 0", ""),
+        ({f"{PFCTL} -s info": DISABLED, f"{PFCTL} -E": CommandResult(0)}, "could not be enabled: exit code 0", ""),
         ({IFCONFIG: CommandResult(1, "", "ifconfig: no\n")}, "ifconfig -a failed: ifconfig: no", IFCONFIG),
     ],
 )
@@ -232,7 +232,7 @@ def on_a_mac(monkeypatch: pytest.MonkeyPatch) -> Recorded:
 def test_command_asks_and_takes_no(on_a_mac: Recorded) -> None:
     result = call_doctor("--fix-vpn", typed="n\n")
     assert result.exit_code == 1
-    assert "Run it? [y/N]" in result.output
+    assert "Run them? [y/N]" in result.output
     assert result.output.endswith("nothing was changed\n")
     assert len(on_a_mac.ran) == 1
 
@@ -242,10 +242,10 @@ def test_command_mends(on_a_mac: Recorded, arguments: list[str], typed: str) -> 
     result = call_doctor("--fix-vpn", *arguments, typed=typed)
     assert result.exit_code == 0
     assert (LOAD, RULES) in on_a_mac.ran
-    assert ("Run it?" in result.output) == bool(typed)
+    assert ("Run them?" in result.output) == bool(typed)
 
 
 def test_command_says_that_this_is_no_mac() -> None:
     result = call_doctor("--fix-vpn", "--yes")
     assert result.exit_code == 1
-    assert result.output.startswith("Error: --fix-vpn is about macOS")
+    assert result.output.startswith("Error: --fix-vpn changes macOS")
