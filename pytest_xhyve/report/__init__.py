@@ -1,1 +1,1 @@
-"""What is told at the end of a run."""
+"""Turn a run's data into text for its report."""

@@ -1,4 +1,4 @@
-"""A folder for each test, with what is known of its guests."""
+"""Save diagnostics of guests: a folder for each test."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _MADE = "made.txt"
 _CONSOLE = "console.log"
 _JOURNAL = "journal.log"
 _FETCHED = "fetched"
-# Before the number of a rerun; no test's own folder has it in its name without a digest behind it.
+# Comes before the number of a rerun; if the name of a test's own folder contains it, a digest follows.
 _RERUN = ".rerun-"
-# A file's name may have 255 bytes (NAME_MAX); some of it is left for others.
+# A file's name has at most 255 bytes (NAME_MAX); the rest is for suffixes.
 _NAME_LENGTH = 150
 _DIGITS = 8
 _JOURNAL_SECONDS = 30.0
@@ -30,7 +30,7 @@ _JOURNAL_BYTES = 16 << 20
 
 
 class Artifacts:
-    """The folders in *folder*."""
+    """The folders of all tests, in *folder*."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -38,29 +38,29 @@ class Artifacts:
         self._tries: Counter[str] = Counter()
 
     def begin(self, test: str) -> None:
-        """The test with this node id begins, for the first time or again: each time has a folder of its own."""
+        """Note that the test with this node id starts, for the first time or again; each time gets its own folder."""
         self._tries[test] += 1
 
     def save(self, test: str, guest: Guest, evidence: Evidence, since: float | None) -> None:
-        """Save what is known of *guest* while *test* used it.
+        """Save diagnostics of *guest* from the time when *test* used it.
 
         Args:
             test: the test's node id.
-            guest: may be off.
-            evidence: what is known of it.
-            since: where the test began, as `time.time` counts; None for all of its journal.
+            guest: the guest; it may be powered off.
+            evidence: its diagnostics.
+            since: when the test started, in seconds since the epoch; None saves the whole journal.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: a file cannot be written.
         """
         folder = self.save_evidence(test, evidence)
         (folder / _JOURNAL).write_text(_journal(guest, since), errors="backslashreplace")
 
     def save_evidence(self, test: str, evidence: Evidence) -> Path:
-        """Save what is known of a guest that cannot be asked any more; its folder.
+        """Save *evidence* of a guest that may not respond any more; return the guest's folder.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: a file cannot be written.
         """
         folder = self._of(test, evidence.name)
         (folder / _MADE).write_text("\n".join(evidence.made) + "\n")
@@ -68,10 +68,10 @@ class Artifacts:
         return folder
 
     def save_fetched(self, test: str, guest: Guest, local: Path) -> None:
-        """Save a copy of what *test* has copied from *guest* to *local*.
+        """Save a copy of *local*, which *test* has fetched from *guest*.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: a file cannot be written.
         """
         folder = self._of(test, guest.name) / _FETCHED
         folder.mkdir(exist_ok=True)
@@ -86,20 +86,20 @@ class Artifacts:
         readable, reruns = folder_name(test), self._tries[test] - 1
         folder = self._folder / (f"{readable}{_RERUN}{reruns}" if reruns > 0 else readable) / name
         if folder not in self._begun:
-            # What an earlier run has left would be taken for this one's.
+            # Remove what an earlier run has left; users would take it for the result of this run.
             left = {folder} if (folder / _MADE).exists() else set()
             if reruns <= 0:
                 left |= {made.parents[1] for made in self._folder.glob(f"{readable}{_RERUN}*/*/{_MADE}")}
             for earlier in left:
                 shutil.rmtree(earlier)
             self._begun.add(folder)
-        # Consoles and journals may have secrets in them.
+        # Consoles and journals may contain secrets.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
 
 def folder_name(test: str) -> str:
-    """The name of the folder of the test with this node id: readable, and another one for each test."""
+    """The name of the folder of the test with this node id: readable, and different for each test."""
     readable = re.sub(r"[^A-Za-z0-9_.]+", "-", test).strip("-.")
     if readable == test.replace("::", "-").replace("/", "-") and "-" not in test and len(readable) <= _NAME_LENGTH:
         return readable
@@ -108,9 +108,9 @@ def folder_name(test: str) -> str:
 
 
 def _journal(guest: Guest, since: float | None) -> str:
-    """The guest's journal, or the kernel's messages where it has none; why not, where it cannot be had."""
+    """The guest's journal, or the kernel's messages if it has none, or the reason why neither can be read."""
     if not guest.is_healthy():
-        return "(the guest could not be asked for its journal: it did not answer any more)\n"
+        return "(cannot read the guest's journal: the guest does not respond)\n"
     begin = "" if since is None else f" --since=@{since:.0f}"
     line = (
         f"{{ journalctl --no-pager --quiet --boot --output=short-precise{begin} 2>/dev/null || dmesg; }} "
@@ -119,5 +119,5 @@ def _journal(guest: Guest, since: float | None) -> str:
     try:
         done = guest.run(line, check=False, timeout=_JOURNAL_SECONDS, user="root")
     except XhyveError as error:
-        return f"(the guest could not be asked for its journal: {error})\n"
+        return f"(cannot read the guest's journal: {error})\n"
     return done.stdout or f"(nothing)\n{done.stderr}"

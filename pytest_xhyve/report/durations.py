@@ -1,4 +1,4 @@
-"""Where the guests' time went: the times of one guest, and the tables of all of them."""
+"""Tables of the durations of guests' phases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_xhyve.model.times import COMMAND, TEARDOWN, GuestTimes
 from pytest_xhyve.model.values import format_seconds
 
 WIDTH = 100
-"""Columns that a table takes at most; beyond them stands only who asked for a guest."""
+"""The maximal width of a table, without the column that names the test that requested a guest."""
 
 _ORDER = ("image", "template", "clone", "start", "restore", "boot", "banner", "login")
 _LAST = (COMMAND, TEARDOWN)
@@ -21,11 +21,11 @@ _NONE = "-"
 
 
 def tabulate(guests: Iterable[GuestTimes], *, each: bool) -> list[str]:
-    """The lines of a table for each way of starting; the median of each phase, and its worst below.
+    """The lines of two tables, for restored and for booted guests: the median of each phase, and below it the maximum.
 
     Args:
-        guests: those of the whole run.
-        each: add a line for each guest, in the order in which they were taken away.
+        guests: all guests of the run.
+        each: whether to add a line for each guest, in the order of their removal.
     """
     lines: list[str] = []
     by_start = sorted(guests, key=lambda guest: (guest.start != "warm", guest.image))
@@ -74,11 +74,11 @@ def _table(start: str, guests: Sequence[GuestTimes], *, each: bool) -> list[str]
 
 
 def _phases(guests: Sequence[GuestTimes]) -> Iterator[str]:
-    """The phases that one of *guests* had, in the order of a guest's life; those that are unknown here included."""
-    had = dict.fromkeys(phase for guest in guests for phase in guest.phases)
-    yield from (phase for phase in _ORDER if phase in had)
-    yield from (phase for phase in had if phase not in _ORDER and phase not in _LAST)
-    yield from (phase for phase in _LAST if phase in had)
+    """All phases of *guests*, in the order of a guest's life; unknown phases come before `_LAST`."""
+    found = dict.fromkeys(phase for guest in guests for phase in guest.phases)
+    yield from (phase for phase in _ORDER if phase in found)
+    yield from (phase for phase in found if phase not in _ORDER and phase not in _LAST)
+    yield from (phase for phase in _LAST if phase in found)
 
 
 def _cut(text: str, width: int) -> str:

@@ -1,4 +1,4 @@
-"""What is still there of a run's guests when none should be."""
+"""Find what a run has left of its guests: processes, folders and locks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pytest_xhyve.host.home import Home
 
 
 def find_leaks(home: Home, run: Path | None) -> Iterator[str]:
-    """A line for each thing of ours that is left, once all guests were taken away; those that were kept are not told.
+    """A line for each process, folder and lock that is left after all guests were removed; kept guests do not count.
 
     Args:
-        home: the plugin's folder.
-        run: the run's own folder; None where no guest was ever asked for.
+        home: the cache folder.
+        run: the run's folder; None if no test requested a guest.
     """
     if run is None:
         return
@@ -40,7 +40,7 @@ def _inside(run: Path) -> list[Path]:
 
 
 def _keepers(kept: list[runs.GuestRecord]) -> set[int]:
-    """The processes of the guests in *kept*, and those that have started them, up to this one."""
+    """The process ids of the guests in *kept* and of their parents, without this process."""
     found = set()
     for guest in kept:
         with contextlib.suppress(psutil.Error):
@@ -49,24 +49,24 @@ def _keepers(kept: list[runs.GuestRecord]) -> set[int]:
     return found - {psutil.Process().pid}
 
 
-def _held_locks(slots: Path, run: Path, rightly: set[int]) -> Iterator[str]:
-    """The slots that this process, or one that a test has started and left, holds still; *rightly* are to hold one.
+def _held_locks(slots: Path, run: Path, allowed: set[int]) -> Iterator[str]:
+    """The slots that this process or a child of it still holds; the process ids in *allowed* may hold one.
 
-    A process that names the folder of another run is that run's: pytest may run inside of pytest.
+    A process whose command line names the folder of another run belongs to that run: pytest may run inside pytest.
     """
     own = psutil.Process()
-    for process in (own, *(child for child in own.children(recursive=True) if child.pid not in rightly)):
+    for process in (own, *(child for child in own.children(recursive=True) if child.pid not in allowed)):
         if f"{run.parent}{os.sep}" in (command := _command(process.pid)) and str(run) not in command:
             continue
         with contextlib.suppress(psutil.Error):
             for file in process.open_files():
                 if Path(file.path).parent == slots.resolve():
-                    whose = "this process" if process == own else f"process {process.pid} ({command[:80]})"
-                    yield f"lock {file.path}, held by {whose}"
+                    holder = "this process" if process == own else f"process {process.pid} ({command[:80]})"
+                    yield f"lock {file.path}, held by {holder}"
 
 
 def _command(pid: int) -> str:
     try:
         return " ".join(psutil.Process(pid).cmdline())
     except psutil.Error:
-        return "(its command line cannot be read)"
+        return "(cannot read its command line)"

@@ -46,7 +46,7 @@ def test_compared_code_shows_the_command() -> None:
         "stdout: (nothing)",
         "stderr:",
         "  hwclock: Cannot access the Hardware Clock",
-        "it ended with code 1 after 0.2 s",
+        "it ended with exit code 1 after 0.2 s",
     ]
 
 
