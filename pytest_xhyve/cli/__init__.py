@@ -1,1 +1,1 @@
-"""The command line: pytest-xhyve."""
+"""The command ``pytest-xhyve``."""

@@ -1,4 +1,4 @@
-"""What the plugin's folder holds: the images of the catalog, and the templates."""
+"""List the content of the cache folder: the images of the catalog, and the templates."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ImageEntry:
 
     Attributes:
         name: its name.
-        summary: its recipe's.
-        size: bytes that it takes on the disk, or None when it is not built.
-        built: when it was built, in seconds since the epoch, or None likewise.
+        summary: the summary of its recipe.
+        size: bytes on the disk, or None if it is not built.
+        built: when it was built, in seconds since the epoch, or None if it is not built.
         problem: why the image cannot be used; empty if it can.
     """
 
@@ -46,10 +46,10 @@ class TemplateEntry:
 
     Attributes:
         image: the name of its image.
-        key: its own.
-        size: bytes that it takes on the disk.
+        key: the template's key.
+        size: bytes on the disk.
         used: when a guest was last restored from it, in seconds since the epoch.
-        in_use: whether a guest stands on it.
+        in_use: whether a running guest uses it.
     """
 
     image: str
@@ -61,17 +61,17 @@ class TemplateEntry:
 
 @dataclass(frozen=True, slots=True)
 class CacheListing:
-    """What the plugin's folder holds."""
+    """The content of the cache folder."""
 
     images: tuple[ImageEntry, ...]
     templates: tuple[TemplateEntry, ...]
 
     @classmethod
     def scan(cls, home: Home) -> CacheListing:
-        """Look into *home*; nothing is made there.
+        """Read *home*; nothing is created there.
 
         Raises:
-            XhyveError: it cannot be read.
+            XhyveError: the cache folder cannot be read.
         """
         folder = home.find_folder("images")
         images = tuple(_image(name, folder) for name in recipe_names())
@@ -97,7 +97,7 @@ class CacheListing:
             yield _ROW_OF_TEMPLATES.format(template.image, state, size, used, template.key)
 
     def as_json(self) -> dict[str, Any]:
-        """The same for programs: sizes in bytes, times as ISO 8601 has them, in UTC."""
+        """The data for JSON: sizes in bytes, times in UTC as in ISO 8601."""
         return {
             "images": [
                 {
@@ -124,7 +124,7 @@ class CacheListing:
 
 
 def find_store(home: Home) -> TemplateStore | None:
-    """The templates of *home*, or None when it never had any.
+    """The store of templates in *home*, or None if it does not exist.
 
     Raises:
         XhyveError: its folder cannot be read.
@@ -134,7 +134,7 @@ def find_store(home: Home) -> TemplateStore | None:
 
 
 def iso_time(seconds: float) -> str:
-    """*seconds* since the epoch as ISO 8601 has them, in UTC."""
+    """*seconds* since the epoch as in ISO 8601, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
@@ -156,7 +156,7 @@ def _image(name: str, folder: Path | None) -> ImageEntry:
 
 def _templates(store: TemplateStore) -> Iterator[TemplateEntry]:
     for template in store.all():
-        # One that is removed meanwhile is unused, and takes nothing.
+        # If a template is removed at the same time, it is listed as unused, with size 0.
         yield TemplateEntry(
             template.image, template.key, template.size, template.used, store.is_in_use(template.folder)
         )

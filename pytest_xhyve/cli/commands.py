@@ -1,4 +1,4 @@
-"""The command line: ``pytest-xhyve``."""
+"""The commands of ``pytest-xhyve``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
 
 class _Commands(click.Group):
-    """Shows our errors as a message, not as a traceback."""
+    """Shows the plugin's errors as a message, not as a traceback."""
 
     def invoke(self, context: click.Context) -> object:
         from pytest_xhyve.host.home import Home
@@ -22,18 +22,18 @@ class _Commands(click.Group):
         try:
             home = Home.of_user()
         except XhyveError:
-            # Whoever needs one says so; `doctor` has it among its findings.
-            telling: AbstractContextManager[None] = nullcontext()
+            # A command that needs the cache folder reports this itself; `doctor` has a finding for it.
+            explaining: AbstractContextManager[None] = nullcontext()
         else:
-            telling = home.explain_os_errors()
+            explaining = home.explain_os_errors()
         try:
-            with telling:
+            with explaining:
                 return super().invoke(context)
         except XhyveError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
-                # Whoever read our output has seen enough, which click knows.
+                # The reader of the output has closed its end; click handles this.
                 raise
             raise click.ClickException(f"{error}\n  {ADVICE}") from error
 
@@ -41,9 +41,9 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="pytest-xhyve")
 def main() -> None:
-    """Disposable Linux guests for tests: images, guests by hand, and what runs on this host."""
+    """Disposable Linux guests for tests: build images, start guests by hand, and list what runs on this host."""
     for fd in range(3):
-        # A standard stream that is closed would be the number of something of ours, which a child then reads or writes.
+        # If a standard stream is closed, another file would get its number, and a child would read or write that file.
         try:
             os.fstat(fd)
         except OSError:
@@ -58,26 +58,26 @@ def main() -> None:
     "--tty",
     "ttys",
     count=True,
-    help="Run COMMAND on a terminal, as an editor wants it; given twice, also where there is none here.",
+    help="Run COMMAND on a terminal, for example for an editor; given twice, even if standard input is not a terminal.",
 )
 @guest_options
 def run(image: str, command: tuple[str, ...], ttys: int, **options: str | None) -> None:
-    """Run COMMAND in a new guest of IMAGE, then throw the guest away.
+    """Run COMMAND in a new guest of IMAGE, then remove the guest.
 
-    IMAGE is a name of the catalog, built first where it has to be, or the path of a disk or a manifest.
+    IMAGE is a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
 
-    All is as with `ssh guest COMMAND`, for it is ssh that does it. The words of COMMAND are joined by spaces for the
-    guest's shell. Standard input, output and error are the command's; what is said here goes to standard error. What
-    stands after the first word of COMMAND belongs to it; "--" before it may, and need not, be written.
+    COMMAND runs through OpenSSH and behaves as in `ssh guest COMMAND`: ssh joins its arguments with spaces for the
+    guest's shell. Standard input, output and error belong to COMMAND; pytest-xhyve prints its own messages to standard
+    error. All arguments after the first one of COMMAND belong to COMMAND. A "--" before COMMAND is optional.
 
     \b
       pytest-xhyve run tiny uname -r
       pytest-xhyve run debian12 --memory 1G -- make check < sources.tar
       pytest-xhyve run debian12 -t top
 
-    The exit code is the command's. Others are 255 where there was no guest or no connection, or a signal killed the
-    command; 128 and its number when a signal (Ctrl-C: 130) ended this program; and 2 for a wrong option. However it
-    ends, the guest is gone afterwards.
+    The exit code is that of COMMAND. It is 255 if the guest or the connection failed, or if a signal killed COMMAND. It
+    is 128 plus the signal's number if a signal ended pytest-xhyve (Ctrl-C: 130), and 2 for a wrong option. In all
+    cases, the guest is removed.
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli.run_guest import run_command
 
@@ -86,22 +86,22 @@ def run(image: str, command: tuple[str, ...], ttys: int, **options: str | None) 
     raise click.exceptions.Exit(code)
 
 
-@main.command(cls=GuestCommand, short_help="Log into a new guest, without a test.")
+@main.command(cls=GuestCommand, short_help="Log in to a new guest, without a test.")
 @click.argument("image")
 @guest_options
 def shell(image: str, **options: str | None) -> None:
-    """Log into a new guest of IMAGE; when the shell ends, the guest is thrown away.
+    """Log in to a new guest of IMAGE; when the shell ends, the guest is removed.
 
-    IMAGE is a name of the catalog, built first where it has to be, or the path of a disk or a manifest.
+    IMAGE is a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
 
-    All is as with `ssh guest`, for it is ssh that does it: "~." hangs up, "~?" lists more such. Where standard input is
-    no terminal, it is the shell's script.
+    The shell runs through OpenSSH and behaves as in `ssh guest`: "~." disconnects, "~?" lists the other escapes. If
+    standard input is not a terminal, the shell reads its commands from it.
 
     \b
       pytest-xhyve shell debian12
       pytest-xhyve shell tiny < script.sh
 
-    The exit code is the shell's. Others are as those of `pytest-xhyve run`.
+    The exit code is that of the shell. Other exit codes are those of `pytest-xhyve run`.
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli.run_guest import run_shell
 
@@ -120,12 +120,12 @@ def _check_image(image: str) -> None:
 
 @main.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--force", is_flag=True, help="Build it also when it is there and nothing has changed.")
+@click.option("--force", is_flag=True, help="Rebuild the image even if it is up to date.")
 def build(names: tuple[str, ...], *, force: bool) -> None:
     """Build images of the catalog from Debian's packages.
 
-    This takes minutes, and is done once: what is there and has not changed is not built again. The paths of the images'
-    manifests are printed.
+    A build takes minutes. An image that is up to date is not built again. The command prints the path of each image's
+    manifest.
     """
     from pytest_xhyve.host.home import Home
     from pytest_xhyve.images.build import build_image
@@ -136,7 +136,7 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
     for name in names:
         if name not in known:
             raise click.UsageError(
-                f"the catalog has no image {name!r}{suggest(name, known)} (names: {', '.join(known)})"
+                f"image {name!r} not found in the catalog{suggest(name, known)} (names: {', '.join(known)})"
             )
     progress = Progress()
     for name in names:
@@ -146,16 +146,16 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: all that is known of each guest.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with all data about each guest.")
 def ps(*, as_json: bool) -> None:
-    """List the guests of this user that are alive, and how to log in to those that were kept."""
+    """List this user's running guests, and how to log in to kept guests."""
     import json
     from dataclasses import asdict
 
-    from pytest_xhyve.cli.guests import find_alive, tabulate
+    from pytest_xhyve.cli.guests import find_running, tabulate
     from pytest_xhyve.host.home import Home
 
-    guests = find_alive(Home.of_user())
+    guests = find_running(Home.of_user())
     if as_json:
         click.echo(json.dumps([asdict(guest) for guest in guests], indent=2, default=str))
         return
@@ -169,13 +169,13 @@ def ps(*, as_json: bool) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def reap(*, as_json: bool) -> None:
-    """End the guests that runs have kept, and remove what dead ones left; runs that go on are spared."""
+    """Remove the kept guests of finished runs, and everything that dead runs left; active runs are not touched."""
     import json
 
-    from pytest_xhyve.cli import guests as alive
+    from pytest_xhyve.cli import guests
     from pytest_xhyve.host.home import Home
 
-    reaped = alive.reap(Home.of_user())
+    reaped = guests.reap(Home.of_user())
     if as_json:
         click.echo(json.dumps(reaped.as_json(), indent=2))
         return
@@ -194,54 +194,59 @@ def images(*, as_json: bool) -> None:
     from pytest_xhyve.cli.cache_listing import CacheListing
     from pytest_xhyve.host.home import Home
 
-    stock = CacheListing.scan(Home.of_user())
+    listing = CacheListing.scan(Home.of_user())
     if as_json:
-        click.echo(json.dumps(stock.as_json(), indent=2))
+        click.echo(json.dumps(listing.as_json(), indent=2))
         return
-    for line in stock.lines():
+    for line in listing.lines():
         click.echo(line)
 
 
 @main.command()
 @click.option(
-    "--older-than", type=click.FloatRange(min=0), default=0.0, metavar="DAYS", help="Only what was not used that long."
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="DAYS",
+    help="Remove only what was not used for this long.",
 )
-@click.option("--images", is_flag=True, help="Also the images of the catalog; asks before it does.")
+@click.option("--images", is_flag=True, help="Remove the images of the catalog, too; asks first.")
 @click.option("--yes", is_flag=True, help="With --images: do not ask.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only print what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
 def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Free the disk of templates, earlier images and leftovers.
+    """Free disk space: remove templates, earlier builds of images, and leftovers.
 
-    What guests use stays, and whatever goes can be made again.
+    What guests use is not removed. Everything that is removed can be made again.
     """
     import json
 
-    from pytest_xhyve.cli.prune import find_pieces, remove
+    from pytest_xhyve.cli.prune import find_candidates, remove
     from pytest_xhyve.host.home import Home
     from pytest_xhyve.model.values import format_size
 
     if yes and not images:
-        raise click.UsageError("--yes goes with --images")
+        raise click.UsageError("--yes needs --images")
     if as_json and images and not (yes or dry_run):
-        raise click.UsageError("--json asks nothing: with --images it takes --yes or --dry-run")
+        raise click.UsageError("--json cannot ask: with --images, give --yes or --dry-run, too")
     home = Home.of_user()
     progress = Progress()
     with progress.activity(f"looking at {home.path}"):
-        pieces = find_pieces(home, older_than=older_than * 86400, images=images)
-    built = [piece.name for piece in pieces if piece.kind == "image"]
+        candidates = find_candidates(home, older_than=older_than * 86400, images=images)
+    built = [candidate.name for candidate in candidates if candidate.kind == "image"]
     if built and not (yes or dry_run):
-        click.confirm(f"Remove {', '.join(built)} too, which take minutes to build again?", abort=True, err=True)
-    with progress.activity(f"{'looking at' if dry_run else 'removing'} {len(pieces)} pieces"):
-        pruned = remove(pieces, home, dry_run=dry_run)
+        click.confirm(f"Remove {', '.join(built)}, too? Each takes minutes to build again.", abort=True, err=True)
+    with progress.activity(f"{'looking at' if dry_run else 'removing'} {len(candidates)} candidates"):
+        pruned = remove(candidates, home, dry_run=dry_run)
     if as_json:
         click.echo(json.dumps(pruned.as_json(dry_run=dry_run), indent=2))
         return
     would = "would " if dry_run else ""
-    for piece in pruned.removed:
-        click.echo(f"{would}remove{'' if would else 'd'} {piece.kind} {piece.name}: {format_size(piece.size)}")
-    for piece, why in pruned.kept:
-        click.echo(f"kept {piece.kind} {piece.name}: {why}", err=True)
+    for candidate in pruned.removed:
+        size = format_size(candidate.size)
+        click.echo(f"{would}remove{'' if would else 'd'} {candidate.kind} {candidate.name}: {size}")
+    for candidate, reason in pruned.kept:
+        click.echo(f"kept {candidate.kind} {candidate.name}: {reason}", err=True)
     if pruned.removed:
         click.echo(f"{would}free{'' if would else 'd'} {format_size(pruned.freed)}")
     else:
@@ -250,12 +255,12 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--fix-vpn", is_flag=True, help="Let guests use the VPNs that are up (macOS); asks before it does.")
+@click.option("--fix-vpn", is_flag=True, help="Let guests use all connected VPNs (macOS); asks first.")
 @click.option("--yes", is_flag=True, help="With --fix-vpn: do not ask.")
 def doctor(*, as_json: bool, fix_vpn: bool, yes: bool) -> None:
-    """Say what keeps guests from running here, and what to do.
+    """Check whether this host can run guests, and print a fix for each problem.
 
-    What is wrong has commands below it that mend it. The exit code is 1 when no guest can run here.
+    The fix is one or more commands below the problem. The exit code is 1 if guests cannot run on this host.
     """
     import contextlib
     import shutil
@@ -267,21 +272,21 @@ def doctor(*, as_json: bool, fix_vpn: bool, yes: bool) -> None:
     from pytest_xhyve.host.home import Home
 
     if (yes and not fix_vpn) or (as_json and fix_vpn):
-        raise click.UsageError("--yes goes with --fix-vpn, and --json without it")
+        raise click.UsageError("--yes needs --fix-vpn, and --json cannot be used with it")
     if fix_vpn:
-        mended = vpn.fix_vpn(
+        fixed = vpn.fix_vpn(
             CommandRunner(),
             platform=sys.platform,
             euid=os.geteuid(),
             confirm=lambda question: yes or click.confirm(question),
             report=click.echo,
         )
-        raise click.exceptions.Exit(0 if mended else 1)
+        raise click.exceptions.Exit(0 if fixed else 1)
     home = None
     with contextlib.suppress(XhyveError):
-        # Without one, that is a finding.
+        # If there is no cache folder, `examine` reports that as a finding.
         home = Home.of_user()
-    with Progress().activity("looking at this host"):
+    with Progress().activity("checking this host"):
         report = examine(platform=sys.platform, home=home, programs=CommandRunner())
     if as_json:
         click.echo(report.as_json())

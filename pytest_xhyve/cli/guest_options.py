@@ -1,4 +1,4 @@
-"""The options of commands that start a guest: the plugin's own, without ``xhyve-`` before their names."""
+"""The options of commands that start a guest: the plugin's options, without the prefix ``xhyve-``."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _NAMES = (
     "timeout_factor",
     "max_guests",
 )
-# No test is run that could be run on either.
+# Without "both", which runs each test twice.
 _START = (
-    "how the guest starts: cold boots it, warm restores it from a template that has booted once (made first, where "
-    "there is none), auto is warm where the hypervisor can and cold elsewhere (default: auto)"
+    "how the guest starts: cold boots it, warm restores it from a template that was booted once (and makes the "
+    "template first if there is none), auto is warm if the hypervisor supports it, else cold (default: auto)"
 )
 _FAILED = 255
 
-ADVICE = "`pytest-xhyve doctor` looks for what is wrong here"
-"""What to do about errors that nobody expects."""
+ADVICE = "run `pytest-xhyve doctor` to find problems of this host"
+"""What to do about an unexpected error."""
 
 
 def _ours() -> list[Option]:
@@ -48,7 +48,7 @@ def _flag(option: Option) -> str:
 
 
 def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give *command* the options; their values, as typed, are for `gather`."""
+    """Add the options to *command*; `load_settings` takes their values as typed."""
     for option in reversed(_ours()):
         text = option.help + (f"; {option.variable} in the environment" if option.environment else "")
         add = click.option(
@@ -63,9 +63,9 @@ def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_settings(typed: Mapping[str, str | None]) -> Settings:
-    """Settings from what was *typed*, by the options' names, and the environment, as the plugin gathers them.
+    """The settings from the options as *typed*, by their names, and from the environment.
 
-    What is about tests does not count: a guest of a command ends with it, and starts in one way.
+    Settings for tests do not apply: a command does not keep its guest, and starts it only once.
 
     Raises:
         ConfigurationError: a value is invalid; the message names its source.
@@ -75,7 +75,7 @@ def load_settings(typed: Mapping[str, str | None]) -> Settings:
 
 
 class GuestCommand(click.Command):
-    """A command about a guest: its words are read as ssh reads them, and its failures end as those of ssh."""
+    """A command that starts a guest: it parses its arguments like ssh, and has the exit codes of ssh."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(context, self._end_options(args))
@@ -91,7 +91,7 @@ class GuestCommand(click.Command):
             _fail(f"{error}\n  {ADVICE}", error)
 
     def _end_options(self, args: list[str]) -> list[str]:
-        """*args* with ``--`` before the command: options stand on either side of the image, as with ssh's host."""
+        """*args* with ``--`` before the command: options may follow the image, as they may follow ssh's host."""
         with_value = {
             name
             for param in self.params
@@ -113,7 +113,7 @@ class _Failed(click.ClickException):
 
 
 def _checked_by(option: Option) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """A callback that names the option when its value is invalid; the text stays text."""
+    """A callback that names the option if its value is invalid; it does not convert the text."""
 
     def check(context: click.Context, param: click.Parameter, text: str | None) -> str | None:
         try:
@@ -127,7 +127,7 @@ def _checked_by(option: Option) -> Callable[[click.Context, click.Parameter, str
 
 
 class _Values:
-    """What was typed, as `Settings.gather` asks for it."""
+    """The options as typed, as an `OptionSource` for `Settings.load`."""
 
     def __init__(self, typed: Mapping[str, str | None]) -> None:
         self._typed = {f"xhyve_{name}": value for name, value in typed.items()}
@@ -140,7 +140,7 @@ class _Values:
 
 
 def with_cli_option_names(text: str) -> str:
-    """*text* with the options under the names that they have here."""
+    """*text* with the names of the plugin's options replaced by those of the command line."""
     for option in _ours():
         text = re.sub(rf"{re.escape(option.flag)}(?![\w-])", _flag(option), text)
     return text

@@ -1,4 +1,4 @@
-"""The guests of this host: which are alive, and the end of those that nobody owns any more."""
+"""The guests of this host: list the running ones, and remove those whose owner is dead."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ _ROW = "{:20} {:16} {:10} {:>8} {:>8} {:>8}  {}"
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What was removed.
+    """What `reap` removed.
 
     Attributes:
         runs: the folders of dead runs.
-        guests: the guests that were kept.
+        guests: the kept guests.
     """
 
     runs: Sequence[Path]
     guests: Sequence[GuestRecord]
 
     def as_json(self) -> dict[str, Any]:
-        """Itself, for a program."""
+        """The data for JSON."""
         return {"removed": [str(run) for run in self.runs], "guests": [guest.name for guest in self.guests]}
 
     def lines(self) -> Iterator[str]:
-        """Itself, for a person."""
+        """The lines for people."""
         yield from (f"removed {run}" for run in self.runs)
         yield from (f"removed {guest.name}, {_for_whom(guest)}" for guest in self.guests)
 
 
-def find_alive(home: Home) -> list[GuestRecord]:
-    """The guests that are alive in *home*, where nothing is made.
+def find_running(home: Home) -> list[GuestRecord]:
+    """The running guests in *home*; nothing is created there.
 
     Raises:
-        XhyveError: it cannot be read.
+        XhyveError: the cache folder cannot be read.
     """
     folder = home.find_folder("runs")
     return [] if folder is None else runs.live_guests(folder)
 
 
 def tabulate(guests: Sequence[GuestRecord]) -> Iterator[str]:
-    """The table of *guests*; below one that was kept stands how to log in."""
+    """The table of *guests*; the line below a kept guest shows how to log in."""
     yield _ROW.format("NAME", "IMAGE", "HYPERVISOR", "PID", "OWNER", "AGE", "UUID")
     for guest in guests:
         age = f"{time.time() - guest.started:.0f} s"
         yield _ROW.format(guest.name, guest.image, guest.hypervisor, guest.pid, guest.owner, age, guest.uuid)
         if guest.kept:
-            yield f"  {_for_whom(guest)}: {shlex.join(guest.ssh) or '(it has no address)'}"
+            yield f"  {_for_whom(guest)}: {shlex.join(guest.ssh) or '(the guest has no address)'}"
 
 
 def reap(home: Home) -> Reaped:
-    """Remove what dead runs left in *home*, and end the guests that they kept.
+    """Remove what dead runs left in *home*, and the kept guests whose owner is dead.
 
     Raises:
-        XhyveError: it cannot be read.
+        XhyveError: the cache folder cannot be read.
     """
     folder = home.find_folder("runs")
     if folder is None:

@@ -1,4 +1,4 @@
-"""What is going on, on standard error, while somebody waits for it."""
+"""Show on standard error what takes long."""
 
 from __future__ import annotations
 
@@ -16,57 +16,57 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.spinner import Spinner
 
-PATIENCE_SECONDS = 2.0
-"""How long nobody wonders what is going on."""
+DELAY_SECONDS = 2.0
+"""An activity that takes less than this is not shown."""
 
 
 class Progress:
-    """Tells of what takes long, and of nothing else; safe to use from several threads.
+    """Shows activities that take long, and nothing else; safe to use from several threads.
 
-    On a terminal, a line with a spinner and the seconds comes after a moment, and goes when it is over. Elsewhere one
-    plain line says what takes long, and another that it is over, unless `line` had something to say meanwhile.
+    On a terminal, a line with a spinner and the seconds appears after a delay, and disappears at the end. Otherwise,
+    one plain line reports the activity and another one its end, unless `line` has printed something since.
 
     Args:
-        on_terminal: whether standard error is a terminal; found out, where it is None.
-        patience: seconds before anything is shown.
+        on_terminal: whether standard error is a terminal; None detects it.
+        delay: seconds before an activity is shown.
     """
 
-    def __init__(self, *, on_terminal: bool | None = None, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, *, on_terminal: bool | None = None, delay: float = DELAY_SECONDS) -> None:
         self._on_terminal = _is_terminal() if on_terminal is None else on_terminal
-        self._patience = patience
+        self._delay = delay
         self._lock = threading.RLock()
         self._current: _Activity | None = None
         self._shown: _Shown | None = None
 
     @contextmanager
-    def activity(self, what: str) -> Iterator[None]:
-        """Tell that *what* is going on, as ``building tiny``, when the block takes long."""
-        activity = _Activity(what)
-        timer = threading.Timer(self._patience, self._show, [activity])
+    def activity(self, name: str) -> Iterator[None]:
+        """Show the activity *name*, for example ``building tiny``, if the block takes long."""
+        activity = _Activity(name)
+        timer = threading.Timer(self._delay, self._show, [activity])
         timer.daemon = True
         with self._lock:
             self._current = activity
         timer.start()
-        ending = "given up"
+        outcome = "failed"
         try:
             yield
-            ending = "done"
+            outcome = "done"
         finally:
             timer.cancel()
             with self._lock:
                 self._current = None
                 if self._shown is not None:
                     shown, self._shown = self._shown, None
-                    shown.end(activity, ending)
+                    shown.end(activity, outcome)
 
     def step(self, text: str) -> None:
-        """Say which part of the current activity is going on, until the next call."""
+        """Show *text* as the current step of the activity, until the next call."""
         with self._lock:
             if self._current is not None:
                 self._current.step = text
 
     def line(self, text: str) -> None:
-        """Show a line at once, which stays; it may be one of several that an engine reports."""
+        """Print a line at once; it stays."""
         with self._lock:
             if self._current is not None:
                 self._current.has_lines = True
@@ -86,17 +86,17 @@ class Progress:
 
 
 class _Activity:
-    """Something that is going on."""
+    """An activity that is running."""
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.step = ""
         self.has_lines = False
         self._begin = time.monotonic()
 
     @property
     def text(self) -> str:
-        return f"{self.what}: {self.step}" if self.step else self.what
+        return f"{self.name}: {self.step}" if self.step else self.name
 
     @property
     def seconds(self) -> str:
@@ -104,11 +104,11 @@ class _Activity:
 
 
 class _Shown(Protocol):
-    """An activity that is shown by now."""
+    """An activity that is shown."""
 
     def line(self, text: str) -> None: ...
 
-    def end(self, activity: _Activity, ending: str) -> None: ...
+    def end(self, activity: _Activity, outcome: str) -> None: ...
 
 
 class _Plain:
@@ -118,14 +118,14 @@ class _Plain:
     def line(self, text: str) -> None:
         click.echo(text, err=True)
 
-    def end(self, activity: _Activity, ending: str) -> None:
+    def end(self, activity: _Activity, outcome: str) -> None:
         if not activity.has_lines:
-            self.line(f"{activity.what}: {ending} after {activity.seconds}")
+            self.line(f"{activity.name}: {outcome} after {activity.seconds}")
 
 
 class _OnTerminal:
     def __init__(self, activity: _Activity) -> None:
-        # It takes a while to import, and most commands are quick.
+        # Imported only here, because the import is slow and most commands are quick.
         from rich.console import Console  # noqa: PLC0415
         from rich.live import Live  # noqa: PLC0415
         from rich.spinner import Spinner  # noqa: PLC0415
@@ -137,7 +137,7 @@ class _OnTerminal:
             console=Console(stderr=True),
             refresh_per_second=8,
             transient=True,
-            # It would go to standard error.
+            # rich would redirect standard output to standard error.
             redirect_stdout=False,
         )
         self._live.start()
@@ -145,7 +145,7 @@ class _OnTerminal:
     def line(self, text: str) -> None:
         self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def end(self, activity: _Activity, ending: str) -> None:  # noqa: ARG002
+    def end(self, activity: _Activity, outcome: str) -> None:  # noqa: ARG002
         self._live.stop()
 
     def _render(self) -> Spinner:

@@ -1,7 +1,8 @@
-"""Freeing the plugin's folder of what nobody needs; whatever goes can be made again.
+"""Remove what is not needed from the cache folder; everything that is removed can be made again.
 
-What a living guest uses stays, though all this may run beside tests: templates are locked by those who stand on them,
-making and building have locks too, and an image stays as long as a run lives that may have found it.
+Tests may run at the same time, and what a running guest uses is not removed. Guests lock the templates that they use;
+making a template and building an image take locks, too. An image is not removed while a run is alive that may have
+found it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from pytest_xhyve.images.recipe import recipe_names
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.templates.store import TemplateStore
 
-# A folder of an image, as `pytest_xhyve.images.build` names it; what else is in there is the user's own.
+# The name of an image's folder, from `pytest_xhyve.images.build`; all other files there belong to the user.
 _BUILD = re.compile(r"(.+)-[0-9a-f]{12}")
-# The times of files may lag behind by a tick of the kernel; this is more.
+# Time stamps of files may be late by a tick of the kernel; this is longer.
 _CLOCK_SECONDS = 1.0
 
 
@@ -42,12 +43,12 @@ class PruneCandidate:
 
     Attributes:
         kind: ``template``, ``leftover``, ``earlier build``, ``image`` or ``digests``.
-        name: which one, for people.
-        path: where it is.
-        size: bytes that it takes on the disk.
-        used: when it was last used, as far as that is known, in seconds since the epoch.
-        blocked_by: asked before it is removed: what it is needed for, or nothing.
-        remove: removes it, and tells whether it is gone; it stays where somebody has come to need it meanwhile.
+        name: its name, for people.
+        path: its path.
+        size: bytes on the disk.
+        used: when it was last used, as far as known, in seconds since the epoch.
+        blocked_by: returns what it is needed for, or an empty text; called before it is removed.
+        remove: removes it, unless something needs it by now; returns whether it is removed.
     """
 
     kind: str
@@ -59,7 +60,7 @@ class PruneCandidate:
     remove: Callable[[], bool]
 
     def as_json(self) -> dict[str, Any]:
-        """Itself for programs."""
+        """The data for JSON."""
         return {
             "kind": self.kind,
             "name": self.name,
@@ -71,69 +72,70 @@ class PruneCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What went, or would go, and what stays, with the reason."""
+    """What was removed, or would be removed, and what was kept, with the reason."""
 
     removed: tuple[PruneCandidate, ...]
     kept: tuple[tuple[PruneCandidate, str], ...]
 
     @property
     def freed(self) -> int:
-        """Bytes."""
-        return sum(piece.size for piece in self.removed)
+        """The freed disk space, in bytes."""
+        return sum(candidate.size for candidate in self.removed)
 
     def as_json(self, *, dry_run: bool) -> dict[str, Any]:
-        """The same for programs."""
+        """The data for JSON."""
         return {
             "dry_run": dry_run,
-            "removed": [piece.as_json() for piece in self.removed],
+            "removed": [candidate.as_json() for candidate in self.removed],
             "kept": [candidate.as_json() | {"reason": reason} for candidate, reason in self.kept],
             "freed": self.freed,
         }
 
 
-def find_pieces(home: Home, *, older_than: float = 0.0, images: bool = False) -> list[PruneCandidate]:
-    """What may be removed from *home*, also what is in use just now.
+def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False) -> list[PruneCandidate]:
+    """What may be removed from *home*, including what is in use at present.
 
     Args:
-        home: the plugin's folder.
-        older_than: seconds for which it was not used.
-        images: the images of the catalog too.
+        home: the cache folder.
+        older_than: leave out what was used within this number of seconds.
+        images: include the images of the catalog.
 
     Raises:
-        XhyveError: the folder cannot be read.
+        XhyveError: the cache folder cannot be read.
     """
     latest = time.time() - older_than
     with ExitStack() as stack:
-        stack.enter_context(_telling(home))
+        stack.enter_context(_explain_os_errors(home))
         found = [*_templates(home), *_images(home, current=images), *_digests(home, latest)]
-    return [piece for piece in found if piece.used <= latest or not older_than]
+    return [candidate for candidate in found if candidate.used <= latest or not older_than]
 
 
-def remove(pieces: list[PruneCandidate], home: Home, *, dry_run: bool = False) -> Pruned:
-    """Remove those of *pieces* that nobody needs; with *dry_run*, only find out which these are.
+def remove(candidates: list[PruneCandidate], home: Home, *, dry_run: bool = False) -> Pruned:
+    """Remove those *candidates* that are not needed; with *dry_run*, only find them.
 
     Raises:
-        XhyveError: *home* is not ours to write.
+        XhyveError: this user may not write to *home*.
     """
-    if pieces and not dry_run and not os.access(home.path, os.W_OK | os.X_OK):
+    if candidates and not dry_run and not os.access(home.path, os.W_OK | os.X_OK):
         raise XhyveError(
-            f"cannot remove anything in {home.path}: it is not yours to write\n  {HOME_VARIABLE} names another folder"
+            f"cannot remove anything in {home.path}: this user may not write to it\n"
+            f"  set {HOME_VARIABLE} to another folder, or run the command as the folder's owner"
         )
     removed, kept = [], []
-    for piece in pieces:
-        if not piece.path.exists():
-            # Somebody else was faster.
+    for candidate in candidates:
+        if not candidate.path.exists():
+            # Another process has removed it.
             continue
         try:
-            why = piece.blocked_by()
-            if not why and not dry_run and not piece.remove():
-                why = piece.blocked_by() or "it could not be removed whole"
+            reason = candidate.blocked_by()
+            if not reason and not dry_run and not candidate.remove():
+                reason = candidate.blocked_by() or "it could not be removed completely"
         except OSError as error:
-            why = f"cannot remove it: {error.strerror}"
-        if why:
-            kept.append((piece, why))
+            reason = f"cannot remove it: {error.strerror}"
+        if reason:
+            kept.append((candidate, reason))
         else:
-            removed.append(piece)
+            removed.append(candidate)
     return Pruned(tuple(removed), tuple(kept))
 
 
@@ -150,7 +152,7 @@ def _templates(home: Home) -> Iterator[PruneCandidate]:
 
 def _of_store(store: TemplateStore, kind: str, name: str, folder: Path, used: float) -> PruneCandidate:
     def blocked_by() -> str:
-        return "a guest stands on it, or it is being made" if store.is_in_use(folder) else ""
+        return "a guest uses it, or it is being made" if store.is_in_use(folder) else ""
 
     return PruneCandidate(kind, name, folder, size_on_disk(folder), used, blocked_by, partial(store.remove, folder))
 
@@ -159,8 +161,8 @@ class _Builds:
     """The images that were built in a folder.
 
     Args:
-        home: the plugin's.
-        folder: that of its images.
+        home: the cache folder.
+        folder: its folder of images.
     """
 
     def __init__(self, home: Home, folder: Path) -> None:
@@ -168,28 +170,28 @@ class _Builds:
         self._folder = folder
 
     def blocked_by(self, name: str, build: Path | None, until: float | None) -> str:
-        """What *build* of the image *name* is needed for, if anything.
+        """What the build of the image *name* is needed for, or an empty text.
 
         Args:
-            name: the image's.
-            build: its folder; None where no guest can read from it.
-            until: when its manifest made way for another's; None when that is still there, and `time.time` counts.
+            name: the image's name.
+            build: the build's folder; None if guests cannot use it.
+            until: when another build replaced its manifest, in seconds since the epoch; None if it is the current one.
         """
         if self._folder.is_symlink():
-            return f"{self._folder} is another folder's, whose guests are not known here"
+            return f"{self._folder} is a symbolic link, so its guests are not known here"
         if build is None:
             return "it is being built" if self._is_locked(name) else ""
-        if why := self._why_alive(build, until):
-            return why
+        if reason := self._find_use(build, until):
+            return reason
         return "it is being built" if self._is_locked(name) else ""
 
     def remove_current(self, name: str, manifest: Path, build: Path) -> bool:
-        """Remove the image *name*: its manifest first, so that nobody finds it any more, then *build*."""
+        """Remove the image *name*: first its manifest, so that no process finds it any more, then *build*."""
         with contextlib.suppress(Timeout), FileLock(self._lock(name), timeout=0):
             hidden = manifest.with_suffix(".pruned")
             manifest.rename(hidden)
-            if self._why_alive(build, None):
-                # Somebody has found it just before.
+            if self._find_use(build, None):
+                # A run may have found it just before.
                 hidden.rename(manifest)
                 return False
             hidden.unlink()
@@ -197,21 +199,21 @@ class _Builds:
         return False
 
     def remove(self, name: str, path: Path) -> bool:
-        """Remove *path*, which no manifest of the image *name* leads to."""
+        """Remove *path*, which no manifest of the image *name* names."""
         with contextlib.suppress(Timeout), FileLock(self._lock(name), timeout=0):
             return _remove(path)
         return False
 
-    def _why_alive(self, build: Path, until: float | None) -> str:
-        """Whose guest reads from *build*, or may soon; see `blocked_by`."""
+    def _find_use(self, build: Path, until: float | None) -> str:
+        """Whether a guest uses *build*, or may use it soon, as a reason; see `blocked_by`."""
         folder = self._home.find_folder("runs")
         if folder is None:
             return ""
         if any(Path(guest.image_disk).parent == build for guest in runs.live_guests(folder)):
-            return "a guest reads from it"
-        # A run begins before it looks for an image, and remembers what it has found until it ends.
+            return "a guest uses it"
+        # A run looks up images after it began, and uses what it has found until it ends.
         if any(until is None or began < until + _CLOCK_SECONDS for began in runs.living_runs(folder)):
-            return "a run is alive that may need it"
+            return "an active run may need it"
         return ""
 
     def _lock(self, name: str) -> Path:
@@ -240,7 +242,7 @@ def _images(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
         except ConfigurationError:
             unreadable.add(manifest.stem)
     for path in sorted(folder.iterdir()):
-        # As `tempfile.mkdtemp` and `pytest_xhyve.images.build` name them.
+        # The names come from `tempfile.mkdtemp` and `pytest_xhyve.images.build`.
         if path.is_dir() and path.name.startswith(".") and path.name.count(".") > 1:
             name = path.name[1:].rpartition(".")[0]
             blocked_by, away = partial(builds.blocked_by, name, None, None), partial(builds.remove, name, path)
@@ -267,7 +269,7 @@ def _images(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
 
 
 def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:
-    """The digests of files that are gone, as one piece: there are many, and each is small."""
+    """The digests of files that do not exist any more, as one candidate: there are many, and each is small."""
     folder = home.find_folder("checked")
     if folder is None:
         return
@@ -279,18 +281,18 @@ def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:
     def away() -> bool:
         for path in stale:
             if _is_stale(path):
-                # Nobody waits for the lock of a file that is gone.
+                # No process waits for the lock of a file that does not exist.
                 path.unlink(missing_ok=True)
                 path.with_suffix(".lock").unlink(missing_ok=True)
         return True
 
     size = sum(size_on_disk(file) for file in files)
     used = max(_changed(path) for path in stale)
-    yield PruneCandidate("digests", f"{len(stale)} of files that are gone", folder, size, used, lambda: "", away)
+    yield PruneCandidate("digests", f"{len(stale)} of deleted files", folder, size, used, lambda: "", away)
 
 
 def _is_stale(path: Path) -> bool:
-    """Whether the digest at *path* is that of a file that is gone; also one that does not tell its file's name."""
+    """Whether the digest at *path* is that of a deleted file, or does not name its file."""
     try:
         return not Path(json.loads(path.read_text())["path"]).exists()
     except (ValueError, KeyError, TypeError):
@@ -300,13 +302,13 @@ def _is_stale(path: Path) -> bool:
 
 
 def _remove(path: Path) -> bool:
-    """Remove the folder at *path*, which has another name before it is incomplete."""
-    doomed = path if path.name.startswith(".") else path.with_name(f".{path.name.rpartition('-')[0]}.{path.name}")
-    if doomed != path:
+    """Remove the folder at *path*; it is renamed first, so that an incomplete folder never has its name."""
+    hidden = path if path.name.startswith(".") else path.with_name(f".{path.name.rpartition('-')[0]}.{path.name}")
+    if hidden != path:
         with contextlib.suppress(FileNotFoundError):
-            path.rename(doomed)
-    shutil.rmtree(doomed, ignore_errors=True)
-    return not doomed.exists()
+            path.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+    return not hidden.exists()
 
 
 def _changed(path: Path) -> float:
@@ -317,7 +319,7 @@ def _changed(path: Path) -> float:
 
 
 @contextlib.contextmanager
-def _telling(home: Home) -> Iterator[None]:
+def _explain_os_errors(home: Home) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -21,10 +21,10 @@ from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
 _LOOK_SECONDS = 0.5
-_LAST_WORDS_SECONDS = 1.0
-# Where a guest has an address of its own, nobody tells when it is gone.
+_EXIT_SECONDS = 1.0
+# Without this, ssh does not notice the death of a guest that has its own address.
 _ALIVE = ("-o", "ServerAliveInterval=15")
-_OF_ITS_OWN = (ExitReason.POWERED_OFF, ExitReason.RESTARTED, ExitReason.HALTED)
+_NORMAL = (ExitReason.POWERED_OFF, ExitReason.RESTARTED, ExitReason.HALTED)
 
 
 class _ProgressEvents(Events):
@@ -41,30 +41,30 @@ class _ProgressEvents(Events):
         self._progress.step(name)
 
 
-def run_command(image: str, settings: Settings, words: Sequence[str], *, ttys: int, progress: Progress) -> int:
-    """Run a command in a new guest of *image*, as ``ssh guest WORDS`` does.
+def run_command(image: str, settings: Settings, command: Sequence[str], *, ttys: int, progress: Progress) -> int:
+    """Run a command in a new guest of *image*, as ``ssh guest COMMAND`` does.
 
     Args:
-        image: a name of the catalog, or a path.
-        settings: what the guest is made with.
-        words: the command, which ssh joins for the guest's shell.
-        ttys: how often a terminal was asked for, as ssh counts ``-t``.
-        progress: tells of what takes long.
+        image: a name from the catalog, or a path.
+        settings: the guest's settings.
+        command: the command's arguments, which ssh joins for the guest's shell.
+        ttys: how often the user gave ``-t``, as ssh counts it.
+        progress: shows what takes long.
 
     Returns:
         ssh's exit code.
 
     Raises:
-        XhyveError: there is no guest, or it died.
-        SystemExit: a signal ended us; the guest is gone.
+        XhyveError: the guest did not start, or it died.
+        SystemExit: a signal ended this process; the guest is removed.
     """
-    return _in_new_guest(image, settings, ["-t"] * ttys, ["--", *words], progress)
+    return _in_new_guest(image, settings, ["-t"] * ttys, ["--", *command], progress)
 
 
 def run_shell(image: str, settings: Settings, *, progress: Progress) -> int:
-    """As `run_command`, with the guest's login shell: on our terminal, or with a script on standard input."""
+    """Like `run_command`, but run the guest's login shell: on the terminal, or with a script on standard input."""
     has_terminal = sys.stdin is not None and sys.stdin.isatty()
-    # Without -T, it warns that there is no terminal.
+    # Without -T, ssh warns that standard input is not a terminal.
     return _in_new_guest(image, settings, [] if has_terminal else ["-T"], [], progress)
 
 
@@ -76,26 +76,26 @@ def _in_new_guest(
     fleet = Fleet(settings, Home.of_user(), _ProgressEvents(progress))
     with ssh_client.TerminationSignals() as signals, closing(fleet):
         with progress.activity("looking for a hypervisor"):
-            # Before an image is built in vain.
+            # First, because without a hypervisor it is useless to build an image.
             hypervisor = fleet.hypervisor.info.name
         with progress.activity(f"starting a guest of {image} under {hypervisor}"):
             guest = fleet.start(ForegroundRequest(GuestSpec(image=image)))
         with guest:
             _, *login, name = guest.ssh_command()
             argv = [ssh, *login, *_ALIVE, *options, name, *command]
-            # In a way that lets it put the terminal in order.
-            return _talk(guest, with_parent_death_signal(argv, signal="HUP"), signals)
+            # If this process dies, ssh gets SIGHUP, so that it restores the terminal's settings.
+            return _wait_for_ssh(guest, with_parent_death_signal(argv, signal="HUP"), signals)
 
 
-def _talk(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSignals) -> int:
+def _wait_for_ssh(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSignals) -> int:
     with ssh_client.running(argv, signals) as client:
         while (code := client.wait(_LOOK_SECONDS)) is None:
             try:
-                # A panic goes up from here: ssh would wait for the guest's next word.
+                # This raises an error after a kernel panic; ssh alone would wait for the guest's output.
                 guest._power.check_alive()
             except HypervisorExited:
-                # It may be about to notice itself.
-                code = client.wait(_LAST_WORDS_SECONDS)
+                # ssh may notice this itself and exit.
+                code = client.wait(_EXIT_SECONDS)
                 break
     if code is None or (code == ssh_client.FAILED and not guest.is_healthy()):
         _explain_loss(guest)
@@ -104,9 +104,13 @@ def _talk(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSign
 
 
 def _explain_loss(guest: Guest) -> None:
-    """Raise what tells why *guest* is gone, unless it was told to go."""
+    """Raise an error with the reason why *guest* is lost, unless it powered off or restarted normally.
+
+    Raises:
+        XhyveError: the guest is lost; the message states the reason.
+    """
     try:
         guest._power.explain_loss()
     except HypervisorExited:
-        if guest._power.machine.exit_reason() not in _OF_ITS_OWN:
+        if guest._power.machine.exit_reason() not in _NORMAL:
             raise

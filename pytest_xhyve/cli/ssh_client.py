@@ -1,4 +1,4 @@
-"""OpenSSH's client as a child of ours: what it does with terminals, streams and exit codes is what users know."""
+"""Run OpenSSH's client as a child process: users know how it handles terminals, streams and exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Self
 from pytest_xhyve.model.errors import XhyveError
 
 FAILED = 255
-"""The exit code by which ssh says that it failed itself, or that a signal killed the command."""
+"""ssh's exit code if ssh itself failed, or if a signal killed the command."""
 
 _ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
 _END_SECONDS = 1.0
@@ -30,22 +30,22 @@ def find_ssh() -> str:
     path = shutil.which("ssh")
     if path is None:
         raise XhyveError(
-            "there is no ssh in PATH, and it is OpenSSH's client that talks to the guest\n"
-            "  Debian and Ubuntu: apt install openssh-client; a Mac has it in /usr/bin"
+            "ssh not found in PATH; this command needs OpenSSH's client\n"
+            "  install it (Debian and Ubuntu: apt install openssh-client); on a Mac, add /usr/bin to PATH"
         )
     return path
 
 
 class TerminationSignals:
-    """Within the block, signals that end a process raise `SystemExit` with 128 and their number in the main thread.
+    """In the block, signals that end a process raise `SystemExit` (128 plus the number) in the main thread.
 
-    So all that the block owns is taken away first. A signal that is ignored stays so, as nohup(1) wants it.
+    So everything that the block owns is removed first. An ignored signal stays ignored, as nohup(1) requires.
     """
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
-        self._is_held = False
-        self._came: int | None = None
+        self._is_blocked = False
+        self._received: int | None = None
 
     def __enter__(self) -> Self:
         for number in _ENDING:
@@ -60,32 +60,32 @@ class TerminationSignals:
             signal.signal(number, before)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let a signal wait for the end of the block, where something is made that has no owner before."""
-        self._is_held = True
+    def blocked(self) -> Iterator[None]:
+        """Delay signals until `raise_blocked`, while something is created that has no owner yet."""
+        self._is_blocked = True
         try:
             yield
         finally:
-            self._is_held = False
+            self._is_blocked = False
 
-    def raise_held(self) -> None:
-        """Raise for the signal that came while they were held, if one did."""
-        if self._came is not None:
-            raise SystemExit(128 + self._came)
+    def raise_blocked(self) -> None:
+        """Raise `SystemExit` if a signal arrived while signals were blocked."""
+        if self._received is not None:
+            raise SystemExit(128 + self._received)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self._came = number
-        if not self._is_held:
-            self.raise_held()
+        self._received = number
+        if not self._is_blocked:
+            self.raise_blocked()
 
 
 class SshClient:
-    """A client that runs; it has our terminal and our standard streams.
+    """A running client; it shares this process's terminal and standard streams.
 
     Args:
-        pid: its process id; a child of ours, for which nobody else waits.
-        woken: becomes readable when a child of ours changes its state.
+        pid: its process id; it must be a child of this process, and nothing else may wait for it.
+        woken: a descriptor that becomes readable when a child of this process changes its state.
     """
 
     def __init__(self, pid: int, woken: int) -> None:
@@ -94,7 +94,7 @@ class SshClient:
         self._code: int | None = None
 
     def wait(self, timeout: float) -> int | None:
-        """Its exit code as a shell has it, or None when it still runs after *timeout* seconds."""
+        """The client's exit code as in a shell, or None if it still runs after *timeout* seconds."""
         end = time.monotonic() + timeout
         while self._code is None:
             pid, status = os.waitpid(self._pid, os.WNOHANG | os.WUNTRACED)
@@ -105,7 +105,7 @@ class SshClient:
                 if select.select([self._woken], [], [], left)[0]:
                     os.read(self._woken, 4096)
             elif os.WIFSTOPPED(status):
-                # By its escape ~^Z: the shell waits for us, and has to see that we stop too.
+                # The user typed ssh's escape ~^Z. The shell waits for this process, so this process must stop, too.
                 os.kill(os.getpid(), signal.SIGTSTP)
                 os.kill(self._pid, signal.SIGCONT)
             else:
@@ -114,7 +114,7 @@ class SshClient:
         return self._code
 
     def end(self) -> None:
-        """End it, if it runs: in a way that lets it put the terminal in order, if it can."""
+        """End the client if it runs; SIGTERM comes first, so that it can restore the terminal's settings."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.wait(0) is not None:
                 return
@@ -124,21 +124,21 @@ class SshClient:
 
 @contextmanager
 def running(argv: Sequence[str], signals: TerminationSignals) -> Iterator[SshClient]:
-    """Start the client *argv*, whose first word is its path, and yield it; it does not outlive the block."""
+    """Start the client with the command line *argv*, which starts with its path; the block's end ends it."""
     with ExitStack() as stack:
         woken = stack.enter_context(_woken_by_children())
-        with signals.held():
-            # In our process group, so that it has the terminal, and gets its signals.
+        with signals.blocked():
+            # In this process's group, so that it has the terminal, and gets the terminal's signals.
             pid = os.posix_spawn(argv[0], list(argv), os.environ, setsigdef=[signal.SIGPIPE])
             client = SshClient(pid, woken)
             stack.callback(client.end)
-        signals.raise_held()
+        signals.raise_blocked()
         yield client
 
 
 @contextmanager
 def _woken_by_children() -> Iterator[int]:
-    """A descriptor that becomes readable when a child of ours ends or stops; for the main thread only."""
+    """A descriptor that becomes readable when a child of this process exits or stops; only for the main thread."""
     woken, wake = os.pipe()
     for end in (woken, wake):
         os.set_blocking(end, False)

@@ -29,7 +29,7 @@ from pytest_xhyve.model.values import (
 )
 
 INI = "ini value"
-"""The first words of the name of a source, if the source is the ini file."""
+"""The prefix of a source's name if the value comes from the ini file."""
 
 MAX_GUESTS = 200
 """The highest limit of guests; no host has memory for more. A hypervisor may have a lower limit."""

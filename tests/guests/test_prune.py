@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_xhyve.cli.cache_listing import CacheListing
-from pytest_xhyve.cli.prune import find_pieces, remove
+from pytest_xhyve.cli.prune import find_candidates, remove
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.clone import clone_by_copy
@@ -47,21 +47,21 @@ def fleet(own_home: Home) -> Iterator[Fleet]:
 def test_template_of_a_living_guest_stays(fleet: Fleet, own_home: Home) -> None:
     with fleet.start(ForegroundRequest(GuestSpec(image="tiny", start="warm"))) as guest:
         assert [template.in_use for template in CacheListing.scan(own_home).templates] == [True]
-        assert remove(find_pieces(own_home, images=True), own_home).removed == ()
+        assert remove(find_candidates(own_home, images=True), own_home).removed == ()
         assert guest.run("echo alive").stdout == "alive\n"
         guest.kill()
         # It stands on the template's disk also while it is off.
-        assert remove(find_pieces(own_home, images=True), own_home).removed == ()
+        assert remove(find_candidates(own_home, images=True), own_home).removed == ()
         guest.start()
         assert guest.run("echo again").stdout == "again\n"
     assert [template.in_use for template in CacheListing.scan(own_home).templates] == [False]
     # The run remembers the image.
-    assert [piece.kind for piece in remove(find_pieces(own_home, images=True), own_home).removed] == ["template"]
+    assert [piece.kind for piece in remove(find_candidates(own_home, images=True), own_home).removed] == ["template"]
     assert CacheListing.scan(own_home).templates == ()
     with fleet.start(ForegroundRequest(GuestSpec(image="tiny", start="warm"))) as guest:
         assert guest.run("echo anew").stdout == "anew\n"
     fleet.close()
-    removed = remove(find_pieces(own_home, images=True), own_home).removed
+    removed = remove(find_candidates(own_home, images=True), own_home).removed
     assert {piece.kind for piece in removed} == {"template", "image", "digests"}
 
 
@@ -71,7 +71,7 @@ def test_image_stays_that_a_run_is_about_to_use(fleet: Fleet, own_home: Home) ->
 
     def prune() -> None:
         while not started.wait(0.05):
-            removed.extend(piece.kind for piece in remove(find_pieces(own_home, images=True), own_home).removed)
+            removed.extend(piece.kind for piece in remove(find_candidates(own_home, images=True), own_home).removed)
 
     # The first guest of a run reads the whole image; without the run, it would go meanwhile.
     fleet._take_guardian()

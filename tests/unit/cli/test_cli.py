@@ -133,7 +133,7 @@ def test_help_tells_of_exit_codes_and_options(name: str) -> None:
         (["shell", "tiny", "--accel=kvn"], "'--accel': 'kvn' is not one of auto, kvm, hvf, tcg; did you mean kvm?"),
         (["run", "--cpu=2", "tiny", "true"], "No such option '--cpu'"),
         (["run", "tiny", "--executable=", "true"], "--executable: the value is empty"),
-        (["build", "tinny"], "the catalog has no image 'tinny'; did you mean tiny?"),
+        (["build", "tinny"], "image 'tinny' not found in the catalog; did you mean tiny?"),
         (["buld", "tiny"], "No such command 'buld'"),
         (["prune", "--older-than=-1"], "'--older-than'"),
     ],
@@ -156,7 +156,7 @@ def test_wrong_environment() -> None:
 def test_failures_of_ours_end_as_those_of_ssh(new_home: Home, tmp_path: Path) -> None:
     result = run_separately("run", "tiny", "true", PATH=str(tmp_path))
     assert result.exit_code == 255
-    assert result.stderr.startswith("Error: there is no ssh in PATH")
+    assert result.stderr.startswith("Error: ssh not found in PATH")
     # Nothing was started for it.
     assert not new_home.path.exists()
 

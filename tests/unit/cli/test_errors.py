@@ -27,7 +27,11 @@ def folder(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.Monkey
 # What the command line must say, with a cache folder that cannot be used and with wrong words.
 COMMANDS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "build": (["build", "tiny"], 1, ("cannot use the cache folder ", "Not a directory", f"set {HOME_VARIABLE} to")),
-    "build an unknown name": (["build", "debian21"], 2, ("no image 'debian21'", "did you mean debian12?")),
+    "build an unknown name": (
+        ["build", "debian21"],
+        2,
+        ("image 'debian21' not found in the catalog", "did you mean debian12?"),
+    ),
     "images": (["images"], 1, ("cannot use the cache folder ", "Not a directory", "you may read")),
     "prune": (["prune"], 1, ("cannot use the cache folder ", "Not a directory", "you may read")),
     "prune --older-than": (["prune", "--older-than=x"], 2, ("--older-than", "'x'")),

@@ -39,24 +39,24 @@ def test_what_is_quick_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_beginning_and_end_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(on_terminal=False, patience=SOON).activity("doing it"):
+    with Progress(on_terminal=False, delay=SOON).activity("doing it"):
         assert is_shown(capsys, "doing it …\n")
     assert capsys.readouterr() == ("", "doing it: done after 0 s\n")
 
 
 def test_failure_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
-        with Progress(on_terminal=False, patience=SOON).activity("doing it"):
+        with Progress(on_terminal=False, delay=SOON).activity("doing it"):
             assert is_shown(capsys, "doing it …\n")
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    assert capsys.readouterr().err == "doing it: given up after 0 s\n"
+    assert capsys.readouterr().err == "doing it: failed after 0 s\n"
 
 
 def test_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(on_terminal=False, patience=SOON)
+    progress = Progress(on_terminal=False, delay=SOON)
     progress.step("of nothing")
     with progress.activity("doing it"):
         progress.step("half of it")
@@ -64,7 +64,7 @@ def test_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_lines_are_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(on_terminal=False, patience=SOON)
+    progress = Progress(on_terminal=False, delay=SOON)
     with progress.activity("doing it"):
         progress.line("doing it with [brackets]")
         time.sleep(4 * SOON)
@@ -80,7 +80,7 @@ ON_TERMINAL = """
 import sys, time
 from pytest_xhyve.cli.progress import Progress
 assert "rich" not in sys.modules
-progress = Progress(patience=0.05)
+progress = Progress(delay=0.05)
 with progress.activity("doing it"):
     time.sleep(1)
     progress.line("said with [brackets]")

@@ -17,7 +17,7 @@ from command_line import run_separately
 from fake_images import write_image
 from filelock import FileLock
 
-from pytest_xhyve.cli.prune import Pruned, find_pieces, remove
+from pytest_xhyve.cli.prune import Pruned, find_candidates, remove
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.guardian_process import RECORD
@@ -184,7 +184,7 @@ def test_prune_says_what_went_and_how_much(new_home: Home) -> None:
     assert run_separately("prune").stdout.startswith(f"removed {shown}")
     assert not template.folder.exists()
     # What it was known by goes the next time.
-    assert run_separately("prune").stdout.startswith("removed digests 1 of files that are gone")
+    assert run_separately("prune").stdout.startswith("removed digests 1 of deleted files")
     assert run_separately("prune").stderr == "nothing to remove\n"
 
 
@@ -195,7 +195,7 @@ def test_template_in_use_stays(new_home: Home) -> None:
             done = prune(*arguments)
             assert done["removed"] == {}
             [kept] = done["kept"].values()
-            assert kept["reason"] == "a guest stands on it, or it is being made"
+            assert kept["reason"] == "a guest uses it, or it is being made"
     assert template.folder.exists()
     assert [*prune()["removed"]] == [("template", f"tiny ({template.key})")]
 
@@ -241,14 +241,14 @@ def test_earlier_build(new_home: Home) -> None:
 def test_earlier_build_that_a_guest_reads_from_stays(new_home: Home) -> None:
     _, earlier = write_build(new_home)
     with living_run(new_home, earlier / "disk.img"):
-        assert prune()["kept"]["earlier build", EARLIER]["reason"] == "a guest reads from it"
+        assert prune()["kept"]["earlier build", EARLIER]["reason"] == "a guest uses it"
     assert earlier.exists()
 
 
 def test_earlier_build_that_a_run_may_have_found_stays(new_home: Home) -> None:
     _, earlier = write_build(new_home, replaced=time.time() + 60)
     with living_run(new_home):
-        assert "a run is alive" in prune()["kept"]["earlier build", EARLIER]["reason"]
+        assert "an active run may need it" in prune()["kept"]["earlier build", EARLIER]["reason"]
     assert earlier.exists()
 
 
@@ -273,7 +273,7 @@ def test_images_go_when_they_are_asked_for(new_home: Home) -> None:
     current, earlier = write_build(new_home)
     done = run_separately("prune", "--images", typed="n\n")
     assert done.exit_code == 1
-    assert "Remove tiny too" in done.stderr
+    assert "Remove tiny, too?" in done.stderr
     assert current.exists()
     assert earlier.exists()
     assert ("image", "tiny") in prune("--images", "--dry-run")["removed"]
@@ -316,7 +316,7 @@ def test_digests_of_files_that_are_gone(new_home: Home, tmp_path: Path) -> None:
         known_digest(path, checked)
     gone.unlink()
     (checked / "0123456789abcdef.json").write_text("{}")
-    assert [*prune()["removed"]] == [("digests", "2 of files that are gone")]
+    assert [*prune()["removed"]] == [("digests", "2 of deleted files")]
     assert len(list(checked.glob("*.json"))) == 1
     remember_digest(there, "so it is", checked)
     assert known_digest(there, checked) == "so it is"
@@ -325,7 +325,7 @@ def test_digests_of_files_that_are_gone(new_home: Home, tmp_path: Path) -> None:
 def test_two_at_once_are_no_error(new_home: Home) -> None:
     write_template(new_home)
     write_build(new_home)
-    first, second = (find_pieces(new_home, images=True) for _ in range(2))
+    first, second = (find_candidates(new_home, images=True) for _ in range(2))
     assert len(remove(first, new_home).removed) == 3
     assert remove(second, new_home) == Pruned((), ())
 

@@ -73,10 +73,10 @@ def test_signal_while_the_child_is_started_waits_for_it() -> None:
     with TerminationSignals() as signals:
 
         def make() -> None:
-            with signals.held():
+            with signals.blocked():
                 os.kill(os.getpid(), signal.SIGTERM)
                 done.append("made")
-            signals.raise_held()
+            signals.raise_blocked()
             done.append("went on")
 
         with pytest.raises(SystemExit) as ended:
@@ -114,5 +114,5 @@ def test_we_stop_with_the_child() -> None:
 
 def test_no_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(XhyveError, match=r"no ssh in PATH(.|\n)*apt install openssh-client"):
+    with pytest.raises(XhyveError, match=r"ssh not found in PATH(.|\n)*apt install openssh-client"):
         find_ssh()
