@@ -130,7 +130,7 @@ def boot(cloned: ClonedMachine, *, resettable: bool) -> Started:
         record = instance.process.folder / _RECORDED
         record.mkdir(mode=0o700)
     guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=cloned.phases)
-    guest._bring_up()
+    guest._boot_or_restore()
     return Started(guest, record, None)
 
 
@@ -170,7 +170,7 @@ def restore(
             machine = replace(machine, disks=(disk,))
             phases = {**cloned.phases, "template": found - begin, "clone": time.monotonic() - found}
             guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=phases)
-            guest._bring_up(starts.restore(instance, machine, template, record))
+            guest._boot_or_restore(starts.restore(instance, machine, template, record))
         except (XhyveError, OSError) as error:
             # An error of a hypervisor that was killed on purpose says nothing about the template.
             request.check()

@@ -1,1 +1,1 @@
-"""One guest: its machine, its console, its SSH connection."""
+"""One guest: its machine, its console, its SSH connection, its commands and files."""

@@ -1,4 +1,4 @@
-"""Which part of coming up a guest is in, and how long each part took, as far as that is seen from outside."""
+"""The phases of a guest's start and their durations, as the console and SSH show them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ BANNER = "SSH banner"
 LOGIN = "login"
 
 _IN_ORDER = (FIRMWARE, KERNEL, INITRD, INIT, BANNER, LOGIN)
-# What shows on the console that a part has begun: the kernel (init/main.c in Linux; printk's time stamps), systemd,
-# BusyBox's init and OpenRC, Debian's kernels with TOMOYO when they execute /sbin/init (security/tomoyo/load_policy.c),
-# and agetty(8).
+# Console output that shows that a phase has begun. It comes from the kernel (init/main.c in Linux; printk's time
+# stamps), systemd, BusyBox's init, OpenRC and agetty(8). Debian's kernels with TOMOYO print a line when they execute
+# /sbin/init (security/tomoyo/load_policy.c).
 _SIGNS = (
     (KERNEL, re.compile(rb"Linux version |^\[ *\d+\.\d{6}\] ", re.MULTILINE)),
     (INITRD, re.compile(rb"Run /init as init process|Loading, please wait")),
@@ -36,48 +36,48 @@ _SIGNS = (
 
 
 class BootPhases:
-    """A guest's way from power-on, or from its template, to the login.
+    """The phases of one start, from power-on or from the restore to the login.
 
     Args:
-        first: what it begins with.
-        entered: gets the name of each phase when it begins.
+        first: the first phase.
+        on_enter: gets the name of each phase when the phase begins.
     """
 
-    def __init__(self, first: str = FIRMWARE, entered: Callable[[str], None] = lambda _: None) -> None:
-        self._entered = entered
+    def __init__(self, first: str = FIRMWARE, on_enter: Callable[[str], None] = lambda _: None) -> None:
+        self._on_enter = on_enter
         self._begun: dict[str, float] = {}
         self._end: float | None = None
         self.enter(first)
 
     @property
     def current(self) -> str:
-        """The phase it is in."""
+        """The phase that began last."""
         return list(self._begun)[-1]
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing has shown that a kernel runs."""
+        """True until something shows that a kernel runs."""
         return self.current == FIRMWARE
 
     def enter(self, phase: str) -> None:
-        """Note that *phase* has begun; nothing happens when it, or one that comes later, has begun before."""
+        """Begin *phase*; if this phase or a later one has begun already, do nothing."""
         if phase in self._begun or any(later in self._begun for later in _after(phase)):
             return
         self._begun[phase] = time.monotonic()
-        self._entered(phase)
+        self._on_enter(phase)
 
-    def feed(self, said: bytes) -> None:
-        """Tell from what the console *said* which phase has begun."""
+    def feed(self, output: bytes) -> None:
+        """Begin each phase that this *output* of the console shows."""
         for phase, sign in _SIGNS:
-            if sign.search(said):
+            if sign.search(output):
                 self.enter(phase)
 
     def stop(self) -> None:
-        """Count the last phase's time until now."""
+        """End the last phase now."""
         self._end = time.monotonic()
 
     def seconds(self) -> Mapping[str, float]:
-        """How long each phase took, in seconds, in their order; the last one until now, or until `stop`."""
+        """The duration of each phase in seconds, in their order; the last one lasts until now, or until `stop`."""
         begun = list(self._begun.values())
         ends = [*begun[1:], self._end or time.monotonic()]
         return {phase: end - begin for phase, begin, end in zip(self._begun, begun, ends, strict=True)}

@@ -1,4 +1,4 @@
-"""What happens to guests, for those who report it."""
+"""The events of guests, for listeners that report them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 class Events:
-    """A listener for the events of guests. A subclass overrides what it needs; every method does nothing here.
+    """A listener for the events of guests. Every method does nothing here; a subclass overrides those that it needs.
 
-    A prewarmed guest starts on a thread of its own, and so its events come from that thread.
+    A prewarmed guest starts on a thread of its own, so its events come from that thread.
     """
 
     def progress(self, line: str) -> None:
-        """A step begins or ends that takes long, such as the build of an image; *line* describes it."""
+        """A long step begins or ends, such as the build of an image; *line* describes it."""
 
     def phase(self, guest: str, name: str) -> None:
-        """The boot of the guest with this name enters the phase *name*."""
+        """The start of the guest named *guest* enters the phase *name*."""
 
     def boot_failed(self, guest: Guest, error: XhyveError) -> None:
-        """*guest* did not boot. Its hypervisor still runs, if it ever did; afterwards it is powered off."""
+        """*guest* did not boot, which *error* explains. If its hypervisor runs, it is killed afterwards."""
 
     def command_finished(self, guest: Guest, completed: Completed, *, checked: bool) -> None:
-        """A command of `Guest.run` has ended; if *checked*, an exit code other than 0 raises an error."""
+        """A command of `Guest.run` has ended; if *checked* is true, an exit code other than 0 raises an error."""
 
     def file_fetched(self, guest: Guest, local: Path) -> None:
         """`Guest.get` has copied a file or folder to *local*."""
@@ -39,13 +39,13 @@ class Events:
         """*guest* is about to be removed; it still runs."""
 
     def removed(self, times: GuestTimes) -> None:
-        """Nothing is left of a guest that a test had; *times* states how long each step of its life took."""
+        """A test's guest is removed; *times* states how long each step took."""
 
     def kept(self, kept: Kept) -> None:
         """A guest stays after the run."""
 
     def keep_failed(self, guest: Guest, error: XhyveError) -> None:
-        """*guest* should have stayed after the run, but could not."""
+        """*guest* should have stayed after the run, but *error* prevents it."""
 
 
 class EventList(Events):

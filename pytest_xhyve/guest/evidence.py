@@ -1,4 +1,4 @@
-"""What is known of a guest, for whoever has to find out why something went wrong."""
+"""Collect the diagnostics of a guest: how it was made, and what its console shows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
 
 
-def collect_evidence(guest: Guest, start: int = 0, most: int | None = None) -> Evidence:
-    """What is known of *guest* now; of its console the last *most* bytes of what came from byte *start* on."""
+def collect_evidence(guest: Guest, start: int = 0, max_bytes: int | None = None) -> Evidence:
+    """The diagnostics of *guest* at this moment.
+
+    Args:
+        guest: the guest, which may be off.
+        start: the first byte of the console's output to include.
+        max_bytes: include only the last so many bytes of it; None for all.
+    """
     try:
         where = f"SSH at {guest.host}:{guest.port}"
     except XhyveError:
@@ -26,22 +32,24 @@ def collect_evidence(guest: Guest, start: int = 0, most: int | None = None) -> E
     console = recent = ""
     with contextlib.suppress(XhyveError):
         log = guest.console
-        begin = start if most is None else max(start, log.size - most)
+        begin = start if max_bytes is None else max(start, log.size - max_bytes)
         console = log.text_from(begin)
         recent = log.text_from(max(begin, log.begin))
-    made = _how(guest.image, guest.machine, guest.hypervisor, guest.phases)
+    made = _describe_start(guest.image, guest.machine, guest.hypervisor, guest.phases)
     return Evidence(guest.name, (*made, where), console, recent)
 
 
-def _how(image: Image, machine: Machine, info: HypervisorInfo, phases: Mapping[str, float]) -> tuple[str, ...]:
-    way = "did not come up"
+def _describe_start(
+    image: Image, machine: Machine, info: HypervisorInfo, phases: Mapping[str, float]
+) -> tuple[str, ...]:
+    result = "did not boot"
     if "login" in phases:
-        way = "restored from a template" if "restore" in phases else "booted"
+        result = "restored from a template" if "restore" in phases else "booted"
         steps = " · ".join(f"{phase} {seconds:.2f} s" for phase, seconds in phases.items())
-        way += f", ready after {sum(phases.values()):.2f} s: {steps}"
+        result += f", ready after {sum(phases.values()):.2f} s: {steps}"
     return (
         f"image {image.name} ({image.manifest})",
         f"{info.name} {info.version}, {info.acceleration}, {machine.cpus} CPU{'s' if machine.cpus > 1 else ''}, "
-        f"{format_size(machine.memory)}; {way}",
+        f"{format_size(machine.memory)}; {result}",
         f"UUID {machine.uuid}, Ethernet address {machine.nics[0].mac or 'not known'}",
     )

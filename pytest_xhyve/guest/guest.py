@@ -1,4 +1,4 @@
-"""The guest: what a test holds."""
+"""The guest that a test gets."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 from pytest_xhyve.guest import restarts, ssh_config, waits
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.instance import Instance
-from pytest_xhyve.guest.power import SSH, Power
+from pytest_xhyve.guest.power import Power
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import Machine
+from pytest_xhyve.model.machine import SSH_PORT, Machine
 
 if TYPE_CHECKING:
     import paramiko
@@ -30,18 +30,21 @@ if TYPE_CHECKING:
 
 
 KeepPolicy = Callable[["Guest", BaseException | None], str | None]
-"""Decides for whom a guest is left running when the block around it ends, with the error that ended it, if one did."""
+"""Decides at the end of a guest's block whether the guest is kept.
+
+It gets the guest and the error that ended the block, or None. It returns the test, class or module to keep the guest
+for, or None to remove the guest.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """What the owner of a guest, the fleet, gives it.
+    """What the fleet, which owns the guest, gives to it.
 
     Attributes:
-        resources: all that the guest stands on; closed when the guest is removed.
-        keep: lets the guest stay after the run; gets what it is kept for.
-        reason_to_keep: gets the guest and the error that ended the block around it, if one did; returns what the guest
-            is to be kept for, or None.
+        resources: everything that the guest uses; closed when the guest is removed.
+        keep: lets the guest stay after the run; gets what the guest is kept for.
+        reason_to_keep: decides whether the guest is kept.
     """
 
     resources: ExitStack
@@ -52,7 +55,8 @@ class Ownership:
 class Guest:
     """A disposable Linux machine.
 
-    The fixtures make guests and remove them. As a context manager, a guest is removed at the end of the block.
+    The fixtures make guests and remove them. A guest that is used as a context manager is removed at the end of the
+    block.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class Guest:
         self._machine = machine
         self._boot = boot or Start.boot(instance, machine)
         self._phases = dict(phases or {})
-        # The time in power is inside that of the owner's stack, which `remove` closes.
+        # If there is an owner, `remove` closes its stack, which switches this off.
         self._own_power = Power(machine.name, instance)
         self._before_use: Callable[[], None] | None = None
         self._owner: Ownership | None = None
@@ -82,24 +86,24 @@ class Guest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._end(error)
-        except XhyveError as trouble:
+            self._keep_or_remove(error)
+        except XhyveError as second:
             if error is None:
                 raise
-            # What went wrong first is what has to be seen.
-            error.add_note(f"and then guest {self.name} could not be removed: {trouble}")
+            # The user has to see the first error.
+            error.add_note(f"and then guest {self.name} could not be removed: {second}")
 
     def __repr__(self) -> str:
         return f"<Guest {self.name} ({self.image.name})>"
 
     @property
     def name(self) -> str:
-        """The guest's name; its host name too, where the image lets it be set."""
+        """The guest's name. A restored guest has it as its host name, as has any guest with systemd."""
         return self._machine.name
 
     @property
     def uuid(self) -> str:
-        """The machine's UUID, fixed by the slot."""
+        """The machine's SMBIOS UUID, which depends on the slot."""
         return str(self._machine.uuid)
 
     @property
@@ -107,7 +111,7 @@ class Guest:
         """The Ethernet address of the first network card.
 
         Raises:
-            XhyveError: the guest is off, and the hypervisor has not told it yet.
+            XhyveError: the guest is off, and the hypervisor has not reported the address yet.
         """
         mac = self._machine.nics[0].mac or self._power.machine.mac
         if mac is None:
@@ -116,17 +120,17 @@ class Guest:
 
     @property
     def image(self) -> Image:
-        """What the guest was cloned from."""
+        """The image that the guest was cloned from."""
         return self._instance.image
 
     @property
     def machine(self) -> Machine:
-        """What the hypervisor runs."""
+        """The description of the guest's hardware."""
         return self._machine
 
     @property
     def hypervisor(self) -> HypervisorInfo:
-        """What runs it: name, version and acceleration."""
+        """The name, version and acceleration of the hypervisor that runs the guest."""
         return self._instance.hypervisor.info
 
     @property
@@ -140,27 +144,31 @@ class Guest:
 
     @property
     def host(self) -> str:
-        """Where SSH answers, as seen from the test: an address."""
+        """The address at which the test reaches the guest's SSH server.
+
+        Raises:
+            XhyveError: the guest is off, or has no address yet.
+        """
         return self._ssh_endpoint().host
 
     @property
     def port(self) -> int:
-        """Where SSH answers, as seen from the test: a TCP port."""
+        """The TCP port at which the test reaches the guest's SSH server; raises as `host` does."""
         return self._ssh_endpoint().port
 
     @property
     def phases(self) -> Mapping[str, float]:
-        """How long each step from request to login took, in seconds, in their order.
+        """The duration of each step from the request to the login, in seconds, in their order.
 
-        ``image`` (found and checked, built at worst), ``template`` (found and checked, made at worst; only for a
-        guest that was restored), ``clone``, ``start`` (the hypervisor), ``boot`` (to the SSH banner) or ``restore``
+        The steps are ``image`` (find and check it, or build it), ``template`` (find and check it, or build it; only if
+        the guest was restored), ``clone``, ``start`` (of the hypervisor), ``boot`` (to the SSH banner) or ``restore``
         and ``banner``, and ``login``.
         """
         return dict(self._phases)
 
     @property
     def first_command(self) -> float | None:
-        """How long the first `run` took, in seconds, from the call to the command's output; None before it."""
+        """The duration of the first `run`, from the call to the command's output, in seconds; None before it."""
         return self._first_command
 
     @property
@@ -169,16 +177,16 @@ class Guest:
         return self._prewarmed
 
     def is_healthy(self) -> bool:
-        """Whether it runs, by all that can be seen from here, and its connection stands."""
+        """Whether the guest runs, without a kernel panic, and its SSH connection is open."""
         return self._power.is_healthy()
 
     @property
     def ssh(self) -> paramiko.SSHClient:
-        """A connected client, the same until the guest restarts or the connection breaks.
+        """A connected paramiko client; it stays the same until the guest restarts or the connection breaks.
 
         Raises:
             BootFailed: the guest does not answer any more.
-            ConnectionFailed: it answers, and refuses.
+            ConnectionFailed: the guest answers, but the login failed.
         """
         return self._power.client()
 
@@ -195,20 +203,22 @@ class Guest:
         """Run *command* in the guest and wait for its end.
 
         Args:
-            command: a line for the guest's shell, or the words of one command, which no shell changes.
-            check: raise `CommandFailed` when the code is not 0.
-            timeout: seconds; the command is killed after them.
-            input: what it reads on its standard input.
-            env: variables to set for it.
-            user: who runs it; whoever the image logs in as, otherwise.
+            command: a line for the guest's shell, or a list: a program and its arguments, without a shell.
+            check: raise `CommandFailed` if the exit code is not 0.
+            timeout: the limit in seconds, after which the command is killed; None for no limit.
+            input: the command's standard input.
+            env: environment variables to set for the command.
+            user: the user who runs the command; None for the user that the image logs in as.
 
         Returns:
-            the code and both streams; bytes that are no UTF-8 are kept as `os.fsdecode` keeps them.
+            the exit code, standard output and standard error; bytes that are not UTF-8 are decoded as `os.fsdecode`
+            does.
 
         Raises:
-            CommandFailed: the code was not 0.
-            CommandTimeout: it did not end in time; what came until then is shown.
+            CommandFailed: the exit code was not 0.
+            CommandTimeout: the command did not end in time; the error contains its output until then.
             BootFailed: the guest died meanwhile.
+            XhyveError: the guest is off, or the SSH connection broke.
         """
         __tracebackhide__ = True
         begin = time.monotonic()
@@ -231,23 +241,23 @@ class Guest:
         return completed
 
     def put(self, local: str | os.PathLike[str], remote: str) -> None:
-        """Copy a file or folder into the guest, as ``cp -r``: into *remote* when that is a folder.
+        """Copy a file or folder into the guest, as ``cp -r`` does: if *remote* is a folder, into that folder.
 
-        Folders above *remote* are made. Owner is whoever the image logs in as.
+        Missing parent folders of *remote* are created. The copies belong to the user that the image logs in as.
 
         Raises:
-            FileNotFoundError: there is no *local*.
-            XhyveError: the guest refused.
+            FileNotFoundError: *local* does not exist.
+            XhyveError: the guest cannot write the copy.
         """
         from pytest_xhyve.guest import transfer  # noqa: PLC0415
 
         transfer.put(self._connection(), transfer.as_path(local), remote)
 
     def get(self, remote: str, local: str | os.PathLike[str]) -> None:
-        """Copy a file or folder out of the guest, as ``cp -r``: into *local* when that is a folder.
+        """Copy a file or folder out of the guest, as ``cp -r`` does: if *local* is a folder, into that folder.
 
         Raises:
-            XhyveError: the guest has no such file, or it would be written outside *local*.
+            XhyveError: the guest has no such file, or the copy contains a path or link that leads outside of it.
         """
         from pytest_xhyve.guest import transfer  # noqa: PLC0415
 
@@ -255,23 +265,26 @@ class Guest:
         self._instance.events.file_fetched(self, got)
 
     def wait_for(self, command: str | Sequence[str], timeout: float = 60.0) -> Completed:
-        """Run *command* again and again until its code is 0.
+        """Run *command* again and again until its exit code is 0.
 
         Args:
-            command: as `run` takes it.
-            timeout: seconds.
+            command: as for `run`.
+            timeout: the limit in seconds.
+
+        Returns:
+            the result of the last run.
 
         Raises:
-            WaitTimeout: it never was; what it said last is shown.
+            WaitTimeout: the command did not succeed in time; the message contains its last output.
         """
         __tracebackhide__ = True
         return waits.wait_for_success(lambda left: self.run(command, check=False, timeout=left), timeout)
 
     def wait_for_port(self, port: int, timeout: float = 60.0) -> None:
-        """Wait until something in the guest listens on the TCP *port* of its loopback interface.
+        """Wait until a program in the guest listens on the TCP *port* of the guest's loopback interface.
 
         Raises:
-            WaitTimeout: nothing did within *timeout* seconds.
+            WaitTimeout: no program did within *timeout* seconds.
         """
         __tracebackhide__ = True
         waits.wait_for_port(self.run, self._power, port, timeout)
@@ -280,45 +293,48 @@ class Guest:
         """Wait until the systemd unit *name* is active.
 
         Raises:
-            XhyveError: it has failed, so that waiting is useless; its status is shown.
-            WaitTimeout: it was not active within *timeout* seconds.
+            XhyveError: the unit has failed; the message contains its status.
+            WaitTimeout: the unit was not active within *timeout* seconds; the message contains its status.
         """
         __tracebackhide__ = True
         waits.wait_for_unit(self.run, name, timeout)
 
     def forward(self, port: int) -> tuple[str, int]:
-        """Make the guest's TCP *port* reachable from here, until the guest is switched off or taken away.
+        """Make the guest's TCP *port* reachable from the host until the guest is switched off or removed.
 
-        The connections come from outside of the guest: its firewall sees them.
+        The guest's firewall applies, because the connections come from outside of the guest.
 
         Returns:
-            where it answers: an address and a port on the loopback interface of this host, or the guest's own.
+            the address and the port to connect to: on the host's loopback interface, or the guest's own.
+
+        Raises:
+            XhyveError: the guest is off, or the hypervisor cannot forward the port.
         """
         endpoint = self._power.machine.forward(port)
         return endpoint.host, endpoint.port
 
     def reboot(self) -> None:
-        """Restart the guest from inside, and wait until it answers again.
+        """Reboot the guest from inside, and wait until SSH answers again.
 
-        That it was a restart is seen by the kernel's boot id (random(4)).
+        The kernel's boot id (random(4)) proves that it has rebooted.
 
         Raises:
-            BootFailed: it did not come back.
+            BootFailed: the guest did not reboot.
         """
         restarts.reboot(self._power, self.run, self.start)
 
     def shutdown(self) -> None:
         """Shut the guest down from inside and wait until it is off; its disk stays for `start`.
 
-        Where SSH does not answer any more, the power button is pressed.
+        If SSH does not answer any more, the plugin presses the power button (ACPI).
 
         Raises:
-            BootTimeout: it did not go down.
+            BootTimeout: the guest did not shut down in time.
         """
         restarts.shut_down(self._power)
 
     def kill(self) -> None:
-        """Cut the power. What the guest had not synced is lost; its disk stays for `start`."""
+        """Cut the power. Data that the guest has not synced is lost; its disk stays for `start`."""
         self._power.switch_off()
 
     def start(self) -> None:
@@ -326,34 +342,38 @@ class Guest:
 
         Raises:
             BootFailed: the guest did not boot.
-            XhyveError: the guest runs already.
+            ConnectionFailed: SSH answered, but the login failed.
+            XhyveError: the guest is already running.
         """
         if self._power.is_on:
-            raise XhyveError(f"guest {self.name} runs already")
+            raise XhyveError(f"guest {self.name} is already running")
         for phase in ("template", "restore", "banner"):
             self._phases.pop(phase, None)
         self._phases |= self._power.switch_on(self._boot, self._instance.timeouts.boot)
 
     def pause(self) -> None:
-        """Stop the guest's CPUs; `resume` lets them run on."""
+        """Pause the guest's CPUs until `resume`."""
         self._power.machine.pause()
 
     def resume(self) -> None:
-        """Let a paused guest run on."""
+        """Resume the CPUs of a paused guest."""
         self._power.machine.resume()
 
     def ssh_config(self) -> str:
-        """A Host block for OpenSSH's configuration (ssh_config(5)), under the guest's name.
+        """A Host block for OpenSSH's configuration (ssh_config(5)), named like the guest.
 
-        Ansible, testinfra and fabric take it too, as does ``ssh -F``. Host keys are checked by it.
+        Pass it to ``ssh -F``, Ansible, testinfra or fabric. With it, OpenSSH checks the guest's host key.
+
+        Raises:
+            XhyveError: the guest is off, or has no address yet.
         """
         return ssh_config.host_block(self.name, self._ssh_endpoint(), self.image, self._folder)
 
     def ssh_command(self) -> tuple[str, ...]:
-        """The command line by which OpenSSH logs in to the guest, as long as the guest is there.
+        """The command line that logs in to the guest with OpenSSH; it works until the guest is removed.
 
         Raises:
-            XhyveError: it is off, or has no address yet.
+            XhyveError: the guest is off, or has no address yet.
         """
         return ssh_config.login_command(self.name, self.ssh_config(), self._folder)
 
@@ -362,7 +382,7 @@ class Guest:
         return self.console.path.parent
 
     def remove(self) -> None:
-        """Remove the guest: its machine, its disk and its slot. The second call does nothing."""
+        """Remove the guest: end its machine, delete its disk, free its slot. A second call does nothing."""
         if not self._is_removed:
             self._instance.events.removing(self)
         self._is_removed = True
@@ -372,39 +392,39 @@ class Guest:
             self._owner.resources.close()
 
     def keep(self, by: str) -> Kept:
-        """Leave the guest running when it is removed here, until `pytest-xhyve reap` or its own power-off.
+        """Let the guest run on when it is removed here; it ends with `pytest-xhyve reap` or when it powers off.
 
         Args:
-            by: what the guest is kept for, for people.
+            by: the test, class or module that the guest is kept for; people read it in listings.
 
         Raises:
-            XhyveError: the guest is off, or its kernel has panicked.
+            XhyveError: the guest is off, its kernel has panicked, or the fleet does not own it.
         """
         if self._owner is None:
-            raise XhyveError(f"guest {self.name} has no owner that could keep it")
+            raise XhyveError(f"guest {self.name} has no owner that can keep it")
         self._power.check_alive()
         return self._owner.keep(by)
 
-    # What follows is for the rooms of this package that own guests.
+    # The members below are for the rooms of this package that own guests.
 
     @property
     def _power(self) -> Power:
-        """The guest's switch and connection, by way of which all above uses the guest."""
+        """The guest's switch and connection. Each method above gets them here, so that `_before_use` runs first."""
         if self._before_use is not None:
-            # Such as the reset for a test that did not name the guest's fixture.
+            # For example, the reset for a test that does not name the guest's fixture.
             before_use, self._before_use = self._before_use, None
             before_use()
         return self._own_power
 
     def _switch_off(self) -> None:
-        """As `kill`, for an owner, to whom the state of the guest does not matter any more."""
+        """Like `kill`, but without `_before_use`: for an owner that does not need the guest's state any more."""
         self._own_power.switch_off()
 
-    def _bring_up(self, start: Start[Any] | None = None) -> None:
-        """Start the guest for the first time; one that does not start is powered off.
+    def _boot_or_restore(self, start: Start[Any] | None = None) -> None:
+        """Start the guest's machine; if that fails, switch it off.
 
         Args:
-            start: restores the guest; if it is None, the guest boots.
+            start: restores the guest; None boots it.
 
         Raises:
             XhyveError: the guest does not boot, or cannot be restored.
@@ -425,27 +445,27 @@ class Guest:
             self._switch_off()
             raise
 
-    def _go_on_as(self, machine: Machine, start: Start[Any], boot: Start[Any]) -> None:
-        """Power off, and go on with another *machine* of the same identity.
+    def _replace_machine(self, machine: Machine, start: Start[Any], boot: Start[Any]) -> None:
+        """Switch the guest off, and restore another *machine* in its place.
 
         Args:
-            machine: what runs from now on.
-            start: restores it now.
-            boot: how it boots after a power-off.
+            machine: the new machine, with the same identity.
+            start: restores the machine now.
+            boot: boots the machine after a power-off.
         """
         self._switch_off()
         self._machine, self._boot = machine, boot
-        self._bring_up(start)
+        self._boot_or_restore(start)
 
-    def _end(self, error: BaseException | None = None) -> None:
-        """Remove the guest, or keep it if its owner has a reason to; *error* is what ended the block around it."""
+    def _keep_or_remove(self, error: BaseException | None = None) -> None:
+        """Remove the guest, or keep it if its owner has a reason; *error* ended the block around it, if not None."""
         if self._owner is not None and not self._is_removed:
             by = self._owner.reason_to_keep(self, error)
             try:
                 if by is not None:
                     self.keep(by)
-            except XhyveError as trouble:
-                self._instance.events.keep_failed(self, trouble)
+            except XhyveError as failure:
+                self._instance.events.keep_failed(self, failure)
         self.remove()
 
     def _connection(self) -> Connection:
@@ -455,7 +475,7 @@ class Guest:
         return Connection(power.transport(), power.check_alive, power.explain_loss, self._instance.timeouts.step)
 
     def _ssh_endpoint(self) -> Endpoint:
-        endpoint = self._power.machine.find_endpoint(SSH)
+        endpoint = self._power.machine.find_endpoint(SSH_PORT)
         if endpoint is None:
             raise XhyveError(f"guest {self.name} has no address yet")
         return endpoint

@@ -1,4 +1,4 @@
-"""What every start of one guest has in common."""
+"""The objects that all starts of one guest share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pytest_xhyve.model.timeouts import Timeouts
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One guest, apart from its machine: a power cut or a reset changes the machine, and nothing of this.
+    """What belongs to one guest apart from its machine: a power cut or a reset changes only the machine.
 
     Attributes:
-        image: what the guest is cloned from, and how to log in.
+        image: the image that the guest is cloned from; it also states how to log in.
         hypervisor: runs the guest.
-        process: the guest's place with the guardian: its folder, its slot and its hypervisor's process.
-        timeouts: how long each step may take.
-        events: gets what happens to the guest.
+        process: what the guardian owns for the guest: its folder, its slot and its hypervisor's process.
+        timeouts: the limit of each step.
+        events: the listener for the guest's events.
     """
 
     image: Image
@@ -31,7 +31,7 @@ class Instance:
 
     @property
     def snapshotter(self) -> Snapshotter:
-        """What saves and restores machines; use it only where the hypervisor has one."""
+        """The part of the hypervisor that saves and restores machines; call this only if the hypervisor has one."""
         snapshotter = self.hypervisor.snapshotter
         assert snapshotter is not None
         return snapshotter

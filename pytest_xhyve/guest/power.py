@@ -1,4 +1,4 @@
-"""A guest's machine while it is switched on, and our SSH connection to it."""
+"""A guest's machine while it is switched on, and the plugin's SSH connection to it."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from pytest_xhyve.model.errors import (
     LeaseNotFound,
     XhyveError,
 )
+from pytest_xhyve.model.machine import SSH_PORT
 
 if TYPE_CHECKING:
     import paramiko
 
-SSH = 22
 _BOOT = "boot"
 _REFUSED_SECONDS = 1.0
 # A guest that goes down cuts its connections first; BusyBox's init gives programs two seconds more.
 _END_SECONDS = 3.0
-# In a message; whoever reports the error has more of it.
+# In a message; a test report shows more lines.
 _LAST_LINES = 6
 
 
 class Power:
-    """Switches a guest on and off, connects to it, and tells when it has died.
+    """Switches a guest on and off, connects to it, and checks that it is alive.
 
     Args:
-        name: the guest's, for messages.
-        instance: states how to log in, how long each step may take, and who gets the phases of a boot.
+        name: the guest's name, for messages.
+        instance: has the image, the limits, and the listener for the phases of a start.
     """
 
     def __init__(self, name: str, instance: Instance) -> None:
@@ -48,7 +48,7 @@ class Power:
         self.image = instance.image
         self.timeouts = instance.timeouts
         self._events = instance.events
-        self._progress: BootPhases | None = None
+        self._phases: BootPhases | None = None
         self._on = ExitStack()
         self._vm: VirtualMachine | None = None
         self._console: Console | None = None
@@ -59,7 +59,7 @@ class Power:
 
     @property
     def is_on(self) -> bool:
-        """Whether the hypervisor runs."""
+        """True while the hypervisor runs."""
         return self._vm is not None and self._vm.exit_status() is None
 
     @property
@@ -67,7 +67,7 @@ class Power:
         """The running machine.
 
         Raises:
-            XhyveError: it is switched off.
+            XhyveError: the guest is off.
         """
         if self._vm is None:
             raise XhyveError(f"guest {self.name} is off; start() starts it")
@@ -75,10 +75,10 @@ class Power:
 
     @property
     def console(self) -> Console:
-        """The serial port; what it said stays when the machine is switched off.
+        """The serial port; its output stays after the machine is switched off.
 
         Raises:
-            XhyveError: it was never switched on.
+            XhyveError: the guest was never started.
         """
         if self._console is None:
             raise XhyveError(f"guest {self.name} was never started")
@@ -88,16 +88,17 @@ class Power:
         """Start the machine and connect to it, within *timeout* seconds.
 
         Returns:
-            the seconds that each step took: ``start``, ``boot`` or ``restore``, ``banner``, ``login``.
+            the seconds of each step: ``start``, then ``boot``, or ``restore`` and ``banner``, then ``login``.
 
         Raises:
-            BootFailed: it did not come up; the error tells how far it came.
+            BootFailed: the guest did not boot; the error names the phase that failed.
+            ConnectionFailed: SSH answered, but the login failed.
         """
         self._on.close()
         self._start = (start.phase, timeout)
         begin = time.monotonic()
-        # Undone in the opposite order: once the machine is gone, closing the connection waits for nothing.
-        self._on.callback(self._forget)
+        # The stack closes the machine first: after that, closing the connection does not wait.
+        self._on.callback(self._forget_machine)
         vm = self._on.enter_context(start.running())
         self._vm = vm
         begin_of_console = None if self._console is None else self._console.begin
@@ -108,7 +109,7 @@ class Power:
             self._console.begin = begin_of_console
         elif start.phase != _BOOT:
             self._console.begin = self._console.size
-        progress = self._progress = BootPhases(
+        progress = self._phases = BootPhases(
             FIRMWARE if start.phase == _BOOT else start.phase, partial(self._events.phase, self.name)
         )
         self._watch = self._console.watch(progress.feed)
@@ -126,23 +127,26 @@ class Power:
             error.hints = self._hints(error, progress)
             raise
         finally:
-            self._progress = None
+            self._phases = None
         phases = {"start": started - begin, start.phase: ready - started, "banner": banner, "login": login}
         if start.phase == _BOOT:
-            # A guest that boots shows it by nothing but the banner.
+            # A boot ends with the banner.
             phases[_BOOT] += phases.pop("banner")
         return phases
 
     def switch_off(self) -> None:
-        """Cut the power; nothing happens when it is off already."""
+        """Cut the power; if the guest is off already, do nothing."""
         self._on.close()
 
     def client(self, timeout: float | None = None) -> paramiko.SSHClient:
-        """The connection, made again when it was lost, within *timeout* seconds or as long as a boot may take.
+        """The SSH connection; if it is lost, a new one.
+
+        Args:
+            timeout: seconds until a new connection is open; None for the limit of a boot.
 
         Raises:
             BootFailed: the guest does not answer any more.
-            ConnectionFailed: it answers, and refuses.
+            ConnectionFailed: the guest answers, but the login failed.
         """
         if self._client is not None:
             transport = self._client.get_transport()
@@ -154,34 +158,41 @@ class Power:
         return self._client
 
     def transport(self) -> paramiko.Transport:
-        """The connection's transport, as `client` makes it."""
+        """The transport of the connection that `client` returns."""
         transport = self.client().get_transport()
         assert transport is not None
         return transport
 
     def connect(self, end: float) -> tuple[float, float]:
-        """Wait until SSH answers and log in, until *end* on the monotonic clock.
+        """Wait until SSH answers, and log in.
+
+        Args:
+            end: when to give up, as `time.monotonic` counts.
 
         Returns:
-            the seconds until the banner came, and those that the login took.
+            the seconds until the banner, and the seconds of the login.
+
+        Raises:
+            BootFailed: the guest does not answer.
+            ConnectionFailed: the guest answers, but the login failed.
         """
         begin = time.monotonic()
         vm = self.machine
-        # paramiko takes as long to import as a command takes to run; the guest boots meanwhile.
+        # The import of paramiko takes as long as a command; here, the guest boots meanwhile.
         from pytest_xhyve.guest import ssh  # noqa: PLC0415
 
         while True:
             found = ssh.wait_for_banner(
-                lambda: vm.find_endpoint(SSH),
-                lambda: vm.count_accepted(SSH),
+                lambda: vm.find_endpoint(SSH_PORT),
+                lambda: vm.count_accepted(SSH_PORT),
                 self._check_booting,
                 end - time.monotonic(),
             )
             if found is None:
-                raise self._boot_timeout()
+                raise self._timeout_error()
             banner = time.monotonic()
-            if self._progress is not None:
-                self._progress.enter(LOGIN)
+            if self._phases is not None:
+                self._phases.enter(LOGIN)
             try:
                 self._client = ssh.log_in(
                     *found,
@@ -204,22 +215,24 @@ class Power:
                 return banner - begin, time.monotonic() - banner
 
     def disconnect(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the SSH connection, if there is one."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
     def check_alive(self) -> None:
-        """Raise when the hypervisor has ended or the kernel has panicked.
+        """Raise an error if the guest has died.
 
         Raises:
-            HypervisorExited: with the hypervisor's own words.
-            KernelPanic: with the kernel's.
+            HypervisorExited: the hypervisor has exited; the message contains its output.
+            KernelPanic: the kernel has panicked; the message contains the kernel's.
+            BootFailed: the hypervisor has paused the guest.
+            XhyveError: the guest is off.
         """
-        self._check(lambda trouble: trouble.panic)
+        self._check(lambda error: error.panic)
 
     def is_healthy(self) -> bool:
-        """Whether it is on, has met no trouble that can be seen from here, and the connection stands."""
+        """Whether `check_alive` finds no error and the SSH connection is open."""
         try:
             self.check_alive()
         except XhyveError:
@@ -228,68 +241,66 @@ class Power:
         return transport is not None and transport.is_active()
 
     def explain_loss(self) -> None:
-        """As `check_alive`, for a lost connection, which is noticed a little before the hypervisor's end."""
+        """Like `check_alive`, after the connection is lost: it breaks a little before the hypervisor exits."""
         self.machine.wait_for_exit(_END_SECONDS)
         self.check_alive()
 
-    def _forget(self) -> None:
+    def _forget_machine(self) -> None:
         self._vm = None
         self.disconnect()
 
     def _check_booting(self) -> None:
-        """As `check_alive`, and raise `KernelPanic` at anything after which a guest does not come up."""
+        """Like `check_alive`, but raise `KernelPanic` also for any other error after which a guest cannot boot."""
         self._check(lambda _: True)
 
     def _check(self, is_fatal: Callable[[ConsoleError], bool]) -> None:
         assert self._watch is not None
-        trouble = self._watch.find_error()
-        if trouble is not None and is_fatal(trouble):
-            what = "the kernel of guest {} panicked" if trouble.panic else "guest {} will not come up"
-            self._panic = KernelPanic(
-                f"{what.format(self.name)}: {trouble.line}", console=self.console.around(trouble.line)
-            )
+        error = self._watch.find_error()
+        if error is not None and is_fatal(error):
+            what = f"the kernel of guest {self.name} panicked" if error.panic else f"guest {self.name} cannot boot"
+            self._panic = KernelPanic(f"{what}: {error.line}", console=self.console.around(error.line))
         if self._panic is not None:
             raise self._panic
         vm = self.machine
         status = vm.exit_status()
         if status is not None:
-            ending = vm.exit_reason() or ExitReason.FAILED
-            said = vm.output().replace("\n", "\n    ") or "(it said nothing)"
+            reason = vm.exit_reason() or ExitReason.FAILED
+            output = vm.output().replace("\n", "\n    ") or "(no output)"
             raise HypervisorExited(
-                f"the hypervisor of guest {self.name} ended with code {status}: {ending.value}\n"
-                f"  its words:\n    {said}",
+                f"the hypervisor of guest {self.name} ended with exit code {status}: {reason.value}\n"
+                f"  its output:\n    {output}",
                 console=self.console.tail(),
             )
-        stopped = vm.explain_pause()
-        if stopped is not None:
-            raise BootFailed(
-                f"the hypervisor of guest {self.name} has stopped it: {stopped}", console=self.console.tail()
-            )
+        pause = vm.explain_pause()
+        if pause is not None:
+            raise BootFailed(f"the hypervisor of guest {self.name} has paused it: {pause}", console=self.console.tail())
 
-    def _boot_timeout(self) -> BootFailed:
-        why = f" ({self.timeouts.reason})" if self.timeouts.reason else ""
+    def _timeout_error(self) -> BootFailed:
+        reason = f" ({self.timeouts.reason})" if self.timeouts.reason else ""
         _, timeout = self._start
         console = self.console.tail(_LAST_LINES)
-        silence = self.machine.explain_missing_address()
-        if silence is not None:
+        missing = self.machine.explain_missing_address()
+        if missing is not None:
             return LeaseNotFound(
-                f"{self.image.name} has no address after {timeout:g} s{why}: {silence}", console=console
+                f"{self.image.name} has no address after {timeout:g} s{reason}: {missing}", console=console
             )
-        endpoint = self.machine.find_endpoint(SSH)
+        endpoint = self.machine.find_endpoint(SSH_PORT)
         where = f" at {endpoint.host}:{endpoint.port}" if endpoint is not None else ""
-        return BootTimeout(f"{self.image.name} did not answer on SSH{where} within {timeout:g} s{why}", console=console)
+        return BootTimeout(
+            f"{self.image.name} did not answer on SSH{where} within {timeout:g} s{reason}", console=console
+        )
 
     def _hints(self, error: BootFailed, progress: BootPhases) -> list[str]:
-        """What may help whoever looks for the cause."""
+        """What the user can try, one line each."""
         phase, _ = self._start
         hints = []
         if isinstance(error, BootTimeout | LeaseNotFound):
             longer = "--xhyve-boot-timeout or " if phase == _BOOT else ""
-            hints.append(f"give it longer: {longer}--xhyve-timeout-factor=2")
+            hints.append(f"give it more time: {longer}--xhyve-timeout-factor=2")
             if progress.is_silent:
-                hints.append("see what the kernel does: console=ttyS0 in its command line, in the manifest")
+                hints.append("see the kernel's messages: add console=ttyS0 to cmdline in the manifest")
                 if not self.timeouts.reason:
-                    hints.append("do without acceleration: --xhyve-accel=tcg")
-            hints.append("log in when it is up after all: --xhyve-keep=on-failure leaves it running")
+                    hints.append("run without acceleration: --xhyve-accel=tcg")
+            hints.append("log in if it boots after all: --xhyve-keep=on-failure leaves it running")
         hints.append("read the whole console: --xhyve-artifacts=DIR keeps it")
         return hints

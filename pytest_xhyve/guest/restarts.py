@@ -1,4 +1,4 @@
-"""A guest's end and restart from inside, as its own `reboot` and `poweroff` do it."""
+"""Reboot and shut down a guest from inside, with its own commands ``reboot`` and ``poweroff``."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _LOOK_SECONDS = 0.25
-# Some hypervisors end when their guest restarts; a kernel that restarts by a triple fault looks so (reboot=t).
-_ENDED_BY_RESTART = (ExitReason.RESTARTED, ExitReason.TRIPLE_FAULT)
+# Some hypervisors exit when their guest restarts; a kernel may restart by a triple fault (reboot=t).
+_RESTART_REASONS = (ExitReason.RESTARTED, ExitReason.TRIPLE_FAULT)
 
 
 def reboot(power: Power, run: Run, start: Callable[[], None]) -> None:
-    """See `pytest_xhyve.Guest.reboot`; *start* boots the guest where its hypervisor ends with it."""
+    """See `pytest_xhyve.Guest.reboot`; if the hypervisor exits on a restart, *start* boots the guest."""
     __tracebackhide__ = True
     before = _boot_id(run)
     end = time.monotonic() + power.timeouts.shutdown + power.timeouts.boot
-    _say_goodbye(power, "reboot")
+    _run_last_command(power, "reboot")
     while time.monotonic() < end:
         try:
             power.connect(end)
             if _boot_id(run) != before:
                 return
         except HypervisorExited:
-            if power.machine.exit_reason() not in _ENDED_BY_RESTART:
+            if power.machine.exit_reason() not in _RESTART_REASONS:
                 raise
             start()
             return
         except BootFailed:
             raise
         except XhyveError:
-            # It went down while it was being asked.
+            # The guest went down while the command ran.
             pass
         power.disconnect()
         time.sleep(_LOOK_SECONDS)
-    raise BootTimeout(f"guest {power.name} was asked to reboot and did not", console=power.console.tail())
+    raise BootTimeout(f"guest {power.name} was asked to reboot, but did not", console=power.console.tail())
 
 
 def shut_down(power: Power) -> None:
@@ -52,7 +52,7 @@ def shut_down(power: Power) -> None:
     vm, timeouts = power.machine, power.timeouts
     try:
         power.client(timeouts.step)
-        _say_goodbye(power, "poweroff")
+        _run_last_command(power, "poweroff")
     except XhyveError:
         vm.press_power_button()
     if vm.wait_for_exit(timeouts.shutdown) is None:
@@ -63,8 +63,8 @@ def shut_down(power: Power) -> None:
     power.switch_off()
 
 
-def _say_goodbye(power: Power, command: str) -> None:
-    """Run a command that ends the connection, and close it when it is answered or cut."""
+def _run_last_command(power: Power, command: str) -> None:
+    """Run a *command* that ends the connection, wait until it exits or the connection breaks, and disconnect."""
     import paramiko  # noqa: PLC0415
 
     from pytest_xhyve.guest.commands import shell_line  # noqa: PLC0415

@@ -12,11 +12,11 @@ from pathlib import Path
 import paramiko
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.errors import ConnectionFailed
 
 LOGGER = "pytest_xhyve.ssh"
-PORT = 22
 
 _LOOK_SECONDS = 0.1
 _BANNER_SECONDS = 60.0
@@ -179,7 +179,7 @@ def log_in(
 
 def _expect(client: paramiko.SSHClient, endpoint: Endpoint, host_keys: Sequence[str]) -> None:
     """Have *client* accept these *host_keys* only."""
-    place = endpoint.host if endpoint.port == PORT else f"[{endpoint.host}]:{endpoint.port}"
+    place = known_hosts_name(endpoint)
     for line in host_keys:
         entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{place} {line}")
         if entry is None or entry.key is None:

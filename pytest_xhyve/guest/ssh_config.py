@@ -1,4 +1,4 @@
-"""What OpenSSH needs to know to log in to a guest."""
+"""The files from which OpenSSH learns how to log in to a guest."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from pathlib import Path
 
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.machine import SSH_PORT
 
 CONFIG = "ssh_config"
-_PORT = 22
+
+
+def known_hosts_name(endpoint: Endpoint) -> str:
+    """The name of *endpoint* in a file of host keys (sshd(8)): ``HOST``, or ``[HOST]:PORT`` if the port is not 22."""
+    return endpoint.host if endpoint.port == SSH_PORT else f"[{endpoint.host}]:{endpoint.port}"
 
 
 def host_block(name: str, endpoint: Endpoint, image: Image, folder: Path) -> str:
-    """A Host block for OpenSSH's configuration (ssh_config(5)), under *name*; host keys are checked by it.
+    """A Host block for OpenSSH's configuration (ssh_config(5)); with it, OpenSSH checks the host key.
 
     Args:
-        name: the guest's.
-        endpoint: where its SSH server answers.
-        image: tells the keys, and who logs in.
-        folder: the guest's, which gets a file with the host keys.
+        name: the guest's name, and the block's.
+        endpoint: the address of the guest's SSH server.
+        image: has the keys and the user.
+        folder: the guest's folder, which gets a file with the host keys.
     """
-    place = endpoint.host if endpoint.port == _PORT else f"[{endpoint.host}]:{endpoint.port}"
     known_hosts = folder / "known_hosts"
-    known_hosts.write_text("".join(f"{place} {key}\n" for key in image.host_keys))
+    known_hosts.write_text("".join(f"{known_hosts_name(endpoint)} {key}\n" for key in image.host_keys))
     settings = {
         "HostName": endpoint.host,
         "Port": endpoint.port,
@@ -41,9 +45,9 @@ def login_command(name: str, block: str, folder: Path) -> tuple[str, ...]:
     """The command line that logs in to the guest *name*.
 
     Args:
-        name: the guest's.
+        name: the guest's name.
         block: its Host block.
-        folder: the guest's, which gets a file with it.
+        folder: the guest's folder, which gets a file with the block.
     """
     config = folder / CONFIG
     config.write_text(block)

@@ -1,4 +1,4 @@
-"""The ways in which a guest's machine starts."""
+"""How a guest's machine starts."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pytest_xhyve.model.machine import Machine
 AnyMachine = TypeVar("AnyMachine", bound=VirtualMachine)
 
 
-def _nothing_to_do(_: Any) -> None:
-    """A guest that boots makes itself ready."""
+def _do_nothing(_: Any) -> None:
+    """A guest that boots needs no preparation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start(Generic[AnyMachine]):
-    """One way to start a machine; it can be used again after each power-off.
+    """One method to start a machine; it can be used again after each power-off.
 
     Attributes:
-        phase: ``boot`` from power-on, ``restore`` from a saved state; the name of the phase in `Guest.phases`.
-        running: starts the machine, for the time of a block.
-        make_ready: what remains to be done once the hypervisor runs, before SSH connects.
+        phase: ``boot`` from power-on, or ``restore`` from a saved state; also the name of the phase in `Guest.phases`.
+        running: a context manager that starts the machine; at the end of the block, the machine has stopped.
+        make_ready: called once the hypervisor runs, before SSH connects.
     """
 
     phase: Literal["boot", "restore"]
     running: Callable[[], AbstractContextManager[AnyMachine]]
-    make_ready: Callable[[AnyMachine], None] = _nothing_to_do
+    make_ready: Callable[[AnyMachine], None] = _do_nothing
 
     @staticmethod
     def boot(instance: Instance, machine: Machine) -> Start[VirtualMachine]:

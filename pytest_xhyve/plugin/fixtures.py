@@ -209,7 +209,7 @@ def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Gue
     try:
         item.ihook.pytest_xhyve_guest_ready(guest=guest, request=request)
     except BaseException as error:
-        guest._end(error)
+        guest._keep_or_remove(error)
         raise
     return guest
 

@@ -61,7 +61,7 @@ class TrackedGuest:
 
     def leave(self) -> None:
         """Keep what will be known of it when it is gone."""
-        self.last = collect_evidence(self.guest, self.start, most=_TAIL)
+        self.last = collect_evidence(self.guest, self.start, max_bytes=_TAIL)
 
     def properties(self) -> dict[str, str]:
         """What JUnit XML and others have beside a test's name."""

@@ -49,7 +49,7 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
     machine = replace(machine, disks=(disk,))
     guest = Guest(instance, machine, boot=record(instance, machine, folder))
     try:
-        guest._bring_up()
+        guest._boot_or_restore()
         _finish_boot(guest, instance.timeouts.settle)
         vm = cast("SnapshotMachine", guest._power.machine)
         agent = install_agent(partial(run_as_root, guest), vm.agent, guest.mac, instance.timeouts.step)

@@ -23,11 +23,11 @@ import psutil
 
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
-from pytest_xhyve.guest.power import SSH
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.host.clone import clone_disk
 from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.machine import SSH_PORT
 from pytest_xhyve.templates import starts
 from pytest_xhyve.templates.builder import run_as_root
 from pytest_xhyve.templates.checkpoints import Checkpoint
@@ -146,7 +146,7 @@ class Reset:
             disk = clone_disk(checkpoint.machine.disks[0], folder, self._instance.hypervisor.disk_formats)
             machine = replace(checkpoint.machine, disks=(disk,))
             place = folder if record else None
-            guest._go_on_as(
+            guest._replace_machine(
                 machine,
                 starts.resume(self._instance, machine, checkpoint, place),
                 starts.record(self._instance, machine, folder) if record else Start.boot(self._instance, machine),
@@ -169,7 +169,7 @@ class Reset:
         What a fixture has started may keep the guest busy for ever, so this is no more than a moment.
         """
         end = time.monotonic() + timeout
-        while vm.count_accepted(SSH) and time.monotonic() < end:
+        while vm.count_accepted(SSH_PORT) and time.monotonic() < end:
             time.sleep(_LOOK_SECONDS / 4)
         pid = self._instance.process.pid
         assert pid is not None

@@ -76,7 +76,7 @@ KINDS = {
         room="100k",
     ),
     "no room for what the guest writes": Bad(
-        ("the hypervisor of guest changed-0 has stopped it: ", "no space is left", "`pytest-xhyve prune`"),
+        ("the hypervisor of guest changed-0 has paused it: ", "no space is left", "`pytest-xhyve prune`"),
         room="300k",
         # A restored guest writes less, and xhyve's clone takes all of its room at once.
         ways=("qemu cold",),

@@ -278,5 +278,5 @@ def test_kernel_modules_load(guest: Guest) -> None:
 
 
 def test_starting_twice_is_refused(guest: Guest) -> None:
-    with pytest.raises(XhyveError, match="runs already"):
+    with pytest.raises(XhyveError, match="is already running"):
         guest.start()

@@ -233,7 +233,7 @@ def test_guest_that_does_not_come_up(pytester: pytest.Pytester, hypervisor: Chos
             "*it got as far as: * (firmware * s · kernel * s*)",
             "*last on the console:",
             "*what may help:",
-            "*give it longer: --xhyve-boot-timeout or --xhyve-timeout-factor=2",
+            "*give it more time: --xhyve-boot-timeout or --xhyve-timeout-factor=2",
             "* Captured log xhyve: tiny-* setup *",
             "image tiny (*",
             "E *KernelPanic: the kernel of guest * panicked: Kernel panic - not syncing: *",
@@ -243,7 +243,7 @@ def test_guest_that_does_not_come_up(pytester: pytest.Pytester, hypervisor: Chos
     consoles = list((pytester.path / "art").glob("*/*/console.log"))
     assert len(consoles) == 2
     assert all("Linux version" in console.read_text() for console in consoles)
-    # The one that may come up after all; the other one's kernel is dead.
+    # The one that may still boot; the other one's kernel is dead.
     (kept,) = kept_guests()
     assert kept.kept is not None
     assert kept.kept["by"] == "test_it.py::test_hangs"

@@ -92,7 +92,7 @@ def test_hypervisor_that_is_killed(xhyve_guest: Guest) -> None:
 
     (record,) = [guest for guest in live_guests(Home.of_user().folder("runs")) if guest.uuid == xhyve_guest.uuid]
     psutil.Process(record.pid).kill()
-    with pytest.raises(HypervisorExited, match="ended with code -9"):
+    with pytest.raises(HypervisorExited, match="ended with exit code -9"):
         xhyve_guest.run("sleep 100")
 
 

@@ -1,4 +1,4 @@
-"""What the console shows of how far a guest has come."""
+"""The phases of a start that the console shows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BUSYBOX = (
 def test_each_phase_is_seen() -> None:
     for boot in (SYSTEMD, BUSYBOX):
         entered: list[str] = []
-        phases = BootPhases(entered=entered.append)
+        phases = BootPhases(on_enter=entered.append)
         for said in boot:
             phases.feed(said)
         phases.enter(LOGIN)
@@ -52,7 +52,7 @@ def test_silence_is_known() -> None:
 def test_restored_guest_has_no_boot() -> None:
     phases = BootPhases("restore")
     phases.enter(BANNER)
-    # What its template's boot has said.
+    # The output of its template's boot.
     phases.feed(b"".join(SYSTEMD))
     assert list(phases.seconds()) == ["restore", BANNER]
 
@@ -61,7 +61,7 @@ def test_restored_guest_has_no_boot() -> None:
 def test_it_never_goes_back(said: list[bytes]) -> None:
     order = [FIRMWARE, KERNEL, INITRD, INIT, BANNER]
     entered: list[str] = []
-    phases = BootPhases(entered=entered.append)
+    phases = BootPhases(on_enter=entered.append)
     for text in said:
         phases.feed(text)
     phases.stop()
@@ -69,11 +69,11 @@ def test_it_never_goes_back(said: list[bytes]) -> None:
     assert all(seconds >= 0 for seconds in phases.seconds().values())
 
 
-def test_error_tells_all_of_it() -> None:
+def test_error_states_phases_console_and_hints() -> None:
     error = BootTimeout("debian12 did not answer on SSH within 120 s", console="a\nb")
     assert str(error) == "debian12 did not answer on SSH within 120 s\n  last on the console:\n    a\n    b"
     error.phases = {"kernel": 6.04, "init": 113.9}
-    error.hints = ("give it longer: --xhyve-timeout-factor=2",)
+    error.hints = ("give it more time: --xhyve-timeout-factor=2",)
     assert error.phase == "init"
     assert str(error).splitlines() == [
         "debian12 did not answer on SSH within 120 s",
@@ -82,7 +82,7 @@ def test_error_tells_all_of_it() -> None:
         "    a",
         "    b",
         "  what may help:",
-        "    give it longer: --xhyve-timeout-factor=2",
+        "    give it more time: --xhyve-timeout-factor=2",
     ]
     silent = BootTimeout("debian12 did not answer")
     silent.phases = {"firmware": 120.0}
