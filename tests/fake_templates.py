@@ -12,7 +12,7 @@ from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 from pytest_xhyve.templates.identity import AgentState
-from pytest_xhyve.templates.key import identity_words
+from pytest_xhyve.templates.key import identity_parameters
 
 PREPARED = AgentState(random=3, socket=4, interface="eth0", machine_id=-1)
 FILES = ["disk.qcow2", "ram", "state", "identity.json"]
@@ -55,5 +55,5 @@ def named(image: Image, name: str, uuid: UUID, mac: str) -> Machine:
         nics=(Nic(mac),),
         kernel=image.kernel,
         initrd=image.initrd,
-        cmdline=" ".join([image.cmdline, *identity_words(name, uuid)]),
+        cmdline=" ".join([image.cmdline, *identity_parameters(name, uuid)]),
     )

@@ -158,7 +158,7 @@ def _templates(store: TemplateStore) -> Iterator[TemplateEntry]:
     for template in store.all():
         # If a template is removed at the same time, it is listed as unused, with size 0.
         yield TemplateEntry(
-            template.image, template.key, template.size, template.used, store.is_in_use(template.folder)
+            template.image, template.key, template.size, template.last_used, store.is_in_use(template.folder)
         )
 
 

@@ -145,7 +145,7 @@ def _templates(home: Home) -> Iterator[PruneCandidate]:
         return
     for template in store.all():
         name = f"{template.image} ({template.key})"
-        yield _of_store(store, "template", name, template.folder, template.used)
+        yield _of_store(store, "template", name, template.folder, template.last_used)
     for folder in store.leftovers():
         yield _of_store(store, "leftover", folder.name, folder, _changed(folder))
 

@@ -36,7 +36,7 @@ from pytest_xhyve.model.timeouts import Timeouts
 from pytest_xhyve.model.times import COMMAND, TEARDOWN, GuestTimes
 from pytest_xhyve.templates.cache import BuildTemplate, TemplateCache
 from pytest_xhyve.templates.identity import AgentState
-from pytest_xhyve.templates.key import identity_words
+from pytest_xhyve.templates.key import identity_parameters
 
 if TYPE_CHECKING:
     from pytest_xhyve.templates.reset import Reset
@@ -257,7 +257,7 @@ class Fleet:
             nics=(Nic(identity.mac),),
             kernel=image.kernel,
             initrd=image.initrd,
-            cmdline=" ".join([image.cmdline, *identity_words(name, identity.uuid)]),
+            cmdline=" ".join([image.cmdline, *identity_parameters(name, identity.uuid)]),
         )
 
     def _memory(self, spec: GuestSpec, image: Image) -> int:

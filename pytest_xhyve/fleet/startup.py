@@ -177,7 +177,7 @@ def restore(
             shutil.rmtree(folder, ignore_errors=True)
             (instance.process.folder / CONSOLE).unlink(missing_ok=True)
             if request.may_build and _is_about_the_template(error, instance.process.folder):
-                cache.failed(template, str(error))
+                cache.quarantine(template, str(error))
             # One line of a report, in which the guest's console has no place.
             reason = error.message if isinstance(error, BootFailed) else error
             raise TemplateError(f"no guest can be restored from its template: {reason}") from error

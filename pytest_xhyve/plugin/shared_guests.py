@@ -130,7 +130,7 @@ class _SharedGuest:
     def before_test(self) -> None:
         """Save what the fixtures left, if that is new, and restore it."""
         self.forget_first_use()
-        if self._reset.is_recording:
+        if self._reset.can_save:
             self._save()
         self._reset.restore()
 
@@ -142,13 +142,13 @@ class _SharedGuest:
             ends_early: whether it may be torn down before others of its scope.
         """
         self.forget_first_use()
-        if self._reset.is_recording:
+        if self._reset.can_save:
             top = self._layers[-1]
             if scope <= top.scope and not ends_early:
                 top.live += 1
                 return top
             self._save()
-        self._reset.record()
+        self._reset.restore(recorded=True)
         self._layers.append(_Layer(scope, 1))
         return self._layers[-1]
 

@@ -1,1 +1,1 @@
-"""Templates: guests that have booted once and were saved with their memory, from which others are restored."""
+"""Templates: saved states of booted guests, from which other guests are restored."""

@@ -1,10 +1,10 @@
-"""The agent: a program of 318 bytes in a template, which makes system calls for us, before SSH has woken up.
+"""The agent: a program of 318 bytes in a template, which makes system calls for the plugin before SSH connects.
 
-A restored guest needs an identity of its own before anything in it runs on. Over SSH that would take longer than the
-restoring itself, and the SSH server would have drawn random numbers by then. So a process waits in the template, at
-the second serial port: it reads system calls, makes them, and answers with what they returned. All that is known of
-the guest stays here; the program itself knows nothing, and so needs no shell, no library and no interpreter, which a
-guest may not have. It runs on every Linux for x86-64 (syscall(2), elf(5)).
+A restored guest needs its own identity before its programs run on. Over SSH, this would take longer than the restore,
+and the SSH server would already have drawn random numbers. So a process waits at the second serial port of the saved
+guest: it reads system calls, makes them, and answers with their results. Only the plugin knows what the calls mean, so
+the program needs no shell, library or interpreter, which a guest may lack. It runs on every Linux for x86-64
+(syscall(2), elf(5)).
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ _CALL = struct.Struct("<q6Q")
 _LENGTH = struct.Struct("<Q")
 _END = struct.pack("<q", -1)
 
-# Made from tests/unit/agent.S, as a test of it shows.
+# The machine code of tests/unit/templates/agent.S; a test compares the two.
 _CODE = bytes.fromhex(
-    # message: read its length, then as much as that
+    # message: read the length, then that many bytes
     "41bc00005000 41bd08000000 e85b000000 448b2c2500005000 e84e000000 41bc08005000"
-    # call: a number below 0 ends the list
+    # call: a negative number ends the list
     "498b0424 4885c0 782a 498b7c2408 498b742410 498b542418 4d8b542420 4d8b442428 4d8b4c2430 0f05"
-    # its result takes the place of its number
+    # the result replaces the number
     "49890424 4983c438 ebcd"
-    # answer: write all results to standard output, then the next message
+    # answer: write all results to standard output, then read the next message
     "b801000000 89c7 be08005000 4489e2 29f2 0f05 eb94"
-    # fill: read as many bytes as r13 says to where r12 points
+    # fill: read r13 bytes to the address in r12
     "31c0 31ff 4c89e6 4489ea 0f05 85c0 7e09 4901c4 4129c5 75e8 c3"
-    # leave: the port is closed
+    # leave: exit when the port is closed
     "89c7 b83c000000 0f05"
 )
 
 
-def program() -> bytes:
-    """The agent as an executable file: an ELF header, a segment of code, one of memory, and the code (elf(5))."""
+def build_program() -> bytes:
+    """The agent as an executable file: ELF header, headers of a code and a memory segment, and the code (elf(5))."""
     headers = 64 + 2 * 56
     size = headers + len(_CODE)
     # ELFCLASS64, ELFDATA2LSB, EV_CURRENT; ET_EXEC for EM_X86_64.
@@ -57,7 +57,7 @@ class AgentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A system call: its number on x86-64 and its arguments; bytes are passed as a pointer to them."""
+    """A system call: its number on x86-64 and its arguments; the call gets a pointer to an argument of bytes."""
 
     number: int
     arguments: tuple[int | bytes, ...]
@@ -69,25 +69,25 @@ def call(number: int, *arguments: int | bytes) -> Call:
 
 
 class Agent:
-    """The agent at the other end of *channel*, which is the host's end of the guest's second serial port.
+    """The host's side of the agent.
 
     Args:
-        channel: connected to the port; stays the caller's.
-        timeout: seconds that an answer may take.
+        channel: the host's end of the guest's second serial port; the caller closes it.
+        timeout: the limit of an answer, in seconds.
     """
 
     def __init__(self, channel: socket.socket, timeout: float) -> None:
         self._channel = channel
         self._timeout = timeout
 
-    def make(self, *calls: Call) -> list[int]:
-        """Make *calls* in the guest, one after the other.
+    def execute(self, *calls: Call) -> list[int]:
+        """Make *calls* in the guest, in their order.
 
         Returns:
-            what each returned: below 0, it is an error number (errno(3)).
+            the result of each call; a negative one is an error number (errno(3)).
 
         Raises:
-            AgentError: there is no answer.
+            AgentError: the agent does not answer.
         """
         data_at = _LENGTH.size + _CALL.size * len(calls) + len(_END)
         records, data = b"", b""

@@ -1,4 +1,4 @@
-"""Building a template: boot a guest, wait until it is idle, install the agent, save the guest."""
+"""Build a template: boot a guest, wait until its units have started, install the agent, save the idle guest."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
     """Boot a guest, wait until it is idle, and save it.
 
     Args:
-        instance: the template's own, with a process of its own.
-        machine: with a template's identity; its disk is made here.
-        folder: gets what is saved; empty.
+        instance: the template's instance, with a process of its own.
+        machine: a machine with a template's identity and no disk; this function makes the disk.
+        folder: an empty folder, which gets the saved state.
 
     Returns:
-        the disk as it was when the guest was saved, and what the agent in the guest holds open.
+        the disk in the state in which the guest was saved, and what the agent in the guest holds open.
 
     Raises:
-        IdentityError: a restored guest of this image could not be given an identity of its own.
+        IdentityError: the plugin cannot give a restored guest of this image its own identity.
         XhyveError: the guest does not boot, or cannot be saved.
     """
     image = instance.image
@@ -50,7 +50,7 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
     guest = Guest(instance, machine, boot=record(instance, machine, folder))
     try:
         guest._boot_or_restore()
-        _finish_boot(guest, instance.timeouts.settle)
+        _wait_for_units(guest, instance.timeouts.settle)
         vm = cast("SnapshotMachine", guest._power.machine)
         agent = install_agent(partial(run_as_root, guest), vm.agent, guest.mac, instance.timeouts.step)
         guest.run("sync", check=False)
@@ -63,23 +63,27 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
     return disk, agent
 
 
-def _finish_boot(guest: Guest, timeout: float) -> None:
-    """Let the guest start all that it starts; what a failed unit means is for tests to say."""
+def _wait_for_units(guest: Guest, timeout: float) -> None:
+    """Wait until systemd, if the guest has it, has started all units; a failed unit is not an error here."""
     line = "if [ -d /run/systemd/system ]; then systemctl is-system-running --wait; fi"
     with contextlib.suppress(CommandTimeout):
         guest.run(line, check=False, timeout=timeout)
 
 
 def run_as_root(guest: Guest, line: str, data: bytes) -> str:
-    """Run a shell line in *guest* for `prepare`, with *data* on its standard input."""
+    """Run a shell line in *guest* for `install_agent`, with *data* as standard input; return its standard output.
+
+    Raises:
+        IdentityError: the exit code is not 0.
+    """
     done = guest.run(line, check=False, timeout=_INSTALL_SECONDS, input=data, user="root")
     if done.returncode != 0:
-        raise IdentityError(f"the guest does not take our agent: {(done.stderr or done.stdout).strip()}")
+        raise IdentityError(f"cannot install the agent in the guest: {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 
 def _wait_until_idle(process: GuardedProcess, timeout: float) -> None:
-    """Wait until the hypervisor hardly uses a CPU, so that no restored guest has to end what this one began."""
+    """Wait until the hypervisor hardly uses a CPU; work that the guest has not completed, each restored one repeats."""
     assert process.pid is not None
     end = time.monotonic() + timeout
     quiet = 0
@@ -92,5 +96,5 @@ def _wait_until_idle(process: GuardedProcess, timeout: float) -> None:
             quiet = quiet + 1 if used < _IDLE_SHARE * _IDLE_LOOK_SECONDS else 0
     except psutil.Error as error:
         raise HypervisorExited(
-            f"the hypervisor ended while its guest came to rest; its words: {process.output()}"
+            f"the hypervisor exited before its guest was idle; its output: {process.output() or '(no output)'}"
         ) from error

@@ -1,4 +1,4 @@
-"""Finding the template for a machine, and making it when there is none."""
+"""Find the template for a machine, or build it if there is none."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from pytest_xhyve.templates.identity import AgentState, IdentityError
 from pytest_xhyve.templates.key import as_template, template_key
 from pytest_xhyve.templates.store import Template, TemplateDamaged, TemplateStore
 
-# What a template takes beside its memory: the state of its devices, and what the guest wrote while it booted.
-_ROOM = 256 << 20
+# Bytes for a template beside its memory: the state of its devices, and what the guest wrote during its boot.
+_OVERHEAD = 256 << 20
+# A disk with less free space counts as full.
 _FULL = 4 << 20
 
 BuildTemplate = Callable[[Path, Machine], tuple[Disk, AgentState]]
-"""Makes a template of a machine in a folder."""
+"""Builds a template of a machine in a folder; returns its disk, and what the agent in it holds open."""
 
 
 class TemplateCache:
     """The templates of this user.
 
     Args:
-        home: the plugin's folder.
-        size: bytes that they may take; beyond it, those that were not used for longest are removed.
-        report: gets a line when something takes long, or was wrong.
+        home: the cache folder.
+        size: the limit of all templates, in bytes; beyond it, the least recently used ones are removed.
+        report: gets a line if something takes long or failed.
     """
 
     def __init__(self, home: Home, size: int, report: Callable[[str], None]) -> None:
@@ -42,112 +43,117 @@ class TemplateCache:
         self._store = TemplateStore(self._folder, self._checked)
         self._size = size
         self._report = report
-        # What went wrong with the host rather than with the guest is tried again by the next run.
-        self._failed: dict[str, str] = {}
+        # Failures of this run. The store remembers only those that the guest caused, so the next run tries the others.
+        self._failures: dict[str, str] = {}
 
     @contextmanager
     def using(
         self, image: Image, machine: Machine, snapshotter: Snapshotter, build: BuildTemplate | None
     ) -> Iterator[Template]:
-        """The template that *machine* can be restored from, which nobody removes before the end of the block.
+        """The template that *machine* can be restored from; no process removes it before the end of the block.
 
-        One process makes it while all others wait.
+        If several processes need a new template, one builds it while the others wait.
 
         Args:
-            image: what the machine's disk is cloned from.
-            machine: what shall be restored.
-            snapshotter: its hypervisor's.
-            build: builds the template, when there is none; None where no test waits for it.
+            image: the image that the machine's disk is cloned from.
+            machine: the machine to restore.
+            snapshotter: the snapshotter of its hypervisor.
+            build: builds the template if there is none; None if none may be built.
 
         Raises:
-            Cancelled: there is none, and none is made here.
-            BootTimeout, ConnectionFailed: the guest that was to be saved did not come up, and none would.
-            TemplateError: it cannot be made; the message says why.
+            Cancelled: there is no template, and none may be built.
+            BootTimeout, ConnectionFailed: the guest to save did not boot; no guest of this image would.
+            TemplateError: the template cannot be built; the message states the reason.
         """
         with ExitStack() as stack:
             try:
-                template = self._find_or_make(stack, image, machine, snapshotter, build)
+                template = self._find_or_build(stack, image, machine, snapshotter, build)
             except OSError as error:
-                raise TemplateError(f"the templates in {self._folder} cannot be used: {error}") from error
+                raise TemplateError(f"cannot use the templates in {self._folder}: {error}") from error
             yield template
 
-    def failed(self, template: Template, why: str) -> None:
-        """Put away a template that a guest could not be restored from.
+    def quarantine(self, template: Template, reason: str) -> None:
+        """Do not use *template* again, because no guest can be restored from it.
 
-        The next guest makes a new one. When that fails too, no other is made for an hour.
+        The plugin builds a new one for the next guest. If that fails too, it builds no other for an hour.
+
+        Args:
+            template: the template that failed.
+            reason: what failed, for messages.
         """
-        with contextlib.suppress(OSError), self._store.making(template.key, self._report):
-            self._store.quarantine(template, why)
+        with contextlib.suppress(OSError), self._store.building(template.key, self._report):
+            self._store.quarantine(template, reason)
 
-    def _find_or_make(
+    def _find_or_build(
         self, stack: ExitStack, image: Image, machine: Machine, snapshotter: Snapshotter, build: BuildTemplate | None
     ) -> Template:
         key = template_key(image, machine, snapshotter, self._checked)
         template = self._find(stack, key, image)
         if template is None:
-            self._check_refusal(key)
+            self._check_failure(key)
             if build is None:
                 raise Cancelled(f"there is no template of {image.name}")
-            with self._store.making(key, self._report):
+            with self._store.building(key, self._report):
                 template = self._find(stack, key, image)
                 if template is None:
-                    # Whoever made one while we waited may have found out that there can be none.
-                    self._check_refusal(key)
-                    self._make(key, image, as_template(machine, uuid4()), build)
+                    # Another process or thread may have failed to build one in the meantime.
+                    self._check_failure(key)
+                    self._build(key, image, as_template(machine, uuid4()), build)
                     template = self._find(stack, key, image)
-                    # Held by now, so that it is none of those that are removed, however small the limit.
+                    # The new template is in use by now, so this does not remove it, however small the limit is.
                     self._store.prune(keep=self._size)
         if template is None:
-            raise TemplateError(f"the template of {image.name} was removed as soon as it was made")
+            raise TemplateError(f"the template of {image.name} was removed as soon as it was built")
         return template
 
-    def _check_refusal(self, key: str) -> None:
-        refusal = self._failed.get(key) or self._store.refusal(key)
-        if refusal is not None:
-            raise TemplateError(refusal)
+    def _check_failure(self, key: str) -> None:
+        failure = self._failures.get(key) or self._store.find_failure(key)
+        if failure is not None:
+            raise TemplateError(failure)
 
     def _find(self, stack: ExitStack, key: str, image: Image) -> Template | None:
         with ExitStack() as held:
             try:
-                template = held.enter_context(self._store.holding(key))
+                template = held.enter_context(self._store.using(key))
             except TemplateDamaged as error:
-                self._report(f"the template of {image.name} is made anew: {error}")
+                self._report(f"the template of {image.name} must be built again: {error}")
                 return None
             if template is not None:
                 stack.push(held.pop_all())
             return template
 
-    def _make(self, key: str, image: Image, machine: Machine, build: BuildTemplate) -> None:
+    def _build(self, key: str, image: Image, machine: Machine, build: BuildTemplate) -> None:
         free = shutil.disk_usage(self._folder).free
-        needed = machine.memory + _ROOM
+        needed = machine.memory + _OVERHEAD
         if free < needed:
             raise TemplateError(
-                f"a template of {image.name} needs {needed >> 20} MiB in {self._folder}, and {free >> 20} MiB are free"
+                f"a template of {image.name} needs {needed >> 20} MiB in {self._folder}, but only {free >> 20} MiB are "
+                "free"
             )
         begin = time.monotonic()
-        self._report(f"making a template of {image.name}: this is done once, and takes a little longer than a boot")
+        self._report(f"building a template of {image.name}: this happens once, and takes a little longer than a boot")
         try:
-            with self._store.workspace(key) as workspace, self._telling_when_full():
-                disk, prepared = build(workspace, machine)
-                self._store.publish(workspace, key, image.name, disk, prepared)
+            with self._store.workspace(key) as workspace, self._explain_full_disk():
+                disk, agent = build(workspace, machine)
+                self._store.publish(workspace, key, image.name, disk, agent)
         except (BootTimeout, ConnectionFailed):
-            # A guest that boots would do the same, after as long a wait.
+            # If the guest booted from its own clone, it would fail in the same way, after the same wait.
             raise
         except (XhyveError, IdentityError, OSError) as error:
-            why = f"no template of {image.name} can be made: {error}"
+            reason = f"cannot build a template of {image.name}: {error}"
             if isinstance(error, IdentityError):
-                self._store.record_failure(key, why)
-            self._failed[key] = why
-            raise TemplateError(why) from error
-        self._report(f"made the template of {image.name} in {time.monotonic() - begin:.0f} s")
+                self._store.record_failure(key, reason)
+            self._failures[key] = reason
+            raise TemplateError(reason) from error
+        self._report(f"built the template of {image.name} in {time.monotonic() - begin:.0f} s")
 
     @contextmanager
-    def _telling_when_full(self) -> Iterator[None]:
-        """Put want of space in the place of what fails for it: a hypervisor whose memory has no room just dies."""
+    def _explain_full_disk(self) -> Iterator[None]:
+        """Replace an error by one about the disk if the disk is full; the hypervisor's own error does not show that."""
         try:
             yield
         except (XhyveError, IdentityError, OSError) as error:
             free = shutil.disk_usage(self._folder).free
             if free < _FULL:
-                raise TemplateError(f"{self._folder} is full: {free >> 10} KiB are free") from error
+                raise TemplateError(f"{self._folder} is full: only {free >> 10} KiB are free") from error
             raise

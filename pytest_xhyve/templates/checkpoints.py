@@ -14,8 +14,8 @@ class Checkpoint:
     """A saved state of one shared guest.
 
     Attributes:
-        folder: holds the guest's memory and the state of its devices.
-        machine: with its disk as it was; no guest writes to that any more.
+        folder: contains the guest's memory and the state of its devices.
+        machine: the guest's machine; no guest writes to its disk any more.
         agent: what the agent in the guest holds open.
     """
 

@@ -1,7 +1,7 @@
-"""An identity of its own for each restored guest: clock, random numbers, host name, machine id, Ethernet address.
+"""Give each restored guest its own identity: clock, random numbers, host name, machine id, Ethernet address.
 
-Clones of one template wake up as the same machine. What is done about it here is done before the guest's network
-is used, by the agent, in one message.
+Guests restored from one template start as identical machines. The agent in the guest sets all of this, in one message,
+before the guest uses its network.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from pytest_xhyve.templates.agent import Agent, AgentError, Call, call, program
+from pytest_xhyve.templates.agent import Agent, AgentError, Call, build_program, call
 
 AGENT_PORT = "/dev/ttyS1"
 CLOCK_SECONDS = 0.05
 _CLOCK_TRIES = 5
-_CLOCK_AT_WORST_SECONDS = 1.0
+_MAX_CLOCK_SECONDS = 1.0
 _SEED_BYTES = 64
 
 # Numbers of system calls on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl in Linux).
@@ -30,9 +30,9 @@ _SETPRIORITY, _SETHOSTNAME, _CLOCK_SETTIME = 141, 170, 227
 _RNDADDENTROPY, _RNDRESEEDCRNG, _SIOCSIFHWADDR = 0x40085203, 0x5207, 0x8924
 _ARPHRD_ETHER = 1
 
-# The files are tried by running them with nothing to read, as folders may be mounted noexec. The port is open before
-# the line ends: opening it later clears what has come meanwhile (serial8250_do_startup in Linux), and the agent would
-# wait for ever. A subshell leads no session, so that it does not become a terminal that hangs up with the login.
+# The script runs each copy with empty standard input, because a folder may be mounted noexec. It opens the port before
+# it ends: a later open would discard what has arrived by then (serial8250_do_startup in Linux), and the agent would
+# wait forever. The subshell leads no session, so the port does not become its terminal, which hangs up at logout.
 _INSTALL = """
 umask 077
 for folder in /tmp /var/tmp /root /dev/shm; do
@@ -42,7 +42,7 @@ for folder in /tmp /var/tmp /root /dev/shm; do
     if "$agent" </dev/null 2>/dev/null; then found=$agent; break; fi
 done
 [ -n "$from" ] && [ "$from" != "$found" ] && rm -f "$from"
-[ -n "$found" ] || { echo "no folder from which programs may be run" >&2; exit 1; }
+[ -n "$found" ] || { echo "no folder found in which programs may run" >&2; exit 1; }
 stty -F PORT 115200 raw -echo clocal 2>/dev/null || { rm -f "$found"; echo "no serial port PORT" >&2; exit 1; }
 ( exec 3<>PORT || exit; "$found" <&3 >&3 2>/dev/null & ) || { rm -f "$found"; exit 1; }
 echo "$found"
@@ -53,18 +53,18 @@ done
 
 
 class IdentityError(Exception):
-    """A restored guest cannot be given an identity of its own; the message says what failed."""
+    """The plugin cannot give a restored guest its own identity; the message states what failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What the agent in a template holds open, as its numbers.
+    """The files that the agent in a template holds open, as its descriptors, and the network card's name.
 
     Attributes:
         random: ``/dev/urandom``.
-        socket: any socket, by which network cards are addressed (netdevice(7)).
+        socket: a socket for ioctl(2) on network cards (netdevice(7)).
         interface: the network card's name.
-        machine_id: ``/etc/machine-id``, or below 0 where the guest has none.
+        machine_id: ``/etc/machine-id``; negative if the guest has none.
     """
 
     random: int
@@ -73,39 +73,39 @@ class AgentState:
     machine_id: int
 
     @classmethod
-    def read(cls, content: dict[str, Any]) -> Self:
-        """As `write` wrote it."""
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """The object from which `to_dict` made *content*."""
         return cls(**content)
 
-    def write(self) -> dict[str, Any]:
-        """As plain data."""
+    def to_dict(self) -> dict[str, Any]:
+        """This object as plain data, for a JSON file."""
         return asdict(self)
 
 
 def install_agent(
     run_as_root: Callable[[str, bytes], str], channel: socket.socket, mac: str, timeout: float
 ) -> AgentState:
-    """Put the agent into a running guest, and have it open what it will need.
+    """Start the agent in a running guest, and let it open the files that it needs.
 
     Args:
-        run_as_root: runs a shell line in the guest with these bytes on standard input; returns what it said, and
-            raises `IdentityError` when it fails.
+        run_as_root: runs a shell line in the guest with these bytes as standard input; returns its standard output,
+            and raises `IdentityError` if the exit code is not 0.
         channel: the host's end of the guest's second serial port.
         mac: the network card's Ethernet address.
-        timeout: seconds that the agent may take to answer.
+        timeout: the limit of an answer of the agent, in seconds.
 
     Raises:
-        IdentityError: the guest cannot run it, or lets nobody reseed its random numbers.
+        IdentityError: the guest cannot run the agent, or its kernel cannot reseed its random numbers.
     """
-    said = run_as_root(_INSTALL.replace("MAC", mac), program()).split()
-    if len(said) < 2:
+    output = run_as_root(_INSTALL.replace("MAC", mac), build_program()).split()
+    if len(output) < 2:
         raise IdentityError(f"no network card has the address {mac}")
-    # A bridge over it has its address too, and is no device.
-    path, address = said[:2]
+    # The script lists only devices: a bridge over the card has the same address.
+    path, address = output[:2]
     agent = Agent(channel, timeout)
     try:
-        # As a session of its own, no logout ends it.
-        _, _, _, random, descriptor, machine_id = agent.make(
+        # A process with its own session does not end at logout.
+        _, _, _, random, descriptor, machine_id = agent.execute(
             call(_UNLINK, os.fsencode(path) + b"\0"),
             call(_SETSID),
             call(_SETPRIORITY, 0, 0, -20),
@@ -116,27 +116,27 @@ def install_agent(
     except AgentError as error:
         raise IdentityError(str(error)) from error
     state = AgentState(random, descriptor, address.split("/")[4], machine_id)
-    _check({"open /dev/urandom": random, "make a socket": descriptor})
-    # Asked now, so that no guest of a kernel that cannot do it is ever restored.
-    _make(agent, {"reseed the kernel's random numbers": _reseed(state)})
+    _check({"open /dev/urandom": random, "create a socket": descriptor})
+    # If the kernel cannot do this, no template is saved, so no guest is restored.
+    _execute(agent, {"reseed the kernel's random numbers": _reseed(state)})
     return state
 
 
 def set_identity(
     channel: socket.socket, state: AgentState, *, name: str, machine_id: str, mac: str, timeout: float
 ) -> None:
-    """Give a restored guest an identity of its own.
+    """Give a restored guest its own identity, and set its clock and its random numbers.
 
     Args:
         channel: the host's end of the guest's second serial port.
-        state: from the template.
+        state: the state of the agent in the template.
         name: the host name.
         machine_id: 32 hexadecimal digits (machine-id(5)).
         mac: the Ethernet address.
-        timeout: seconds that the agent may take to answer.
+        timeout: the limit of an answer of the agent, in seconds.
 
     Raises:
-        IdentityError: a part of it could not be done.
+        IdentityError: the agent did not answer, or one of the steps failed.
     """
     hostname = name.encode()
     request = struct.pack(
@@ -149,43 +149,42 @@ def set_identity(
     if state.machine_id >= 0:
         text = f"{machine_id}\n".encode()
         steps["set the machine id"] = (call(_PWRITE64, state.machine_id, text, len(text), 0),)
-    _refresh(Agent(channel, timeout), state, steps)
+    _set_clock_and_seed(Agent(channel, timeout), state, steps)
 
 
 def set_clock_and_seed(channel: socket.socket, state: AgentState, *, timeout: float) -> None:
-    """Give a guest that was restored as itself what only the present has: the clock and random numbers.
+    """Set the clock and the random numbers of a guest that was restored from its own checkpoint.
 
     Args:
         channel: the host's end of the guest's second serial port.
-        state: of the agent in it.
-        timeout: seconds that the agent may take to answer.
+        state: the state of the agent in the checkpoint.
+        timeout: the limit of an answer of the agent, in seconds.
 
     Raises:
-        IdentityError: a part of it could not be done.
+        IdentityError: the agent did not answer, or one of the steps failed.
     """
-    _refresh(Agent(channel, timeout), state, {})
+    _set_clock_and_seed(Agent(channel, timeout), state, {})
 
 
-def _refresh(agent: Agent, state: AgentState, steps: dict[str, tuple[Call, ...]]) -> None:
-    """Reseed, set the clock, then make *steps*."""
+def _set_clock_and_seed(agent: Agent, state: AgentState, more_steps: dict[str, tuple[Call, ...]]) -> None:
     begin = time.monotonic()
-    _make(
+    _execute(
         agent,
-        {"reseed the kernel's random numbers": _reseed(state), "set the clock": (_set_clock(),), **steps},
+        {"reseed the kernel's random numbers": _reseed(state), "set the clock": (_set_clock(),), **more_steps},
     )
-    # The clock was set somewhere between the question and the answer.
+    # The guest set its clock at some time between the message and the answer, so that time bounds the clock's error.
     for _ in range(_CLOCK_TRIES):
         if time.monotonic() - begin < CLOCK_SECONDS:
             break
         begin = time.monotonic()
-        _make(agent, {"set the clock": (_set_clock(),)})
+        _execute(agent, {"set the clock": (_set_clock(),)})
     else:
-        if time.monotonic() - begin > _CLOCK_AT_WORST_SECONDS:
-            raise IdentityError("the guest is too slow for its clock to be set")
+        if time.monotonic() - begin > _MAX_CLOCK_SECONDS:
+            raise IdentityError(f"the guest is too slow: it took more than {_MAX_CLOCK_SECONDS:g} s to set its clock")
 
 
 def _reseed(state: AgentState) -> tuple[Call, ...]:
-    """Mix in numbers of the host, and have every generator in the kernel draw from them at once (random(4))."""
+    """Add random numbers of the host, and make every generator of the kernel use them at once (random(4))."""
     seed = secrets.token_bytes(_SEED_BYTES)
     return (
         call(_IOCTL, state.random, _RNDADDENTROPY, struct.pack("=ii", 8 * len(seed), len(seed)) + seed),
@@ -198,9 +197,9 @@ def _set_clock() -> Call:
     return call(_CLOCK_SETTIME, time.CLOCK_REALTIME, struct.pack("=qq", now // 10**9, now % 10**9))
 
 
-def _make(agent: Agent, steps: dict[str, tuple[Call, ...]]) -> None:
+def _execute(agent: Agent, steps: dict[str, tuple[Call, ...]]) -> None:
     try:
-        results = iter(agent.make(*(each for calls in steps.values() for each in calls)))
+        results = iter(agent.execute(*(each for calls in steps.values() for each in calls)))
     except AgentError as error:
         raise IdentityError(str(error)) from error
     _check({step: min(next(results) for _ in calls) for step, calls in steps.items()})
@@ -209,4 +208,4 @@ def _make(agent: Agent, steps: dict[str, tuple[Call, ...]]) -> None:
 def _check(results: dict[str, int]) -> None:
     for step, result in results.items():
         if result < 0:
-            raise IdentityError(f"the guest's kernel does not let us {step}: {os.strerror(-result)}")
+            raise IdentityError(f"the agent cannot {step}: {os.strerror(-result)}")

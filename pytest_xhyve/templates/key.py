@@ -1,4 +1,4 @@
-"""What a template depends on: a key that differs whenever one could not be restored from the other."""
+"""The key of a template: a digest of everything that the saved state depends on."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine, Nic
 
 FORMAT = 6
-"""Counts what we ourselves changed in how a template is made or restored."""
+"""Incremented when a new version of the plugin builds or restores templates differently."""
 
-NAME = "template"
+_NAME = "template"
 _DIGITS = 16
 
 
-def identity_words(name: str, uuid: UUID) -> list[str]:
-    """The words of a kernel's command line that are a guest's own; read by systemd (kernel-command-line(7))."""
+def identity_parameters(name: str, uuid: UUID) -> list[str]:
+    """The kernel parameters by which systemd sets a guest's host name and machine id (kernel-command-line(7))."""
     return [f"systemd.hostname={name}", f"systemd.machine_id={uuid.hex}"]
 
 
 def as_template(machine: Machine, uuid: UUID) -> Machine:
-    """*machine* with a template's identity in the place of its own."""
-    own = identity_words(machine.name, machine.uuid)
-    words = [word for word in machine.cmdline.split(" ") if word not in own]
+    """*machine* with a template's name, the UUID *uuid*, and an Ethernet address that depends on it."""
+    own = identity_parameters(machine.name, machine.uuid)
+    others = [parameter for parameter in machine.cmdline.split(" ") if parameter not in own]
     return replace(
         machine,
-        name=NAME,
+        name=_NAME,
         uuid=uuid,
-        cmdline=" ".join([*words, *identity_words(NAME, uuid)]),
+        cmdline=" ".join([*others, *identity_parameters(_NAME, uuid)]),
         nics=tuple(Nic(_mac(uuid), nic.forward) for nic in machine.nics),
     )
 
 
 def _has_backing_file(disk: Path) -> bool:
-    """Whether a qcow2 disk reads from another one (docs/interop/qcow2.txt in QEMU's sources: bytes 8 to 15)."""
+    """Whether a qcow2 disk has a backing file (docs/interop/qcow2.txt in QEMU's sources: bytes 8 to 15)."""
     with disk.open("rb") as file:
         header = file.read(16)
     return header.startswith(b"QFI\xfb") and header[8:16] != bytes(8)
 
 
 def _mac(uuid: UUID) -> str:
-    """A locally administered address (RFC 7042, section 2.1), found again wherever it stands in a saved state."""
+    """A locally administered address (RFC 7042, section 2.1) that depends on the UUID."""
     return "02:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-5:])
 
 
@@ -55,20 +55,20 @@ def template_key(image: Image, machine: Machine, snapshotter: Snapshotter, check
     """The key of the template from which *machine* may be restored.
 
     Args:
-        image: what its disk is cloned from.
-        machine: with an identity of its own, which is no part of the key.
-        snapshotter: its hypervisor's.
-        checked: the folder of remembered digests.
+        image: the image that the machine's disk is cloned from.
+        machine: the machine; the key does not depend on its identity.
+        snapshotter: the snapshotter of its hypervisor.
+        checked: the folder of cached digests.
 
     Raises:
-        TemplateError: not all that it depends on can be told.
+        TemplateError: the disk depends on a file whose changes the plugin cannot detect.
     """
     if image.format == "qcow2" and _has_backing_file(image.disk):
-        raise TemplateError(f"{image.disk} has a backing file, of which nobody tells when it changes")
+        raise TemplateError(f"{image.disk} has a backing file, and the plugin cannot detect changes of that file")
     plain = as_template(machine, UUID(int=0))
     depends = {
         "format": FORMAT,
-        # The template's disk holds what differs from the image's, which it finds by its path.
+        # The template's disk contains only the differences to the image's disk, which it names by its path.
         "disk": [str(image.disk.resolve()), image.format, known_digest(image.disk, checked)],
         "kernel": known_digest(machine.kernel, checked),
         "initrd": None if machine.initrd is None else known_digest(machine.initrd, checked),

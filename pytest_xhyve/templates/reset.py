@@ -1,10 +1,10 @@
-"""Giving each test a shared guest in the same state: saved once with all that runs in it, restored for each test.
+"""Reset a shared guest: save it with everything that runs in it, and restore it before each test.
 
-A guest of which that is asked lives on memory that can be saved. After the fixtures have done their work the guest is
-saved, which ends its machine; each test gets a new machine on a clone of the disk as it was then. What a test does to
-its machine is thrown away with it, so that nothing has to be undone.
+The memory of such a guest is in a file, so that it can be saved. After the fixtures have run, the guest is saved, which
+ends its machine. Each test gets a new machine, restored from the saved state, with a clone of the saved disk. Whatever
+a test does to its machine is removed with that machine.
 
-What the user waits for at every test is one restoring, as for a guest that comes from a template.
+Before each test, the user waits for one restore, as for a guest that is restored from a template.
 """
 
 from __future__ import annotations
@@ -33,27 +33,28 @@ from pytest_xhyve.templates.builder import run_as_root
 from pytest_xhyve.templates.checkpoints import Checkpoint
 from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent
 
-# The state of the devices, and what a test or fixture writes to its disk.
-_ROOM = 256 << 20
+# Bytes for the state of the devices, and for what a test or fixture writes to its disk.
+_OVERHEAD = 256 << 20
+# A disk with less free space counts as full.
 _FULL = 16 << 20
-_QUIET_SECONDS = 0.5
-# What a guest that has just booted still does, it would do again in each test.
-_BOOTED_QUIET_SECONDS = 3.0
+_IDLE_SECONDS = 0.5
+# A guest that has just booted has more work to complete; otherwise, it would repeat that work in each test.
+_BOOTED_IDLE_SECONDS = 3.0
 _LOOK_SECONDS = 0.04
 _IDLE_SHARE = 0.3
 _SYNC_SECONDS = 120.0
-# Once unlinked the program still has its name there, as long as it runs.
-_IS_THE_AGENT_THERE = "sync; ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q xhyve-agent"
+# The file of the agent is deleted, but /proc shows its name while it runs (proc(5)).
+_SYNC_AND_FIND_AGENT = "sync; ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q xhyve-agent"
 
 
 class Reset:
-    """Saves a guest, and restores it as often as is asked; the `Guest` stays the same object.
+    """Saves a guest, and restores it any number of times; the `Guest` stays the same object.
 
     Args:
-        guest: running, with its memory in a file in *record*.
-        instance: the guest's.
+        guest: a running guest, with its memory in a file in *record*.
+        instance: the guest's instance.
         record: the folder that the guest can be saved to.
-        agent: what the agent in the guest holds open, if there is one.
+        agent: what the agent in the guest holds open; None if the guest has no agent yet.
     """
 
     def __init__(self, guest: Guest, instance: Instance, record: Path, agent: AgentState | None) -> None:
@@ -63,41 +64,41 @@ class Reset:
         self._record: Path | None = record
         self._agent = agent
         self._checkpoints: list[Checkpoint] = []
-        self._made = 0
-        self._life: Path | None = None
+        self._restores = 0
+        self._current: Path | None = None
         self._forgotten: list[Path] = []
         self._failure: str | None = None
 
     @property
-    def is_recording(self) -> bool:
-        """Whether what happens to the guest now can be saved."""
+    def can_save(self) -> bool:
+        """Whether the guest's memory is in a file, so that `save` is possible."""
         return self._record is not None
 
     def save(self) -> Checkpoint:
-        """Save the guest as it is now, which ends its machine.
+        """Save the guest in its present state, which ends its machine.
 
         Raises:
-            XhyveError: it cannot be saved: it is off, or does not answer, or there is no space.
+            XhyveError: the guest is off or does not answer, or no space is left.
         """
         assert self._record is not None
         guest, folder = self._guest, self._record
-        # Whatever happens, it is not recorded any more.
+        # A guest can be saved once, even if that fails.
         self._record = None
         try:
-            with self._telling("cannot save"):
+            with self._explain_errors("cannot save"):
                 if not guest._power.is_on:
-                    raise XhyveError("it is off; what a fixture has shut down, it has to start again")
+                    raise XhyveError("it is off; a fixture that shuts the guest down must start it again")
                 self._check_space(_FULL)
                 vm = cast("SnapshotMachine", guest._power.machine)
-                there = guest.run(_IS_THE_AGENT_THERE, check=False, user="root", timeout=_SYNC_SECONDS)
-                if self._agent is None or there.returncode != 0:
+                found = guest.run(_SYNC_AND_FIND_AGENT, check=False, user="root", timeout=_SYNC_SECONDS)
+                if self._agent is None or found.returncode != 0:
                     mac = guest.mac
                     timeout = self._instance.timeouts.step
                     self._agent = install_agent(partial(run_as_root, guest), vm.agent, mac, timeout)
-                    # What was put there may be on the disk.
+                    # The agent's file was written to the disk.
                     guest.run("sync", timeout=_SYNC_SECONDS)
                 guest._power.disconnect()
-                self._wait_until_quiet(vm, _QUIET_SECONDS if there.returncode == 0 else _BOOTED_QUIET_SECONDS)
+                self._wait_until_idle(vm, _IDLE_SECONDS if found.returncode == 0 else _BOOTED_IDLE_SECONDS)
                 vm.save(as_itself=True)
         except BaseException as error:
             self._failure = str(error)
@@ -108,65 +109,65 @@ class Reset:
         self._checkpoints.append(checkpoint)
         return checkpoint
 
-    def restore(self) -> None:
-        """Give the guest the state that was saved last.
+    def restore(self, *, recorded: bool = False) -> None:
+        """Restore the guest from the last checkpoint.
+
+        Args:
+            recorded: whether the guest's memory is in a file again, so that it can be saved once more.
 
         Raises:
-            XhyveError: it cannot be restored, or could not be saved.
+            XhyveError: the guest cannot be restored, or an earlier `save` failed.
         """
-        self._come_up(record=False)
-
-    def record(self) -> None:
-        """As `restore`, so that it can be saved once more."""
-        self._come_up(record=True)
+        guest = self._guest
+        if self._failure is not None:
+            raise XhyveError(f"guest {guest.name} has no saved state to reset it to: {self._failure}")
+        checkpoint = self._checkpoints[-1]
+        guest.kill()
+        self._remove_old_folders()
+        folder = self._folder / f"reset-{self._restores}"
+        self._restores += 1
+        with self._explain_errors("cannot reset"):
+            self._check_space(checkpoint.machine.memory + _OVERHEAD if recorded else _FULL)
+            folder.mkdir(mode=0o700)
+            self._current = folder
+            disk = clone_disk(checkpoint.machine.disks[0], folder, self._instance.hypervisor.disk_formats)
+            machine = replace(checkpoint.machine, disks=(disk,))
+            record = folder if recorded else None
+            guest._replace_machine(
+                machine,
+                starts.resume(self._instance, machine, checkpoint, record),
+                starts.record(self._instance, machine, folder) if recorded else Start.boot(self._instance, machine),
+            )
+        if recorded:
+            self._record = folder
+            self._agent = checkpoint.agent
 
     def forget(self, checkpoint: Checkpoint | None) -> None:
-        """Never restore *checkpoint* again, which is the last one; None is the one that is being recorded."""
+        """Do not restore the last checkpoint again.
+
+        Args:
+            checkpoint: the last checkpoint; None if the guest was restored to be saved again, but was not saved.
+        """
         if checkpoint is None:
             self._record = self._failure = None
         else:
             assert self._checkpoints[-1] == checkpoint
             self._forgotten.append(self._checkpoints.pop().folder)
-        # The guest may still run in it: what its fixtures undo, they undo there. It goes when the next one comes.
+        # The guest may still use the folder while its fixtures tear down; the next restore removes it.
         self._agent = self._checkpoints[-1].agent
 
-    def _come_up(self, *, record: bool) -> None:
-        guest = self._guest
-        if self._failure is not None:
-            raise XhyveError(f"guest {guest.name} has no state to be reset to: {self._failure}")
-        checkpoint = self._checkpoints[-1]
-        guest.kill()
-        self._remove_old()
-        folder = self._folder / f"reset-{self._made}"
-        self._made += 1
-        with self._telling("cannot reset"):
-            self._check_space(checkpoint.machine.memory + _ROOM if record else _FULL)
-            folder.mkdir(mode=0o700)
-            self._life = folder
-            disk = clone_disk(checkpoint.machine.disks[0], folder, self._instance.hypervisor.disk_formats)
-            machine = replace(checkpoint.machine, disks=(disk,))
-            place = folder if record else None
-            guest._replace_machine(
-                machine,
-                starts.resume(self._instance, machine, checkpoint, place),
-                starts.record(self._instance, machine, folder) if record else Start.boot(self._instance, machine),
-            )
-        if record:
-            self._record = folder
-            self._agent = checkpoint.agent
-
-    def _remove_old(self) -> None:
-        """Remove the folder of the last life, unless it was saved there, and those of forgotten checkpoints."""
-        old = {*self._forgotten, *([] if self._life is None else [self._life])}
+    def _remove_old_folders(self) -> None:
+        """Remove the folders of forgotten checkpoints and of the last machine, unless that became a checkpoint."""
+        old = {*self._forgotten, *([] if self._current is None else [self._current])}
         for folder in old - {checkpoint.folder for checkpoint in self._checkpoints}:
             shutil.rmtree(folder)
-        self._life = None
+        self._current = None
         self._forgotten.clear()
 
-    def _wait_until_quiet(self, vm: SnapshotMachine, timeout: float) -> None:
-        """Wait a moment until our session in the guest has ended, so that no restored guest has to end it.
+    def _wait_until_idle(self, vm: SnapshotMachine, timeout: float) -> None:
+        """Wait until the plugin's SSH session in the guest has ended; otherwise, each restored guest has to end it.
 
-        What a fixture has started may keep the guest busy for ever, so this is no more than a moment.
+        A program that a fixture started may keep the guest busy, so the wait ends after *timeout* seconds.
         """
         end = time.monotonic() + timeout
         while vm.count_accepted(SSH_PORT) and time.monotonic() < end:
@@ -183,16 +184,16 @@ class Reset:
     def _check_space(self, needed: int) -> None:
         free = shutil.disk_usage(self._folder).free
         if free < needed:
-            raise XhyveError(f"it takes up to {needed >> 20} MiB in {self._folder}, and {free >> 20} MiB are free")
+            raise XhyveError(f"it needs up to {needed >> 20} MiB in {self._folder}, but {free >> 20} MiB are free")
 
     @contextmanager
-    def _telling(self, what: str) -> Iterator[None]:
-        """Tell of what goes wrong in the block, and whether the disk is full."""
+    def _explain_errors(self, problem: str) -> Iterator[None]:
+        """Turn an error in the block into one that states the *problem*, the guest, and whether the disk is full."""
         try:
             yield
         except (XhyveError, IdentityError, OSError, psutil.Error) as error:
             full = isinstance(error, OSError) and error.errno == errno.ENOSPC
             if full or shutil.disk_usage(self._folder).free < _FULL:
-                # Memory that finds no space kills the hypervisor (SIGBUS), which says nothing of it.
-                what = f"no space is left in {self._folder}, so {what}"
-            raise XhyveError(f"{what} the state of guest {self._guest.name}: {error}") from error
+                # A hypervisor whose memory's file cannot grow dies by SIGBUS, without a message.
+                problem = f"no space left in {self._folder}: {problem}"
+            raise XhyveError(f"{problem} the state of guest {self._guest.name}: {error}") from error

@@ -1,4 +1,4 @@
-"""The starts that need a saved state, or make one; see `pytest_xhyve.guest.start.Start`."""
+"""The starts that use a saved state, or allow the guest to be saved; see `pytest_xhyve.guest.start.Start`."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from pytest_xhyve.templates.store import Template
 
 
 class RestoreFailed(XhyveError):
-    """A guest was restored, but cannot be used."""
+    """A guest was restored, but a test cannot use it."""
 
 
 def record(instance: Instance, machine: Machine, folder: Path) -> Start[SnapshotMachine]:
-    """*machine* from power-on, with its memory in a file in *folder*, so that it can be saved."""
+    """Boot *machine* with its memory in a file in *folder*, so that it can be saved."""
     return Start("boot", lambda: instance.snapshotter.start_recorded(machine, instance.process, folder))
 
 
 def restore(
     instance: Instance, machine: Machine, template: Template, record: Path | None = None
 ) -> Start[SnapshotMachine]:
-    """*machine* from *template*, with an identity of its own.
+    """Restore *machine* from *template*, and give it its own identity.
 
     Args:
-        instance: the guest's.
-        machine: with its own identity and its own disk, cloned from the template's.
-        template: what it is restored from.
-        record: a folder that the machine can be saved to again; None if it need not be.
+        instance: the guest's instance.
+        machine: the machine with its own identity, and with a clone of the template's disk.
+        template: the saved state.
+        record: a folder that the machine can be saved to again; None if it cannot.
     """
 
     @contextmanager
     def running() -> Iterator[SnapshotMachine]:
-        # The output of the boot that the template was saved after; what the guest itself prints follows it.
+        # The console starts with the output of the template's boot; the guest's own output follows.
         shutil.copyfile(template.folder / CONSOLE, instance.process.folder / CONSOLE)
-        with _restoring(instance, machine, template.folder, record) as vm:
+        with _start_from(instance, machine, template.folder, record) as vm:
             yield vm
 
     def make_ready(vm: SnapshotMachine) -> None:
@@ -68,27 +68,27 @@ def restore(
 def resume(
     instance: Instance, machine: Machine, checkpoint: Checkpoint, record: Path | None = None
 ) -> Start[SnapshotMachine]:
-    """*machine* from a checkpoint of the same guest.
+    """Restore *machine* from a checkpoint of the same guest.
 
     Args:
-        instance: the guest's.
-        machine: the checkpoint's, with a clone of its disk.
-        checkpoint: what it is restored from.
-        record: a folder that the machine can be saved to again; None if it need not be.
+        instance: the guest's instance.
+        machine: the checkpoint's machine, with a clone of its disk.
+        checkpoint: the saved state.
+        record: a folder that the machine can be saved to again; None if it cannot.
     """
 
     def make_ready(vm: SnapshotMachine) -> None:
         vm.restore()
         try:
-            # Host name and address stay: a fixture may have changed them.
+            # The host name and the Ethernet address stay: a fixture may have changed them.
             set_clock_and_seed(vm.agent, checkpoint.agent, timeout=instance.timeouts.step)
         except IdentityError as error:
             raise XhyveError(f"its clock and random numbers are those of the checkpoint: {error}") from error
 
-    return Start("restore", lambda: _restoring(instance, machine, checkpoint.folder, record), make_ready)
+    return Start("restore", lambda: _start_from(instance, machine, checkpoint.folder, record), make_ready)
 
 
-def _restoring(
+def _start_from(
     instance: Instance, machine: Machine, source: Path, record: Path | None
 ) -> AbstractContextManager[SnapshotMachine]:
     if record is None:

@@ -1,4 +1,4 @@
-"""The folder of templates: each is published whole, checked before use, and held while a guest stands on it."""
+"""The folder of templates. Each template is published in one step, checked before use, and locked while in use."""
 
 from __future__ import annotations
 
@@ -24,26 +24,27 @@ from pytest_xhyve.model.machine import Disk, DiskFormat
 from pytest_xhyve.templates.identity import AgentState
 
 ABOUT = "template.json"
-_REFUSED = ".refused"
-_FAILED = ".failed"
-_REFUSED_SECONDS = 3600.0
-_LOOK_SECONDS = 1.0
+# Files beside the templates, named by their key: why none can be built, and when one was quarantined.
+_FAILURE = ".refused"
+_QUARANTINED = ".failed"
+_FAILURE_SECONDS = 3600.0
+_QUIET_SECONDS = 1.0
 
 
 class TemplateDamaged(TemplateError):
-    """A template is not what was saved."""
+    """A file of a template is missing or was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A saved guest.
+    """A saved state of a booted guest.
 
     Attributes:
-        key: what it is for, as `pytest_xhyve.templates.key` works it out.
+        key: the result of `pytest_xhyve.templates.key.template_key`.
         image: the name of its image, for people.
-        folder: holds all its files.
-        disk: as it was when the guest was saved.
-        agent: what the agent in it holds open.
+        folder: contains all its files.
+        disk: the disk in the state in which the guest was saved.
+        agent: what the agent in the guest holds open.
     """
 
     key: str
@@ -54,7 +55,7 @@ class Template:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes on the disk; holes take none."""
+        """The space that its files take on the disk, in bytes; holes take none."""
         size = 0
         with contextlib.suppress(FileNotFoundError):
             for path in self.folder.iterdir():
@@ -62,8 +63,8 @@ class Template:
         return size
 
     @property
-    def used(self) -> float:
-        """When a guest was last restored from it, as `time.time` counts; 0 when it is gone."""
+    def last_used(self) -> float:
+        """The time at which a guest was last restored from it, as `time.time` counts; 0 if the template is gone."""
         try:
             return (self.folder / ABOUT).stat().st_mtime
         except FileNotFoundError:
@@ -73,12 +74,12 @@ class Template:
 class TemplateStore:
     """The templates in *folder*.
 
-    Each is a folder of its own, named by its key and a random word: the disks of guests name that of their template by
-    its path, where another one must never stand. Without its `ABOUT`, a folder is no template any more.
+    Each has a folder of its own, named by its key and a random part. A guest's disk names its template's disk by its
+    path, so no other template may ever get that path. A folder without the file `ABOUT` is not a template any more.
 
     Args:
-        folder: the user's own.
-        checked: the folder of remembered digests.
+        folder: a folder that only the user can read.
+        checked: the folder of cached digests.
     """
 
     def __init__(self, folder: Path, checked: Path) -> None:
@@ -86,13 +87,13 @@ class TemplateStore:
         self._checked = checked
 
     @contextmanager
-    def holding(self, key: str) -> Iterator[Template | None]:
-        """The template *key*, checked, which nobody removes before the end of the block; None when there is none.
+    def using(self, key: str) -> Iterator[Template | None]:
+        """The template *key*, checked and locked until the end of the block; None if there is none.
 
         Raises:
-            TemplateDamaged: a file of it is not as it was saved; it is set aside.
+            TemplateDamaged: a file of the template is missing or was changed; the template is quarantined.
         """
-        fd = self._open_used(key)
+        fd = self._open_lock(key)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
             template = self._read(key)
@@ -103,23 +104,28 @@ class TemplateStore:
             os.close(fd)
 
     @contextmanager
-    def making(self, key: str, report: Callable[[str], None]) -> Iterator[None]:
-        """Be the only one that makes the template *key*, for the time of the block."""
-        lock = FileLock(self._folder / f"{key}.making")
+    def building(self, key: str, report: Callable[[str], None]) -> Iterator[None]:
+        """Let no other process or thread build the template *key* until the end of the block.
+
+        Args:
+            key: the template's key.
+            report: gets a line if this has to wait.
+        """
+        lock = self._build_lock(key)
         try:
-            lock.acquire(timeout=_LOOK_SECONDS)
+            lock.acquire(timeout=_QUIET_SECONDS)
         except Timeout:
-            report("waiting for another process, which makes the template")
+            report("waiting for another process, which builds the template")
             lock.acquire()
         try:
-            self._remove_begun(key)
+            self._remove_unfinished(key)
             yield
         finally:
             lock.release()
 
     @contextmanager
     def workspace(self, key: str) -> Iterator[Path]:
-        """A folder in which the template *key* is made; removed at the end, unless it was published."""
+        """An empty folder to build the template *key* in; removed at the end of the block, unless it was published."""
         path = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self._folder))
         try:
             yield path
@@ -127,10 +133,18 @@ class TemplateStore:
             shutil.rmtree(path, ignore_errors=True)
 
     def publish(self, workspace: Path, key: str, image: str, disk: Disk, agent: AgentState) -> None:
-        """Make what is in *workspace*, which `workspace` made, the template *key*, in one step."""
+        """Turn *workspace* into the template *key*, in one step.
+
+        Args:
+            workspace: a folder from `workspace`, with all files of the template.
+            key: the template's key.
+            image: the name of its image.
+            disk: its disk, in *workspace*.
+            agent: what the agent in the guest holds open.
+        """
         digests = {}
         for path in sorted(workspace.iterdir()):
-            # The hypervisor opens memory for writing, though it maps it privately.
+            # The hypervisor opens the memory's file for writing, although it maps it privately.
             path.chmod(0o600)
             digests[path.name] = digest_of(path)
             with path.open("rb") as file:
@@ -138,7 +152,7 @@ class TemplateStore:
         about = {
             "image": image,
             "disk": [disk.path.name, disk.format],
-            "agent": agent.write(),
+            "agent": agent.to_dict(),
             "sha256": digests,
         }
         with (workspace / ABOUT).open("w") as file:
@@ -149,52 +163,55 @@ class TemplateStore:
         workspace.rename(target)
         for name, digest in digests.items():
             remember_digest(target / name, digest, self._checked)
-        (self._folder / f"{key}{_REFUSED}").unlink(missing_ok=True)
+        (self._folder / f"{key}{_FAILURE}").unlink(missing_ok=True)
 
-    def quarantine(self, template: Template, why: str) -> None:
-        """Keep *template* from being used again; it stays until no guest stands on it, and there is a new one.
+    def quarantine(self, template: Template, reason: str) -> None:
+        """Do not use *template* again; its files stay until no guest uses them.
 
-        When another one was set aside within the hour, no more are made until it is over.
+        If another template with this key was quarantined in the last hour, *reason* is recorded as a failure.
         """
         if not (template.folder / ABOUT).exists():
-            # Another process met the same.
+            # Another process has quarantined it.
             return
-        failed = self._folder / f"{template.key}{_FAILED}"
-        if _is_recent(failed):
-            self.record_failure(template.key, why)
-        failed.touch()
-        _put_aside(template.folder)
+        quarantined = self._folder / f"{template.key}{_QUARANTINED}"
+        if _is_recent(quarantined):
+            self.record_failure(template.key, reason)
+        quarantined.touch()
+        _quarantine(template.folder)
 
-    def record_failure(self, key: str, why: str) -> None:
-        """Remember for an hour that no template *key* can be made, so that not every guest tries."""
-        (self._folder / f"{key}{_REFUSED}").write_text(why)
+    def record_failure(self, key: str, reason: str) -> None:
+        """Record for an hour that no template *key* can be built, so that not every guest tries."""
+        (self._folder / f"{key}{_FAILURE}").write_text(reason)
 
-    def refusal(self, key: str) -> str | None:
-        """Why no template *key* can be made, if that was found out within the hour."""
-        path = self._folder / f"{key}{_REFUSED}"
+    def find_failure(self, key: str) -> str | None:
+        """The reason for which no template *key* can be built; None if none was recorded in the last hour."""
+        path = self._folder / f"{key}{_FAILURE}"
         try:
             return path.read_text() if _is_recent(path) else None
         except FileNotFoundError:
             return None
 
     def all(self) -> list[Template]:
-        """All that can be read, the one that was used last first; their content is not checked."""
+        """All readable templates, the most recently used one first; their files are not checked."""
         found = []
         for path in self._folder.glob(f"*/{ABOUT}"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 if not path.parent.name.startswith("."):
                     found.append(_parse(path.parent, json.loads(path.read_text())))
-        return sorted(found, key=lambda template: template.used, reverse=True)
+        return sorted(found, key=lambda template: template.last_used, reverse=True)
 
     def prune(self, keep: int = 0) -> list[Template]:
-        """Remove templates on which no guest stands, those longest unused first, until *keep* bytes are left.
+        """Remove templates that no guest uses, the least recently used ones first, and leftovers.
+
+        Args:
+            keep: stop when the remaining templates take no more than this many bytes.
 
         Returns:
-            those that were removed.
+            the removed templates.
         """
         for folder in self._folder.iterdir():
             if folder.is_dir():
-                self._remove_useless(folder)
+                self._remove_leftover(folder)
         templates = self.all()
         size = sum(template.size for template in templates)
         removed = []
@@ -208,19 +225,19 @@ class TemplateStore:
         return removed
 
     def leftovers(self) -> list[Path]:
-        """The folders that are no template any more, never became one, or are about to become one."""
+        """The folders that are not templates any more or not yet, and those of killed builds."""
         templates = {template.folder for template in self.all()}
         return [path for path in sorted(self._folder.iterdir()) if path.is_dir() and path not in templates]
 
     def is_in_use(self, folder: Path) -> bool:
-        """Whether a guest stands on *folder*, a template or one of those that are `useless`, or somebody makes it."""
+        """Whether a guest uses *folder*, a template or one of `leftovers`, or a process builds a template in it."""
         if folder.name.startswith("."):
             try:
-                with FileLock(self._folder / f"{folder.name.split('.')[1]}.making", timeout=0):
+                with self._build_lock(folder.name.split(".")[1], timeout=0):
                     return False
             except Timeout:
                 return True
-        fd = self._open_used(_key_of(folder))
+        fd = self._open_lock(_key_of(folder))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -231,44 +248,47 @@ class TemplateStore:
             os.close(fd)
 
     def remove(self, folder: Path) -> bool:
-        """Remove *folder*, a template or one of those that are `useless`, unless it is in use.
+        """Remove *folder*, a template or one of `leftovers`, unless it is in use.
 
         Returns:
-            whether it is gone, by us or by another.
+            whether the folder is gone, even if another process removed it.
         """
         if folder.name.startswith("."):
-            self._remove_useless(folder)
+            self._remove_leftover(folder)
         else:
             self._remove(folder)
         return not folder.exists()
 
-    def _open_used(self, key: str) -> int:
-        """The file whose lock everybody shares who has a guest that stands on a template *key*."""
+    def _build_lock(self, key: str, timeout: float = -1) -> FileLock:
+        return FileLock(self._folder / f"{key}.making", timeout=timeout)
+
+    def _open_lock(self, key: str) -> int:
+        """Open the file that each guest's process locks (shared) while the guest uses a template *key*."""
         return os.open(self._folder / f"{key}.used", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def _remove_begun(self, key: str) -> None:
-        """Remove what others began; whoever has the lock for making *key* knows that they are dead."""
+    def _remove_unfinished(self, key: str) -> None:
+        """Remove the folders of killed builds of *key*; the caller has the build lock, so no other build runs."""
         for left in self._folder.glob(f".{key}.*"):
             shutil.rmtree(left, ignore_errors=True)
 
-    def _remove_useless(self, folder: Path) -> None:
-        """Remove *folder* when it is no template any more, or never became one."""
+    def _remove_leftover(self, folder: Path) -> None:
+        """Remove *folder* if it is not a template any more, or is of a killed build."""
         if folder.name.startswith("."):
             key = folder.name.split(".")[1]
-            with contextlib.suppress(Timeout), FileLock(self._folder / f"{key}.making", timeout=0):
-                self._remove_begun(key)
+            with contextlib.suppress(Timeout), self._build_lock(key, timeout=0):
+                self._remove_unfinished(key)
         elif not (folder / ABOUT).exists():
             self._remove(folder)
 
     def _remove(self, folder: Path) -> bool:
-        """Remove *folder*, unless a guest stands on it."""
-        fd = self._open_used(_key_of(folder))
+        """Remove *folder*, unless a guest uses it."""
+        fd = self._open_lock(_key_of(folder))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # No longer found under its name, before it is incomplete.
-            doomed = folder.with_name(f".{folder.name}")
-            folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            # The folder loses its name first, so that no process finds an incomplete template.
+            removed = folder.with_name(f".{folder.name}")
+            folder.rename(removed)
+            shutil.rmtree(removed, ignore_errors=True)
         except (BlockingIOError, FileNotFoundError):
             return False
         else:
@@ -277,12 +297,12 @@ class TemplateStore:
             os.close(fd)
 
     def _read(self, key: str) -> Template | None:
-        # Were there ever two, as after a copy of the folder, each is as good as the other.
+        # If there are two, for example after a copy of the folder, either will do.
         for path in sorted(self._folder.glob(f"{key}.*/{ABOUT}")):
             try:
                 return self._check(path)
             except TemplateDamaged:
-                _put_aside(path.parent)
+                _quarantine(path.parent)
                 raise
         return None
 
@@ -301,10 +321,10 @@ class TemplateStore:
                 raise
             raise TemplateDamaged(f"{error.filename} is missing") from error
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise TemplateDamaged(f"{path} is not whole: {error}") from error
+            raise TemplateDamaged(f"{path} is incomplete: {error}") from error
 
 
-def _put_aside(folder: Path) -> None:
+def _quarantine(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         (folder / ABOUT).rename(folder / f"{ABOUT}.aside")
 
@@ -315,7 +335,7 @@ def _key_of(folder: Path) -> str:
 
 def _is_recent(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime < _REFUSED_SECONDS
+        return time.time() - path.stat().st_mtime < _FAILURE_SECONDS
     except FileNotFoundError:
         return False
 
@@ -328,4 +348,4 @@ def _parse(folder: Path, about: dict[str, Any]) -> Template:
     name, disk_format = about["disk"]
     kind: DiskFormat = "qcow2" if disk_format == "qcow2" else "raw"
     disk = Disk(folder / name, kind)
-    return Template(_key_of(folder), about["image"], folder, disk, AgentState.read(about["agent"]))
+    return Template(_key_of(folder), about["image"], folder, disk, AgentState.from_dict(about["agent"]))

@@ -83,9 +83,9 @@ def test_a_full_disk_is_seen_up_front(other_home: Home, said: list[str]) -> None
 
 
 @needs_mounts
-def test_a_disk_that_becomes_full_is_told(other_home: Home, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    # The check up front thinks that there is room.
-    monkeypatch.setattr(cache, "_ROOM", -(1 << 40))
+def test_a_disk_that_becomes_full(other_home: Home, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first check finds enough space.
+    monkeypatch.setattr(cache, "_OVERHEAD", -(1 << 40))
     with small_disk(other_home, "48m"), fleet_of(other_home, said, start="auto") as fleet:
         assert not is_warm(fleet.start(ForegroundRequest(GuestSpec())))
         assert "is full" in boots_cold(said)
@@ -105,7 +105,7 @@ def test_a_guest_without_the_serial_port_boots(
         assert "no serial port /dev/ttyS3" in boots_cold(said)
 
 
-def test_a_guest_in_which_nobody_becomes_root_boots(other_home: Home, said: list[str], tmp_path: Path) -> None:
+def test_a_guest_whose_user_cannot_become_root_boots(other_home: Home, said: list[str], tmp_path: Path) -> None:
     with fleet_of(other_home, said, start="cold") as fleet:
         guest = fleet.start(ForegroundRequest(GuestSpec()))
         guest.run(
@@ -129,7 +129,7 @@ def test_a_guest_in_which_nobody_becomes_root_boots(other_home: Home, said: list
         guest = fleet.start(ForegroundRequest(GuestSpec()))
         assert not is_warm(guest)
         assert guest.run("id -un").stdout == "joe\n"
-        assert "no template of joe can be made: the guest does not take our agent" in boots_cold(said)
+        assert "cannot build a template of joe: cannot install the agent in the guest" in boots_cold(said)
 
 
 def test_one_that_adds_a_disk_has_the_guest_boot(home: Home, said: list[str], tmp_path: Path) -> None:

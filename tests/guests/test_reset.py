@@ -319,7 +319,10 @@ def test_guest_that_is_off_cannot_be_saved(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess(*WARM, "--xhyve-image=tiny")
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(
-        ["*cannot save the state of guest tiny-*it is off*start again", "*has no state to be reset to: *it is off*"]
+        [
+            "*cannot save the state of guest tiny-*it is off*start it again",
+            "*has no saved state*it is off*",
+        ]
     )
 
 
@@ -405,7 +408,7 @@ def test_guests_of_the_factory_are_reset(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=5)
 
 
-def test_want_of_space_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     with (
         closing(Fleet(Settings(hypervisor="qemu", start="warm"), Home.of_user())) as fleet,
@@ -416,7 +419,7 @@ def test_want_of_space_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         reset.save()
         reset.restore()
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 40, 1 << 20))
-        with pytest.raises(XhyveError, match=r"no space is left in .* so cannot reset .* 1 MiB are free"):
+        with pytest.raises(XhyveError, match=r"no space left in .*: cannot reset .* 1 MiB are free"):
             reset.restore()
         monkeypatch.undo()
         reset.restore()

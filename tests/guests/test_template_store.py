@@ -87,7 +87,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", list(DAMAGES))
-def test_a_damaged_one_is_made_anew(template: Path, other_home: Home, said: list[str], name: str) -> None:
+def test_a_damaged_one_is_built_again(template: Path, other_home: Home, said: list[str], name: str) -> None:
     copied = other_home.folder("templates") / template.name
     shutil.copytree(template, copied)
     DAMAGES[name](copied / name)
@@ -95,7 +95,7 @@ def test_a_damaged_one_is_made_anew(template: Path, other_home: Home, said: list
         guest = fleet.start(ForegroundRequest(GuestSpec()))
         assert is_warm(guest)
         guest.run("true")
-    (line,) = [line for line in said if "is made anew" in line]
+    (line,) = [line for line in said if "must be built again" in line]
     assert name in line
     assert len(templates(other_home)) == 1
 

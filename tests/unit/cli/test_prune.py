@@ -126,7 +126,7 @@ def test_images_and_templates(new_home: Home) -> None:
     assert tiny[1:4] == ["built", "72", "KiB"]
     assert lines[-1].split()[:2] == ["tiny", "unused"]
     assert lines[-1].endswith(template.key)
-    with store_of(new_home).holding(template.key):
+    with store_of(new_home).using(template.key):
         assert "in use" in run_separately("images").stdout
         content = json.loads(run_separately("images", "--json").stdout)
     [shown] = content["templates"]
@@ -190,7 +190,7 @@ def test_prune_says_what_went_and_how_much(new_home: Home) -> None:
 
 def test_template_in_use_stays(new_home: Home) -> None:
     template = write_template(new_home)
-    with store_of(new_home).holding(template.key):
+    with store_of(new_home).using(template.key):
         for arguments in (["--dry-run"], []):
             done = prune(*arguments)
             assert done["removed"] == {}
@@ -212,7 +212,7 @@ def test_template_that_was_set_aside_or_damaged(new_home: Home) -> None:
 
 def test_template_that_is_being_made_stays(new_home: Home) -> None:
     store = store_of(new_home)
-    with store.making("abc", print), store.workspace("abc") as workspace:
+    with store.building("abc", print), store.workspace("abc") as workspace:
         assert [*prune()["kept"]] == [("leftover", workspace.name)]
         assert workspace.exists()
     left = new_home.folder("templates") / ".abc.killed"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from assembler import assemble, needs_assembler
 
-from pytest_xhyve.templates.agent import Agent, AgentError, call, program
+from pytest_xhyve.templates.agent import Agent, AgentError, build_program, call
 
 HEADERS = 64 + 2 * 56
 SECONDS = 10.0
@@ -34,7 +34,7 @@ needs_linux = pytest.mark.skipif(
 def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
     """The agent, and our end of what it takes for a serial port."""
     file = tmp_path / "agent"
-    file.write_bytes(program())
+    file.write_bytes(build_program())
     file.chmod(0o700)
     ours, theirs = socket.socketpair()
     with ours, closing(theirs), subprocess.Popen([str(file)], stdin=theirs.fileno(), stdout=theirs.fileno()) as running:
@@ -51,28 +51,28 @@ def agent(process: tuple[subprocess.Popen[bytes], socket.socket]) -> Agent:
 @needs_assembler
 @needs_linux
 def test_its_code_is_what_its_source_says(tmp_path: Path) -> None:
-    assert program()[HEADERS:] == assemble(Path(__file__).with_name("agent.S"), tmp_path)
+    assert build_program()[HEADERS:] == assemble(Path(__file__).with_name("agent.S"), tmp_path)
 
 
 def test_it_is_as_small_as_its_description_says() -> None:
     from pytest_xhyve.templates import agent
 
-    assert f"a program of {len(program())} bytes" in (agent.__doc__ or "")
+    assert f"a program of {len(build_program())} bytes" in (agent.__doc__ or "")
 
 
 @needs_linux
 def test_it_answers_with_what_the_call_returned(
     process: tuple[subprocess.Popen[bytes], socket.socket], agent: Agent
 ) -> None:
-    assert agent.make(call(GETPID)) == [process[0].pid]
+    assert agent.execute(call(GETPID)) == [process[0].pid]
 
 
 @needs_linux
 def test_calls_are_made_in_their_order(agent: Agent, tmp_path: Path) -> None:
     path = tmp_path / "file"
     name = os.fsencode(path) + b"\0"
-    (opened,) = agent.make(call(OPEN, name, os.O_WRONLY | os.O_CREAT, 0o600))
-    assert agent.make(
+    (opened,) = agent.execute(call(OPEN, name, os.O_WRONLY | os.O_CREAT, 0o600))
+    assert agent.execute(
         call(WRITE, opened, b"written by the agent", 20),
         call(PWRITE64, opened, b"W", 1, 0),
         call(CLOSE, opened),
@@ -84,15 +84,15 @@ def test_calls_are_made_in_their_order(agent: Agent, tmp_path: Path) -> None:
 @needs_linux
 def test_a_call_that_fails_is_answered_with_its_error(agent: Agent, tmp_path: Path) -> None:
     name = os.fsencode(tmp_path / "missing") + b"\0"
-    assert agent.make(call(UNLINK, name), call(WRITE, -1, b"", 0)) == [-errno.ENOENT, -errno.EBADF]
+    assert agent.execute(call(UNLINK, name), call(WRITE, -1, b"", 0)) == [-errno.ENOENT, -errno.EBADF]
 
 
 @needs_linux
 def test_one_message_has_many_calls_and_much_data(agent: Agent, tmp_path: Path) -> None:
     path = tmp_path / "file"
-    (opened,) = agent.make(call(OPEN, os.fsencode(path) + b"\0", os.O_WRONLY | os.O_CREAT, 0o600))
+    (opened,) = agent.execute(call(OPEN, os.fsencode(path) + b"\0", os.O_WRONLY | os.O_CREAT, 0o600))
     pieces = [os.urandom(100 + number) for number in range(200)]
-    results = agent.make(*(call(WRITE, opened, piece, len(piece)) for piece in pieces))
+    results = agent.execute(*(call(WRITE, opened, piece, len(piece)) for piece in pieces))
     assert results == [len(piece) for piece in pieces]
     assert path.read_bytes() == b"".join(pieces)
 
@@ -102,13 +102,13 @@ def test_each_message_stands_for_itself(
     process: tuple[subprocess.Popen[bytes], socket.socket], agent: Agent, tmp_path: Path
 ) -> None:
     for number in range(1, 50):
-        assert agent.make(*[call(GETPID)] * number) == [process[0].pid] * number
+        assert agent.execute(*[call(GETPID)] * number) == [process[0].pid] * number
 
 
 @needs_linux
 def test_no_call_at_all_is_no_trouble(process: tuple[subprocess.Popen[bytes], socket.socket], agent: Agent) -> None:
-    assert agent.make() == []
-    assert agent.make(call(GETPID)) == [process[0].pid]
+    assert agent.execute() == []
+    assert agent.execute(call(GETPID)) == [process[0].pid]
 
 
 class Dribble:
@@ -132,7 +132,7 @@ class Dribble:
 @needs_linux
 def test_messages_may_come_in_pieces(process: tuple[subprocess.Popen[bytes], socket.socket]) -> None:
     agent = Agent(Dribble(process[1]), SECONDS)  # type: ignore[arg-type]
-    assert agent.make(call(GETPID), call(CLOSE, -1)) == [process[0].pid, -errno.EBADF]
+    assert agent.execute(call(GETPID), call(CLOSE, -1)) == [process[0].pid, -errno.EBADF]
 
 
 @needs_linux
@@ -149,20 +149,20 @@ def test_it_ends_well_when_the_port_is_closed(
 @needs_linux
 def test_with_nothing_to_read_it_ends_well(tmp_path: Path) -> None:
     file = tmp_path / "agent"
-    file.write_bytes(program())
+    file.write_bytes(build_program())
     file.chmod(0o700)
     assert subprocess.run([str(file)], check=False, stdin=subprocess.DEVNULL).returncode == 0
 
 
-def test_a_closed_port_is_told() -> None:
+def test_a_closed_port_is_an_error() -> None:
     ours, theirs = socket.socketpair()
     with ours:
         theirs.close()
         with pytest.raises(AgentError):
-            Agent(ours, SECONDS).make(call(GETPID))
+            Agent(ours, SECONDS).execute(call(GETPID))
 
 
-def test_a_port_that_closes_within_an_answer_is_told() -> None:
+def test_a_port_that_closes_within_an_answer_is_an_error() -> None:
     ours, theirs = socket.socketpair()
     with ours:
 
@@ -174,11 +174,11 @@ def test_a_port_that_closes_within_an_answer_is_told() -> None:
         answering = threading.Thread(target=answer_half)
         answering.start()
         with pytest.raises(AgentError, match="closed"):
-            Agent(ours, SECONDS).make(call(GETPID))
+            Agent(ours, SECONDS).execute(call(GETPID))
         answering.join()
 
 
-def test_silence_is_told() -> None:
+def test_silence_is_an_error() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(AgentError, match="did not answer"):
-        Agent(ours, 0.05).make(call(GETPID))
+        Agent(ours, 0.05).execute(call(GETPID))

@@ -95,7 +95,7 @@ class TestLibrary:
         cache = TemplateCache(home, 1 << 30, quiet)
         for _ in range(3):
             with (
-                pytest.raises(TemplateError, match=r"no template of ubuntu18 can be made: .*no"),
+                pytest.raises(TemplateError, match=r"cannot build a template of ubuntu18: .*no"),
                 cache.using(image, machine, FakeSnapshotter(), make),
             ):
                 pass
@@ -130,7 +130,7 @@ class TestLibrary:
         assert len(failures) == 4
         assert len(tries) == 1
 
-    def test_a_damaged_one_is_made_anew_with_a_word(self, home: Home, image: Image, machine: Machine) -> None:
+    def test_a_damaged_one_is_built_again_with_a_message(self, home: Home, image: Image, machine: Machine) -> None:
         said: list[str] = []
         cache = TemplateCache(home, 1 << 30, said.append)
 
@@ -146,7 +146,7 @@ class TestLibrary:
         assert "state is not as it was saved" in said[0]
         assert "\n" not in said[0]
 
-    def test_a_machine_of_which_no_template_has_room_is_told_up_front(
+    def test_a_machine_whose_template_needs_too_much_space_is_an_error(
         self, home: Home, image: Image, machine: Machine
     ) -> None:
         def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
@@ -157,13 +157,16 @@ class TestLibrary:
         with pytest.raises(TemplateError, match="MiB are free"), cache.using(image, huge, FakeSnapshotter(), make):
             pass
 
-    def test_a_folder_that_cannot_be_used_is_told(self, home: Home, image: Image, machine: Machine) -> None:
+    def test_a_folder_that_cannot_be_used_is_an_error(self, home: Home, image: Image, machine: Machine) -> None:
         def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
             raise AssertionError
 
         cache = TemplateCache(home, 1 << 30, quiet)
         shutil.rmtree(home.path / "templates")
-        with pytest.raises(TemplateError, match="cannot be used"), cache.using(image, machine, FakeSnapshotter(), make):
+        with (
+            pytest.raises(TemplateError, match="cannot use"),
+            cache.using(image, machine, FakeSnapshotter(), make),
+        ):
             pass
 
 

@@ -34,15 +34,15 @@ def store(folder: Path) -> TemplateStore:
 
 
 def publish(store: TemplateStore, key: str = KEY, size: int = 1 << 16) -> Template:
-    with store.making(key, quiet), store.workspace(key) as workspace:
+    with store.building(key, quiet), store.workspace(key) as workspace:
         store.publish(workspace, key, "tiny", fill(workspace, size), PREPARED)
-    with store.holding(key) as template:
+    with store.using(key) as template:
         assert template is not None
         return template
 
 
 def find(store: TemplateStore, key: str = KEY) -> Template | None:
-    with store.holding(key) as template:
+    with store.using(key) as template:
         return template
 
 
@@ -69,7 +69,7 @@ class TestStore:
         assert find(store, "fedcba9876543210") is None
 
     def test_nothing_is_found_before_it_is_published(self, store: TemplateStore) -> None:
-        with store.making(KEY, quiet), store.workspace(KEY) as workspace:
+        with store.building(KEY, quiet), store.workspace(KEY) as workspace:
             fill(workspace)
             assert find(store) is None
             assert store.all() == []
@@ -134,7 +134,7 @@ class TestStore:
 
     def test_a_held_template_is_not_pruned(self, store: TemplateStore, folder: Path) -> None:
         publish(store)
-        with store.holding(KEY) as template, store.holding(KEY):
+        with store.using(KEY) as template, store.using(KEY):
             assert template is not None
             assert TemplateStore(folder, folder.parent / "checked").prune() == []
             assert (template.folder / "ram").exists()
@@ -144,7 +144,7 @@ class TestStore:
         # A guest's disk names that of its template by its path, and is opened again at its next start.
         with ExitStack() as guests:
             publish(store)
-            first = guests.enter_context(store.holding(KEY))
+            first = guests.enter_context(store.using(KEY))
             assert first is not None
             content = first.disk.path.read_bytes()
             store.quarantine(first, "a guest could not be restored")
@@ -163,7 +163,7 @@ class TestStore:
         # As a second guest does that was being restored at the same time.
         store.quarantine(first, "why")
         assert find(store) == second
-        assert store.refusal(KEY) is None
+        assert store.find_failure(KEY) is None
 
     def test_what_a_killed_maker_left_is_never_used_and_goes(self, store: TemplateStore, folder: Path) -> None:
         left = folder / f".{KEY}.abcdefgh"
@@ -172,14 +172,14 @@ class TestStore:
         (left / ABOUT).write_text("{}")
         assert find(store) is None
         assert store.all() == []
-        with store.making(KEY, quiet):
+        with store.building(KEY, quiet):
             assert not left.exists()
 
     def test_pruning_removes_what_makers_of_other_keys_left(self, store: TemplateStore, folder: Path) -> None:
         left = folder / ".fedcba9876543210.abcdefgh"
         left.mkdir()
         fill(left)
-        with store.making(KEY, quiet), store.workspace(KEY) as workspace:
+        with store.building(KEY, quiet), store.workspace(KEY) as workspace:
             store.prune(keep=1 << 40)
             assert not left.exists()
             assert workspace.exists()
@@ -192,36 +192,36 @@ class TestStore:
         assert len(store.prune()) == 1
 
     def test_a_refusal_lasts_an_hour(self, store: TemplateStore, folder: Path) -> None:
-        assert store.refusal(KEY) is None
+        assert store.find_failure(KEY) is None
         store.record_failure(KEY, "it has no second serial port")
-        assert store.refusal(KEY) == "it has no second serial port"
-        assert store.refusal("fedcba9876543210") is None
+        assert store.find_failure(KEY) == "it has no second serial port"
+        assert store.find_failure("fedcba9876543210") is None
         age(folder / f"{KEY}.refused", HOUR - 60)
-        assert store.refusal(KEY) == "it has no second serial port"
+        assert store.find_failure(KEY) == "it has no second serial port"
         age(folder / f"{KEY}.refused", HOUR + 1)
-        assert store.refusal(KEY) is None
+        assert store.find_failure(KEY) is None
 
     def test_after_a_second_failure_within_an_hour_no_more_are_made(self, store: TemplateStore, folder: Path) -> None:
         store.quarantine(publish(store), "first")
-        assert store.refusal(KEY) is None
+        assert store.find_failure(KEY) is None
         age(folder / f"{KEY}.failed", HOUR + 1)
         store.quarantine(publish(store), "second")
-        assert store.refusal(KEY) is None
+        assert store.find_failure(KEY) is None
         store.quarantine(publish(store), "third")
-        assert store.refusal(KEY) == "third"
+        assert store.find_failure(KEY) == "third"
 
     def test_one_waits_while_another_makes(self, store: TemplateStore, folder: Path) -> None:
         said: list[str] = []
         entered = threading.Event()
 
         def wait_for_it() -> None:
-            with TemplateStore(folder, folder.parent / "checked").making(KEY, said.append):
+            with TemplateStore(folder, folder.parent / "checked").building(KEY, said.append):
                 entered.set()
 
         waiting = threading.Thread(target=wait_for_it)
-        with store.making(KEY, quiet):
+        with store.building(KEY, quiet):
             waiting.start()
             assert not entered.wait(1.5)
         waiting.join(10)
         assert entered.is_set()
-        assert said == ["waiting for another process, which makes the template"]
+        assert said == ["waiting for another process, which builds the template"]
