@@ -149,9 +149,9 @@ def _ready(boots: Sequence[Boot]) -> float:
 
 
 def prewarmed(accel: str, rounds: int) -> list[Promise]:
-    """A guest that was made ahead: from the request to the first command's output."""
+    """A prewarmed guest: from the request to the first command's output."""
     if importlib.util.find_spec("pytest_xhyve.plugin.prewarm") is None:
-        print("guests cannot be made ahead: there is no pytest_xhyve.plugin.prewarm")
+        print("guests cannot be prewarmed: no pytest_xhyve.plugin.prewarm found")
         return []
     from pytest_xhyve.fleet.prewarmer import Prewarmer
 
@@ -160,7 +160,7 @@ def prewarmed(accel: str, rounds: int) -> list[Promise]:
     with product.fleet_of(accel, "warm") as fleet:
         prewarmer = Prewarmer(fleet, 1)
         try:
-            # None is made ahead before a test had one.
+            # The first guest of an image is never prewarmed.
             prewarmer.start_guest(spec, "benchmark").remove()
             for _ in range(rounds):
                 prewarmer.expect([spec])
@@ -171,7 +171,7 @@ def prewarmed(accel: str, rounds: int) -> list[Promise]:
                     taken.append(clock.lap())
         finally:
             prewarmer.close()
-    return [at_most("debian12: made ahead", statistics.median(taken), _PREWARMED_SECONDS, "s")]
+    return [at_most("debian12: prewarmed", statistics.median(taken), _PREWARMED_SECONDS, "s")]
 
 
 def _memory(accel: str) -> Promise:

@@ -15,125 +15,125 @@ from pytest_xhyve.fleet.slots import Slot, Slots
 from pytest_xhyve.model.errors import Cancelled, NoFreeSlot
 
 _SLOT_SECONDS = 600.0
-_GLANCE_SECONDS = 0.1
-_SHARE_OF_MEMORY = 0.75
+_RETRY_SECONDS = 0.1
+_MEMORY_SHARE = 0.75
 
-# What a guest of the default size costs the host, with the hypervisor's own share. Restored guests share the pages of
-# their template: benchmarks/many.py measures about 60 MiB for one that has done nothing yet; a test makes it more.
+# Memory of the host that a guest of the default size takes, with its hypervisor. Restored guests share the pages of
+# their template: benchmarks/many.py measures about 60 MiB for an idle one, and a test makes it more.
 _BOOTED_BYTES = 640 << 20
 _RESTORED_BYTES = 256 << 20
 _HYPERVISOR_BYTES = 128 << 20
 
-# What has to stay available beside a guest that no test has asked for yet.
-_MARGIN = 0.1
+# The share of the host's memory that must stay available when a prewarmed guest starts.
+_SPARE_SHARE = 0.1
 
 
 class Admission:
     """Gives the guests of one process their slots.
 
     Args:
-        folder: the slots of this user.
-        limit: guests alive at once, over all processes of this user.
-        patience: multiplies how long a test waits for a slot.
-        report: gets a line when a test waits.
+        folder: the folder of this user's slots.
+        limit: limit of guests that run at the same time, over all processes of this user.
+        timeout_factor: multiplies the 600 s for which a test waits for a slot.
+        report: called with a line when a test waits.
     """
 
-    def __init__(self, folder: Path, limit: int, patience: float, report: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, limit: int, timeout_factor: float, report: Callable[[str], None]) -> None:
         self._slots = Slots(folder, limit)
         self._limit = limit
-        self._patience = patience
+        self._timeout_factor = timeout_factor
         self._report = report
         self._lock = threading.Lock()
         self._own: set[int] = set()
         self._reserved: list[Slot] = []
-        self.make_room: Callable[[], bool] = lambda: False
-        """Removes a guest that no test needs, when a test finds no free slot; False if there is none."""
+        self.free_slot: Callable[[], bool] = lambda: False
+        """Called when a test finds no free slot: removes a guest that no test needs, or returns False."""
 
     def reserve(self, count: int) -> None:
-        """Hold slots for the next *count* guests of this process, all of them in one step.
+        """Hold slots for the next *count* guests of this process, all in one step.
 
-        `take` hands them out, and `give_back` frees those that were not needed.
+        `acquire` returns them one by one, and `release_reserved` frees those that were not needed.
 
         Raises:
-            NoFreeSlot: so many slots did not become free.
+            NoFreeSlot: *count* slots did not become free in time, or exceed the limit.
         """
         with self._lock:
             missing = count - len(self._reserved)
         if missing > 0:
-            slots = self._acquire(missing)
+            slots = self._acquire_slots(missing)
             with self._lock:
                 self._reserved += slots
 
-    def give_back(self) -> None:
-        """Free the slots that were reserved and not taken."""
+    def release_reserved(self) -> None:
+        """Free the reserved slots that `acquire` has not returned."""
         with self._lock:
             unused, self._reserved = self._reserved, []
         for slot in unused:
             os.close(slot.fd)
 
-    def take(self, stack: ExitStack) -> Slot:
-        """A slot for a guest that a test waits for; it counts as this process's own until *stack* is closed.
+    def acquire(self, stack: ExitStack) -> Slot:
+        """Wait for a slot for a test's guest; it counts as this process's own until *stack* is closed.
 
         Raises:
-            NoFreeSlot: no slot became free.
+            NoFreeSlot: no slot became free in time.
         """
         with self._lock:
             slot = self._reserved.pop(0) if self._reserved else None
-        return self._count(slot or self._acquire(1)[0], stack)
+        return self._count_as_own(slot or self._acquire_slots(1)[0], stack)
 
-    def take_spare(self, stack: ExitStack, memory: int) -> Slot:
-        """A slot for a guest with *memory* bytes that no test has asked for yet.
+    def acquire_spare(self, stack: ExitStack, memory: int) -> Slot:
+        """Take a slot for a prewarmed guest with *memory* bytes, without waiting.
 
         Raises:
-            Cancelled: this would not leave enough slots and memory for others.
+            Cancelled: another slot, or enough memory, would not stay free.
         """
-        if not has_memory_to_spare(memory):
-            raise Cancelled("the host has no memory to spare")
-        slot = self._slots.take_spare()
+        if not has_spare_memory(memory):
+            raise Cancelled("the host has too little free memory for a prewarmed guest")
+        slot = self._slots.try_acquire_spare()
         if slot is None:
-            raise Cancelled("no two slots are free")
-        return self._count(slot, stack)
+            raise Cancelled("fewer than two slots are free")
+        return self._count_as_own(slot, stack)
 
-    def _count(self, slot: Slot, stack: ExitStack) -> Slot:
+    def _count_as_own(self, slot: Slot, stack: ExitStack) -> Slot:
         self._own.add(slot.number)
         stack.callback(self._own.discard, slot.number)
         return slot
 
-    def _acquire(self, count: int) -> list[Slot]:
+    def _acquire_slots(self, count: int) -> list[Slot]:
         try:
-            return self._try(count, 0)
+            return self._acquire_within(count, 0)
         except NoFreeSlot:
-            return self._wait(count)
+            return self._wait_for_slots(count)
 
-    def _try(self, count: int, timeout: float) -> list[Slot]:
+    def _acquire_within(self, count: int, timeout: float) -> list[Slot]:
         return self._slots.acquire(
-            count, timeout=timeout, give_up=lambda: len(self._own) + len(self._reserved) + count > self._limit
+            count, timeout=timeout, cannot_succeed=lambda: len(self._own) + len(self._reserved) + count > self._limit
         )
 
-    def _wait(self, count: int) -> list[Slot]:
-        while self.make_room():
+    def _wait_for_slots(self, count: int) -> list[Slot]:
+        while self.free_slot():
             with contextlib.suppress(NoFreeSlot):
-                # A slot is free a moment after its guest's folder is gone.
-                return self._try(count, _GLANCE_SECONDS)
+                # A slot becomes free a moment after its guest's folder is removed.
+                return self._acquire_within(count, _RETRY_SECONDS)
         with contextlib.suppress(NoFreeSlot):
-            # A process that looks for free slots holds them for a moment.
-            return self._try(count, _GLANCE_SECONDS)
-        self._report(f"waiting: {self._limit} guests run, which is the limit (--xhyve-max-guests)")
-        return self._try(count, _SLOT_SECONDS * self._patience)
+            # Another process that searches for free slots holds them for a moment.
+            return self._acquire_within(count, _RETRY_SECONDS)
+        self._report(f"waiting for a free slot: the limit of running guests is {self._limit} (--xhyve-max-guests)")
+        return self._acquire_within(count, _SLOT_SECONDS * self._timeout_factor)
 
 
-def guests_for_memory(*, restored: bool) -> int:
-    """How many guests may run at once, over all processes of this user.
+def max_guests_for_memory(*, restored: bool) -> int:
+    """The limit of guests that this host's memory allows, over all processes of this user; at least 1.
 
     Args:
         restored: whether guests are restored from templates, and so share most of their memory.
     """
     each = _RESTORED_BYTES if restored else _BOOTED_BYTES
-    return max(1, int(psutil.virtual_memory().total * _SHARE_OF_MEMORY / each))
+    return max(1, int(psutil.virtual_memory().total * _MEMORY_SHARE / each))
 
 
-def has_memory_to_spare(memory: int) -> bool:
-    """Whether enough is available for a guest with *memory* bytes that no test has asked for yet."""
-    found = psutil.virtual_memory()
-    left: int = found.available - memory - _HYPERVISOR_BYTES
-    return left > found.total * _MARGIN
+def has_spare_memory(memory: int) -> bool:
+    """Whether a prewarmed guest with *memory* bytes would leave a tenth of the host's memory available."""
+    host = psutil.virtual_memory()
+    left: int = host.available - memory - _HYPERVISOR_BYTES
+    return left > host.total * _SPARE_SHARE

@@ -1,4 +1,4 @@
-"""Guests by hand."""
+"""The factory by which a test makes guests itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class GuestFactory:
-    """Makes guests by hand: ``factory(image="tiny", name="web") -> Guest``.
+    """Makes guests for a test's own code: ``factory(image="tiny", name="web") -> Guest``.
 
     A guest lives until the factory's scope ends, or until the end of a ``with`` block around it.
     """
@@ -37,9 +37,9 @@ class GuestFactory:
         """Start a guest, and wait until it is reachable over SSH. The arguments are those of the marker.
 
         Args:
-            image: a name, a path or an image; the run's if None.
+            image: a name, a path or an `Image`; the run's image if None.
             name: the guest's name and host name; generated if None.
-            cpus: virtual CPUs.
+            cpus: number of virtual CPUs.
             memory: bytes, or a text such as ``512M``.
             start: ``cold`` boots the guest, ``warm`` restores it, ``auto`` restores it if possible; the option
                 ``--xhyve-start`` decides if it is None.
@@ -47,7 +47,7 @@ class GuestFactory:
 
         Raises:
             ConfigurationError: an argument is invalid.
-            XhyveError: the guest cannot be started; the error's kind states why.
+            XhyveError: the guest cannot be started; the class of the error states the reason.
         """
         spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory, start=start, reset=reset)
         return self._make(spec.with_defaults(self._default))

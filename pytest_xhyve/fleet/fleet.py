@@ -1,4 +1,4 @@
-"""The fleet: clones, starts and hands out guests, and takes them all back."""
+"""The fleet: clones and starts the guests of one process, and removes all of them at its end."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_xhyve.fleet.admission import Admission, guests_for_memory
-from pytest_xhyve.fleet.keeping import HoldFailed, Keeping
+from pytest_xhyve.fleet.admission import Admission, max_guests_for_memory
+from pytest_xhyve.fleet.keeping import HoldFailed, KeptGuests
 from pytest_xhyve.fleet.request import Request
 from pytest_xhyve.fleet.startup import ClonedMachine, Started, boot, restore
 from pytest_xhyve.guest.events import EventList, Events
@@ -47,23 +47,23 @@ _REFUSAL_SECONDS = 10.0
 _RESTORE_SECONDS = 30.0
 _SETTLE_SECONDS = 30.0
 
-# No guest can be named so.
+# Not valid in a guest's name.
 _TEMPLATE = ".template"
 
 
 class Fleet:
-    """All guests of one process. It looks for nothing and starts no process before the first guest is asked for.
+    """All guests of one process. It selects no hypervisor and starts no process before the first guest is requested.
 
     Safe to use from several threads.
 
     Args:
-        settings: what was asked for.
+        settings: the run's settings.
         home: the plugin's folder.
-        events: gets what happens to the guests.
-        reason_to_keep: decides which guests stay after the run.
-        holds_failed: whether a guest that did not boot runs on until the fleet is closed.
-        hypervisor: runs the guests; if it is None, the settings select one when the first guest is asked for.
-        run: what all fleets of one run of pytest have in common, and no other run.
+        events: the listener for the guests' events; None for no listener.
+        reason_to_keep: decides which guests stay after the run; None to keep none.
+        hold_failed: whether a guest that did not boot runs on until the fleet is closed.
+        hypervisor: runs the guests; if None, *settings* select one when the first guest is requested.
+        run: an id that all fleets of one run of pytest share, and no other run has; random if None.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Fleet:
         events: Events | None = None,
         *,
         reason_to_keep: KeepPolicy | None = None,
-        holds_failed: bool = False,
+        hold_failed: bool = False,
         hypervisor: Hypervisor | None = None,
         run: str | None = None,
     ) -> None:
@@ -91,24 +91,24 @@ class Fleet:
         self._guests: set[Guest] = set()
         self._resets: dict[Guest, Reset] = {}
         self._reported: set[str] = set()
-        self._keeping = Keeping(
-            home.path / "runs", settings.keep, holds_failed, run or secrets.token_hex(8), self._events
+        self._kept_guests = KeptGuests(
+            home.path / "runs", settings.keep, hold_failed, run or secrets.token_hex(8), self._events
         )
         self.catalog = Catalog(home, self._events.progress)
-        self.make_room: Callable[[], bool] = lambda: False
-        """Removes a prewarmed guest when a test finds no free slot; False if there is none."""
+        self.free_slot: Callable[[], bool] = lambda: False
+        """Called when a test finds no free slot: removes a prewarmed guest, or returns False."""
 
     def close(self) -> None:
-        """Remove all guests that are left, and wait until none of their processes runs."""
+        """Remove all guests, and wait until their processes have ended."""
         with ExitStack() as stack:
             stack.push(self._stack.pop_all())
-            stack.callback(self.give_back_slots)
+            stack.callback(self.release_reserved_slots)
             for guest in list(self._guests):
                 stack.callback(guest.remove)
 
     @property
     def hypervisor(self) -> Hypervisor:
-        """The hypervisor that was asked for, or the first that works here.
+        """The hypervisor that the settings name, or the first one that works on this host.
 
         Raises:
             HypervisorNotFound: no hypervisor found.
@@ -120,33 +120,33 @@ class Fleet:
 
     @property
     def max_guests(self) -> int:
-        """How many guests may be alive at once, over all processes of this user."""
+        """The limit of guests that run at the same time, over all processes of this user."""
         limit = self.hypervisor.max_guests
         if self._settings.max_guests is not None:
             return min(self._settings.max_guests, limit)
         # With "both", half of the guests boot.
         restored = self._settings.start in ("auto", "warm") and self.hypervisor.snapshotter is not None
-        return min(limit, guests_for_memory(restored=restored))
+        return min(limit, max_guests_for_memory(restored=restored))
 
     @property
     def admission(self) -> Admission:
-        """Which guests of this process may start now."""
+        """The admission control of this process."""
         with self._lock:
             if self._admission is None:
                 folder = self._home.folder("slots")
                 factor = self._settings.timeout_factor
                 self._admission = Admission(folder, self.max_guests, factor, self._events.progress)
-                self._admission.make_room = lambda: self.make_room() or self._keeping.give_up_last()
+                self._admission.free_slot = lambda: self.free_slot() or self._kept_guests.release_newest()
             return self._admission
 
-    def give_back_slots(self) -> None:
-        """Free the slots that were reserved for a test and not taken."""
+    def release_reserved_slots(self) -> None:
+        """Free the slots that were reserved for a test and not used."""
         if self._admission is not None:
-            self._admission.give_back()
+            self._admission.release_reserved()
 
     @property
     def templates(self) -> TemplateCache:
-        """The templates of this user."""
+        """The cache of this user's templates."""
         with self._lock:
             if self._templates is None:
                 self._templates = TemplateCache(self._home, self._settings.templates_size, self._events.progress)
@@ -154,27 +154,27 @@ class Fleet:
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of this run's guests; None before the first guest was asked for."""
+        """The folder of this run's guests; None before the first guest is requested."""
         return None if self._run is None else self._run[0]
 
     def reset_of(self, guest: Guest) -> Reset | None:
-        """What gives each test *guest* in the same state (``reset=True``); None if that was not asked for."""
+        """What resets *guest* before each test; None if it was started without ``reset=True``."""
         return self._resets.get(guest)
 
     def start(self, request: Request) -> Guest:
-        """A running guest, which lives until it is removed or the fleet is closed.
+        """Start a guest, and return it when it is reachable over SSH. Closing the fleet removes it.
 
         Raises:
-            Cancelled: the request is that of a prewarmed guest, which cannot start now.
-            XhyveError: in one of its kinds.
+            Cancelled: a prewarmed guest cannot start now, or its request was cancelled.
+            XhyveError: the guest cannot be started; the class of the error states the reason.
         """
         with self._home.explain_os_errors():
             return self._start(request)
 
     def _start(self, request: Request) -> Guest:
-        """A guest's life, from top to bottom: at its end, *life* undoes all steps from bottom to top."""
-        # First of all: as long as a run is alive, `prune` spares the image that it finds.
-        guardian, run_folder = self._take_guardian()
+        """A guest's life, from top to bottom; when it ends, the stack undoes all steps from bottom to top."""
+        # First, as `prune` keeps the images that a living run may use.
+        guardian, run_folder = self._get_guardian()
         requested = time.monotonic()
         spec, hypervisor = request.spec, self.hypervisor
         image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
@@ -185,11 +185,11 @@ class Fleet:
             begin = time.monotonic()
             times = _Times()
             life.callback(self._report_times, times, request)
-            slot = request.take_slot(self.admission, self._memory(spec, image), life)
-            name = spec.name or f"{_as_name(image.name)}-{slot.number}"
-            failures = HoldFailed(self._keeping, name, request.requested_by or "")
-            folder = self._keeping.folder_for(run_folder / name)
-            process = life.enter_context(guardian.guard(folder, [slot.fd], _about(name, image)))
+            slot = request.acquire_slot(self.admission, self._memory(spec, image), life)
+            name = spec.name or f"{_to_host_name(image.name)}-{slot.number}"
+            failures = HoldFailed(self._kept_guests, name, request.requested_by or "")
+            folder = self._kept_guests.folder_for(run_folder / name)
+            process = life.enter_context(guardian.guard(folder, [slot.fd], _shared_record(name, image)))
             request.started_in(process)
             instance = self._instance(image, process, failures)
             machine = self._machine(spec, image, hypervisor.identify(slot.uuids()), name)
@@ -214,28 +214,32 @@ class Fleet:
                 self._resets[guest] = _reset(guest, instance, started)
                 life.callback(self._resets.pop, guest)
             times.guest = guest
-            life.callback(times.removal_begins)
-            guest._owner = Ownership(life.pop_all(), partial(self._keeping.keep, process, guest), self._reason_to_keep)
+            life.callback(times.begin_removal)
+            guest._owner = Ownership(
+                life.pop_all(), partial(self._kept_guests.keep, process, guest), self._reason_to_keep
+            )
         return guest
 
     def _report_times(self, times: _Times, request: Request) -> None:
-        """Report how long each step took of a guest of which nothing is left; one that no test had is not reported."""
+        """Report the times of a removed guest, unless no test has used it."""
         if times.guest is not None and request.requested_by is not None:
             self._events.removed(times.collect(request.requested_by))
 
     def _instance(self, image: Image, process: GuardedProcess, failures: Events) -> Instance:
         timeouts = self._timeouts(self.hypervisor.info)
-        # The failures first: they add to the error what the others report.
+        # The failures first: they add diagnostics to the error, which the other listener reports.
         return Instance(image, self.hypervisor, process, timeouts, EventList(failures, self._events))
 
     def _template_builder(self, image: Image, guardian: Guardian, place: Path, failures: Events) -> BuildTemplate:
-        """What builds a template with a process of its own, for the guest that waits for it."""
+        """The function that builds a template in a process of its own, while the guest waits for it."""
 
         def build(workspace: Path, machine: Machine) -> tuple[Disk, AgentState]:
             # Imported only if there is no template yet.
             from pytest_xhyve.templates.builder import build_template  # noqa: PLC0415
 
-            with guardian.guard(self._keeping.folder_for(place), [], _about(machine.name, image)) as process:
+            with guardian.guard(
+                self._kept_guests.folder_for(place), [], _shared_record(machine.name, image)
+            ) as process:
                 return build_template(self._instance(image, process, failures), machine, workspace)
 
         return build
@@ -275,8 +279,8 @@ class Fleet:
             reason=f"emulated: {info.reason}" if info.emulated else "",
         )
 
-    def _take_guardian(self) -> tuple[Guardian, Path]:
-        """The run's guardian and its folder; the first call starts it, after what dead runs left was removed."""
+    def _get_guardian(self) -> tuple[Guardian, Path]:
+        """The guardian and the folder of this run; the first call removes dead runs and starts the guardian."""
         with self._lock:
             folder = self._home.folder("runs")
             if self._run is None:
@@ -286,7 +290,7 @@ class Fleet:
             if self._guardian is None or not self._guardian.is_alive():
                 run_folder.mkdir(mode=0o700, exist_ok=True)
                 if self._guardian is not None:
-                    # Where the kernel does not end them with it, as on macOS, its guests run on.
+                    # On macOS, the kernel does not end the hypervisors when their guardian dies.
                     runs.kill_hypervisors_of(run_folder)
                 self._guardian = Guardian(run_folder, lock)
                 self._stack.callback(self._guardian.close)
@@ -294,11 +298,11 @@ class Fleet:
 
 
 def _keep_none(guest: Guest, error: BaseException | None) -> None:
-    """The policy that keeps no guest."""
+    """A `KeepPolicy` that keeps no guest."""
 
 
 class _Times:
-    """The times of one guest."""
+    """Measures the durations of one guest's phases."""
 
     def __init__(self) -> None:
         self._guest: Guest | None = None
@@ -307,20 +311,20 @@ class _Times:
 
     @property
     def guest(self) -> Guest | None:
-        """The guest, once it has started."""
+        """The guest; None until it has started."""
         return self._guest
 
     @guest.setter
     def guest(self, guest: Guest) -> None:
-        # A later start of the same guest is no longer what it took to get it.
+        # A copy, as a later start of the same guest replaces its phases.
         self._guest, self._phases = guest, dict(guest.phases)
 
-    def removal_begins(self) -> None:
-        """From here on the guest is removed."""
+    def begin_removal(self) -> None:
+        """Called when the removal begins."""
         self._removal = time.monotonic()
 
     def collect(self, requested_by: str) -> GuestTimes:
-        """The times of the guest, which is gone."""
+        """The durations of all phases, once the guest is removed."""
         assert self._guest is not None
         if self._guest.first_command is not None:
             self._phases[COMMAND] = self._guest.first_command
@@ -336,27 +340,27 @@ def _reset(guest: Guest, instance: Instance, started: Started) -> Reset:
 
 
 def _check_supported(spec: GuestSpec, start: str, hypervisor: Hypervisor) -> None:
-    """Raise `NotSupported` if the hypervisor cannot save a machine and the guest needs that."""
+    """Raise `NotSupported` if the guest needs a saved state and the hypervisor cannot save one."""
     if hypervisor.snapshotter is not None:
         return
     name = hypervisor.info.name
     if start == "warm":
         raise NotSupported(
-            f"{name} cannot save a running machine, and so restores none; QEMU does, and "
-            "--xhyve-start=auto boots guests where there is no other way"
+            f"{name} cannot save a running machine, so it cannot restore guests (start=warm)\n"
+            "  use --xhyve-hypervisor=qemu, or --xhyve-start=auto, which boots guests if they cannot be restored"
         )
     if spec.reset:
         raise NotSupported(
-            f"{name} cannot save a running machine, and so gives no guest back as it was "
-            "(reset=True); QEMU does (--xhyve-hypervisor=qemu)"
+            f"{name} cannot save a running machine, so it cannot reset guests (reset=True)\n"
+            "  use --xhyve-hypervisor=qemu"
         )
 
 
-def _about(name: str, image: Image) -> dict[str, Any]:
-    """What other processes may know of a guest."""
+def _shared_record(name: str, image: Image) -> dict[str, Any]:
+    """What other processes read about a guest: see `pytest_xhyve.host.runs.GuestRecord`."""
     return {"name": name, "image": image.name, "image_disk": str(image.disk), "owner": os.getpid()}
 
 
-def _as_name(text: str) -> str:
-    """*text* with only what a host name may have."""
+def _to_host_name(text: str) -> str:
+    """*text* with a dash for each run of characters that a host name cannot contain; ``guest`` if nothing is left."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:48] or "guest"

@@ -1,4 +1,4 @@
-"""Guests that are made in the background, before the tests that will ask for them."""
+"""Prewarmed guests: started in the background, before the tests that will ask for them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _THREAD = "xhyve-prewarm"
 
 
-class Maker(Protocol):
-    """What makes guests: `pytest_xhyve.fleet.fleet.Fleet`."""
+class GuestStarter(Protocol):
+    """The part of `pytest_xhyve.fleet.fleet.Fleet` that the prewarmer uses."""
 
-    make_room: Callable[[], bool]
+    free_slot: Callable[[], bool]
 
     def start(self, request: Request) -> Guest:
-        """A running guest."""
+        """Start a guest, and return it when it is reachable over SSH."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,18 @@ class _Ready:
 
 
 class Prewarmer:
-    """Keeps guests ready for what is expected, and owns them until they are handed over.
+    """Starts the expected guests, and owns each one until a test takes it.
 
-    One thread makes and removes them, one at a time. It begins none while somebody waits for a guest that is started
-    for him. What a run does for the first time (an image that is built, a template that is made) is left to the test
-    that asks for it: so the thread is started with the first guest that a test got, and makes guests of images only
-    that a test has had.
+    One thread starts and removes them, one at a time. It starts none while a test waits for a guest. The first guest
+    of an image is left to the test that asks for it, as the image or its template may have to be built. So the thread
+    begins after the first guest of a test, and only uses images that a test has used.
 
     Args:
-        fleet: makes the guests.
-        count: how many may be ready at once.
+        fleet: starts the guests.
+        count: number of guests that may be ready at the same time.
     """
 
-    def __init__(self, fleet: Maker, count: int) -> None:
+    def __init__(self, fleet: GuestStarter, count: int) -> None:
         self._fleet = fleet
         self._count = count
         self._changed = threading.Condition()
@@ -55,18 +54,18 @@ class Prewarmer:
         self._expected: list[GuestSpec] = []
         self._used_images: list[object] = []
         self._failed: list[GuestSpec] = []
-        self.waiting = 0
-        """How many wait for a guest just now."""
+        self.waiting_tests = 0
+        """Number of tests that wait for a guest now."""
         self._out_of_room = False
         self.is_busy = False
-        """Whether the thread makes or removes a guest just now."""
+        """Whether the thread is starting or removing a guest now."""
         self._starting: PrewarmRequest | None = None
         self._ready: list[_Ready] = []
         self._to_remove: list[Guest] = []
-        fleet.make_room = self.make_room
+        fleet.free_slot = self.free_slot
 
     def close(self) -> None:
-        """End the thread, and what it is making, and take away what nobody asked for."""
+        """Cancel the start that is going on, end the thread, and remove the guests that no test took."""
         with self._changed:
             self._is_closed = True
             if self._starting is not None:
@@ -78,12 +77,12 @@ class Prewarmer:
                 self._thread.join()
 
     def count_ready(self) -> int:
-        """How many guests wait for a test just now."""
+        """Number of guests that are ready for a test."""
         with self._changed:
             return len(self._ready)
 
     def expect(self, specs: Sequence[GuestSpec]) -> None:
-        """Be told anew what will be asked for, the next first; whatever else is ready is thrown away."""
+        """Replace the expected guests by *specs*, the next first; remove the ready guests that are not among them."""
         with self._changed:
             self._expected = list(specs)
             self._out_of_room = False
@@ -99,17 +98,17 @@ class Prewarmer:
             self._changed.notify_all()
 
     def start_guest(self, spec: GuestSpec, requested_by: str) -> Guest:
-        """A guest that was made ahead, or else one that is made now.
+        """Take a prewarmed guest for a test, or else start one now.
 
         Args:
-            spec: what it shall be made of.
-            requested_by: who wants it.
+            spec: what the guest is made of.
+            requested_by: the test, class, module or session that the guest is for.
 
         Raises:
-            XhyveError: in one of its kinds.
+            XhyveError: the guest cannot be started; the class of the error states the reason.
         """
-        with self._wait_of_a_test(spec):
-            guest = self._take(spec, requested_by)
+        with self._test_waits_for(spec):
+            guest = self._take_prewarmed(spec, requested_by)
             if guest is None:
                 guest = self._fleet.start(ForegroundRequest(spec, requested_by))
             with self._changed:
@@ -118,8 +117,8 @@ class Prewarmer:
                 self._start_thread()
         return guest
 
-    def make_room(self) -> bool:
-        """Throw away one guest that nobody has asked for yet; False when there is none."""
+    def free_slot(self) -> bool:
+        """Remove one guest that no test has asked for yet; False if there is none."""
         with self._changed:
             if self.is_busy:
                 if self._starting is not None:
@@ -129,7 +128,7 @@ class Prewarmer:
             if self._to_remove:
                 guest = self._to_remove.pop()
             elif self._ready:
-                # The one that would be asked for last.
+                # The one that is needed last.
                 guest = self._ready.pop().guest
             else:
                 return False
@@ -137,21 +136,21 @@ class Prewarmer:
         return True
 
     @contextmanager
-    def _wait_of_a_test(self, spec: GuestSpec) -> Iterator[None]:
-        """While a test waits for *spec*, which is expected no longer at the end of the block, no guest is begun."""
+    def _test_waits_for(self, spec: GuestSpec) -> Iterator[None]:
+        """In the block, the thread starts no guest; at its end, *spec* is no longer expected."""
         with self._changed:
-            self.waiting += 1
+            self.waiting_tests += 1
         try:
             yield
         finally:
             with self._changed:
-                self.waiting -= 1
+                self.waiting_tests -= 1
                 if spec in self._expected:
                     self._expected.remove(spec)
                 self._changed.notify_all()
 
-    def _take(self, spec: GuestSpec, requested_by: str) -> Guest | None:
-        """A ready guest made of *spec*, or the one that is just being made: that was begun before ours could be."""
+    def _take_prewarmed(self, spec: GuestSpec, requested_by: str) -> Guest | None:
+        """A ready guest made of *spec*; waits for one that is being started, which is faster. None if there is none."""
         with self._changed:
             while True:
                 found = next((ready for ready in self._ready if ready.request.spec == spec), None)
@@ -169,12 +168,12 @@ class Prewarmer:
 
     def _start_thread(self) -> None:
         if self._thread is None and not self._is_closed:
-            # Nothing waits for it when the interpreter ends without `close`; the guardian takes its guests away.
-            self._thread = threading.Thread(target=self._work, name=_THREAD, daemon=True)
+            # If the interpreter ends without `close`, it does not wait for a daemon; the guardian removes the guests.
+            self._thread = threading.Thread(target=self._run_thread, name=_THREAD, daemon=True)
             self._thread.start()
 
-    def _work(self) -> None:
-        while (step := self._next_step()) is not None:
+    def _run_thread(self) -> None:
+        while (step := self._wait_for_step()) is not None:
             try:
                 step()
             finally:
@@ -183,8 +182,8 @@ class Prewarmer:
                     self._starting = None
                     self._changed.notify_all()
 
-    def _next_step(self) -> Callable[[], None] | None:
-        """What is to be done next, waited for; None at the end."""
+    def _wait_for_step(self) -> Callable[[], None] | None:
+        """Wait for the next guest to remove or start, and return the function that does it; None after `close`."""
         with self._changed:
             while not self._is_closed:
                 if self._to_remove:
@@ -200,8 +199,8 @@ class Prewarmer:
             return None
 
     def _find_missing(self) -> GuestSpec | None:
-        """The first that is expected, not ready, and may be begun now."""
-        if self.waiting or self._out_of_room or len(self._ready) >= self._count:
+        """The first expected guest that is not ready and may be started now."""
+        if self.waiting_tests or self._out_of_room or len(self._ready) >= self._count:
             return None
         there = [ready.request.spec for ready in self._ready]
         for spec in self._expected[: self._count]:
@@ -217,13 +216,13 @@ class Prewarmer:
         except Exception as error:
             with self._changed:
                 if request.is_cancelled:
-                    # It was ended by force, and what went wrong is that.
+                    # The error is that its hypervisor was killed.
                     return
                 if isinstance(error, Cancelled):
-                    # It cannot be had now; with the next test it may be otherwise.
+                    # There may be room again with the next test.
                     self._out_of_room = True
                 else:
-                    # The test that asks for it will meet the same, and it is the one who tells.
+                    # The test that asks for this guest will get the same error, and report it.
                     self._failed.append(request.spec)
             return
         with self._changed:
@@ -249,5 +248,5 @@ def _remove(guest: Guest) -> None:
     try:
         guest.remove()
     except (XhyveError, OSError):
-        # The guardian removes it at the end of the run, and no test has seen it.
+        # No test has used it, and the guardian removes it at the end of the run.
         return

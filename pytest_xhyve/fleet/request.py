@@ -1,4 +1,4 @@
-"""Who asks for a guest, and what that allows."""
+"""Requests for a guest: a test waits for its guest, a prewarmed one only takes what is spare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pytest_xhyve.model.machine import Machine
 from pytest_xhyve.model.spec import GuestSpec
 
 MachineHook = Callable[[Machine], Machine]
-"""Gets the machine before it starts, and returns the machine that is started."""
+"""Gets the machine before it starts, and returns the one to start."""
 
 
 class Request(Protocol):
@@ -27,36 +27,36 @@ class Request(Protocol):
 
     @property
     def requested_by(self) -> str | None:
-        """The test, class, module or session that the guest is for; None as long as no test has asked for it."""
+        """The test, class, module or session that the guest is for; None until a test has asked for it."""
 
     @property
     def may_build(self) -> bool:
-        """Whether a template may be built for it, and whether its failures count against the template."""
+        """Whether a template may be built for it, and whether its failures are recorded against the template."""
 
     @property
     def hook(self) -> MachineHook | None:
-        """Modifies the machine, if anything does."""
+        """Modifies the machine before it starts; None if no conftest.py has the hook."""
 
-    def take_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
-        """A slot for a guest with *memory* bytes, held until *stack* is closed.
+    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
+        """Take a slot for a guest with *memory* bytes; it counts as this process's own until *stack* is closed.
 
         Raises:
-            NoFreeSlot: no slot became free.
+            NoFreeSlot: no slot became free in time.
             Cancelled: the guest is prewarmed, and starting it would take a slot or memory that a test may need.
         """
 
     def started_in(self, process: GuardedProcess) -> None:
-        """The guest starts in *process*.
+        """Called with the *process* in which the guest is about to start, so that `cancel` can end it.
 
         Raises:
-            Cancelled: the request is.
+            Cancelled: the request was cancelled.
         """
 
     def check(self) -> None:
-        """Raise if the request is cancelled.
+        """Raise `Cancelled` if the request was cancelled.
 
         Raises:
-            Cancelled: it is.
+            Cancelled: the request was cancelled.
         """
 
 
@@ -66,7 +66,7 @@ class ForegroundRequest:
     Args:
         spec: what the guest is made of.
         requested_by: the test, class, module or session that the guest is for.
-        hook: modifies the machine before it starts.
+        hook: modifies the machine before it starts; None to leave it as it is.
     """
 
     may_build = True
@@ -76,19 +76,19 @@ class ForegroundRequest:
         self.requested_by: str | None = requested_by
         self.hook = hook
 
-    def take_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
+    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
         del memory
-        return admission.take(stack)
+        return admission.acquire(stack)
 
     def started_in(self, process: GuardedProcess) -> None:
-        """A test's guest is ended by its owner alone."""
+        """Do nothing: a test's request is never cancelled."""
 
     def check(self) -> None:
-        """A test that waits does not cancel."""
+        """Do nothing: a test's request is never cancelled."""
 
 
 class PrewarmRequest:
-    """The request for a guest that a test will probably ask for; another thread may cancel it.
+    """A request for a guest that a test is expected to ask for; another thread may cancel it.
 
     Args:
         spec: what the guest is made of.
@@ -106,14 +106,14 @@ class PrewarmRequest:
         self.is_cancelled = False
 
     def cancel(self) -> None:
-        """Stop the start; a hypervisor that runs already is killed at once."""
+        """Cancel the start; if its hypervisor runs already, it is killed at once."""
         with self._lock:
             self.is_cancelled = True
             if self._process is not None:
                 self._process.cancel()
 
-    def take_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
-        return admission.take_spare(stack, memory)
+    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
+        return admission.acquire_spare(stack, memory)
 
     def started_in(self, process: GuardedProcess) -> None:
         with self._lock:
@@ -122,4 +122,4 @@ class PrewarmRequest:
 
     def check(self) -> None:
         if self.is_cancelled:
-            raise Cancelled("the prewarmed guest is not needed any more")
+            raise Cancelled("the prewarmed guest is no longer needed")

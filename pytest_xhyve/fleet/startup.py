@@ -1,4 +1,4 @@
-"""The two ways to start a guest that has a slot and a process: restore it from a template, or boot it."""
+"""Start a guest that has a slot and a process: restore it from a template, or boot it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pytest_xhyve.templates.starts import RestoreFailed
 if TYPE_CHECKING:
     from pytest_xhyve.templates.identity import AgentState
 
-_FULL = 16 << 20
-# Folders in the guest's own, where the disks that a hook knows are not.
+_FULL_DISK_BYTES = 16 << 20
+# Folders in the guest's folder. The disk that a hook gets is in neither of them.
 _RESTORED = "restored"
 _RECORDED = "recorded"
 
@@ -37,8 +37,8 @@ class Started:
 
     Attributes:
         guest: the guest.
-        record: the folder that it can be saved to; None if that was not asked for.
-        agent: what the agent in the guest holds open, if there is one.
+        record: the folder to save it in (``reset=True``); None if it is not to be saved.
+        agent: the state of the agent in a restored guest; None after a boot.
     """
 
     guest: Guest
@@ -47,13 +47,13 @@ class Started:
 
 
 class ClonedMachine:
-    """A guest's machine with a clone of its image's disk, as the hook modified it; cloned when it is first needed.
+    """A machine with a clone of its image's disk, modified by the hook. The first `get` clones and calls the hook.
 
     Args:
-        instance: the guest's.
-        machine: with an identity, but without a disk.
-        hook: modifies the machine, if anything does; called once.
-        phases: the seconds of the steps before; the clone's are added.
+        instance: what all starts of the guest have in common.
+        machine: has an identity, but no disk.
+        hook: modifies the machine; called at most once; None to leave the machine as it is.
+        phases: seconds of the phases so far; the clone's are added.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class ClonedMachine:
         self._hook = hook
         self._cloned: Machine | None = None
         self._modified: Machine | None = None
-        self._state = (0, 0)
+        self._disk_state = (0, 0)
 
     def get(self) -> Machine:
-        """The machine that boots."""
+        """The machine to boot."""
         if self._modified is None:
             begin = time.monotonic()
             image = self.instance.image
@@ -76,34 +76,36 @@ class ClonedMachine:
                 Disk(image.disk, image.format), self.instance.process.folder, self.instance.hypervisor.disk_formats
             )
             self.phases["clone"] = time.monotonic() - begin
-            # Clocks of file systems are coarse; from this time on, each write shows.
+            # The clocks of file systems are coarse. After this, each write changes the time.
             os.utime(disk.path, ns=(0, 0))
-            self._state = _state(disk)
+            self._disk_state = _size_and_mtime(disk)
             self._cloned = replace(self._machine, disks=(disk,))
             self._modified = self._cloned if self._hook is None else self._hook(self._cloned)
         return self._modified
 
     @property
-    def has_its_own_disks(self) -> bool:
-        """Whether the machine's disks are not just the clone."""
+    def has_other_disks(self) -> bool:
+        """Whether the hook has changed the list of disks; also True before the disk is cloned."""
         return self._cloned is None or self.get().disks != self._cloned.disks
 
-    def restorable(self) -> Machine:
-        """The machine, to be given a template's disk.
+    def for_restore(self) -> Machine:
+        """The machine without its clone, for a start from a template's disk.
 
         Raises:
-            TemplateError: the hook modified it so that no template fits.
+            TemplateError: the hook changed the machine so that no template fits.
         """
-        # A hook sees what it would see in a machine that boots: the clone of the image's disk.
+        # The hook gets the same machine as before a boot: with the clone of the image's disk.
         machine = self._machine if self._hook is None else self.get()
-        if self._cloned is not None and (self.has_its_own_disks or _state(self._cloned.disks[0]) != self._state):
-            raise TemplateError("the hook pytest_xhyve_machine changes their disks")
+        if self._cloned is not None and (
+            self.has_other_disks or _size_and_mtime(self._cloned.disks[0]) != self._disk_state
+        ):
+            raise TemplateError("the hook pytest_xhyve_machine has changed the disks")
         if machine.cdroms or len(machine.nics) != 1 or machine.nics[0].mac is None:
             raise TemplateError("only a machine with one disk and one network card can be restored")
         return machine
 
     def discard(self) -> None:
-        """Remove the clone, which a restored guest does not use."""
+        """Remove the clone; a restored guest uses its template's disk."""
         for disk in self._cloned.disks if self._cloned is not None else ():
             disk.path.unlink(missing_ok=True)
 
@@ -112,20 +114,21 @@ def boot(cloned: ClonedMachine, *, resettable: bool) -> Started:
     """Boot the guest from the clone of its image's disk.
 
     Args:
-        cloned: the machine.
+        cloned: the machine to boot.
         resettable: whether the guest's memory is a file, so that it can be saved.
 
     Raises:
-        XhyveError: in one of its kinds.
+        NotSupported: *resettable*, but the hook has changed the disks.
+        XhyveError: the guest cannot boot; the class of the error states the reason.
     """
     machine, instance = cloned.get(), cloned.instance
     record = None
     if resettable:
-        if cloned.has_its_own_disks:
+        if cloned.has_other_disks:
             raise NotSupported(
-                "the hook pytest_xhyve_machine changes the disks of a guest with reset=True\n"
-                "  only a guest with the one disk that is cloned from its image can be reset; leave the disks as they "
-                "are, or leave out reset=True"
+                "the hook pytest_xhyve_machine has changed the disks of a guest with reset=True\n"
+                "  only a guest whose one disk is the clone of its image can be reset; do not change the disks, or "
+                "remove reset=True"
             )
         record = instance.process.folder / _RECORDED
         record.mkdir(mode=0o700)
@@ -143,21 +146,21 @@ def restore(
     *,
     resettable: bool,
 ) -> Started:
-    """Restore the guest from its template, which is built first if there is none.
+    """Restore the guest from its template; build the template first if there is none.
 
     Args:
-        cloned: the machine.
-        cache: has the templates.
-        build: builds a template; None if none may be built now.
-        request: is asked after an error whether it was cancelled.
-        life: keeps the template from being removed as long as the guest lives.
+        cloned: the machine to restore.
+        cache: contains the templates.
+        build: builds a template; None if no template may be built now.
+        request: checked after an error, as it may have been cancelled.
+        life: while it is open, the template is not removed.
         resettable: whether the guest's memory is a file, so that it can be saved again.
 
     Raises:
-        TemplateError: the guest cannot be restored; `boot` still works.
-        Cancelled: the request is, or no template may be built.
+        TemplateError: the guest cannot be restored, but `boot` may work.
+        Cancelled: the request was cancelled, or there is no template and none may be built.
     """
-    machine, instance = cloned.restorable(), cloned.instance
+    machine, instance = cloned.for_restore(), cloned.instance
     with ExitStack() as held:
         begin = time.monotonic()
         template = held.enter_context(cache.using(instance.image, machine, instance.snapshotter, build))
@@ -172,15 +175,15 @@ def restore(
             guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=phases)
             guest._boot_or_restore(starts.restore(instance, machine, template, record))
         except (XhyveError, OSError) as error:
-            # An error of a hypervisor that was killed on purpose says nothing about the template.
+            # If the request was cancelled, its hypervisor was killed, and the template is not at fault.
             request.check()
             shutil.rmtree(folder, ignore_errors=True)
             (instance.process.folder / CONSOLE).unlink(missing_ok=True)
-            if request.may_build and _is_about_the_template(error, instance.process.folder):
+            if request.may_build and _is_template_at_fault(error, instance.process.folder):
                 cache.quarantine(template, str(error))
-            # One line of a report, in which the guest's console has no place.
+            # The report has one line for this, so without the console.
             reason = error.message if isinstance(error, BootFailed) else error
-            raise TemplateError(f"no guest can be restored from its template: {reason}") from error
+            raise TemplateError(f"cannot restore the guest from its template: {reason}") from error
         life.push(held.pop_all())
     cloned.discard()
     return Started(guest, record, template.agent)
@@ -190,16 +193,16 @@ def _boot(instance: Instance, machine: Machine, record: Path | None) -> Start[An
     return Start.boot(instance, machine) if record is None else starts.record(instance, machine, record)
 
 
-def _is_about_the_template(error: Exception, folder: Path) -> bool:
-    """Whether *error* is a reason against the template, and not against this host or this moment."""
-    if shutil.disk_usage(folder).free < _FULL:
+def _is_template_at_fault(error: Exception, folder: Path) -> bool:
+    """Whether *error* shows that the template is damaged; a full disk, for example, is the host's problem."""
+    if shutil.disk_usage(folder).free < _FULL_DISK_BYTES:
         return False
-    # Other manifests may have other keys for the same disk, and so share its template.
+    # A refused key is no proof: two manifests with different keys may share a disk, and so its template.
     broke = isinstance(error, ConnectionFailed) and error.broke
     return broke or isinstance(error, BootFailed | ImageError | RestoreFailed)
 
 
-def _state(disk: Disk) -> tuple[int, int]:
-    """What changes with a write to the disk."""
+def _size_and_mtime(disk: Disk) -> tuple[int, int]:
+    """The size in bytes and the modification time in nanoseconds; a write to the disk changes them."""
     stat = disk.path.stat()
     return stat.st_size, stat.st_mtime_ns

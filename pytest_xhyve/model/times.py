@@ -17,13 +17,13 @@ class GuestTimes:
     Attributes:
         name: the guest's name.
         image: its image's name.
-        asked_by: the test that requested the guest, or its class, module or session; empty if unknown.
+        requested_by: the test that requested the guest, or its class, module or session; empty if unknown.
         phases: seconds, by the names of `pytest_xhyve.Guest.phases`; also the first `COMMAND`, and `TEARDOWN`.
     """
 
     name: str
     image: str
-    asked_by: str
+    requested_by: str
     phases: Mapping[str, float]
 
     @property
@@ -38,7 +38,7 @@ class GuestTimes:
 
     def to_message(self) -> dict[str, Any]:
         """This object as plain data, which an xdist worker can send to its controller."""
-        return {"name": self.name, "image": self.image, "asked_by": self.asked_by, "phases": dict(self.phases)}
+        return {"name": self.name, "image": self.image, "requested_by": self.requested_by, "phases": dict(self.phases)}
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> GuestTimes:

@@ -49,7 +49,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             home,
             reporter,
             reason_to_keep=reporter.reason_to_keep,
-            holds_failed=bool(config.getoption("usepdb", False)),
+            hold_failed=bool(config.getoption("usepdb", False)),
             run=getattr(config, "workerinput", {}).get("testrunuid"),
         )
         stack.callback(lambda: summary.look_for_leaks(lambda: find_leaks(home, fleet.run_folder)))
@@ -182,11 +182,11 @@ class _UnusedSlots:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_call(self) -> None:
-        self._fleet.give_back_slots()
+        self._fleet.release_reserved_slots()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self) -> None:
-        self._fleet.give_back_slots()
+        self._fleet.release_reserved_slots()
 
 
 def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:

@@ -57,7 +57,9 @@ def _table(start: str, guests: Sequence[GuestTimes], *, each: bool) -> list[str]
             rows.append(_Row("  worst", tuple(max(column, default=None) for column in columns)))
         if each:
             rows += [
-                _Row(f"  {guest.name}", (*(guest.phases.get(phase) for phase in phases), guest.total), guest.asked_by)
+                _Row(
+                    f"  {guest.name}", (*(guest.phases.get(phase) for phase in phases), guest.total), guest.requested_by
+                )
                 for guest in members
             ]
     heads = [*(_HEADS.get(phase, phase) for phase in phases), "total"]

@@ -1,4 +1,4 @@
-"""Guests that are made ahead: real ones, in runs of their own."""
+"""Prewarmed guests: real ones, in runs of their own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ QEMU = ["--xhyve-hypervisor=qemu", "--xhyve-image=tiny"]
 
 @dataclass(frozen=True)
 class Ready:
-    """How a test got its guest: whether it was made ahead, and the seconds until the output of a first command."""
+    """How a test got its guest: whether it was prewarmed, and the seconds until the output of a first command."""
 
     prewarmed: bool
     seconds: float

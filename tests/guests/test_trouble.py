@@ -127,7 +127,7 @@ def test_no_more_guests_than_may_be(tiny: Path, home: Home, hypervisor: Chosen) 
     try:
         with fleet.start(ForegroundRequest(GuestSpec(image=tiny))):
             start = time.monotonic()
-            with pytest.raises(NoFreeSlot, match="no free slot: at most 1 guests"):
+            with pytest.raises(NoFreeSlot, match="no free slot: the limit of running guests is 1"):
                 fleet.start(ForegroundRequest(GuestSpec(image=tiny)))
             # Nobody else could make room.
             assert time.monotonic() - start < 5

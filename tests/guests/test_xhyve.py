@@ -58,7 +58,7 @@ def new_fleet(well: Mac, home: Home, tmp_path: Path) -> Iterator[NewFleet]:
 
 def first_uuids(home: Home, count: int) -> list[str]:
     """The UUIDs that the first slot would take one after the other."""
-    (slot,) = Slots(home.folder("slots"), 1).acquire(1, timeout=0, give_up=lambda: True)
+    (slot,) = Slots(home.folder("slots"), 1).acquire(1, timeout=0, cannot_succeed=lambda: True)
     os.close(slot.fd)
     return [str(uuid) for uuid, _ in zip(slot.uuids(), range(count), strict=False)]
 

@@ -1,4 +1,4 @@
-"""What makes guests ahead, with a fleet whose guests are made when the test says so."""
+"""The prewarmer, with a fleet that finishes a guest when the test decides."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Made:
 
 
 class Order:
-    """A guest that is being made ahead, until the test says how that ends; it is also its own process."""
+    """A prewarmed guest that is being started; the test decides how that ends. It is also its own process."""
 
     def __init__(self, spec: GuestSpec) -> None:
         self.spec = spec
@@ -61,10 +61,10 @@ class Order:
 
 
 class Fleet:
-    """Makes guests at once for those who wait, and as the test says for nobody."""
+    """Starts a test's guest at once, and a prewarmed one when the test decides."""
 
     def __init__(self) -> None:
-        self.make_room: Callable[[], bool] = lambda: False
+        self.free_slot: Callable[[], bool] = lambda: False
         self.orders: list[Order] = []
         self.made: list[Made] = []
         self.removed: list[Made] = []
@@ -85,7 +85,7 @@ class Fleet:
         return cast("Guest", guest)
 
     def order(self, number: int) -> Order:
-        """What was begun ahead as *number*, from 1, once it is."""
+        """Wait for the start of the prewarmed guest *number*, from 1."""
         assert becomes(lambda: len(self.orders) >= number, SECONDS), self.orders
         return self.orders[number - 1]
 
@@ -97,7 +97,7 @@ def fleet() -> Fleet:
 
 @pytest.fixture
 def prewarmer(fleet: Fleet) -> Iterator[Prewarmer]:
-    """For two guests, with a first one started, so that it knows the image."""
+    """For two guests. A test has used the image, so that it may be prewarmed."""
     with closing(Prewarmer(fleet, 2)) as prewarmer:
         prewarmer.start_guest(A, "first")
         yield prewarmer
@@ -106,18 +106,18 @@ def prewarmer(fleet: Fleet) -> Iterator[Prewarmer]:
 
 @pytest.fixture
 def aside() -> Iterator[ThreadPoolExecutor]:
-    """Runs what waits."""
+    """Runs calls that wait."""
     with ThreadPoolExecutor() as pool:
         yield pool
 
 
 def make(fleet: Fleet, prewarmer: Prewarmer, number: int) -> None:
-    """Have the order *number* end well, and wait until its guest is ready."""
+    """Let the start *number* succeed, and wait until its guest is ready."""
     fleet.order(number).succeed()
     assert becomes(lambda: not prewarmer.is_busy or len(fleet.orders) > number, SECONDS)
 
 
-def test_hands_over_what_was_made_ahead(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_test_gets_a_prewarmed_guest(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([A, B])
     make(fleet, prewarmer, 1)
     make(fleet, prewarmer, 2)
@@ -128,7 +128,7 @@ def test_hands_over_what_was_made_ahead(fleet: Fleet, prewarmer: Prewarmer) -> N
     assert len(fleet.made) == 3
 
 
-def test_thread_starts_with_the_first_guest_that_a_test_got(fleet: Fleet) -> None:
+def test_thread_begins_after_the_first_guest_of_a_test(fleet: Fleet) -> None:
     before = threading.active_count()
     with closing(Prewarmer(fleet, 2)) as prewarmer:
         prewarmer.expect([A, A])
@@ -138,7 +138,7 @@ def test_thread_starts_with_the_first_guest_that_a_test_got(fleet: Fleet) -> Non
         fleet.order(1).succeed()
 
 
-def test_one_at_a_time_in_order_and_no_more_than_asked_for(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_starts_one_at_a_time_in_order_and_no_more_than_count(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([B, A, C])
     assert fleet.order(1).spec == B
     assert len(fleet.orders) == 1
@@ -150,16 +150,16 @@ def test_one_at_a_time_in_order_and_no_more_than_asked_for(fleet: Fleet, prewarm
     assert fleet.order(3).spec == C
 
 
-def test_images_that_no_test_has_had_are_left_to_it(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_does_not_start_an_image_that_no_test_has_used(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([OTHER, A])
     assert fleet.order(1).spec == A
 
 
-def test_what_is_being_made_is_waited_for(fleet: Fleet, prewarmer: Prewarmer, aside: ThreadPoolExecutor) -> None:
+def test_waits_for_a_guest_that_is_being_started(fleet: Fleet, prewarmer: Prewarmer, aside: ThreadPoolExecutor) -> None:
     prewarmer.expect([A])
     order = fleet.order(1)
     waiting = aside.submit(prewarmer.start_guest, A, "test")
-    assert becomes(lambda: prewarmer.waiting == 1, SECONDS)
+    assert becomes(lambda: prewarmer.waiting_tests == 1, SECONDS)
     order.succeed()
     assert cast("Made", waiting.result(SECONDS))._prewarmed
     assert len(fleet.made) == 2
@@ -169,12 +169,12 @@ def test_failure_is_left_to_the_test(fleet: Fleet, prewarmer: Prewarmer, aside: 
     prewarmer.expect([A])
     order = fleet.order(1)
     waiting = aside.submit(prewarmer.start_guest, A, "test")
-    assert becomes(lambda: prewarmer.waiting == 1, SECONDS)
+    assert becomes(lambda: prewarmer.waiting_tests == 1, SECONDS)
     order.fail(XhyveError("no"))
     assert not cast("Made", waiting.result(SECONDS))._prewarmed
 
 
-def test_what_failed_is_not_tried_again_before_a_test_had_it(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_failed_spec_is_not_tried_again_until_a_test_has_started_it(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([A, B])
     fleet.order(1).fail(XhyveError("no"))
     assert fleet.order(2).spec == B
@@ -186,7 +186,7 @@ def test_what_failed_is_not_tried_again_before_a_test_had_it(fleet: Fleet, prewa
     assert fleet.order(3).spec == A
 
 
-def test_what_cannot_be_had_now_is_tried_with_the_next_test(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_without_a_slot_tries_again_with_the_next_test(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([A, B])
     fleet.order(1).fail(Cancelled("no slot is free"))
     assert becomes(lambda: not prewarmer.is_busy, SECONDS)
@@ -195,20 +195,20 @@ def test_what_cannot_be_had_now_is_tried_with_the_next_test(fleet: Fleet, prewar
     assert fleet.order(2).spec == A
 
 
-def test_wrong_guesses_vanish(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_guests_that_are_no_longer_expected_are_removed(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([B])
     make(fleet, prewarmer, 1)
     prewarmer.expect([A])
     assert becomes(lambda: [guest.spec for guest in fleet.removed] == [B], SECONDS)
     order = fleet.order(2)
-    # A being made is ended when nobody wants it any more.
+    # The start of A is cancelled when it is no longer expected.
     prewarmer.expect([C])
     with pytest.raises(XhyveError, match="was killed"):
         order.wait()
     assert fleet.order(3).spec == C
 
 
-def test_dead_guest_is_thrown_away(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_dead_guest_is_removed(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([A])
     make(fleet, prewarmer, 1)
     fleet.made[-1].is_dead = True
@@ -218,7 +218,7 @@ def test_dead_guest_is_thrown_away(fleet: Fleet, prewarmer: Prewarmer) -> None:
     assert fleet.removed[0].is_dead
 
 
-def test_none_is_begun_while_a_test_waits(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_starts_no_guest_while_a_test_waits(fleet: Fleet, prewarmer: Prewarmer) -> None:
     seen = []
 
     def look() -> None:
@@ -231,29 +231,29 @@ def test_none_is_begun_while_a_test_waits(fleet: Fleet, prewarmer: Prewarmer) ->
     assert fleet.order(1).spec == A
 
 
-def test_room_is_made_of_what_is_asked_for_last(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_free_slot_removes_the_guest_that_is_needed_last(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([A, B])
     make(fleet, prewarmer, 1)
     make(fleet, prewarmer, 2)
     rooms = []
-    fleet.while_starting = lambda: rooms.extend([fleet.make_room(), fleet.make_room(), fleet.make_room()])
+    fleet.while_starting = lambda: rooms.extend([fleet.free_slot(), fleet.free_slot(), fleet.free_slot()])
     prewarmer.start_guest(C, "test")
     assert rooms == [True, True, False]
     assert [guest.spec for guest in fleet.removed] == [B, A]
 
 
-def test_room_is_made_of_what_is_being_made(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_free_slot_cancels_a_start(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([A])
     order = fleet.order(1)
     rooms = []
-    fleet.while_starting = lambda: rooms.extend([fleet.make_room(), fleet.make_room()])
+    fleet.while_starting = lambda: rooms.extend([fleet.free_slot(), fleet.free_slot()])
     prewarmer.start_guest(C, "test")
     assert rooms == [True, False]
     with pytest.raises(XhyveError, match="was killed"):
         order.wait()
 
 
-def test_close_ends_what_is_being_made_and_removes_what_is_ready(fleet: Fleet, prewarmer: Prewarmer) -> None:
+def test_close_cancels_the_start_and_removes_ready_guests(fleet: Fleet, prewarmer: Prewarmer) -> None:
     prewarmer.expect([A, B])
     make(fleet, prewarmer, 1)
     fleet.order(2)
@@ -269,7 +269,7 @@ def test_cancelled_before_it_has_a_process() -> None:
         request.started_in(cast("GuardedProcess", Order(A)))
 
 
-def test_background_is_known_by_its_thread() -> None:
+def test_in_background_is_true_on_the_prewarming_thread_only() -> None:
     answers = [in_background()]
     thread = threading.Thread(target=lambda: answers.append(in_background()), name="xhyve-prewarm")
     thread.start()

@@ -18,7 +18,7 @@ from pytest_xhyve.model.errors import NoFreeSlot
 
 
 def take(folder: Path, limit: int = 10, *, timeout: float = 0.0) -> Slot:
-    (slot,) = Slots(folder, limit).acquire(1, timeout=timeout, give_up=lambda: False)
+    (slot,) = Slots(folder, limit).acquire(1, timeout=timeout, cannot_succeed=lambda: False)
     return slot
 
 
@@ -33,7 +33,7 @@ def test_slots_are_taken_from_the_lowest(tmp_path: Path) -> None:
     assert take(tmp_path).number == 1
 
 
-def test_identity_is_the_slots_and_the_same_on_every_run(tmp_path: Path) -> None:
+def test_a_slot_has_the_same_uuids_in_every_run(tmp_path: Path) -> None:
     slots = [take(tmp_path) for _ in range(10)]
     uuids = [first_uuids(slot) for slot in slots]
     assert len({uuid for some in uuids for uuid in some}) == 30
@@ -42,15 +42,15 @@ def test_identity_is_the_slots_and_the_same_on_every_run(tmp_path: Path) -> None
     assert first_uuids(take(tmp_path)) == uuids[0]
 
 
-def test_other_folder_gives_other_identities(tmp_path: Path) -> None:
+def test_slots_of_another_folder_have_other_uuids(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     assert not set(first_uuids(take(tmp_path / "a"))) & set(first_uuids(take(tmp_path / "b")))
 
 
-def test_full_house_is_explained(tmp_path: Path) -> None:
+def test_error_states_the_limit(tmp_path: Path) -> None:
     take(tmp_path, limit=1)
-    with pytest.raises(NoFreeSlot, match=r"no free slot: at most 1 guests .*\n.*--xhyve-max-guests"):
+    with pytest.raises(NoFreeSlot, match=r"no free slot: the limit of running guests is 1 .*\n.*--xhyve-max-guests"):
         take(tmp_path, limit=1)
 
 
@@ -63,11 +63,11 @@ def test_waits_until_one_is_free(tmp_path: Path) -> None:
 def test_does_not_wait_for_itself(tmp_path: Path) -> None:
     take(tmp_path, limit=1)
     with pytest.raises(NoFreeSlot):
-        Slots(tmp_path, 1).acquire(1, timeout=3600, give_up=lambda: True)
+        Slots(tmp_path, 1).acquire(1, timeout=3600, cannot_succeed=lambda: True)
 
 
 def test_death_of_the_last_holder_frees_it(tmp_path: Path) -> None:
-    """The descriptor goes on to a child, as to the hypervisor; the slot is its as long as it lives."""
+    """A child inherits the descriptor, as the hypervisor does, and holds the slot as long as it lives."""
     slot = take(tmp_path, limit=1)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[slot.fd])
     try:
@@ -82,29 +82,29 @@ def test_death_of_the_last_holder_frees_it(tmp_path: Path) -> None:
 
 def test_spare_slot_is_never_the_last(tmp_path: Path) -> None:
     slots = Slots(tmp_path, 2)
-    spare = slots.take_spare()
+    spare = slots.try_acquire_spare()
     assert spare is not None
     assert spare.number == 0
-    assert slots.take_spare() is None
-    # Looking has not kept it.
-    (last,) = slots.acquire(1, timeout=0, give_up=lambda: True)
+    assert slots.try_acquire_spare() is None
+    # The failed attempt holds nothing.
+    (last,) = slots.acquire(1, timeout=0, cannot_succeed=lambda: True)
     for slot in (spare, last):
         os.close(slot.fd)
 
 
 def test_several_slots_are_taken_together_or_not_at_all(tmp_path: Path) -> None:
     slots = Slots(tmp_path, 3)
-    held = slots.acquire(2, timeout=0, give_up=lambda: True)
+    held = slots.acquire(2, timeout=0, cannot_succeed=lambda: True)
     assert [slot.number for slot in held] == [0, 1]
     with pytest.raises(NoFreeSlot, match="no 2 free slots, which the test needs at once"):
-        slots.acquire(2, timeout=0, give_up=lambda: True)
-    # The attempt has kept nothing.
-    (last,) = slots.acquire(1, timeout=0, give_up=lambda: True)
+        slots.acquire(2, timeout=0, cannot_succeed=lambda: True)
+    # The failed attempt holds nothing.
+    (last,) = slots.acquire(1, timeout=0, cannot_succeed=lambda: True)
     assert last.number == 2
 
 
 def test_two_processes_that_need_two_slots_each_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    """With one slot after the other, each would hold one and wait for the other's."""
+    """If they took one slot after the other, each would hold one and wait for the other's."""
     code = """
 import os, sys, time
 from pathlib import Path
@@ -114,7 +114,7 @@ admission = Admission(Path(sys.argv[1]), 2, 0.1, print)
 for _ in range(20):
     admission.reserve(2)
     with ExitStack() as stack:
-        for slot in (admission.take(stack), admission.take(stack)):
+        for slot in (admission.acquire(stack), admission.acquire(stack)):
             time.sleep(0.002)
             os.close(slot.fd)
 """
@@ -122,18 +122,18 @@ for _ in range(20):
     assert [process.wait(30) for process in processes] == [0, 0]
 
 
-def test_reserved_slots_are_given_back(tmp_path: Path) -> None:
+def test_reserved_slots_are_released(tmp_path: Path) -> None:
     admission = Admission(tmp_path, 2, 1.0, print)
     admission.reserve(2)
     with ExitStack() as stack:
-        os.close(admission.take(stack).fd)
+        os.close(admission.acquire(stack).fd)
         assert take(tmp_path, 2).number == 0
         with pytest.raises(NoFreeSlot):
             take(tmp_path, 2)
-        admission.give_back()
+        admission.release_reserved()
         assert take(tmp_path, 2).number == 1
 
 
-def test_more_guests_than_there_may_be_is_an_error_at_once(tmp_path: Path) -> None:
+def test_reserving_more_than_the_limit_fails_at_once(tmp_path: Path) -> None:
     with pytest.raises(NoFreeSlot, match="no 2 free slots"):
         Admission(tmp_path, 1, 1.0, print).reserve(2)

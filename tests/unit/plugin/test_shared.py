@@ -182,7 +182,7 @@ def test_hypervisor_that_cannot_save(tmp_path: Path, new_home: Home) -> None:
     xhyve = cast("Hypervisor", SimpleNamespace(snapshotter=None, info=SimpleNamespace(name="xhyve")))
     with (
         closing(Fleet(Settings(), new_home, hypervisor=xhyve)) as fleet,
-        pytest.raises(NotSupported, match=r"xhyve cannot save a running machine.*QEMU does"),
+        pytest.raises(NotSupported, match=r"xhyve cannot save a running machine.*\n  use --xhyve-hypervisor=qemu"),
     ):
         fleet.start(ForegroundRequest(GuestSpec(image=manifest, reset=True)))
 

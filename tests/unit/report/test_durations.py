@@ -24,8 +24,8 @@ WARM = {
 COLD = {"image": 0.001, "clone": 0.009, "start": 0.039, "boot": 12.26, "login": 0.12, "teardown": 0.011}
 
 
-def guest(phases: dict[str, float], name: str = "tiny-0", image: str = "tiny", asked_by: str = "") -> GuestTimes:
-    return GuestTimes(name, image, asked_by, phases)
+def guest(phases: dict[str, float], name: str = "tiny-0", image: str = "tiny", requested_by: str = "") -> GuestTimes:
+    return GuestTimes(name, image, requested_by, phases)
 
 
 def table(text: str) -> list[str]:
@@ -52,8 +52,11 @@ def test_a_table_for_each_way_of_starting_and_a_row_for_each_image() -> None:
     )
 
 
-def test_a_line_for_each_guest_with_who_asked_for_it() -> None:
-    guests = [guest(COLD, asked_by="test_it.py::test_one"), guest(COLD | {"command": 0.02}, "web", asked_by="session")]
+def test_a_line_for_each_guest_with_the_test_that_requested_it() -> None:
+    guests = [
+        guest(COLD, requested_by="test_it.py::test_one"),
+        guest(COLD | {"command": 0.02}, "web", requested_by="session"),
+    ]
     assert tabulate(guests, each=True) == table(
         """
         cold      image  clone  start    boot  handshake  command  teardown   total
@@ -105,5 +108,5 @@ def test_seconds(seconds: float, shown: str) -> None:
 def test_times_survive_the_way_to_the_controller() -> None:
     import execnet
 
-    times = guest(WARM, asked_by="session")
+    times = guest(WARM, requested_by="session")
     assert GuestTimes.from_message(execnet.loads(execnet.dumps(times.to_message()))) == times
