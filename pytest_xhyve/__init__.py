@@ -1,7 +1,7 @@
 """A pytest plugin that gives a test a real, disposable Linux machine.
 
-The names below are loaded when they are first used: pytest imports this package in every run of an
-environment that has it installed, also where no test asks for a guest.
+The names below are loaded when they are first used. pytest imports this package in every run of an environment in
+which it is installed, also if no test asks for a guest.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ __all__ = [
     "XhyveError",
 ]
 
-_HOME_OF = {
+_DEFINED_IN = {
     "Completed": "model.completed",
     "Console": "guest.console",
     "Disk": "model.machine",
@@ -83,7 +83,7 @@ _HOME_OF = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF.get(name, 'model.errors')}"), name)
+    return getattr(import_module(f"{__name__}.{_DEFINED_IN.get(name, 'model.errors')}"), name)
 
 
 def __dir__() -> list[str]:

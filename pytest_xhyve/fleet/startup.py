@@ -197,7 +197,7 @@ def _is_template_at_fault(error: Exception, folder: Path) -> bool:
     """Whether *error* shows that the template is damaged; a full disk, for example, is the host's problem."""
     if shutil.disk_usage(folder).free < _FULL_DISK_BYTES:
         return False
-    # A refused key is no proof: two manifests with different keys may share a disk, and so its template.
+    # A refused key does not show it: two manifests with different keys may share a disk, and so its template.
     broke = isinstance(error, ConnectionFailed) and error.broke
     return broke or isinstance(error, BootFailed | ImageError | RestoreFailed)
 

@@ -1,4 +1,4 @@
-"""The hooks of pytest that make this a plugin; whatever is heavy is imported by those who need it."""
+"""The plugin's implementations of pytest's hooks. They import heavy modules only when they need them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_ssh,
 )
 from pytest_xhyve.plugin.selection import (
-    base_of,
+    base_folder,
     check_markers,
     images_to_run_on,
     may_reset,
@@ -48,8 +48,8 @@ __all__ = [
     "xhyve_ssh",
 ]
 
-_OF_WORKERS = "xhyve_gathered"
-_WRONG = pytest.StashKey[str]()
+_SUMMARY_KEY = "xhyve_summary"
+_PROBLEM = pytest.StashKey[str]()
 _MARKER = (
     "xhyve(image=None, cpus=None, memory=None, name=None, start=None, reset=None): what the test's guest is made of; "
     "on a class or module also that of its shared guest"
@@ -84,12 +84,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
             check_program(settings)
         if "image" in settings.given:
-            # Imports the catalog, so only where somebody has asked for guests.
+            # This imports the catalog, so only if the user named an image.
             from pytest_xhyve.plugin.preflight import resolve_images
 
             settings = resolve_images(settings, config)
         if settings.artifacts is not None:
-            base = base_of(settings.given["artifacts"], config)
+            base = base_folder(settings.given["artifacts"], config)
             settings = replace(settings, artifacts=base / settings.artifacts)
     except XhyveError as error:
         raise pytest.UsageError(str(error)) from error
@@ -97,15 +97,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Tell of hypervisor and image at the top, where somebody has asked for guests."""
-    return _describe(config) if config.stash[SETTINGS].given else []
+    """Show hypervisor and image in the header if an option of the plugin is set."""
+    return _header_lines(config) if config.stash[SETTINGS].given else []
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
-    """Tell of them after the collection, where only then it is known that a test wants a guest."""
+    """Show them after the collection if no option is set, but a test asks for a guest."""
     if config.stash[SETTINGS].given or not any(wants_guest(item) for item in items):
         return []
-    return _describe(config)
+    return _header_lines(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -119,8 +119,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item, wrong in () if _looks_up(config) else check_markers(items):
-        _refuse([item], wrong)
+    for item, problem in () if _only_lists_fixtures(config) else check_markers(items):
+        _reject_tests([item], problem)
     resettable = [item for item in items if may_reset(item)]
     if resettable:
         from pytest_xhyve.plugin.shared_guests import plan_resets
@@ -129,51 +129,51 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Look at what the tests that will run make their guests from."""
-    runs = not session.config.option.collectonly and not _looks_up(session.config)
+    """Check the images of the tests that will run."""
+    runs = not session.config.option.collectonly and not _only_lists_fixtures(session.config)
     wanting = [item for item in session.items if wants_guest(item)] if runs else []
     if wanting:
-        from pytest_xhyve.plugin.preflight import find_wrong
+        from pytest_xhyve.plugin.preflight import find_problems
 
-        for concerned, wrong in find_wrong(wanting, session.config.stash[SETTINGS]):
-            _refuse(concerned, wrong)
+        for concerned, problem in find_problems(wanting, session.config.stash[SETTINGS]):
+            _reject_tests(concerned, problem)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Where guests are made ahead: see what this test and those after it will ask for."""
+    """Let the prewarmer know which guests this test and the next ones will ask for."""
     if item.config.stash[SETTINGS].prewarm:
-        from pytest_xhyve.plugin.prewarm import look_ahead
+        from pytest_xhyve.plugin.prewarm import expect_guests
 
-        look_ahead(item, nextitem)
+        expect_guests(item, nextitem)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     item.config.stash[ITEM] = item
-    if (wrong := item.stash.get(_WRONG, None)) is not None:
-        pytest.fail(wrong, pytrace=False)
+    if (problem := item.stash.get(_PROBLEM, None)) is not None:
+        pytest.fail(problem, pytrace=False)
 
 
-# Not before the last fixture is taken down, which pytest may do in this hook.
+# Last, as pytest may tear down the last fixtures in this hook.
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that left something, where that was asked for; in a worker of xdist: hand all to the controller."""
-    gathered = session.config.stash.get(SUMMARY, None)
-    if gathered is None:
+    """With ``--xhyve-strict``, fail a run that left something; an xdist worker sends its summary to the controller."""
+    summary = session.config.stash.get(SUMMARY, None)
+    if summary is None:
         return
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
-        output[_OF_WORKERS] = gathered.to_message()
-    elif gathered.leaks and session.config.stash[SETTINGS].strict and session.exitstatus == pytest.ExitCode.OK:
+        output[_SUMMARY_KEY] = summary.to_message()
+    elif summary.leaks and session.config.stash[SETTINGS].strict and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """In the controller of xdist: take what a worker hands over; one that crashed hands over nothing."""
-    # Of a worker that was interrupted, this is called twice.
-    message = getattr(node, "workeroutput", {}).pop(_OF_WORKERS, None)
+    """In the xdist controller, add the summary of a worker; one that crashed sends none."""
+    # xdist calls this twice for a worker that was interrupted.
+    message = getattr(node, "workeroutput", {}).pop(_SUMMARY_KEY, None)
     if message is not None:
         from pytest_xhyve.plugin.summary import RunSummary
 
@@ -181,30 +181,34 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tell of guests that were kept or left, and where their time went, where pytest tells it of tests or with -v."""
-    gathered = config.stash.get(SUMMARY, None)
-    if gathered is not None:
+    """Show kept guests and leftovers; with ``--durations`` or ``-v``, also the guests' durations."""
+    summary = config.stash.get(SUMMARY, None)
+    if summary is not None:
         verbose = config.get_verbosity() > 0
         durations = verbose or config.getoption("durations") is not None
         strict = config.stash[SETTINGS].strict
-        gathered.summarize(terminalreporter, durations=durations, verbose=verbose, strict=strict)
+        summary.summarize(terminalreporter, durations=durations, verbose=verbose, strict=strict)
 
 
-def _refuse(items: Sequence[pytest.Item], wrong: str) -> None:
-    """End the run before any test, as *items* ask for something invalid."""
+def _reject_tests(items: Sequence[pytest.Item], problem: str) -> None:
+    """End the run before any test, as *items* ask for something invalid; in an xdist worker, fail *items*.
+
+    Raises:
+        pytest.UsageError: not in a worker; its message is *problem*.
+    """
     for item in items:
         if not hasattr(item.config, "workerinput"):
-            raise pytest.UsageError(wrong)
-        # From here on a worker can tell nobody; as the error of a test, it is seen.
-        item.stash[_WRONG] = wrong
+            raise pytest.UsageError(problem)
+        # The controller does not show a worker's usage error, but the error of a test.
+        item.stash[_PROBLEM] = problem
 
 
-def _looks_up(config: pytest.Config) -> bool:
-    """Whether fixtures are only looked up; somebody may be about to mend one."""
+def _only_lists_fixtures(config: pytest.Config) -> bool:
+    """Whether pytest only lists fixtures: the user may need the list to correct a marker."""
     return bool(config.getoption("showfixtures") or config.getoption("show_fixtures_per_test"))
 
 
-def _describe(config: pytest.Config) -> list[str]:
-    from pytest_xhyve.plugin.header import describe
+def _header_lines(config: pytest.Config) -> list[str]:
+    from pytest_xhyve.plugin.header import header_lines
 
-    return describe(config.stash[SETTINGS])
+    return header_lines(config.stash[SETTINGS])

@@ -1,4 +1,4 @@
-"""The fixtures. What they need is imported when the first of them is used."""
+"""The plugin's fixtures. They import what they need when a test uses them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from pytest_xhyve.plugin.pytest_internals import fixture_names, is_set_up, suspended_capture
 from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY
-from pytest_xhyve.plugin.wanted import OWNERS, is_ours, written
+from pytest_xhyve.plugin.wanted import OWNERS, is_plugin_fixture, stated_spec
 
 if TYPE_CHECKING:
     import paramiko
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """All guests of this process; removed at its end."""
+    """All guests of this process; they are removed at the end of the session."""
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.host.home import Home
     from pytest_xhyve.plugin.reporting import REPORTER, Reporter
@@ -35,11 +35,11 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     config = request.config
     settings = config.stash[SETTINGS]
     summary = config.stash.setdefault(SUMMARY, RunSummary())
-    # First of all, as it reports what goes wrong with the rest. It is there if a plugin runs the last test again.
+    # First, as it reports the errors of the next steps. It exists already if a plugin runs the last test again.
     if REPORTER not in config.stash:
         reporter = config.stash[REPORTER] = Reporter(settings, summary, _line_printer(config))
         config.pluginmanager.register(reporter, "xhyve-reporter")
-        # The test's set-up has begun.
+        # It was registered too late for this hook of the test that is being set up.
         reporter.pytest_runtest_setup(config.stash[ITEM])
     reporter = config.stash[REPORTER]
     home = Home.of_user()
@@ -52,11 +52,11 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             hold_failed=bool(config.getoption("usepdb", False)),
             run=getattr(config, "workerinput", {}).get("testrunuid"),
         )
-        stack.callback(lambda: summary.look_for_leaks(lambda: find_leaks(home, fleet.run_folder)))
+        stack.callback(lambda: summary.add_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
-        unused_slots = _UnusedSlots(fleet)
-        config.pluginmanager.register(unused_slots)
-        stack.callback(config.pluginmanager.unregister, unused_slots)
+        slot_releaser = _SlotReleaser(fleet)
+        config.pluginmanager.register(slot_releaser)
+        stack.callback(config.pluginmanager.unregister, slot_releaser)
         if settings.prewarm:
             from pytest_xhyve.plugin.prewarm import prewarming
 
@@ -66,14 +66,14 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="session")
 def xhyve_image(request: pytest.FixtureRequest) -> str:
-    """The image that guests are made from: a name or a path; override it to choose for a folder."""
+    """The image that guests are cloned from: a name or a path. Override this fixture to choose one for a folder."""
     image: str = getattr(request, "param", request.config.stash[SETTINGS].images[0])
     return image
 
 
 @pytest.fixture(scope="session")
 def _xhyve_start(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> StartMode | None:
-    """How guests start where each test runs on either; otherwise nothing, which leaves it to the settings."""
+    """How this test's guests start with ``--xhyve-start=both``; otherwise None, and the settings decide."""
     start: StartMode | None = getattr(request, "param", None)
     if start == "warm" and _xhyve_fleet.hypervisor.snapshotter is None:
         pytest.skip(f"{_xhyve_fleet.hypervisor.info.name} cannot save a running machine")
@@ -82,20 +82,20 @@ def _xhyve_start(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> StartMo
 
 @pytest.fixture
 def _xhyve_reset(request: pytest.FixtureRequest) -> None:
-    """Gives the test its shared guests in the state that the fixtures left."""
+    """Resets the test's shared guests to the state that the shared fixtures left."""
     from pytest_xhyve.plugin.shared_guests import reset_before_test
 
     reset_before_test(request)
 
 
-def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: StartMode | None) -> Iterator[Guest]:
+def _yield_guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: StartMode | None) -> Iterator[Guest]:
     from pytest_xhyve.model.spec import GuestSpec
     from pytest_xhyve.plugin.shared_guests import resetting
 
     item = request.config.stash[ITEM]
-    _reserve(item, fleet)
-    spec = written(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
-    with _start(request, fleet, spec) as guest, resetting(request, guest, fleet.reset_of(guest)):
+    _reserve_slots(item, fleet)
+    spec = stated_spec(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
+    with _start_guest(request, fleet, spec) as guest, resetting(request, guest, fleet.reset_of(guest)):
         yield guest
 
 
@@ -103,8 +103,8 @@ def _guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: Star
 def xhyve_guest(
     request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[Guest]:
-    """A Linux machine of the test's own: a `pytest_xhyve.Guest`, booted and reachable by SSH."""
-    yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
+    """A Linux machine of the test's own: a `pytest_xhyve.Guest`, booted and reachable over SSH."""
+    yield from _yield_guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
 @pytest.fixture(scope="class")
@@ -112,7 +112,7 @@ def xhyve_class_guest(
     request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[Guest]:
     """A guest that the tests of a class share."""
-    yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
+    yield from _yield_guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def xhyve_module_guest(
     request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[Guest]:
     """A guest that the tests of a module share."""
-    yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
+    yield from _yield_guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +128,7 @@ def xhyve_session_guest(
     request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[Guest]:
     """A guest that all tests of the run share."""
-    yield from _guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
+    yield from _yield_guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def xhyve_ssh(xhyve_guest: Guest) -> paramiko.SSHClient:
 def xhyve_guest_factory(
     request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[GuestFactory]:
-    """Makes guests by hand: ``factory(image="tiny", name="web")``; they live until the run ends."""
+    """Makes guests in the test's own code: ``factory(image="tiny", name="web")``; they live until the run ends."""
     from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.model.spec import GuestSpec
     from pytest_xhyve.plugin.shared_guests import resetting, watch_fixtures
@@ -151,8 +151,8 @@ def xhyve_guest_factory(
     with ExitStack() as made:
 
         def make(spec: GuestSpec) -> Guest:
-            guest = made.enter_context(_start(request, _xhyve_fleet, spec))
-            # A later guest may have the name of one that is gone.
+            guest = made.enter_context(_start_guest(request, _xhyve_fleet, spec))
+            # A later guest may have the name of one that was removed.
             name = f"{request.fixturename} {next(numbers)}"
             made.enter_context(resetting(request, guest, _xhyve_fleet.reset_of(guest), name=name))
             return guest
@@ -160,13 +160,13 @@ def xhyve_guest_factory(
         yield GuestFactory(make, GuestSpec(image=xhyve_image, start=_xhyve_start))
 
 
-def _reserve(item: pytest.Item, fleet: Fleet) -> None:
-    """Take the slots of all guests that *item* is about to get in one step, so that no two tests wait for each other.
+def _reserve_slots(item: pytest.Item, fleet: Fleet) -> None:
+    """Reserve the slots of all guests that *item* is about to get in one step, so that tests do not block each other.
 
-    Only guests that a test makes by hand can still wait while the test holds others.
+    Guests of the factory are not known in advance, so they can still wait while the test holds others.
     """
     asked = fixture_names(item)
-    needed = sum(name in asked and is_ours(item, name) and not is_set_up(item, name) for name in OWNERS)
+    needed = sum(name in asked and is_plugin_fixture(item, name) and not is_set_up(item, name) for name in OWNERS)
     prewarmer = item.config.stash.get(PREWARMER, None)
     if prewarmer is not None:
         needed -= prewarmer.count_ready()
@@ -174,8 +174,8 @@ def _reserve(item: pytest.Item, fleet: Fleet) -> None:
         fleet.admission.reserve(needed)
 
 
-class _UnusedSlots:
-    """Frees the slots that were reserved for a test, once its guests have started."""
+class _SlotReleaser:
+    """Frees reserved slots that the fixtures of a test have not used."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -189,14 +189,14 @@ class _UnusedSlots:
         self._fleet.release_reserved_slots()
 
 
-def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:
+def _start_guest(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:
     from pytest_xhyve.fleet.request import ForegroundRequest
     from pytest_xhyve.plugin.machine_hook import machine_hook
     from pytest_xhyve.plugin.reporting import REPORTER
 
     item = request.config.stash[ITEM]
     requested_by = request.node.nodeid or request.scope
-    # The hooks of the test's folder and above. A guest of the whole run goes through those of the first test that asks.
+    # The hooks of the test's folder and above; for a session's guest, those of the first test that asks.
     hook = machine_hook(item, request)
     prewarmer = request.config.stash.get(PREWARMER, None)
     if hook is None and prewarmer is not None:
@@ -215,7 +215,7 @@ def _start(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Gue
 
 
 def _line_printer(config: pytest.Config) -> Callable[[str], None]:
-    """A function that shows a line at once, though pytest captures what is printed."""
+    """A function that prints a line at once, although pytest captures output."""
     terminal = config.pluginmanager.get_plugin("terminalreporter")
 
     def show(line: str) -> None:

@@ -1,4 +1,4 @@
-"""What the coming tests will ask for, as far as it can be told before they run."""
+"""Expected guests: what the next tests will ask for, as far as this is known before they run."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import pytest
 
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.plugin.machine_hook import changes_machines
+from pytest_xhyve.plugin.machine_hook import has_machine_hook
 from pytest_xhyve.plugin.pytest_internals import fixture_names, parameters
-from pytest_xhyve.plugin.wanted import OWNERS, is_ours, owner, wanted
+from pytest_xhyve.plugin.wanted import OWNERS, guest_owner, is_plugin_fixture, wanted_spec
 
-# A suite may have thousands of tests without a guest, and this is asked before each.
+# Limit of tests to look at. It is computed before each test, and a suite may have thousands without a guest.
 _LOOK_AHEAD = 100
 
 
 @dataclass(frozen=True)
 class ExpectedGuest:
-    """A guest that a test is going to ask for.
+    """A guest that a test is expected to ask for.
 
     Attributes:
-        fixture: by which it asks.
-        node: whose guest it is: the test's own, or its class's, module's or session's.
-        param: the fixture's parameter; with another one, a shared guest is another.
-        spec: what it will be made of, or None where that cannot be told.
+        fixture: the fixture that gives it.
+        node: the test, class, module or session that owns it.
+        param: the fixture's parameter; pytest makes a new shared guest for each one.
+        spec: what it will be made of; None if that is not known before the test runs.
     """
 
     fixture: str
@@ -37,52 +37,52 @@ class ExpectedGuest:
 
 
 class Forecast:
-    """Which guests this process will be asked for, from the test that runs now on.
+    """The guests that this process will probably be asked for, from the current test on.
 
-    Nothing here is certain: a test may be skipped, or be run by another process. What has an explicit name, or an
-    image that a conftest.py chooses, is not guessed at all, and neither is what a conftest.py changes.
+    A test may be skipped, or run in another process. A guest is not expected if it has an explicit name, if a
+    conftest.py chooses its image, or if a hook changes its machine.
     """
 
     def __init__(self) -> None:
-        self._places: dict[pytest.Item, int] = {}
+        self._positions: dict[pytest.Item, int] = {}
         self._shared: dict[str, ExpectedGuest] = {}
         self.specs: list[GuestSpec] = []
 
     def update(self, item: pytest.Item, nextitem: pytest.Item | None) -> list[GuestSpec]:
-        """What *item*, which is about to be set up, and those after it will ask for, in their order.
+        """The guests that *item* and the tests after it will ask for, in this order.
 
         Args:
-            item: a test.
-            nextitem: the one that this process runs after it; None at the end.
+            item: the test that is about to be set up.
+            nextitem: the test that this process runs after it; None at the end.
         """
-        now = self._guess(item, self._shared)
+        now = self._expect(item, self._shared)
         shared = dict(self._shared)
-        later = (self._guess(coming, shared) for coming in self._after(nextitem))
+        later = (self._expect(coming, shared) for coming in self._items_from(nextitem))
         self.specs = [guest.spec for guest in chain(now, *later) if guest.spec is not None]
         return self.specs
 
-    def _after(self, nextitem: pytest.Item | None) -> Sequence[pytest.Item]:
-        """*nextitem* and what follows it; under pytest-xdist, only the first is sure to run here."""
+    def _items_from(self, nextitem: pytest.Item | None) -> Sequence[pytest.Item]:
+        """*nextitem* and the tests after it; with pytest-xdist, only the first one is sure to run in this process."""
         if nextitem is None:
             return ()
         items = nextitem.session.items
-        if nextitem not in self._places:
-            self._places = {known: place for place, known in enumerate(items)}
-        place = self._places.get(nextitem)
+        if nextitem not in self._positions:
+            self._positions = {known: place for place, known in enumerate(items)}
+        place = self._positions.get(nextitem)
         return (nextitem,) if place is None else items[place : place + _LOOK_AHEAD]
 
-    def _guess(self, item: pytest.Item, shared: dict[str, ExpectedGuest]) -> list[ExpectedGuest]:
-        guests = list(self._new(item, shared))
-        is_changed = bool(guests) and changes_machines(item)
+    def _expect(self, item: pytest.Item, shared: dict[str, ExpectedGuest]) -> list[ExpectedGuest]:
+        guests = list(self._find_new(item, shared))
+        is_changed = bool(guests) and has_machine_hook(item)
         return [] if is_changed else guests
 
-    def _new(self, item: pytest.Item, shared: dict[str, ExpectedGuest]) -> Iterator[ExpectedGuest]:
-        """What *item* asks for that is not among the *shared* guests, which are brought to the state after it."""
+    def _find_new(self, item: pytest.Item, shared: dict[str, ExpectedGuest]) -> Iterator[ExpectedGuest]:
+        """The guests of *item* that are not among the *shared* ones; updates *shared* to the state after *item*."""
         for fixture, known in list(shared.items()):
             if known.node not in item.listchain():
-                # Taken away with the class or module.
+                # It is removed with its class or module.
                 del shared[fixture]
-        for guest in _expected(item):
+        for guest in _expected_guests(item):
             if guest.node is not item:
                 before = shared.get(guest.fixture)
                 if before is not None and (before.node, before.param) == (guest.node, guest.param):
@@ -91,20 +91,20 @@ class Forecast:
             yield guest
 
 
-def _expected(item: pytest.Item) -> Iterator[ExpectedGuest]:
+def _expected_guests(item: pytest.Item) -> Iterator[ExpectedGuest]:
     asked = fixture_names(item)
     if OWNERS.keys().isdisjoint(asked) or item.get_closest_marker("skip") is not None:
         return
     params = parameters(item)
     for fixture in OWNERS:
-        if fixture in asked and is_ours(item, fixture):
-            yield ExpectedGuest(fixture, owner(item, fixture), params.get(fixture), _spec(item, fixture))
+        if fixture in asked and is_plugin_fixture(item, fixture):
+            yield ExpectedGuest(fixture, guest_owner(item, fixture), params.get(fixture), _spec(item, fixture))
 
 
 def _spec(item: pytest.Item, fixture: str) -> GuestSpec | None:
     try:
-        spec = wanted(item, fixture)
+        spec = wanted_spec(item, fixture)
     except XhyveError:
-        # The test itself reports what is wrong.
+        # The test reports the problem.
         return None
     return spec if spec is not None and spec.name is None and not spec.reset else None

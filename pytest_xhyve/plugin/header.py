@@ -1,4 +1,4 @@
-"""What pytest's header says of hypervisor and image."""
+"""The lines about hypervisor and image in pytest's header."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from pytest_xhyve.host.home import Home
 
 
-def describe(settings: Settings) -> list[str]:
-    """The header's lines; what is wrong with this host stands in them, as it is no error before a test needs it."""
+def header_lines(settings: Settings) -> list[str]:
+    """The header's lines. A problem of this host is one of them: it is not an error until a test needs a guest."""
     from pytest_xhyve.host.home import Home
 
     try:
         home = Home.of_user()
         with home.explain_os_errors():
-            return _describe(settings, home)
+            return _header_lines(settings, home)
     except (XhyveError, OSError) as error:
         return [f"xhyve: {line}" for line in str(error).splitlines()]
 
 
-def _describe(settings: Settings, home: Home) -> list[str]:
+def _header_lines(settings: Settings, home: Home) -> list[str]:
     from pytest_xhyve.host.runs import live_guests
     from pytest_xhyve.hypervisors.choice import select_hypervisor
     from pytest_xhyve.images.catalog import find_manifest
@@ -46,7 +46,7 @@ def _describe(settings: Settings, home: Home) -> list[str]:
     kept = [guest for guest in live_guests(home.folder("runs")) if guest.kept]
     if kept:
         names = ", ".join(guest.name for guest in kept)
-        lines.append(f"xhyve: kept by earlier runs: {names} (`pytest-xhyve reap` ends them)")
+        lines.append(f"xhyve: kept by earlier runs: {names} (`pytest-xhyve reap` removes them)")
     lines += [f"xhyve: {info.name} {info.version}, {info.acceleration} ({info.reason}), {shown}"]
     if info.emulated:
         lines.append(

@@ -1,4 +1,4 @@
-"""The hooks that the plugin offers to a conftest.py."""
+"""The hooks that a conftest.py or another plugin can implement."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def pytest_xhyve_machine(machine: Machine, request: pytest.FixtureRequest) -> Ma
     that the one before returned. A machine whose disks the hook changes boots, as no template fits it.
 
     Args:
-        machine: what would be started; frozen, so use `dataclasses.replace`.
-        request: of the fixture that makes the guest.
+        machine: the machine as it would start; it is frozen, so use `dataclasses.replace`.
+        request: the request of the fixture that makes the guest.
 
     Returns:
-        the machine to start, or None to leave it as it is.
+        the machine to start, or None to leave it unchanged.
     """
 
 
 @pytest.hookspec
 def pytest_xhyve_guest_ready(guest: Guest, request: pytest.FixtureRequest) -> None:
-    """Do something with a guest before the test gets it.
+    """Prepare a guest before the test gets it.
 
     Args:
-        guest: runs, and is reachable over SSH.
-        request: of the fixture that makes the guest.
+        guest: a running guest, reachable over SSH.
+        request: the request of the fixture that makes the guest.
     """

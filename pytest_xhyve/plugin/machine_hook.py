@@ -1,4 +1,4 @@
-"""The hook ``pytest_xhyve_machine``: each conftest.py may change what the ones above it returned."""
+"""Calls the hook ``pytest_xhyve_machine``: each conftest.py gets what the one above it returned."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from pytest_xhyve.model.machine import Machine
 
 
-def changes_machines(item: pytest.Item) -> bool:
+def has_machine_hook(item: pytest.Item) -> bool:
     """Whether a conftest.py of *item*'s folder or above, or a plugin, has the hook."""
     return bool(item.ihook.pytest_xhyve_machine.get_hookimpls())
 
 
 def machine_hook(item: pytest.Item, request: pytest.FixtureRequest) -> Callable[[Machine], Machine] | None:
-    """What the hooks of *item*'s folder and above make of a machine; None if no conftest.py has the hook."""
-    return partial(_modify, item, request) if changes_machines(item) else None
+    """A function that passes a machine through the hooks of *item*'s folder and above; None if there is no hook."""
+    return partial(_modify, item, request) if has_machine_hook(item) else None
 
 
 def _modify(item: pytest.Item, request: pytest.FixtureRequest, machine: Machine) -> Machine:
-    """Call the implementations from the outermost conftest.py inwards, each with what the one before returned.
+    """Call the implementations from the outermost conftest.py inwards, each with the machine of the one before.
 
     Raises:
         ConfigurationError: an implementation is a hook wrapper.
     """
-    for implementation in _from_outside(item):
+    for implementation in _outermost_first(item):
         if implementation.hookwrapper or implementation.wrapper:
             raise ConfigurationError(
                 f"{implementation.plugin_name}: pytest_xhyve_machine cannot be a hook wrapper\n"
@@ -43,7 +43,7 @@ def _modify(item: pytest.Item, request: pytest.FixtureRequest, machine: Machine)
     return machine
 
 
-def _from_outside(item: pytest.Item) -> list[Any]:
-    # In the order of registration: pytest registers the outermost conftest.py first.
+def _outermost_first(item: pytest.Item) -> list[Any]:
+    # The order of registration: pytest registers the outermost conftest.py first.
     found = item.ihook.pytest_xhyve_machine.get_hookimpls()
     return sorted(found, key=lambda implementation: (not implementation.tryfirst, implementation.trylast))

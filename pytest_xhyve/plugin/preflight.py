@@ -1,4 +1,4 @@
-"""What a run needs for its guests, looked at before any test runs; imported only where somebody asks for guests."""
+"""Checks, before any test runs, of what the guests need; imported only if a test or the user asks for guests."""
 
 from __future__ import annotations
 
@@ -18,44 +18,47 @@ from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
-from pytest_xhyve.plugin.selection import base_of, named_images
+from pytest_xhyve.plugin.selection import base_folder, named_images
 
-# A test that may be skipped may do without its image, and one that is to fail may be about a wrong one.
+# A test that may be skipped may not need its image, and an xfail test may be about an invalid one.
 _MAY_NOT_RUN = ("skip", "skipif", "xfail")
 
 
 class Preflight:
-    """Looks at each image once, and sees that no two have one name.
+    """Checks each image once, and that no two images have the same name.
 
     Args:
-        home: the plugin's folder; nothing is made there.
+        home: the plugin's folder; it is only read.
     """
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._looked_at: dict[str, XhyveError | None] = {}
-        self._named: dict[str, Path] = {}
+        self._checked: dict[str, XhyveError | None] = {}
+        self._manifests: dict[str, Path] = {}
 
-    def look(self, wanted: Any) -> None:
-        """See that guests can be made from *wanted*, as far as can be seen at once; disks are not read through.
+    def check(self, wanted: Any) -> None:
+        """Check that guests can be cloned from *wanted*, without reading its disk.
 
-        An image of the catalog that is not built yet, or not whole, is left to the build.
+        An image of the catalog that is not built, or is incomplete, is not an error: the first guest builds it.
+
+        Args:
+            wanted: a name, a path or an `Image`.
 
         Raises:
-            XhyveError: there is no such image, it is wrong, or another one has its name.
+            XhyveError: the image is missing or invalid, or another one has its name.
         """
         text = str(wanted.manifest if isinstance(wanted, Image) else wanted)
-        if text not in self._looked_at:
-            self._looked_at[text] = None
+        if text not in self._checked:
+            self._checked[text] = None
             try:
-                self._look(wanted, text)
-            except XhyveError as error:
-                self._looked_at[text] = error
-        wrong = self._looked_at[text]
-        if wrong is not None:
-            raise wrong
+                self._check(wanted, text)
+            except XhyveError as problem:
+                self._checked[text] = problem
+        error = self._checked[text]
+        if error is not None:
+            raise error
 
-    def _look(self, wanted: Any, text: str) -> None:
+    def _check(self, wanted: Any, text: str) -> None:
         if isinstance(wanted, Image):
             check_files(wanted)
             return
@@ -75,35 +78,36 @@ class Preflight:
             check_files(image)
 
     def _check_name(self, name: str, manifest: Path) -> None:
-        other = self._named.setdefault(name, manifest.resolve())
+        other = self._manifests.setdefault(name, manifest.resolve())
         if other != manifest.resolve():
             raise ConfigurationError(
                 f"two images of this run are named {name!r}: {other} and {manifest}\n"
                 "  give one of them another `name:` in its manifest, so that reports, host names and `pytest-xhyve ps` "
-                "can tell them apart"
+                "show different names"
             )
 
 
 def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
-    """*settings* with the images that were given settled for the whole run, whatever folder a test changes to.
+    """*settings* with absolute paths of images, so that they stay valid if a test changes the folder.
 
-    What somebody gave for this run, on the command line or in the environment, is looked at here. The ini file is
-    there in every run, also in those that want no guest: what it names is looked at when a test is about to use it.
+    Images from the command line or the environment are checked here. Those of the ini file are checked when a test is
+    about to use them, as the ini file also applies to runs without guests.
 
     Raises:
-        XhyveError: an image that was given for this run cannot be used; the message names its source.
+        XhyveError: an image from the command line or the environment is missing or invalid; the message names the
+            source.
     """
     source = settings.given["image"]
     written = source.startswith(INI)
-    base = base_of(source, config)
+    base = base_folder(source, config)
     preflight = Preflight(Home.of_user())
     images = []
     for image in settings.images:
         try:
             settled = resolve_path(image, base)
-            # A worker of xdist can tell nobody, and the controller has done it.
+            # The xdist controller has checked it already, and does not show a worker's error.
             if not written and not hasattr(config, "workerinput"):
-                preflight.look(settled)
+                preflight.check(settled)
         except XhyveError as error:
             if not written:
                 raise type(error)(f"{source}: {error}") from error
@@ -113,29 +117,29 @@ def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
 
 
 def check_program(settings: Settings) -> None:
-    """See that the program that was given for this run is there.
+    """Check that the program of ``--xhyve-executable`` exists.
 
     Raises:
-        ConfigurationError: it is not.
+        ConfigurationError: no such program found.
     """
     program = settings.executable
     if program is not None and shutil.which(program) is None:
         where = "" if "/" in program else " in PATH"
         raise ConfigurationError(
-            f"--xhyve-executable: there is no program {program!r}{where} that may be executed\n"
-            "  give the path of qemu-system-x86_64, xhyve or hyperkit, or leave it out"
+            f"--xhyve-executable: no executable program {program!r} found{where}\n"
+            "  give the path of qemu-system-x86_64, xhyve or hyperkit, or remove the option"
         )
 
 
-def find_wrong(items: Iterable[pytest.Item], settings: Settings) -> list[tuple[list[pytest.Item], str]]:
-    """What keeps *items* from getting guests, as far as can be seen at once: the tests that it concerns, and why.
-
-    That is the plugin's folder, that of the artifacts, and the images that they name. Tests that may not run are left
-    out.
+def find_problems(items: Iterable[pytest.Item], settings: Settings) -> list[tuple[list[pytest.Item], str]]:
+    """Check the plugin's folder, the folder for artifacts, and the images of *items*; ignore tests that may not run.
 
     Args:
-        items: those that ask for a guest, of the tests that will run.
-        settings: what was asked for.
+        items: the tests that will run and ask for a guest.
+        settings: the run's settings.
+
+    Returns:
+        for each problem, the tests that have it, and a message that names them.
     """
     sure = [item for item in items if not any(item.get_closest_marker(mark) for mark in _MAY_NOT_RUN)]
     if not sure:
@@ -149,9 +153,9 @@ def find_wrong(items: Iterable[pytest.Item], settings: Settings) -> list[tuple[l
     preflight = Preflight(home)
     found: dict[str, list[pytest.Item]] = {}
     for item in sure:
-        for why in _wrong_images(item, settings, preflight):
-            found.setdefault(why, []).append(item)
-    return [(concerned, f"{_names(concerned)}: {why}") for why, concerned in found.items()]
+        for problem in _image_problems(item, settings, preflight):
+            found.setdefault(problem, []).append(item)
+    return [(concerned, f"{_name_tests(concerned)}: {problem}") for problem, concerned in found.items()]
 
 
 def _check_artifacts(settings: Settings) -> None:
@@ -164,19 +168,19 @@ def _check_artifacts(settings: Settings) -> None:
     except OSError as error:
         raise ConfigurationError(
             f"{settings.given['artifacts']}: cannot write to {folder}: {error.strerror}\n"
-            "  give a folder that you may write to, or one that can be made"
+            "  give a folder that you may write to, or that pytest can create"
         ) from error
 
 
-def _wrong_images(item: pytest.Item, settings: Settings, preflight: Preflight) -> Iterator[str]:
+def _image_problems(item: pytest.Item, settings: Settings, preflight: Preflight) -> Iterator[str]:
     for image in named_images(item):
         try:
-            preflight.look(image)
+            preflight.check(image)
         except XhyveError as error:
             given = settings.given.get("image", "") if image in settings.images else ""
             yield f"{given}: {error}" if given else str(error)
 
 
-def _names(items: list[pytest.Item]) -> str:
+def _name_tests(items: list[pytest.Item]) -> str:
     more = f" and {len(items) - 1} more" if len(items) > 1 else ""
     return f"{items[0].nodeid}{more}"

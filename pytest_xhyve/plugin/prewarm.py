@@ -1,4 +1,4 @@
-"""Guests that are made in the background, before the tests that will ask for them."""
+"""Prewarmed guests (``--xhyve-prewarm``): connects pytest's order of tests with the prewarmer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORECAST = pytest.StashKey[Forecast]()
 
 @contextmanager
 def prewarming(config: pytest.Config, fleet: Fleet, count: int) -> Iterator[None]:
-    """Have the fixtures take guests that are made ahead, for the time of the block."""
+    """For the time of the block, let the fixtures take prewarmed guests; *count* may be ready at the same time."""
     with closing(Prewarmer(fleet, count)) as prewarmer:
         prewarmer.expect(_forecast(config).specs)
         config.stash[PREWARMER] = prewarmer
@@ -30,8 +30,8 @@ def prewarming(config: pytest.Config, fleet: Fleet, count: int) -> Iterator[None
             del config.stash[PREWARMER]
 
 
-def look_ahead(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Guess what *item* and the tests after it will ask for, and have it made."""
+def expect_guests(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Prewarm the guests that *item* and the tests after it are expected to ask for."""
     specs = _forecast(item.config).update(item, nextitem)
     prewarmer = item.config.stash.get(PREWARMER, None)
     if prewarmer is not None:

@@ -1,4 +1,4 @@
-"""What pytest reports of the guests of each test: sections of a failed report, properties, artifacts, kept guests."""
+"""Reports the guests of each test: sections of a failed report, JUnit properties, artifacts, kept guests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pytest_xhyve.model.kept import Kept
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.times import GuestTimes
 from pytest_xhyve.plugin.summary import RunSummary
-from pytest_xhyve.plugin.tracebacks import shorten
+from pytest_xhyve.plugin.tracebacks import shorten_traceback
 from pytest_xhyve.plugin.tracking import TrackedGuest
 from pytest_xhyve.report.artifacts import Artifacts
 from pytest_xhyve.report.assertions import RecentCommands
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.model.completed import Completed
 
-# pytest makes of it the title "Captured log xhyve: NAME call". The terminal and pytest-html show any section, JUnit XML
-# only those that are captured on stdout, stderr or the log.
+# pytest makes the title "Captured log xhyve: NAME call" from it. The terminal and pytest-html show any section; JUnit
+# XML shows only those of stdout, stderr or the log.
 _SECTION = "log xhyve: {}"
 REPORTER: pytest.StashKey[Reporter] = pytest.StashKey()
-"""Where a `pytest.Config` keeps the reporter, once there is a fleet."""
+"""The reporter, once there is a fleet; in the stash of a `pytest.Config`."""
 
 _NO_FAILURES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
 
 
 class Reporter(Events):
-    """Listens to what happens to the guests of a run, and reports it where pytest reports a test.
+    """A listener for the guests' events that adds them to pytest's reports of tests.
 
     Args:
-        settings: the run's.
-        summary: gets what is reported at the end of the run.
-        show: shows a line at once.
+        settings: the run's settings.
+        summary: gets what is shown at the end of the run.
+        show: prints a line at once.
     """
 
     def __init__(self, settings: Settings, summary: RunSummary, show: Callable[[str], None]) -> None:
@@ -57,31 +57,31 @@ class Reporter(Events):
         self._item: pytest.Item | None = None
 
     def track(self, guest: Guest, request: pytest.FixtureRequest, item: pytest.Item | None) -> None:
-        """From here on, report what happens to *guest*, which the fixture of *request* has made for *item*."""
+        """Report *guest* from now on; the fixture of *request* has made it for *item*."""
         self._item = item
         self._tracked.append(TrackedGuest(guest, request.node, str(request.fixturename), item))
 
     def progress(self, line: str) -> None:
-        # A line from the background would disturb what pytest captures.
+        # On the prewarming thread, printing would disturb pytest's capture.
         if not in_background():
             self._show(line)
 
     def command_finished(self, guest: Guest, completed: Completed, *, checked: bool) -> None:
-        # Not the commands by which a template is built.
+        # Commands that build a template are not a test's.
         if self._find(guest) is not None:
             self._commands.add(completed, checked=checked)
 
     def file_fetched(self, guest: Guest, local: Path) -> None:
         if self._artifacts is not None and self._item is not None and self._find(guest) is not None:
-            with self._noting(f"what was fetched from guest {guest.name}"):
+            with self._note_if_not_saved(f"the files fetched from guest {guest.name}"):
                 self._artifacts.save_fetched(self._item.nodeid, guest, local)
 
     def removing(self, guest: Guest) -> None:
         tracked = self._find(guest)
         if tracked is not None:
             if self._item is not None and tracked.used_by(self._item):
-                self._save(tracked, self._item)
-            tracked.leave()
+                self._save_artifacts(tracked, self._item)
+            tracked.freeze_evidence()
 
     def removed(self, times: GuestTimes) -> None:
         self._summary.times.append(times)
@@ -91,18 +91,18 @@ class Reporter(Events):
 
     def keep_failed(self, guest: Guest, error: XhyveError) -> None:
         tracked = self._find(guest)
-        by = f" for {tracked.failed}" if tracked is not None and tracked.failed else ""
-        self._summary.notes.append(f"not kept{by}: {str(error).splitlines()[0]}")
+        kept_for = f" for {tracked.failed_test}" if tracked is not None and tracked.failed_test else ""
+        self._summary.notes.append(f"not kept{kept_for}: {str(error).splitlines()[0]}")
 
     def reason_to_keep(self, guest: Guest, error: BaseException | None) -> str | None:
-        """For which test *guest* is left running when the block around it ends; see `pytest_xhyve.guest.KeepPolicy`."""
+        """The test that *guest* is kept for, or None; a `pytest_xhyve.guest.guest.KeepPolicy`."""
         tracked = self._find(guest)
         if tracked is None or self._keep == "never":
             return None
-        if tracked.failed is None and self._is_failure(error) and self._item is not None:
-            tracked.failed = self._item.nodeid
+        if tracked.failed_test is None and self._is_failure(error) and self._item is not None:
+            tracked.failed_test = self._item.nodeid
         first_test = tracked.first_test.nodeid if tracked.first_test is not None else tracked.fixture
-        return tracked.failed or (first_test if self._keep == "always" else None)
+        return tracked.failed_test or (first_test if self._keep == "always" else None)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -110,66 +110,66 @@ class Reporter(Events):
         self._commands.clear()
         if self._artifacts is not None:
             self._artifacts.begin(item.nodeid)
-        # Those that are gone are left from an earlier try at this test.
-        self._tracked = [tracked for tracked in self._tracked if tracked.last is None]
+        # Removed guests are from an earlier run of this test.
+        self._tracked = [tracked for tracked in self._tracked if tracked.final_evidence is None]
         for tracked in self._tracked:
             tracked.saved_for.discard(item.nodeid)
-            tracked.since = time.time()
-            # What has happened to a guest before is another test's.
+            tracked.test_began = time.time()
+            # Earlier output of the console belongs to other tests.
             with suppress(XhyveError):
-                tracked.start = tracked.guest.console.size
+                tracked.console_start = tracked.guest.console.size
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        """Save the artifacts while the guests are still there."""
-        for tracked in self._of(item):
-            self._save(tracked, item)
+        """Save the artifacts before the guests are removed."""
+        for tracked in self._used_by(item):
+            self._save_artifacts(tracked, item)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        used = list(self._of(item))
+        used = list(self._used_by(item))
         if used and (call.when == "call" or (call.when == "setup" and call.excinfo is not None)):
-            # The report takes them from here.
-            item.user_properties[:] = [*_without_ours(item.user_properties), *_properties(used)]
+            # pytest copies them into the report.
+            item.user_properties[:] = [*_without_guest_properties(item.user_properties), *_guest_properties(used)]
         report = yield
-        # Only now is it known: of an expected failure, and of unittest's.
+        # Only pytest's report shows whether a failure was expected, or was unittest's.
         if report.failed:
             error = None if call.excinfo is None else call.excinfo.value
             self._add_sections(item, report, error, used)
             if call.excinfo is not None and isinstance(error, XhyveError):
-                shorten(item, call.excinfo, report)
+                shorten_traceback(item, call.excinfo, report)
         return report
 
     def pytest_runtest_logfinish(self) -> None:
-        self._tracked = [tracked for tracked in self._tracked if tracked.last is None]
+        self._tracked = [tracked for tracked in self._tracked if tracked.final_evidence is None]
 
     def pytest_assertrepr_compare(self, op: str, left: object, right: object) -> list[str] | None:
         return self._commands.explain(op, left, right)
 
     def pytest_enter_pdb(self, config: pytest.Config) -> None:
-        """Say how to log in to the guests, which are alive at the prompt."""
+        """Show how to log in to the guests, which run while pdb waits."""
         terminal = config.pluginmanager.get_plugin("terminalreporter")
         if terminal is None:
             return
         writer = config.get_terminal_writer()
-        for tracked in self._of(self._item) if self._item is not None else ():
+        for tracked in self._used_by(self._item) if self._item is not None else ():
             with suppress(XhyveError, OSError):
                 login = shlex.join(tracked.guest.ssh_command())
-                writer.line(f"xhyve: guest {tracked.guest.name} is alive: {login}")
+                writer.line(f"xhyve: guest {tracked.guest.name} is running: {login}")
         for kept in self._summary.kept:
             if self._item is not None and kept.by == self._item.nodeid:
-                writer.line(f"xhyve: guest {kept.name} did not come up, and is left as it is: {kept.login}")
+                writer.line(f"xhyve: guest {kept.name} did not boot in time, but is still running: {kept.login}")
 
     def _find(self, guest: Guest) -> TrackedGuest | None:
         return next((tracked for tracked in self._tracked if tracked.guest is guest), None)
 
-    def _of(self, item: pytest.Item) -> Iterator[TrackedGuest]:
+    def _used_by(self, item: pytest.Item) -> Iterator[TrackedGuest]:
         return (tracked for tracked in self._tracked if tracked.used_by(item))
 
     def _is_failure(self, error: BaseException | None) -> bool:
-        """Whether *error*, which ended a block that had a guest, will make the test fail, as far as is known by now."""
+        """Whether *error*, which ended the block around a guest, will probably make the test fail."""
         if self._item is None or not isinstance(error, Exception | pytest.fail.Exception):
             return False
         is_expected = self._item.get_closest_marker("xfail") is not None and not self._item.config.getoption("runxfail")
@@ -178,55 +178,55 @@ class Reporter(Events):
     def _add_sections(
         self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None, used: list[TrackedGuest]
     ) -> None:
-        """Show what is known of the guests of *item*, which has failed."""
+        """Add a section to *report* for each guest of *item*, which has failed."""
         known = []
         for tracked in used:
-            tracked.failed = tracked.failed or item.nodeid
+            tracked.failed_test = tracked.failed_test or item.nodeid
             known.append(tracked.evidence())
-        for evidence in _of_guests_that_did_not_come_up(error):
+        for evidence in _find_evidence(error):
             known.append(evidence)
             if self._artifacts is not None:
-                with self._noting(f"the artifacts of guest {evidence.name}"):
+                with self._note_if_not_saved(f"the artifacts of guest {evidence.name}"):
                     self._artifacts.save_evidence(item.nodeid, evidence)
         for evidence in known:
             title, text = _SECTION.format(evidence.name), evidence.section()
             report.sections.append((f"Captured {title} {report.when}", text))
-            # For the teardown's report, from which JUnit XML takes what was captured.
+            # JUnit XML takes captured sections from the teardown's report.
             item.add_report_section(report.when, title, text)
 
-    def _save(self, tracked: TrackedGuest, item: pytest.Item) -> None:
-        if self._artifacts is None or tracked.last is not None or item.nodeid in tracked.saved_for:
+    def _save_artifacts(self, tracked: TrackedGuest, item: pytest.Item) -> None:
+        if self._artifacts is None or tracked.final_evidence is not None or item.nodeid in tracked.saved_for:
             return
         tracked.saved_for.add(item.nodeid)
-        with self._noting(f"the artifacts of guest {tracked.guest.name}"):
-            self._artifacts.save(item.nodeid, tracked.guest, tracked.evidence(), tracked.since)
+        with self._note_if_not_saved(f"the artifacts of guest {tracked.guest.name}"):
+            self._artifacts.save(item.nodeid, tracked.guest, tracked.evidence(), tracked.test_began)
 
     @contextmanager
-    def _noting(self, what: str) -> Iterator[None]:
-        """Note that *what* could not be saved, in the place of failing the test for it."""
+    def _note_if_not_saved(self, what: str) -> Iterator[None]:
+        """If saving *what* fails in the block, add a note to the summary; the test does not fail."""
         try:
             yield
         except (OSError, XhyveError) as error:
-            note = f"{what} could not be saved: {error}"
+            note = f"cannot save {what}: {error}"
             if note not in self._summary.notes:
                 self._summary.notes.append(note)
 
 
-def _properties(used: list[TrackedGuest]) -> list[tuple[str, object]]:
-    """What is known of the guests of a test; of several, one after the other."""
+def _guest_properties(used: list[TrackedGuest]) -> list[tuple[str, object]]:
+    """The JUnit properties of a test's guests; several guests share one value, separated by commas."""
     each = [tracked.properties() for tracked in used]
     return [(name, ", ".join(properties[name] for properties in each)) for name in each[0]]
 
 
-def _without_ours(properties: list[tuple[str, object]]) -> list[tuple[str, object]]:
-    """Those of *properties* that are not left from an earlier try at the test."""
+def _without_guest_properties(properties: list[tuple[str, object]]) -> list[tuple[str, object]]:
+    """*properties* without those of the guests of an earlier run of the test."""
     return [(name, value) for name, value in properties if not name.startswith("xhyve_")]
 
 
-def _of_guests_that_did_not_come_up(error: BaseException | None) -> list[Evidence]:
-    """What *error*, or one that has led to it, knows of guests."""
+def _find_evidence(error: BaseException | None) -> list[Evidence]:
+    """The diagnostics of guests in *error* and in the errors that caused it."""
     found: list[Evidence] = []
-    # A chain of causes may be a ring.
+    # A chain of causes may have a loop.
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,4 +1,4 @@
-"""Which tests ask for guests, and whether their markers are valid: read before any test runs."""
+"""Read from markers and parameters, before any test runs, which guests the tests need; check the markers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.settings import INI
-from pytest_xhyve.plugin.pytest_internals import fixture_names, is_parameter_set, known_fixtures, parameters
+from pytest_xhyve.plugin.pytest_internals import fixture_definitions, fixture_names, is_parameter_set, parameters
 from pytest_xhyve.plugin.wanted import (
     IMAGE_FIXTURE,
     MARKER,
@@ -19,8 +19,8 @@ from pytest_xhyve.plugin.wanted import (
     START_FIXTURE,
     as_spec_keys,
     marker_arguments,
-    wanted,
-    written,
+    stated_spec,
+    wanted_spec,
 )
 
 SHARED_FIXTURES = tuple(name for name, owner in OWNERS.items() if owner is not None)
@@ -31,8 +31,8 @@ _MARKER_KEYS = ("image", "cpus", "memory", "name", "start", "reset")
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
 
 
-def base_of(source: str, config: pytest.Config) -> Path:
-    """The folder that a relative path from *source* starts at: the ini file's, or that in which pytest was started."""
+def base_folder(source: str, config: pytest.Config) -> Path:
+    """The folder for relative paths from *source*: the ini file's folder, or the one in which pytest was started."""
     written = source.startswith(INI) and config.inipath is not None
     return config.inipath.parent if written and config.inipath else config.invocation_params.dir
 
@@ -43,7 +43,7 @@ def wants_guest(item: pytest.Item) -> bool:
 
 
 def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tuple[str, ...]:
-    """The images that this test runs on, one after the other; empty if the test or a conftest.py chooses the image."""
+    """The images to parametrize this test with; empty if there is only one, or a test or conftest.py chooses it."""
     definition = metafunc.definition
     if len(images) < 2 or IMAGE_FIXTURE not in metafunc.fixturenames:
         return ()
@@ -51,16 +51,16 @@ def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tupl
         _names_image(mark) for mark in definition.iter_markers("parametrize")
     ):
         return ()
-    return () if len(known_fixtures(definition, IMAGE_FIXTURE)) > 1 else images
+    return () if len(fixture_definitions(definition, IMAGE_FIXTURE)) > 1 else images
 
 
 def named_images(item: pytest.Item) -> Iterator[Any]:
-    """The images that the fixtures of *item* will make guests from, as far as that can be known before it runs."""
+    """The images that the guests of *item* will be cloned from, as far as known before it runs."""
     names = fixture_names(item)
     for fixture in (name for name in OWNERS if name in names):
-        # What is wrong with a marker was reported before.
+        # `check_markers` has reported an invalid marker.
         with contextlib.suppress(XhyveError):
-            spec = wanted(item, fixture)
+            spec = wanted_spec(item, fixture)
             if spec is not None:
                 yield spec.image
 
@@ -73,24 +73,24 @@ def starts_either_way(metafunc: pytest.Metafunc) -> bool:
     return not any(_states_start(mark) for mark in definition.iter_markers("parametrize"))
 
 
-def asked_to_reset(item: pytest.Item) -> set[str]:
-    """The shared guests that *item* gets in the state that the fixtures left, by the fixtures' names."""
+def fixtures_to_reset(item: pytest.Item) -> set[str]:
+    """The fixtures whose shared guests are reset for *item* (``reset=True``)."""
     found = set()
     names = fixture_names(item)
     for fixture in (name for name in SHARED_FIXTURES if name in names):
         with contextlib.suppress(XhyveError):
-            if written(item, fixture).reset:
+            if stated_spec(item, fixture).reset:
                 found.add(fixture)
     return found
 
 
 def may_reset(item: pytest.Item) -> bool:
-    """Whether *item* has a reset guest, or may get one by ``getfixturevalue``."""
-    return any(mark.kwargs.get("reset") is True for mark in item.iter_markers(MARKER)) or bool(asked_to_reset(item))
+    """Whether *item* has a guest with ``reset=True``, or may get one by ``getfixturevalue``."""
+    return any(mark.kwargs.get("reset") is True for mark in item.iter_markers(MARKER)) or bool(fixtures_to_reset(item))
 
 
 def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
-    """Each test whose marker is invalid, and the problem: a key, a value, or a guest that the marker does not reach."""
+    """Each test with an invalid marker, and the problem: a key, a value, or a guest that the marker does not reach."""
     for item in items:
         for node, mark in item.iter_markers_with_node(MARKER):
             problem = _find_problem(mark) or _find_unreached(item, node) or _find_useless_reset(item, node, mark)
@@ -116,7 +116,7 @@ def _find_problem(mark: pytest.Mark) -> str | None:
 
 
 def _find_unreached(item: pytest.Item, node: Any) -> str | None:
-    """The problem of a marker on one test that asks for a shared guest only, or makes its guests by hand."""
+    """The problem of a marker on one test that asks for a shared guest only, or only uses the factory."""
     asked = fixture_names(item)
     if node is not item or "xhyve_guest" in asked:
         return None
@@ -140,7 +140,7 @@ def _find_useless_reset(item: pytest.Item, node: Any, mark: pytest.Mark) -> str 
         return None
     names = fixture_names(item)
     shared = [name for name in reversed(SHARED_FIXTURES) if name in names]
-    if shared and not asked_to_reset(item) and marker_arguments(item).get("reset") is True:
+    if shared and not fixtures_to_reset(item) and marker_arguments(item).get("reset") is True:
         return (
             f"@pytest.mark.xhyve(reset=True) on a {type(node).__name__.lower()} does not reach {shared[0]}, which "
             "other tests share; put it where all of these are: on the class, into the module's pytestmark, or into the "

@@ -1,16 +1,15 @@
 """Shared guests with ``reset=True``: which tests get them, and when they are saved and restored.
 
-The plugin saves such a guest between the fixtures that tests share and those of the test itself. To do that, it puts a
-fixture of its own at this place among the fixtures of the test. Other tests have no such fixture, and a run without
-such tests not even the hook.
+The plugin saves such a guest after the shared fixtures of a test are set up, and before the test's own fixtures. To do
+that, it inserts a fixture of its own between them. Other tests do not get this fixture, and a run without such tests
+does not even register the hooks.
 
-A test may also ask for the guest by ``getfixturevalue``, which pytest does not know in advance. Such a test finds the
-guest reset too: the plugin resets it at the moment when the test first uses it.
+A test may also request the guest by ``getfixturevalue``, which pytest does not know in advance. In that case, the
+plugin resets the guest when the test first uses it.
 
-Tests that follow may bring more shared fixtures that work on the guest: those of the next class, or one that no test
-has asked for before. Each of them finds the guest as the shared fixtures before it have left it, not as a test has.
-What it does itself is saved too, and forgotten when it is torn down. So the states lie on top of one another as the
-scopes do.
+A later test may set up another shared fixture that changes the guest: one of the next class, for example. Such a
+fixture gets the guest as the shared fixtures before it left it, not as a test left it. The plugin saves its changes
+too, and drops them when the fixture is torn down. So the saved states form a stack, as the scopes do.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.plugin.pytest_internals import fixture_names, item_of, known_fixtures, set_fixture_names
-from pytest_xhyve.plugin.selection import asked_to_reset
+from pytest_xhyve.plugin.pytest_internals import fixture_definitions, fixture_names, item_of, set_fixture_names
+from pytest_xhyve.plugin.selection import fixtures_to_reset
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
@@ -38,13 +37,13 @@ _SCOPES = ("session", "package", "module", "class", "function")
 
 
 def plan_resets(items: list[pytest.Item]) -> None:
-    """Have each of *items* with such a guest reset it, after all shared fixtures are set up and before its own."""
+    """Insert `RESET_FIXTURE` into each of *items* with such a guest: after shared fixtures, before the test's own."""
     for item in items:
-        # Also for a test that asks for its guest by `getfixturevalue` alone.
+        # Also for a test that requests its guest by `getfixturevalue` only.
         watch_fixtures(item.config)
-        if asked_to_reset(item):
+        if fixtures_to_reset(item):
             names = [name for name in fixture_names(item) if name != RESET_FIXTURE]
-            own = (place for place, name in enumerate(names) if _is_own(item, name))
+            own = (place for place, name in enumerate(names) if _is_set_up_per_test(item, name))
             names.insert(next(own, len(names)), RESET_FIXTURE)
             set_fixture_names(item, names)
 
@@ -53,55 +52,55 @@ def plan_resets(items: list[pytest.Item]) -> None:
 def resetting(
     request: pytest.FixtureRequest, guest: Guest, reset: Reset | None, *, name: str | None = None
 ) -> Iterator[None]:
-    """For the time of the block, give each test *guest* in the state that the shared fixtures left.
+    """For the time of the block, reset *guest* before each test to the state that the shared fixtures left.
 
     Args:
-        request: of the fixture whose guest it is.
+        request: the request of the fixture that made the guest.
         guest: a shared guest.
-        reset: what resets it; None if it is not to be reset.
-        name: what the guest is known by; its fixture's name if None.
+        reset: saves and restores the guest; None if it is not to be reset.
+        name: identifies the guest; None for the name of its fixture.
     """
     if reset is None:
         yield
         return
     name = name or str(request.fixturename)
-    hooks = _hooks_of(request.config)
+    hooks = _get_hooks(request.config)
     hooks.guests[name] = shared = _SharedGuest(guest, reset, _SCOPES.index(request.scope))
     hooks.watch(name)
     try:
         yield
     finally:
-        shared.forget_first_use()
+        shared.clear_on_next_use()
         del hooks.guests[name]
 
 
 def watch_fixtures(config: pytest.Config) -> None:
-    """From here on, notice which shared fixtures are set up: a guest that one of them makes may have to be reset."""
-    _hooks_of(config)
+    """Watch from now on which shared fixtures are set up; they may change a guest that has to be reset."""
+    _get_hooks(config)
 
 
-def _hooks_of(config: pytest.Config) -> _Hooks:
-    hooks: _Hooks | None = config.pluginmanager.get_plugin(_HOOKS)
+def _get_hooks(config: pytest.Config) -> _ResetHooks:
+    hooks: _ResetHooks | None = config.pluginmanager.get_plugin(_HOOKS)
     if hooks is None:
-        hooks = _Hooks()
+        hooks = _ResetHooks()
         config.pluginmanager.register(hooks, _HOOKS)
     return hooks
 
 
 def reset_before_test(request: pytest.FixtureRequest) -> None:
-    """Give the test of *request* its shared guests in the state that the fixtures left."""
-    for name, guest in list(_hooks_of(request.config).guests.items()):
+    """Reset the shared guests of the test of *request* to the state that the shared fixtures left."""
+    for name, guest in list(_get_hooks(request.config).guests.items()):
         if name in request.fixturenames:
             guest.before_test()
 
 
 @dataclass
 class _Layer:
-    """What some shared fixtures have done to a guest.
+    """A saved state of a guest: what some shared fixtures of one scope have done to it.
 
     Attributes:
-        scope: theirs, as a place in `_SCOPES`.
-        live: how many of them are not torn down.
+        scope: their scope, as an index of `_SCOPES`.
+        live: number of them that are not torn down.
         checkpoint: the guest as they left it; None until it is saved.
     """
 
@@ -111,37 +110,37 @@ class _Layer:
 
 
 class _SharedGuest:
-    """A shared guest whose states are kept, the last one on top."""
+    """A shared guest and the stack of its saved states."""
 
     def __init__(self, guest: Guest, reset: Reset, scope: int) -> None:
         self._guest = guest
         self._reset = reset
-        # This one is there as long as the guest.
+        # The guest's own fixture: this layer stays as long as the guest.
         self._layers = [_Layer(scope, 1)]
 
-    def at_first_use(self, act: Callable[[], None]) -> None:
-        """Call *act* when the guest is used next, before that."""
-        self._guest._before_use = act
+    def on_next_use(self, action: Callable[[], None]) -> None:
+        """Call *action* once, just before the next use of the guest."""
+        self._guest._before_use = action
 
-    def forget_first_use(self) -> None:
-        """Let the guest be used as it is."""
+    def clear_on_next_use(self) -> None:
+        """Cancel the call of `on_next_use`."""
         self._guest._before_use = None
 
     def before_test(self) -> None:
-        """Save what the fixtures left, if that is new, and restore it."""
-        self.forget_first_use()
+        """Save what the fixtures left, unless it is saved already, and restore it."""
+        self.clear_on_next_use()
         if self._reset.can_save:
             self._save()
         self._reset.restore()
 
     def before_fixture(self, scope: int, *, ends_early: bool) -> _Layer:
-        """Let a shared fixture find the guest as the fixtures before it left it, and keep what it does.
+        """Restore the guest to the state of the shared fixtures so far, and record what the next one changes.
 
         Args:
-            scope: the fixture's.
+            scope: the fixture's scope, as an index of `_SCOPES`.
             ends_early: whether it may be torn down before others of its scope.
         """
-        self.forget_first_use()
+        self.clear_on_next_use()
         if self._reset.can_save:
             top = self._layers[-1]
             if scope <= top.scope and not ends_early:
@@ -153,7 +152,7 @@ class _SharedGuest:
         return self._layers[-1]
 
     def after_fixture(self, layer: _Layer) -> None:
-        """Forget what the fixtures of *layer* and above did, once all of the layer are torn down."""
+        """Remove *layer* and those above it, once all of its fixtures are torn down."""
         layer.live -= 1
         while self._layers[-1].live == 0:
             self._reset.forget(self._layers.pop().checkpoint)
@@ -167,9 +166,9 @@ class _Setup:
     """A shared fixture that is being set up.
 
     Attributes:
-        definition: the fixture's.
-        request: the fixture's.
-        guests: those that it uses, by their fixtures' names.
+        definition: the fixture's definition.
+        request: the fixture's request.
+        guests: the names of the guests that it uses.
     """
 
     definition: pytest.FixtureDef[Any]
@@ -177,11 +176,11 @@ class _Setup:
     guests: set[str] = field(default_factory=set)
 
 
-class _Hooks:
-    """The plugin of a run with such guests.
+class _ResetHooks:
+    """pytest's hooks for a run with such guests.
 
     Attributes:
-        guests: those that are alive, by their fixtures' names.
+        guests: the shared guests that exist, by name.
     """
 
     def __init__(self) -> None:
@@ -189,18 +188,18 @@ class _Hooks:
         self._setups: list[_Setup] = []
 
     def watch(self, name: str) -> None:
-        """Notice the next use of a guest: its user may have got it by ``getfixturevalue``, and so be unknown."""
-        self.guests[name].at_first_use(partial(self._use, name))
+        """Reset the guest at its next use: a test or fixture may get it by ``getfixturevalue``."""
+        self.guests[name].on_next_use(partial(self._before_use, name))
 
-    def _use(self, name: str) -> None:
+    def _before_use(self, name: str) -> None:
         setups = [setup for setup in self._setups if setup.definition.argname != name]
         for setup in setups:
-            self._enter(setup, name)
+            self._prepare_for(setup, name)
         if not setups:
             self.guests[name].before_test()
 
-    def _enter(self, setup: _Setup, name: str) -> None:
-        """The fixture of *setup* is about to use the guest *name*."""
+    def _prepare_for(self, setup: _Setup, name: str) -> None:
+        """Prepare the guest *name* for the fixture of *setup*, which is about to use it."""
         if name not in setup.guests:
             setup.guests.add(name)
             guest = self.guests[name]
@@ -215,22 +214,22 @@ class _Hooks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_teardown(self) -> None:
-        """From here on, fixtures are torn down, which find the guest as the test left it."""
+        """Do not reset from now on: fixtures that are torn down get the guest as the test left it."""
         for guest in self.guests.values():
-            guest.forget_first_use()
+            guest.clear_on_next_use()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Around the set-up of a shared fixture; those that it uses itself are set up already."""
+        """Prepare the guests before a shared fixture is set up; the fixtures that it uses are set up already."""
         if fixturedef.scope == "function":
             return (yield)
         setup = _Setup(fixturedef, request)
         self._setups.append(setup)
         try:
-            for name in self.guests.keys() & _used_by(fixturedef, item_of(request)):
-                self._enter(setup, name)
+            for name in self.guests.keys() & _fixtures_used_by(fixturedef, item_of(request)):
+                self._prepare_for(setup, name)
             result = yield
         finally:
             self._setups.remove(setup)
@@ -239,13 +238,13 @@ class _Hooks:
         return result
 
 
-def _is_own(item: pytest.Item, name: str) -> bool:
-    """Whether the fixture *name* is set up for each test; arguments that are parameters are, too."""
-    known = known_fixtures(item, name)
+def _is_set_up_per_test(item: pytest.Item, name: str) -> bool:
+    """Whether the fixture *name* is set up for each test; so are arguments that are parameters."""
+    known = fixture_definitions(item, name)
     return not known or known[-1].scope == "function"
 
 
-def _used_by(definition: pytest.FixtureDef[Any], item: pytest.Item) -> set[str]:
+def _fixtures_used_by(definition: pytest.FixtureDef[Any], item: pytest.Item) -> set[str]:
     """The fixtures that the one of *definition* uses, directly or through others."""
     found: set[str] = set()
     coming = list(definition.argnames)
@@ -253,5 +252,5 @@ def _used_by(definition: pytest.FixtureDef[Any], item: pytest.Item) -> set[str]:
         name = coming.pop()
         if name not in found:
             found.add(name)
-            coming += [argument for each in known_fixtures(item, name) for argument in each.argnames]
+            coming += [argument for each in fixture_definitions(item, name) for argument in each.argnames]
     return found

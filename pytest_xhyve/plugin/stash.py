@@ -1,4 +1,4 @@
-"""The keys under which a `pytest.Config` keeps what belongs to the plugin."""
+"""The keys of the plugin in the stash of a `pytest.Config`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from pytest_xhyve.plugin.summary import RunSummary
 
 SETTINGS = pytest.StashKey[Settings]()
-"""Where a `pytest.Config` keeps the settings of its run."""
+"""The settings of the run."""
 
 PREWARMER: pytest.StashKey[Prewarmer] = pytest.StashKey()
-"""Where it keeps what makes guests ahead, where that was asked for, as long as there is a fleet."""
+"""The prewarmer, with ``--xhyve-prewarm`` and as long as there is a fleet."""
 
 SUMMARY: pytest.StashKey[RunSummary] = pytest.StashKey()
-"""Where it keeps what is told of guests at the end of a run, under xdist of those of all workers."""
+"""The summary at the end of the run; in the xdist controller, that of all workers."""
 
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
-"""Where it keeps the test that is set up, run or taken down."""
+"""The test that is being set up, run or torn down."""

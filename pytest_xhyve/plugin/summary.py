@@ -1,4 +1,4 @@
-"""What a run gathers of its guests, to be told at its end; under xdist, workers hand theirs to the controller."""
+"""The summary of a run's guests, shown at its end; xdist workers send theirs to the controller."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pytest_xhyve.model.kept import Kept
 from pytest_xhyve.model.times import GuestTimes
 from pytest_xhyve.report.durations import tabulate
 
-_REAP = "`pytest-xhyve ps` lists them, and `pytest-xhyve reap` removes them"
+_HINT = "`pytest-xhyve ps` lists them, and `pytest-xhyve reap` removes them"
 
 
 @dataclass
 class RunSummary:
-    """What was gathered, in the order in which it happened.
+    """What a run reports about its guests, in the order in which it happened.
 
     Attributes:
-        times: where the time of each guest went.
-        kept: the guests that were left running.
-        notes: what else is to be told of them, a line each.
-        leaks: what was left behind, a line each.
+        times: the durations of each removed guest.
+        kept: the kept guests.
+        notes: other lines about guests.
+        leaks: what the guests left behind, one line each.
     """
 
     times: list[GuestTimes] = field(default_factory=list)
@@ -32,15 +32,15 @@ class RunSummary:
     notes: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
 
-    def look_for_leaks(self, look: Callable[[], Iterable[str]]) -> None:
-        """Add what *look* finds; that it cannot be found out is no error of a test."""
+    def add_leaks(self, find: Callable[[], Iterable[str]]) -> None:
+        """Add the lines of *find*; if it fails, add a note instead of an error."""
         try:
-            self.leaks += look()
+            self.leaks += find()
         except (psutil.Error, OSError) as error:
-            self.notes.append(f"what is left of guests cannot be found out: {error}")
+            self.notes.append(f"cannot check whether guests left something behind: {error}")
 
     def to_message(self) -> dict[str, Any]:
-        """Itself, in what a worker can send to its controller."""
+        """This object as plain data, which an xdist worker can send to its controller."""
         return {
             "times": [times.to_message() for times in self.times],
             "kept": [kept.to_message() for kept in self.kept],
@@ -49,40 +49,38 @@ class RunSummary:
         }
 
     def add_message(self, message: Mapping[str, Any]) -> None:
-        """Add what `to_message` made a message of."""
+        """Add the summary from which `to_message` made *message*."""
         self.times += map(GuestTimes.from_message, message["times"])
         self.kept += map(Kept.from_message, message["kept"])
         self.notes += message["notes"]
         self.leaks += message["leaks"]
 
     def summarize(self, terminal: pytest.TerminalReporter, *, durations: bool, verbose: bool, strict: bool) -> None:
-        """Tell it all in sections of the terminal's summary.
+        """Print the sections *guest durations*, *kept guests* and *left behind by guests*, if they have lines.
 
         Args:
-            terminal: pytest's.
-            durations: also where the guests' time went.
-            verbose: with a line for each guest.
-            strict: whether what was left behind makes the run fail.
+            terminal: pytest's terminal reporter.
+            durations: whether to print the guests' durations.
+            verbose: whether these have a line for each guest.
+            strict: whether leftovers make the run fail.
         """
         if durations and self.times:
             terminal.section("guest durations")
             for line in tabulate(self.times, each=verbose):
                 terminal.line(line)
-        # A test may have needed the slot of one.
-        there = [kept for kept in self.kept if kept.is_there]
-        if there or self.notes:
+        # A kept guest may have been removed, as a test needed its slot.
+        kept_guests = [kept for kept in self.kept if kept.is_there]
+        if kept_guests or self.notes:
             terminal.section("kept guests")
-            for kept in there:
+            for kept in kept_guests:
                 terminal.line(f"{kept.name} ({kept.image}), for {kept.by}:")
                 terminal.line(f"  {kept.login}")
             for note in self.notes:
                 terminal.line(note)
-            if there:
-                terminal.line(_REAP)
+            if kept_guests:
+                terminal.line(_HINT)
         if self.leaks:
             terminal.section("left behind by guests", red=True)
             for leak in self.leaks:
                 terminal.line(leak)
-            terminal.line(
-                "the run fails for it (--xhyve-strict)" if strict else "--xhyve-strict makes the run fail for it"
-            )
+            terminal.line("so the run fails (--xhyve-strict)" if strict else "with --xhyve-strict, the run would fail")

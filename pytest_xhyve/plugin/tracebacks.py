@@ -1,4 +1,4 @@
-"""Tracebacks of our errors, cut down to the lines of whoever gets them."""
+"""Shorten the tracebacks of the plugin's errors to the lines of the user's code."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import pytest_xhyve
 from pytest_xhyve.plugin.pytest_internals import crash_location
 
 # This package, the standard library, and what is installed beside pytest.
-_NOT_THE_USERS = (
+_HIDDEN_FOLDERS = (
     Path(pytest_xhyve.__file__).parent,
     Path(contextlib.__file__).parent,
     Path(pytest.__file__).parents[1],
 )
 
 
-def shorten(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], report: pytest.TestReport) -> None:
-    """Show in *report* only the user's frames of *excinfo*, or only the error where there is none.
+def shorten_traceback(
+    item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], report: pytest.TestReport
+) -> None:
+    """Show in *report* only the user's frames of *excinfo*, or only the error if there are none.
 
-    An error of ours says itself what happened; where in the plugin it was raised, and what paramiko thought of it, is
-    shown with ``--full-trace``.
+    The plugin's errors state what happened. With ``--full-trace``, pytest shows all frames and causes.
     """
     config = item.config
     if config.getoption("fulltrace", False):
         return
     excinfo.traceback = excinfo.traceback.filter(
-        lambda entry: not entry.ishidden(excinfo) and _is_the_users(Path(entry.path))
+        lambda entry: not entry.ishidden(excinfo) and _is_user_code(Path(entry.path))
     )
     style = config.getoption("tbstyle", "auto")
     shown = excinfo.getrepr(
@@ -43,5 +44,5 @@ def shorten(item: pytest.Item, excinfo: pytest.ExceptionInfo[BaseException], rep
     report.longrepr = shown
 
 
-def _is_the_users(path: Path) -> bool:
-    return not any(folder in path.parents for folder in _NOT_THE_USERS)
+def _is_user_code(path: Path) -> bool:
+    return not any(folder in path.parents for folder in _HIDDEN_FOLDERS)

@@ -1,4 +1,4 @@
-"""A guest that is reported: which tests use it, and what is known of it."""
+"""A guest that the reporter tracks: which tests use it, and its diagnostics for them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 
 from pytest_xhyve.guest.evidence import collect_evidence
 from pytest_xhyve.model.evidence import Evidence
-from pytest_xhyve.plugin.pytest_internals import parameters, requested_names
+from pytest_xhyve.plugin.pytest_internals import parameters, requested_fixture_names
 from pytest_xhyve.plugin.wanted import IMAGE_FIXTURE, START_FIXTURE
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
 
-# Of what a guest that is gone has said: as much as a report may show.
-_TAIL = 1 << 16
-_MADE_BY = (IMAGE_FIXTURE, START_FIXTURE)
+# The part of a removed guest's console that is kept for reports.
+_MAX_CONSOLE_BYTES = 1 << 16
+_CHOOSING_FIXTURES = (IMAGE_FIXTURE, START_FIXTURE)
 
 
 @dataclass
@@ -25,46 +25,46 @@ class TrackedGuest:
     """A guest that a fixture has made.
 
     Attributes:
-        guest: itself.
-        node: whose fixture it was.
-        fixture: its name.
-        first_test: the test that it was made for; None where nobody knows.
-        failed: the node id of the first test that failed with it.
-        start: how much its console had said when the current test began, in bytes.
-        since: when that was, as `time.time` counts; None while it is the first one's.
-        last: what was known of it when it was taken away.
-        saved_for: the node ids of the tests for which its artifacts are there.
+        guest: the guest.
+        node: the test, class, module or session of its fixture.
+        fixture: the fixture's name.
+        first_test: the test that it was made for; None if unknown.
+        failed_test: the node id of the first test that failed with it.
+        console_start: size of its console when the current test began, in bytes.
+        test_began: when the current test began, in seconds since the epoch; None for the guest's first test.
+        final_evidence: its diagnostics when it was removed; None until then.
+        saved_for: the node ids of the tests for which its artifacts are saved.
     """
 
     guest: Guest
     node: Any
     fixture: str
     first_test: pytest.Item | None
-    failed: str | None = None
-    start: int = 0
-    since: float | None = None
-    last: Evidence | None = None
+    failed_test: str | None = None
+    console_start: int = 0
+    test_began: float | None = None
+    final_evidence: Evidence | None = None
     saved_for: set[str] = field(default_factory=set)
 
     def used_by(self, item: pytest.Item) -> bool:
-        """Whether *item* uses it."""
+        """Whether *item* uses the guest."""
         if self.first_test is item:
             return True
-        if self.node not in item.listchain() or self.fixture not in requested_names(item):
+        if self.node not in item.listchain() or self.fixture not in requested_fixture_names(item):
             return False
-        # Of a shared fixture with parameters there is one guest after the other.
+        # pytest makes a new guest for each parameter of a shared fixture.
         return self.first_test is None or self._params(self.first_test) == self._params(item)
 
     def evidence(self) -> Evidence:
-        """What is known of it, of its console what came in the current test."""
-        return self.last or collect_evidence(self.guest, self.start)
+        """Its diagnostics, with the console's output since the current test began."""
+        return self.final_evidence or collect_evidence(self.guest, self.console_start)
 
-    def leave(self) -> None:
-        """Keep what will be known of it when it is gone."""
-        self.last = collect_evidence(self.guest, self.start, max_bytes=_TAIL)
+    def freeze_evidence(self) -> None:
+        """Collect the diagnostics for the time after the guest is removed."""
+        self.final_evidence = collect_evidence(self.guest, self.console_start, max_bytes=_MAX_CONSOLE_BYTES)
 
     def properties(self) -> dict[str, str]:
-        """What JUnit XML and others have beside a test's name."""
+        """The properties that JUnit XML and other reports show for a test."""
         guest = self.guest
         return {
             "xhyve_guests": guest.name,
@@ -78,4 +78,4 @@ class TrackedGuest:
 
     def _params(self, item: pytest.Item) -> dict[str, Any]:
         params = parameters(item)
-        return {name: params[name] for name in (*_MADE_BY, self.fixture) if name in params}
+        return {name: params[name] for name in (*_CHOOSING_FIXTURES, self.fixture) if name in params}

@@ -1,4 +1,4 @@
-"""What guest a test gets: the only place that reads marker, parameter, ``xhyve_image`` and options together."""
+"""Which guest a test gets. Only this module merges marker, parameter, ``xhyve_image`` and options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.plugin.pytest_internals import known_fixtures, parameters
+from pytest_xhyve.plugin.pytest_internals import fixture_definitions, parameters
 from pytest_xhyve.plugin.stash import SETTINGS
 
 if TYPE_CHECKING:
@@ -22,37 +22,34 @@ OWNERS: dict[str, type[pytest.Collector] | None] = {
     "xhyve_class_guest": pytest.Class,
     "xhyve_guest": None,
 }
-"""Each fixture that gives one guest, and what owns that guest: a test itself, or what several tests are in.
-
-In the order in which pytest sets them up.
-"""
+"""Each fixture that gives one guest, in pytest's order of set-up, and the kind of its owner; None is the test."""
 
 _FIXTURES_MODULE = "pytest_xhyve.plugin.fixtures"
 
 
-def wanted(item: pytest.Item, fixture: str) -> GuestSpec | None:
-    """What the guest is made of that *item* gets from *fixture*, as far as can be known before it runs.
+def wanted_spec(item: pytest.Item, fixture: str) -> GuestSpec | None:
+    """What the guest is made of that *item* gets from *fixture*, as far as known before it runs.
 
     Returns:
-        None if only the test's own code knows: the fixture, or the image, is overridden.
+        the spec; None if the user's code decides, because the fixture or the image is overridden.
 
     Raises:
         ConfigurationError: the marker or parameter is invalid.
     """
     from pytest_xhyve.model.spec import GuestSpec
 
-    if not is_ours(item, fixture):
+    if not is_plugin_fixture(item, fixture):
         return None
     params = parameters(item)
-    spec = written(item, fixture)
+    spec = stated_spec(item, fixture)
     if spec.image is None:
-        if not is_ours(item, IMAGE_FIXTURE):
+        if not is_plugin_fixture(item, IMAGE_FIXTURE):
             return None
         spec = spec.with_defaults(GuestSpec(image=params.get(IMAGE_FIXTURE, item.config.stash[SETTINGS].images[0])))
     return spec.with_defaults(GuestSpec(start=params.get(START_FIXTURE)))
 
 
-def written(item: pytest.Item, fixture: str) -> GuestSpec:
+def stated_spec(item: pytest.Item, fixture: str) -> GuestSpec:
     """What markers and the parameter of *fixture* state about the guest that *item* gets from it.
 
     Raises:
@@ -61,20 +58,20 @@ def written(item: pytest.Item, fixture: str) -> GuestSpec:
     from pytest_xhyve.model.spec import GuestSpec
 
     keys = as_spec_keys(parameters(item).get(fixture, {}))
-    spec = GuestSpec.parse(**(marker_arguments(owner(item, fixture)) | keys))
+    spec = GuestSpec.parse(**(marker_arguments(guest_owner(item, fixture)) | keys))
     # A test's own guest is always new; a marker around the test is for the shared guests.
     return replace(spec, reset=None) if OWNERS[fixture] is None else spec
 
 
-def owner(item: pytest.Item, fixture: str) -> pytest.Item | pytest.Collector:
+def guest_owner(item: pytest.Item, fixture: str) -> pytest.Item | pytest.Collector:
     """The test, class, module or session whose guest *fixture* gives to *item*."""
     kind = OWNERS[fixture]
-    # A class's guest that a plain function asks for is its own.
+    # Outside of a class, xhyve_class_guest belongs to the test.
     return item if kind is None else item.getparent(kind) or item
 
 
 def marker_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
-    """What the markers on *node* and around it state; the nearest one wins."""
+    """The keys of the markers on *node* and around it; the nearest one wins."""
     keys: dict[str, Any] = {}
     for mark in node.iter_markers(MARKER):
         keys = {**mark.kwargs, **keys}
@@ -82,13 +79,13 @@ def marker_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
 
 
 def as_spec_keys(param: Any) -> dict[str, Any]:
-    """What an indirect parameter states: an image, or a dict of the marker's keys."""
+    """The marker's keys from an indirect parameter, which is an image or a dict of these keys."""
     return dict(param) if isinstance(param, dict) else {"image": param}
 
 
-def is_ours(item: pytest.Item, fixture: str) -> bool:
-    """Whether *item* gets what the plugin's *fixture* makes, also through a fixture of the same name that uses it."""
-    found = known_fixtures(item, fixture)
+def is_plugin_fixture(item: pytest.Item, fixture: str) -> bool:
+    """Whether *item* gets the plugin's *fixture*, perhaps through an overriding one that requests it."""
+    found = fixture_definitions(item, fixture)
     if not found or found[0].func.__module__ != _FIXTURES_MODULE:
         return False
     if fixture == IMAGE_FIXTURE:

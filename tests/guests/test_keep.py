@@ -108,7 +108,7 @@ def test_guest_is_alive_in_the_debugger(pytester: pytest.Pytester) -> None:
         *(sys.executable, "-m", "pytest", "--xhyve-image=tiny", "--pdb"),
         stdin=b"p 'alive: ' + xhyve_guest.run('uname -s').stdout\nc\n",
     )
-    result.stdout.fnmatch_lines(["*xhyve: guest tiny-0 is alive: ssh -F *", "*'alive: Linux\\n'*"])
+    result.stdout.fnmatch_lines(["*xhyve: guest tiny-0 is running: ssh -F *", "*'alive: Linux\\n'*"])
     assert not kept_guests()
 
 

@@ -76,14 +76,14 @@ def test_marker_that_does_not_reach_the_guest_is_refused(pytester: pytest.Pytest
     ],
     ids=["a marker used twice", "the factory"],
 )
-def test_marker_that_reaches_nobody(pytester: pytest.Pytester, tests: str, words: str) -> None:
+def test_marker_that_reaches_no_guest(pytester: pytest.Pytester, tests: str, words: str) -> None:
     pytester.makepyfile("import pytest\n" + dedent(tests))
     result = pytester.runpytest_inprocess("--collect-only")
     result.stderr.fnmatch_lines([words])
 
 
 def test_wrong_marker_hides_no_fixtures(pytester: pytest.Pytester) -> None:
-    """Whoever mends one may want to look them up."""
+    """The user may need the list of fixtures to correct a marker."""
     pytester.makepyfile("import pytest\n@pytest.mark.xhyve(memry=1)\ndef test_marked(xhyve_guest): pass")
     result = pytester.runpytest_inprocess("--fixtures")
     assert result.ret == 0

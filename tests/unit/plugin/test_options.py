@@ -35,7 +35,7 @@ def test_fixtures_are_explained(pytester: pytest.Pytester) -> None:
     assert "_xhyve_fleet" not in result.stdout.str()
 
 
-def test_costs_nothing_where_nobody_asks(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_without_guests_imports_nothing_heavy(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.makepyfile(
         f"""
         import sys

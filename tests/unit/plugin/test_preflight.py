@@ -180,7 +180,8 @@ KINDS = {
         prepare=lambda folder: (folder / "ubuntu18.yml").write_text("disk: ubuntu18.img"),
     ),
     "no program": Bad(
-        ("--xhyve-executable: there is no program '/no/qemu'", "leave it out"), options=("--xhyve-executable=/no/qemu",)
+        ("--xhyve-executable: no executable program '/no/qemu' found", "remove the option"),
+        options=("--xhyve-executable=/no/qemu",),
     ),
 }
 
@@ -194,7 +195,7 @@ def folder(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def check_refused(result: pytest.RunResult, words: tuple[str, ...], folder: Path) -> None:
-    """See that the run ended before any test, saying *words*, and that nothing of it is left."""
+    """See that the run ended before any test, that its error contains *words*, and that it left nothing."""
     assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str()
     said = result.stderr.str()
     assert said.startswith("ERROR: ")
