@@ -24,15 +24,8 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_session_guest,
     xhyve_ssh,
 )
-from pytest_xhyve.plugin.selection import (
-    base_folder,
-    check_markers,
-    images_to_run_on,
-    may_reset,
-    starts_either_way,
-    wants_guest,
-)
 from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SUMMARY
+from pytest_xhyve.plugin.wanted import IMAGE_FIXTURE, MARKER, wants_guest
 
 # pytest finds fixtures as attributes of the plugin.
 __all__ = [
@@ -89,6 +82,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
             settings = resolve_images(settings, config)
         if settings.artifacts is not None:
+            from pytest_xhyve.plugin.selection import base_folder
+
             base = base_folder(settings.given["artifacts"], config)
             settings = replace(settings, artifacts=base / settings.artifacts)
     except XhyveError as error:
@@ -109,6 +104,11 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # Each guest's fixture requests this one.
+    if IMAGE_FIXTURE not in metafunc.fixturenames:
+        return
+    from pytest_xhyve.plugin.selection import images_to_run_on, starts_either_way
+
     images = images_to_run_on(metafunc, metafunc.config.stash[SETTINGS].images)
     if images:
         metafunc.parametrize(
@@ -119,9 +119,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item, problem in () if _only_lists_fixtures(config) else check_markers(items):
+    concerned = [item for item in items if wants_guest(item) or item.get_closest_marker(MARKER) is not None]
+    if not concerned:
+        return
+    from pytest_xhyve.plugin.selection import check_markers, may_reset
+
+    for item, problem in () if _only_lists_fixtures(config) else check_markers(concerned):
         _reject_tests([item], problem)
-    resettable = [item for item in items if may_reset(item)]
+    resettable = [item for item in concerned if may_reset(item)]
     if resettable:
         from pytest_xhyve.plugin.shared_guests import plan_resets
 

@@ -1,4 +1,7 @@
-"""Read from markers and parameters, before any test runs, which guests the tests need; check the markers."""
+"""Read from markers and parameters, before any test runs, which guests the tests need; check the markers.
+
+The plugin imports this module only if a test asks for a guest or has the marker.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,6 @@ from pytest_xhyve.plugin.wanted import (
 SHARED_FIXTURES = tuple(name for name, owner in OWNERS.items() if owner is not None)
 """The fixtures whose guests several tests share."""
 
-_NEEDS_GUEST = {*OWNERS, "xhyve_guest_factory", "xhyve_ssh"}
 _MARKER_KEYS = ("image", "cpus", "memory", "name", "start", "reset")
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
 
@@ -37,15 +39,10 @@ def base_folder(source: str, config: pytest.Config) -> Path:
     return config.inipath.parent if written and config.inipath else config.invocation_params.dir
 
 
-def wants_guest(item: pytest.Item) -> bool:
-    """Whether *item* asks for a guest, directly or through other fixtures."""
-    return not _NEEDS_GUEST.isdisjoint(fixture_names(item))
-
-
 def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tuple[str, ...]:
     """The images to parametrize this test with; empty if there is only one, or a test or conftest.py chooses it."""
     definition = metafunc.definition
-    if len(images) < 2 or IMAGE_FIXTURE not in metafunc.fixturenames:
+    if len(images) < 2:
         return ()
     if "image" in marker_arguments(definition) or any(
         _names_image(mark) for mark in definition.iter_markers("parametrize")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.plugin.pytest_internals import fixture_definitions, parameters
+from pytest_xhyve.plugin.pytest_internals import fixture_definitions, fixture_names, parameters
 from pytest_xhyve.plugin.stash import SETTINGS
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ OWNERS: dict[str, type[pytest.Collector] | None] = {
 """Each fixture that gives one guest, in pytest's order of set-up, and the kind of its owner; None is the test."""
 
 _FIXTURES_MODULE = "pytest_xhyve.plugin.fixtures"
+_NEEDS_GUEST = {*OWNERS, "xhyve_guest_factory", "xhyve_ssh"}
+
+
+def wants_guest(item: pytest.Item) -> bool:
+    """Whether *item* asks for a guest, directly or through other fixtures."""
+    return not _NEEDS_GUEST.isdisjoint(fixture_names(item))
 
 
 def wanted_spec(item: pytest.Item, fixture: str) -> GuestSpec | None:

@@ -12,6 +12,20 @@ from pytest_xhyve.model.settings import OPTIONS
 
 HEAVY = ("paramiko", "yaml", "tenacity", "psutil", "filelock", "cryptography", "click", "platformdirs")
 
+# All modules of the package that a run without guests imports. Add one only if every run needs it.
+LIGHT = {
+    "pytest_xhyve.model",
+    "pytest_xhyve.model.errors",
+    "pytest_xhyve.model.settings",
+    "pytest_xhyve.model.values",
+    "pytest_xhyve.plugin",
+    "pytest_xhyve.plugin.fixtures",
+    "pytest_xhyve.plugin.hookspecs",
+    "pytest_xhyve.plugin.pytest_internals",
+    "pytest_xhyve.plugin.stash",
+    "pytest_xhyve.plugin.wanted",
+}
+
 
 def test_help_lists_every_option(pytester: pytest.Pytester) -> None:
     text = pytester.runpytest_subprocess("--help").stdout.str()
@@ -49,6 +63,19 @@ def test_run_without_guests_imports_nothing_heavy(pytester: pytest.Pytester, mon
     result = pytester.runpytest_subprocess("-p", "pytest_xhyve.plugin")
     result.assert_outcomes(passed=1)
     assert "xhyve:" not in result.stdout.str()
+
+
+def test_run_without_guests_imports_few_modules_of_the_plugin(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        f"""
+        import sys
+
+        def test_plain():
+            ours = {{name for name in sys.modules if name.startswith("pytest_xhyve.")}}
+            assert ours == {LIGHT!r}
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:xdist").assert_outcomes(passed=1)
 
 
 def test_can_be_turned_off(pytester: pytest.Pytester) -> None:
