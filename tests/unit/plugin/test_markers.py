@@ -1,4 +1,4 @@
-"""The marker ``xhyve``: what it takes, what it reaches, and what is refused before any test."""
+"""The marker ``xhyve``: its keys, the guests that it reaches, and what pytest rejects before any test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_markers_are_explained(pytester: pytest.Pytester) -> None:
         ("'tiny'", "*takes keywords only: image, cpus, memory, name*"),
     ],
 )
-def test_wrong_marker_ends_the_run_before_any_test(pytester: pytest.Pytester, marker: str, message: str) -> None:
+def test_invalid_marker_ends_the_run_before_any_test(pytester: pytest.Pytester, marker: str, message: str) -> None:
     pytester.makepyfile(
         f"""
         import pytest
@@ -82,7 +82,7 @@ def test_marker_that_reaches_no_guest(pytester: pytest.Pytester, tests: str, wor
     result.stderr.fnmatch_lines([words])
 
 
-def test_wrong_marker_hides_no_fixtures(pytester: pytest.Pytester) -> None:
+def test_invalid_marker_does_not_hide_the_list_of_fixtures(pytester: pytest.Pytester) -> None:
     """The user may need the list of fixtures to correct a marker."""
     pytester.makepyfile("import pytest\n@pytest.mark.xhyve(memry=1)\ndef test_marked(xhyve_guest): pass")
     result = pytester.runpytest_inprocess("--fixtures")
@@ -90,7 +90,7 @@ def test_wrong_marker_hides_no_fixtures(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["xhyve_guest -- *"])
 
 
-def test_wrong_marker_is_seen_with_xdist(pytester: pytest.Pytester) -> None:
+def test_invalid_marker_is_reported_with_xdist(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import pytest

@@ -1,4 +1,4 @@
-"""The plugin's options: help, values that are refused, paths, images that multiply tests."""
+"""The plugin's options: help, invalid values, paths, images that multiply tests."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_two_images_run_each_test_on_either(pytester: pytest.Pytester) -> None:
         ("['n', 'xhyve_guest']", "[pytest.param(1, 'tiny')]", ["1-tiny"]),
         ("['xhyve_guest']", "[({'image': 'tiny'},)]", ["xhyve_guest0"]),
         ("'n,m'", "zip([1, 2], [3, 4])", ["debian12-1-3", "debian12-2-4", "tiny-1-3", "tiny-2-4"]),
-        # What it says could only be known by reading it, which can be done once.
+        # An iterator can be read once, by pytest, so its keys are unknown.
         ("'xhyve_guest'", "iter([{'cpus': 2}])", ["xhyve_guest0"]),
     ],
 )

@@ -83,7 +83,7 @@ KINDS = {
         prepare=lambda folder: (folder / "ubuntu18.yaml").unlink(),
     ),
     "unknown name": Bad(("image 'debian21' not found", "did you mean debian12?"), options=("--xhyve-image=debian21",)),
-    "home of nobody": Bad(
+    "home of an unknown user": Bad(
         ("'~no-such-user/x.img'", "the home folder of an unknown user"), options=("--xhyve-image=~no-such-user/x.img",)
     ),
     "name that is too long": Bad(
@@ -264,7 +264,7 @@ def test_cache_folder_on_such_a_file_system(
 
 
 def test_artifacts_folder_that_cannot_be_written(pytester: pytest.Pytester, folder: Path) -> None:
-    """They would be missed when the tests are over."""
+    """Reported before the tests, not when the first artifact is saved."""
     write_image(folder)
     pytester.makepyfile(test_it=WANTING)
     (folder / "file").touch()
@@ -274,7 +274,7 @@ def test_artifacts_folder_that_cannot_be_written(pytester: pytest.Pytester, fold
             check_refused(result, (f"--xhyve-artifacts: cannot write to {folder / artifacts}: {why}",), folder)
 
 
-def test_home_of_a_user_who_is_none(pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_of_an_unknown_user(pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(folder)
     pytester.makepyfile(test_it=WANTING)
     options = ("--xhyve-image=ubuntu18.img", "--xhyve-artifacts=~no-such-user/art")
@@ -290,7 +290,7 @@ def test_home_of_a_user_who_is_none(pytester: pytest.Pytester, folder: Path, mon
 
 
 @pytest.mark.parametrize("option", ["--fixtures", "--fixtures-per-test"])
-def test_fixtures_can_be_looked_up_all_the_same(pytester: pytest.Pytester, folder: Path, option: str) -> None:
+def test_invalid_image_does_not_hide_the_list_of_fixtures(pytester: pytest.Pytester, folder: Path, option: str) -> None:
     pytester.makepyfile(test_it=WANTING)
     (folder / "file").touch()
     result = pytester.runpytest_inprocess(option, "-o", "xhyve_image=debian21", "--xhyve-artifacts=file")
@@ -311,7 +311,7 @@ RUNS_ALL_THE_SAME = {
 
 
 @pytest.mark.parametrize("case", RUNS_ALL_THE_SAME.values(), ids=RUNS_ALL_THE_SAME.keys())
-def test_run_that_wants_no_guest_is_not_kept_from_it(pytester: pytest.Pytester, folder: Path, case: Any) -> None:
+def test_what_no_test_uses_is_not_checked(pytester: pytest.Pytester, folder: Path, case: Any) -> None:
     (folder / "wrong.yaml").write_text("disk: 1")
     options, tests, *more = case
     pytester.makepyfile(test_it=tests)
@@ -320,25 +320,25 @@ def test_run_that_wants_no_guest_is_not_kept_from_it(pytester: pytest.Pytester, 
     assert result.parseoutcomes()["passed"] == 1
 
 
-def test_collecting_only_is_not_kept_from_it(pytester: pytest.Pytester, folder: Path) -> None:
+def test_collect_only_ignores_an_invalid_image(pytester: pytest.Pytester, folder: Path) -> None:
     pytester.makepyfile(test_it=marked(image="debian21"))
     assert pytester.runpytest_inprocess("--collect-only").ret == 0
 
 
-def test_tests_of_one_wrong_image_are_told_of_it_once(pytester: pytest.Pytester, folder: Path) -> None:
+def test_one_invalid_image_is_reported_once_for_all_its_tests(pytester: pytest.Pytester, folder: Path) -> None:
     pytester.makepyfile(test_it=f"{marked(image='debian21')}\n@pytest.mark.xhyve(image='debian21')\nclass TestIt:\n"
     "    def test_it(self, xhyve_class_guest): pass")  # fmt: skip
     check_refused(pytester.runpytest_inprocess(), ("test_it.py::test_guest and 1 more: ", "'debian21'"), folder)
 
 
-def test_wrong_image_is_seen_with_xdist(pytester: pytest.Pytester, folder: Path) -> None:
+def test_invalid_image_is_reported_with_xdist(pytester: pytest.Pytester, folder: Path) -> None:
     pytester.makepyfile(test_it=marked(image="debian21"))
     result = pytester.runpytest_subprocess("-n", "1")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*test_guest: image 'debian21' not found; did you mean debian12?"])
 
 
-def test_missing_hypervisor_is_told_without_our_own_lines(
+def test_missing_hypervisor_is_reported_without_lines_of_the_plugin(
     pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_image(folder)

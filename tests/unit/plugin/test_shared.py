@@ -1,4 +1,4 @@
-"""Shared guests that are reset: what is refused, and where among a test's fixtures it happens. No guest is started."""
+"""Shared guests that are reset: invalid requests, and the place of the reset among the fixtures. It starts no guest."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_scopes(pytester: pytest.Pytester, guest: str, marks: str) -> None:
     assert plan(pytester)[:2] == [guest, "_xhyve_reset"]
 
 
-def test_parameter_asks_for_it_too(pytester: pytest.Pytester) -> None:
+def test_reset_in_a_parameter(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import pytest
@@ -151,14 +151,14 @@ def test_parameter_asks_for_it_too(pytester: pytest.Pytester) -> None:
     ],
     ids=["the test's own", "the test's own, by parameter", "no flag", "a class in a module", "a test in a module"],
 )
-def test_reset_that_cannot_be_meant(pytester: pytest.Pytester, tests: str, words: str) -> None:
+def test_reset_without_effect_is_an_error(pytester: pytest.Pytester, tests: str, words: str) -> None:
     pytester.makepyfile("import pytest\n" + dedent(tests))
     result = pytester.runpytest_inprocess()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([words])
 
 
-def test_own_guests_beside_a_shared_one_are_left_alone(pytester: pytest.Pytester) -> None:
+def test_own_guests_beside_a_shared_one_are_not_reset(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
         import pytest
@@ -187,7 +187,7 @@ def test_hypervisor_that_cannot_save(tmp_path: Path, new_home: Home) -> None:
         fleet.start(ForegroundRequest(GuestSpec(image=manifest, reset=True)))
 
 
-def test_flag_is_a_flag() -> None:
+def test_reset_is_a_bool() -> None:
     assert GuestSpec.parse(reset=True).with_defaults(GuestSpec(image="tiny")) == GuestSpec(image="tiny", reset=True)
     assert GuestSpec.parse(reset=None).reset is None
     with pytest.raises(ConfigurationError, match="reset: 1 is not True or False"):

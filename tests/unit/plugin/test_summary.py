@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-# A guest that lives until the end of the session, as the fleet would record it.
+# A guest that lives until the end of the session, as the fleet would report it.
 CONFTEST = """
     import sys
 
@@ -77,7 +77,7 @@ def test_controller_shows_the_guests_of_all_workers(pytester: pytest.Pytester, a
     assert sorted(line.split()[0] for line in result.stdout.lines if line.endswith(f"{ROW}  session")) == ["gw0", "gw1"]
 
 
-def test_worker_that_crashed_hands_over_nothing(pytester: pytest.Pytester) -> None:
+def test_worker_that_crashed_sends_nothing(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile("import os\ndef test_guest(fleet): os._exit(3)")
     result = pytester.runpytest_subprocess("-n", "1", "--max-worker-restart=0", "--durations=0")

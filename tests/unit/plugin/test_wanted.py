@@ -1,4 +1,4 @@
-"""Which guests the coming tests want, in runs of their own in which no guest is started."""
+"""The expected guests of the next tests. No guest is started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFTEST = """
         keys = ("image", "cpus", "memory", "start")
         return {key: getattr(spec, key) for key in keys if getattr(spec, key) is not None}
 
-    # In the place of running it, tell what is guessed when it is about to run.
+    # Instead of running the tests, record the guests that are expected before each.
     def pytest_runtestloop(session):
         forecast = Forecast()
         guesses = {}
@@ -36,7 +36,7 @@ def guess(pytester: pytest.Pytester) -> Guess:
 
 
 class Guess:
-    """What is guessed before each of some tests."""
+    """The expected guests before each of some tests."""
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self._pytester = pytester
@@ -53,7 +53,7 @@ class Guess:
 TINY = {"image": "tiny"}
 
 
-def test_order_markers_parameters_and_fixtures_between(guess: Guess) -> None:
+def test_order_markers_parameters_and_fixtures_of_fixtures(guess: Guess) -> None:
     guesses = guess(
         """
         @pytest.fixture
@@ -97,7 +97,7 @@ def test_start_in_a_parameter_with_an_id(guess: Guess) -> None:
     assert guess(tests, "--xhyve-start=both") == {"test_it[slow]": [TINY | {"start": "cold"}]}
 
 
-def test_shared_guests_are_asked_for_once(guess: Guess) -> None:
+def test_shared_guest_is_expected_once(guess: Guess) -> None:
     guesses = guess(
         """
         pytestmark = pytest.mark.xhyve(cpus=3)
@@ -123,7 +123,7 @@ def test_shared_guests_are_asked_for_once(guess: Guess) -> None:
 @pytest.mark.xfail(
     pytest.version_tuple < (9,), reason="before pytest 9, a test's fixtures lack those of a fixture that was wrapped"
 )
-def test_wrappers_of_our_fixture_are_seen_through(guess: Guess) -> None:
+def test_fixture_that_wraps_the_plugins_is_expected_too(guess: Guess) -> None:
     conftest = """
         @pytest.fixture
         def xhyve_guest(xhyve_guest):
@@ -146,18 +146,18 @@ def test_wrappers_of_our_fixture_are_seen_through(guess: Guess) -> None:
     ],
     ids=["named", "skipped", "reset", "not indirect", "factory", "guest overridden", "image overridden", "hook"],
 )
-def test_what_is_not_guessed(guess: Guess, tests: str, conftest: str) -> None:
+def test_guest_is_not_expected(guess: Guess, tests: str, conftest: str) -> None:
     assert list(guess(tests, conftest=conftest).values()) == [[]]
 
 
-def test_what_other_folders_change_is_guessed(guess: Guess, pytester: pytest.Pytester) -> None:
+def test_hook_of_another_folder_does_not_count(guess: Guess, pytester: pytest.Pytester) -> None:
     hook = pytester.mkdir("folder") / "conftest.py"
     hook.write_text("def pytest_xhyve_machine(machine, request): pass")
     hook.with_name("test_in.py").write_text("def test_in(xhyve_guest): pass")
     assert guess("def test_it(xhyve_guest): pass") == {"test_in": [TINY], "test_it": [TINY]}
 
 
-def test_overridden_image_that_the_marker_overrules(guess: Guess) -> None:
+def test_marker_overrules_an_overridden_image(guess: Guess) -> None:
     conftest = "@pytest.fixture(scope='session')\ndef xhyve_image(): return 'debian12'"
     tests = "@pytest.mark.xhyve(image='tiny')\ndef test_it(xhyve_guest): pass"
     assert guess(tests, conftest=conftest) == {"test_it": [TINY]}
@@ -179,7 +179,7 @@ def test_prewarming_is_off_unless_asked_for(pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "some"])
-def test_wrong_number_is_refused(pytester: pytest.Pytester, value: str) -> None:
+def test_invalid_number_is_an_error(pytester: pytest.Pytester, value: str) -> None:
     result = pytester.runpytest_inprocess(f"--xhyve-prewarm={value}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: --xhyve-prewarm: '{value}' is not a whole number from 0"])
