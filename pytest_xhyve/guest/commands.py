@@ -17,7 +17,7 @@ from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, XhyveError
 
 _CHUNK = 1 << 16
 _LOOK_SECONDS = 0.25
-# As good as for ever: whoever waits ends it, or the guest's death does.
+# No limit of paramiko's own: the caller's limit ends the wait, or the death of the guest.
 _OPENING_SECONDS = 86400.0
 
 
@@ -32,10 +32,10 @@ def shell_line(
     """The line for the guest's shell that runs *command* as asked.
 
     Args:
-        command: a shell line, or the words of one command.
+        command: a shell line, or the arguments of one command.
         env: variables to set.
-        user: who runs it, or None for whoever logged in.
-        login_user: who logged in.
+        user: who runs it, or None for the login user.
+        login_user: the user that the plugin logs in as.
         timeout: seconds after which the guest itself ends the command, as a closed connection does not.
     """
     line = command if isinstance(command, str) else shlex.join(command)

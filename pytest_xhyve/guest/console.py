@@ -1,4 +1,4 @@
-"""The guest's serial port: every byte from the first, and what a dying guest says on it."""
+"""The guest's serial port: every byte since power-on, and the errors of a guest that dies."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TAIL_LINES = 20
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])|\r")
 _SETTLED_SECONDS = 0.1
 
-# The kernel's last words (kernel/panic.c in Linux).
+# The kernel's last message (kernel/panic.c in Linux).
 _PANIC = rb"Kernel panic - not syncing: [^\r\n]*"
-# What a guest says that will not come up: the kernel (arch/x86/mm/fault.c and arch/x86/kernel/dumpstack.c in Linux),
+# Messages of a guest that cannot boot: of the kernel (arch/x86/mm/fault.c and arch/x86/kernel/dumpstack.c in Linux),
 # systemd (emergency.service, rescue.service), and the shells of initramfs-tools and dracut.
 _BOOT_TROUBLE = (
     rb"BUG: (?:unable to handle|kernel NULL pointer)[^\r\n]*"
@@ -38,7 +38,7 @@ class ConsoleError:
 
     Attributes:
         line: what was said.
-        panic: whether the kernel has stopped; the rest only keeps a guest from coming up.
+        panic: whether the kernel has stopped; the other errors only keep a guest from booting.
     """
 
     line: str
@@ -68,7 +68,7 @@ class Console:
 
     @property
     def text(self) -> str:
-        """All that came so far, without terminal escapes; what is no UTF-8 is replaced."""
+        """The output so far, without terminal escapes; bytes that are not UTF-8 are replaced."""
         return self.text_from(0)
 
     def text_from(self, start: int) -> str:
@@ -99,7 +99,7 @@ class Console:
     def around(self, line: str, before: int = 10, after: int = 6) -> str:
         """The lines around the last one that has *line* in it; the last lines when none has.
 
-        The kernel says a panic twice, before the trace and after it; what led to it stands before the first.
+        The kernel prints a panic twice, before the trace and after it; the cause stands before the first.
         """
         lines = self.text.rstrip().splitlines()
         said = (number for number, text in enumerate(lines) if line in text and "---[ end " not in text)
@@ -148,7 +148,7 @@ class Console:
 
 
 class ConsoleWatch:
-    """Looks for trouble in what a console says from *start* on, reading each byte once."""
+    """Searches the output of a console from *start* on for errors; each byte is read once."""
 
     def __init__(self, console: Console, start: int, saw: Callable[[bytes], None]) -> None:
         self._console = console
@@ -163,7 +163,7 @@ class ConsoleWatch:
         seen = self._line + new
         self._saw(seen)
         found = list(_TROUBLE.finditer(seen))
-        # A sign may come in two pieces, and is told once.
+        # A message may arrive in two pieces, and is reported once.
         end = found[-1].end() if found else 0
         self._line = seen[max(end, seen.rfind(b"\n") + 1) :]
         if not found:

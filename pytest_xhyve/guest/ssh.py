@@ -147,7 +147,7 @@ def log_in(
         ConnectionFailed: the host key is another one.
     """
     client = paramiko.SSHClient()
-    # paramiko logs a traceback for each connection that a rebooting guest drops; whoever wants to read them
+    # paramiko logs a traceback for each connection that a rebooting guest drops; a user who wants to read them
     # enables this logger.
     client.set_log_channel(LOGGER)
     _quiet(logging.getLogger(LOGGER))
@@ -183,7 +183,7 @@ def _expect(client: paramiko.SSHClient, endpoint: Endpoint, host_keys: Sequence[
     for line in host_keys:
         entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{place} {line}")
         if entry is None or entry.key is None:
-            raise ConnectionFailed(f"the image's manifest has a host key that is none: {line!r}")
+            raise ConnectionFailed(f"the image's manifest has a line in host_keys that is not a key: {line!r}")
         client.get_host_keys().add(place, entry.key.get_name(), _ExpectedKey(entry.key))
 
 
@@ -219,7 +219,7 @@ def _load_key(path: Path) -> paramiko.PKey:
     try:
         return paramiko.PKey.from_path(path)
     except (OSError, ValueError, paramiko.SSHException) as error:
-        raise ConnectionFailed(f"{path} is no usable private key: {error}") from error
+        raise ConnectionFailed(f"{path} is not a usable private key: {error}") from error
 
 
 def _explain(error: BaseException, user: str, key: Path, endpoint: Endpoint) -> ConnectionFailed:

@@ -39,7 +39,7 @@ def put(connection: Connection, local: Path, remote: str) -> None:
     """Copy *local*, a file or folder, to *remote* as ``cp -r`` does: into it when it is a folder.
 
     Raises:
-        FileNotFoundError: there is no *local*.
+        FileNotFoundError: *local* does not exist.
         XhyveError: the guest refused.
     """
     local.lstat()
@@ -54,7 +54,7 @@ def put(connection: Connection, local: Path, remote: str) -> None:
             with tarfile.open(
                 fileobj=cast(Any, _Input(channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
             ) as archive:
-                archive.add(local, arcname=target.name, filter=_owned_by_whoever_logs_in)
+                archive.add(local, arcname=target.name, filter=_owned_by_login_user)
         except TimeoutError:
             raise
         except OSError as error:
@@ -115,7 +115,7 @@ def get(connection: Connection, remote: str, local: Path) -> Path:
 
 @contextmanager
 def _command(connection: Connection, line: str, what: str) -> Iterator[paramiko.Channel]:
-    """A channel on which *line* runs; a guest that dies meanwhile, or is silent for too long, is told of."""
+    """A channel on which *line* runs; a guest that dies meanwhile, or is silent for too long, ends it with an error."""
     try:
         channel = begin(connection, line, None)
         assert channel is not None
@@ -135,18 +135,18 @@ def _is_folder(connection: Connection, remote: str) -> bool:
         return channel.exit_status == 0
 
 
-def _owned_by_whoever_logs_in(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def _owned_by_login_user(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
 
 
 def _check(channel: paramiko.Channel, what: str, refused: Exception | None) -> None:
-    """Raise when tar in the guest has failed, or else when *refused* tells that ours has."""
-    words = channel.makefile_stderr("rb").read().decode(errors="replace").strip()
+    """Raise when tar in the guest has failed, or else when *refused* states that ours has."""
+    output = channel.makefile_stderr("rb").read().decode(errors="replace").strip()
     code = channel.recv_exit_status()
     if code != 0:
-        raise XhyveError(f"cannot {what}: {words or f'tar in the guest ended with code {code}'}")
+        raise XhyveError(f"cannot {what}: {output or f'tar in the guest ended with exit code {code}'}")
     if refused is not None:
         raise XhyveError(f"cannot {what}: {refused}") from refused
 

@@ -205,7 +205,10 @@ def test_host_key_of_another_kind_is_refused(keys: Keys) -> None:
 
 
 def test_host_key_that_is_none(keys: Keys) -> None:
-    with listening(keys.serve) as endpoint, pytest.raises(ConnectionFailed, match="host key that is none: 'nonsense'"):
+    with (
+        listening(keys.serve) as endpoint,
+        pytest.raises(ConnectionFailed, match="line in host_keys that is not a key: 'nonsense'"),
+    ):
         log_in(endpoint, keys, host_keys=["nonsense"])
 
 
@@ -217,7 +220,7 @@ def test_refused_key_says_which(keys: Keys) -> None:
 
 def test_key_that_is_none(keys: Keys, tmp_path: Path) -> None:
     (tmp_path / "no-key").write_text("no key")
-    with listening(keys.serve) as endpoint, pytest.raises(ConnectionFailed, match="no-key is no usable private key"):
+    with listening(keys.serve) as endpoint, pytest.raises(ConnectionFailed, match="no-key is not a usable private key"):
         log_in(endpoint, keys, key=tmp_path / "no-key")
 
 
