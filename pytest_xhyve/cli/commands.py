@@ -110,10 +110,10 @@ def shell(image: str, **options: str | None) -> None:
 
 
 def _check_image(image: str) -> None:
-    from pytest_xhyve.images.catalog import find_manifest
+    from pytest_xhyve.images.catalog import find_source
 
     try:
-        find_manifest(image)
+        find_source(image)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="'IMAGE'") from error
 
@@ -143,6 +143,24 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
         with progress.activity(f"building {name}"):
             image = build_image(name, Home.of_user(), progress.line, force=force)
         click.echo(image.manifest)
+
+
+@main.command("import", cls=GuestCommand, short_help="Prepare a disk for guests ahead of time.")
+@click.argument("disk", type=click.Path(exists=True, dir_okay=False))
+@guest_options
+def import_(disk: str, **options: str | None) -> None:
+    """Prepare DISK for guests, as the first test that uses it would, and print the manifest that describes it.
+
+    DISK is in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd, and has a Linux with an SSH server. It is only
+    read: what the preparation writes is kept in the cache folder. A disk that was prepared before is not prepared
+    again.
+
+    \b
+      pytest-xhyve import ubuntu18.img
+    """  # noqa: D301  # click wants the character
+    from pytest_xhyve.cli.run_guest import prepare
+
+    click.echo(prepare(disk, load_settings(options), progress=Progress()).read_text(), nl=False)
 
 
 @main.command()

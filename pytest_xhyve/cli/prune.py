@@ -42,7 +42,7 @@ class PruneCandidate:
     """Something that can be removed.
 
     Attributes:
-        kind: ``template``, ``leftover``, ``earlier build``, ``image`` or ``digests``.
+        kind: ``template``, ``leftover``, ``earlier build``, ``image``, ``prepared disk`` or ``digests``.
         name: its name, for people.
         path: its path.
         size: bytes on the disk.
@@ -98,7 +98,7 @@ def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False
     Args:
         home: the cache folder.
         older_than: leave out what was used within this number of seconds.
-        images: include the images of the catalog.
+        images: include the images of the catalog, and what was prepared of disks.
 
     Raises:
         XhyveError: the cache folder cannot be read.
@@ -106,7 +106,8 @@ def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False
     latest = time.time() - older_than
     with ExitStack() as stack:
         stack.enter_context(_explain_os_errors(home))
-        found = [*_templates(home), *_images(home, current=images), *_digests(home, latest)]
+        found = [*_templates(home), *_images(home, current=images), *_prepared(home, current=images)]
+        found += _digests(home, latest)
     return [candidate for candidate in found if candidate.used <= latest or not older_than]
 
 
@@ -266,6 +267,32 @@ def _images(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
             replaced = max(_changed(path), _changed(manifest) if manifest.exists() else 0.0)
             blocked_by, away = partial(builds.blocked_by, name, path, replaced), partial(builds.remove, name, path)
             yield PruneCandidate("earlier build", path.name, path, size_on_disk(path), replaced, blocked_by, away)
+
+
+def _prepared(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
+    """What `pytest_xhyve.preparation.prepare` has made of users' disks, which are not touched."""
+    folder = home.find_folder("prepared")
+    if folder is None:
+        return
+    builds = _Builds(home, folder)
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if path.name.startswith("."):
+            key = path.name[1:].partition(".")[0]
+            blocked_by, kind, name = partial(builds.blocked_by, key, None, None), "leftover", path.name
+        elif current:
+            key = path.name
+            blocked_by, kind, name = partial(builds.blocked_by, key, path, None), "prepared disk", _prepared_name(path)
+        else:
+            continue
+        away = partial(builds.remove, key, path)
+        yield PruneCandidate(kind, name, path, size_on_disk(path), _changed(path), blocked_by, away)
+
+
+def _prepared_name(path: Path) -> str:
+    try:
+        return f"{read_manifest(path / 'manifest.yaml').name} ({path.name})"
+    except ConfigurationError:
+        return path.name
 
 
 def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:

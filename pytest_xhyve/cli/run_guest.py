@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 from pytest_xhyve.cli import ssh_client
 from pytest_xhyve.cli.guest_options import with_cli_option_names
@@ -66,6 +67,17 @@ def run_shell(image: str, settings: Settings, *, progress: Progress) -> int:
     has_terminal = sys.stdin is not None and sys.stdin.isatty()
     # Without -T, ssh warns that standard input is not a terminal.
     return _in_new_guest(image, settings, [] if has_terminal else ["-T"], [], progress)
+
+
+def prepare(disk: str, settings: Settings, *, progress: Progress) -> Path:
+    """Prepare the disk at the path *disk*; return the path of its manifest.
+
+    Raises:
+        XhyveError: it is not a disk, or no guest can be made of it.
+    """
+    fleet = Fleet(settings, Home.of_user(), _ProgressEvents(progress))
+    with ssh_client.TerminationSignals(), closing(fleet), progress.activity(f"preparing {disk}"):
+        return fleet.catalog.find(disk).manifest
 
 
 def _in_new_guest(

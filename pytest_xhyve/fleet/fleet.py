@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.key import identity_parameters
 
 if TYPE_CHECKING:
+    from pytest_xhyve.preparation.workbench import Workbench
     from pytest_xhyve.templates.reset import Reset
 
 _SHUTDOWN_SECONDS = 60.0
@@ -94,7 +95,7 @@ class Fleet:
         self._kept_guests = KeptGuests(
             home.path / "runs", settings.keep, hold_failed, run or secrets.token_hex(8), self._events
         )
-        self.catalog = Catalog(home, self._events.progress)
+        self.catalog = Catalog(home, self._events.progress, self._prepare)
         self.free_slot: Callable[[], bool] = lambda: False
         """Called when a test finds no free slot: removes a prewarmed guest, or returns False."""
 
@@ -219,6 +220,25 @@ class Fleet:
                 life.pop_all(), partial(self._kept_guests.keep, process, guest), self._reason_to_keep
             )
         return guest
+
+    def _prepare(self, disk: Path) -> Image:
+        """The image that *disk* becomes, which has no manifest."""
+        # A run without such a disk does not need this room.
+        from pytest_xhyve.preparation.prepare import prepare_disk  # noqa: PLC0415
+
+        return prepare_disk(disk, self.workbench())
+
+    def workbench(self) -> Workbench:
+        """What a preparation needs of this fleet."""
+        from pytest_xhyve.preparation.workbench import Workbench  # noqa: PLC0415
+
+        guardian, run_folder = self._get_guardian()
+
+        def guard(name: str, image: Image) -> AbstractContextManager[GuardedProcess]:
+            place = self._kept_guests.folder_for(run_folder / f"{name}.{secrets.token_hex(4)}")
+            return guardian.guard(place, [], _shared_record(name, image))
+
+        return Workbench(self._home, self.hypervisor, self._timeouts(self.hypervisor.info), self._events, guard)
 
     def _report_times(self, times: _Times, request: Request) -> None:
         """Report the times of a removed guest, unless no test has used it."""

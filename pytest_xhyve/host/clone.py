@@ -136,15 +136,30 @@ def clone_by_reflink(source: Path, target: Path) -> None:
 
 
 def clone_by_overlay(source: Disk, target: Path) -> None:
-    """Create a qcow2 file at *target* with only the differences to its backing file *source* (qemu-img(1))."""
+    """Create a qcow2 file at *target* with only the differences to its backing file *source*."""
+    create_overlay(source.path, source.format, target)
+
+
+def create_overlay(source: Path, source_format: str, target: Path) -> None:
+    """Create a qcow2 file at *target* with only the differences to its backing file *source* (qemu-img(1)).
+
+    Args:
+        source: a disk in any format that QEMU reads.
+        source_format: its format as QEMU names it.
+        target: the new file.
+
+    Raises:
+        CloneMethodUnavailable: qemu-img is not installed.
+        ImageError: qemu-img failed.
+    """
     program = shutil.which("qemu-img")
     if program is None:
         raise CloneMethodUnavailable
     # A template may exist longer than the symbolic link to its image, so the link is resolved.
-    base = str(source.path.resolve())
+    base = str(source.resolve())
     done = subprocess.run(
         with_parent_death_signal(
-            [program, "create", "-q", "-f", "qcow2", "-b", base, "-F", source.format, str(target)]
+            [program, "create", "-q", "-f", "qcow2", "-b", base, "-F", source_format, str(target)]
         ),
         check=False,
         stdin=subprocess.DEVNULL,
@@ -152,7 +167,7 @@ def clone_by_overlay(source: Disk, target: Path) -> None:
         text=True,
     )
     if done.returncode != 0:
-        raise _cannot_clone(source.path, target.parent, done.stderr.strip() or "qemu-img failed")
+        raise _cannot_clone(source, target.parent, done.stderr.strip() or "qemu-img failed")
     target.chmod(0o600)
 
 

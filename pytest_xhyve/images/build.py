@@ -168,7 +168,7 @@ class _Build:
             _add(archive, "root/.ssh/authorized_keys", f"{client.public}\n".encode(), 0o600)
             if "usr/sbin/dropbear" in present:
                 _add(archive, "etc/dropbear", None, 0o755)
-                _add(archive, "etc/dropbear/dropbear_ed25519_host_key", _for_dropbear(host), 0o600)
+                _add(archive, "etc/dropbear/dropbear_ed25519_host_key", for_dropbear(host), 0o600)
             else:
                 _add(archive, "etc/ssh/ssh_host_ed25519_key", host.private, 0o600)
                 _add(archive, "etc/ssh/ssh_host_ed25519_key.pub", f"{host.public}\n".encode(), 0o644)
@@ -356,7 +356,7 @@ def _add(archive: tarfile.TarFile, path: str, content: bytes | None, mode: int) 
     archive.addfile(member, io.BytesIO(content or b""))
 
 
-def _for_dropbear(pair: KeyPair) -> bytes:
+def for_dropbear(pair: KeyPair) -> bytes:
     """The private key in Dropbear's format (src/ed25519.c, buf_put_ed25519_priv_key, in its sources)."""
     fields = (b"ssh-ed25519", pair.seed + pair.point)
     return b"".join(struct.pack(">I", len(field)) + field for field in fields)

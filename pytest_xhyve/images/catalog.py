@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_xhyve.host.home import Home
@@ -14,7 +15,22 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import parse_path, suggest
 
 _MANIFEST_SUFFIXES = (".yaml", ".yml")
-_IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2")
+_IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2", ".vmdk", ".vdi", ".vhdx")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What an image is made from; exactly one of the three is set.
+
+    Attributes:
+        recipe: a name of the catalog.
+        manifest: the path of a manifest.
+        disk: the path of a disk without a manifest beside it.
+    """
+
+    recipe: str | None = None
+    manifest: Path | None = None
+    disk: Path | None = None
 
 
 class Catalog:
@@ -23,22 +39,24 @@ class Catalog:
     Args:
         home: the cache folder.
         report: called with a line for each step that takes long.
+        prepare: makes an image of a disk that has no manifest.
     """
 
-    def __init__(self, home: Home, report: Callable[[str], None]) -> None:
+    def __init__(self, home: Home, report: Callable[[str], None], prepare: Callable[[Path], Image]) -> None:
         self._home = home
         self._report = report
+        self._prepare = prepare
         self._found: dict[str, Image] = {}
 
     def find(self, wanted: str | os.PathLike[str] | Image) -> Image:
-        """The image that *wanted* names; it is built first if only its recipe exists. Each name is looked up once.
+        """The image that *wanted* names; it is built or prepared first if need be. Each name is looked up once.
 
         Args:
-            wanted: an image, a name from the catalog, the path of a manifest, or of a disk with a manifest beside it.
+            wanted: an image, a name from the catalog, or the path of a manifest or of a disk.
 
         Raises:
             ConfigurationError: the image is not found, or its manifest is invalid.
-            ImageError: the image cannot be built.
+            ImageError: the image cannot be built, or the disk cannot be prepared.
         """
         if isinstance(wanted, Image):
             return wanted
@@ -48,9 +66,11 @@ class Catalog:
         return self._found[text]
 
     def _find(self, wanted: str) -> Image:
-        manifest = find_manifest(wanted)
-        if manifest is not None:
-            return read_image(wanted, manifest)
+        source = find_source(wanted)
+        if source.manifest is not None:
+            return read_image(wanted, source.manifest)
+        if source.disk is not None:
+            return self._prepare(source.disk)
         # A run with a built image does not need this module, which imports much.
         from pytest_xhyve.images.build import build_image  # noqa: PLC0415
 
@@ -58,7 +78,7 @@ class Catalog:
 
 
 def read_image(wanted: str, manifest: Path) -> Image:
-    """The image of the *manifest* that `find_manifest` found for *wanted*.
+    """The image of the *manifest* that `find_source` found for *wanted*.
 
     Raises:
         ConfigurationError: the manifest is invalid, or names another disk than *wanted*.
@@ -75,25 +95,25 @@ def resolve_path(wanted: str, base: Path) -> str:
     Raises:
         ConfigurationError: *wanted* is not a file and not a name; the message suggests names.
     """
-    if find_manifest(wanted, base) is None:
+    if find_source(wanted, base).recipe is not None:
         return wanted
     return str(base / parse_path(wanted))
 
 
-def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path | None:
-    """The path of the manifest that *wanted* names, from the folder *base*, or None if it is a name of the catalog.
+def find_source(wanted: str | os.PathLike[str], base: Path = Path()) -> Source:
+    """The recipe, the manifest or the disk that *wanted* names; a path is relative to the folder *base*.
 
     Raises:
         ConfigurationError: *wanted* is not a file and not a name.
     """
     text = os.fspath(wanted)
     if text in recipe_names():
-        return None
+        return Source(recipe=text)
     path = base / parse_path(text)
     if path.suffix in _MANIFEST_SUFFIXES:
         if not _is_file(path):
             raise ConfigurationError(f"manifest {path} not found{_near_files(path)}")
-        return path
+        return Source(manifest=path)
     if not _is_file(path):
         known = recipe_names()
         raise ConfigurationError(
@@ -107,11 +127,7 @@ def find_manifest(wanted: str | os.PathLike[str], base: Path = Path()) -> Path |
             f"{path} has two manifests beside it, {found[0].name} and {found[1].name}: remove one, or give the path "
             "of a manifest"
         )
-    if not found:
-        raise ConfigurationError(
-            f"{path} has no manifest beside it: write {beside[0]}, with the kernel and how to log in"
-        )
-    return found[0]
+    return Source(manifest=found[0]) if found else Source(disk=path)
 
 
 def _is_file(path: Path) -> bool:

@@ -85,8 +85,8 @@ OPTIONS = (
     Option(
         "image",
         "IMAGE",
-        "the image that guests are cloned from: a name from the catalog (debian12, tiny), the path of a disk that has "
-        "a manifest beside it, or the path of a manifest (.yaml); if given twice, each test that requests a guest "
+        "the image that guests are cloned from: a name from the catalog (debian12, tiny), the path of any disk "
+        "with a Linux on it, or the path of a manifest (.yaml); if given twice, each test that requests a guest "
         "runs once on each image (default: debian12)",
         environment=True,
         repeatable=True,

@@ -26,13 +26,12 @@ def header_lines(settings: Settings) -> list[str]:
 def _header_lines(settings: Settings, home: Home) -> list[str]:
     from pytest_xhyve.host.runs import live_guests
     from pytest_xhyve.hypervisors.choice import select_hypervisor
-    from pytest_xhyve.images.catalog import find_manifest
+    from pytest_xhyve.images.catalog import find_source
 
     images = []
     for name in settings.images:
         try:
-            manifest = find_manifest(name)
-            built = manifest is not None or (home.path / "images" / f"{name}.yaml").is_file()
+            built = find_source(name).recipe is None or (home.path / "images" / f"{name}.yaml").is_file()
             images.append(name if built else f"{name} (not built yet; the first guest builds it)")
         except XhyveError as error:
             images.append(f"{name} ({str(error).splitlines()[0]})")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import find_manifest, read_image, resolve_path
+from pytest_xhyve.images.catalog import find_source, read_image, resolve_path
 from pytest_xhyve.images.files import check_files
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
@@ -62,11 +62,17 @@ class Preflight:
         if isinstance(wanted, Image):
             check_files(wanted)
             return
-        manifest = find_manifest(text)
-        if manifest is not None:
-            image = read_image(text, manifest)
-            self._check_name(image.name, manifest)
+        source = find_source(text)
+        if source.manifest is not None:
+            image = read_image(text, source.manifest)
+            self._check_name(image.name, source.manifest)
             check_files(image)
+            return
+        if source.disk is not None:
+            from pytest_xhyve.preparation.disk_file import image_name, look  # noqa: PLC0415
+
+            look(source.disk)
+            self._check_name(image_name(source.disk), source.disk)
             return
         manifest = self._home.path / "images" / f"{text}.yaml"
         self._check_name(text, manifest)

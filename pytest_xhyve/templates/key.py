@@ -63,13 +63,14 @@ def template_key(image: Image, machine: Machine, snapshotter: Snapshotter, check
     Raises:
         TemplateError: the disk depends on a file whose changes the plugin cannot detect.
     """
-    if image.format == "qcow2" and _has_backing_file(image.disk):
+    if image.format == "qcow2" and _has_backing_file(image.disk) and not image.backing:
         raise TemplateError(f"{image.disk} has a backing file, and the plugin cannot detect changes of that file")
     plain = as_template(machine, UUID(int=0))
     depends = {
         "format": FORMAT,
         # The template's disk contains only the differences to the image's disk, which it names by its path.
         "disk": [str(image.disk.resolve()), image.format, known_digest(image.disk, checked)],
+        "backing": [known_digest(path, checked) for path in image.backing],
         "kernel": known_digest(machine.kernel, checked),
         "initrd": None if machine.initrd is None else known_digest(machine.initrd, checked),
         "login": [image.user, *image.host_keys],

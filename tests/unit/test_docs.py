@@ -53,6 +53,7 @@ NOT_RUN = {
     "ssh root@machine 'cat /etc/ssh/ssh_host_*_key.pub /proc/cmdline'",
     "qemu-img convert -O qcow2 machine.vmdk ubuntu18.qcow2",
     "pytest --xhyve-image=ubuntu18.img",
+    "pytest-xhyve import ubuntu18.img",
     # On a Mac.
     "/usr/libexec/PlistBuddy -c 'Add :com.apple.security.hypervisor bool true' xhyve.entitlements",
     "codesign --force --sign - --entitlements xhyve.entitlements xhyve/build/xhyve",

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import KEYS, anything, lines
 
-from pytest_xhyve.images.catalog import find_manifest
+from pytest_xhyve.images.catalog import find_source
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import CPU_LEVELS, FORMATS, read_manifest
 from pytest_xhyve.model.errors import ConfigurationError
@@ -118,13 +118,14 @@ def test_what_is_right_is_read_as_it_is_written(manifest: Path, mapping: dict[st
 @given(st.text())
 def test_any_image_is_found_or_not(text: str) -> None:
     try:
-        found = find_manifest(text, Path("/nowhere"))
+        found = find_source(text, Path("/nowhere"))
     except ConfigurationError as error:
         assert repr(text) in str(error) or text in str(error)
     else:
-        assert found is None or found.is_file()
+        path = found.manifest or found.disk
+        assert found.recipe == text or (path is not None and path.is_file())
 
 
 def test_image_in_a_folder_that_no_path_can_name() -> None:
     with pytest.raises(ConfigurationError, match="not found"):
-        find_manifest("\0/0", Path("/nowhere"))
+        find_source("\0/0", Path("/nowhere"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fake_images import write_image
 
-from pytest_xhyve.images.catalog import find_manifest
+from pytest_xhyve.images.catalog import Source, find_source
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ConfigurationError
 
@@ -56,23 +56,23 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str, message: str)
 
 def test_disk_leads_to_the_manifest_beside_it(tmp_path: Path) -> None:
     manifest = write_image(tmp_path)
-    assert find_manifest(tmp_path / "ubuntu18.img") == manifest
-    assert find_manifest(manifest) == manifest
-    assert find_manifest("tiny") is None
+    assert find_source(tmp_path / "ubuntu18.img") == Source(manifest=manifest)
+    assert find_source(manifest) == Source(manifest=manifest)
+    assert find_source("tiny") == Source(recipe="tiny")
 
 
-def test_disk_without_manifest_is_explained(tmp_path: Path) -> None:
+def test_disk_without_manifest_is_found(tmp_path: Path) -> None:
     write_image(tmp_path).unlink()
-    with pytest.raises(ConfigurationError, match=r"has no manifest beside it: .*ubuntu18\.yaml"):
-        find_manifest(tmp_path / "ubuntu18.img")
+    disk = tmp_path / "ubuntu18.img"
+    assert find_source(disk) == Source(disk=disk)
 
 
 @pytest.mark.parametrize("name", ["debian13", "no/such.img", "no.yaml", ""])
 def test_unknown_image_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="not found"):
-        find_manifest(name)
+        find_source(name)
 
 
 def test_near_names_are_suggested() -> None:
     with pytest.raises(ConfigurationError, match="did you mean debian12"):
-        find_manifest("debian21")
+        find_source("debian21")

@@ -78,8 +78,8 @@ KINDS = {
         ("image 'there/x.img' not found", "folder ", "/there does not exist"), options=("--xhyve-image=there/x.img",)
     ),
     "missing manifest": Bad(("manifest ", "x.yaml not found"), options=("--xhyve-image=x.yaml",)),
-    "disk without a manifest": Bad(
-        ("ubuntu18.img has no manifest beside it: write ", "ubuntu18.yaml"),
+    "file that is not a disk": Bad(
+        ("ubuntu18.img is not a disk: it is a text file that begins with 'diskdisk", "give a disk in one of"),
         prepare=lambda folder: (folder / "ubuntu18.yaml").unlink(),
     ),
     "unknown name": Bad(("image 'debian21' not found", "did you mean debian12?"), options=("--xhyve-image=debian21",)),

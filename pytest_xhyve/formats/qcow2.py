@@ -1,0 +1,46 @@
+"""The header of a qcow2 file (docs/interop/qcow2.txt in QEMU's sources)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_MAGIC = b"QFI\xfb"
+# The header says where the name is: in the first cluster, of at most 2 MiB.
+_FIRST_CLUSTER = 2 << 20
+_NAME_BYTES = 1023
+
+
+@dataclass(frozen=True, slots=True)
+class Qcow2Header:
+    """What the header states.
+
+    Attributes:
+        backing: the name of the file that this one is based on, as written; None if there is none.
+        size: bytes of the disk that the guest sees.
+        encrypted: whether the data is encrypted.
+    """
+
+    backing: str | None
+    size: int
+    encrypted: bool
+
+
+def read_qcow2_header(path: Path) -> Qcow2Header | None:
+    """The header of the file at *path*; None if that is not a qcow2 file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        header = file.read(72)
+        if len(header) < 72 or not header.startswith(_MAGIC):
+            return None
+        offset, length = struct.unpack_from(">QI", header, 8)
+        (size, encryption) = struct.unpack_from(">QI", header, 24)
+        backing = None
+        if offset and 0 < length <= _NAME_BYTES and offset < _FIRST_CLUSTER:
+            file.seek(offset)
+            backing = file.read(length).decode("utf-8", "surrogateescape")
+    return Qcow2Header(backing, size, encrypted=encryption != 0)

@@ -1,0 +1,169 @@
+"""A user's disk as a file of this host: its format, what it is based on, and whether it can be used."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_xhyve.formats.disk_file import HEAD_BYTES, FileKind, identify
+from pytest_xhyve.formats.partitions import needed_size
+from pytest_xhyve.formats.qcow2 import read_qcow2_header
+from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.model.errors import ConfigurationError, ImageError
+
+_CHECK_SECONDS = 300.0
+_MAX_CHAIN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFile:
+    """A disk's file.
+
+    Attributes:
+        path: the file; absolute.
+        format: its format as QEMU names it (qemu-img(1)): ``raw``, ``qcow2``, ``vmdk``, ``vdi``, ``vhdx`` or ``vpc``.
+        backing: the files that it is based on, the nearest first.
+    """
+
+    path: Path
+    format: str
+    backing: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that a guest's disk is read from."""
+        return (self.path, *self.backing)
+
+
+def image_name(path: Path) -> str:
+    """The name of the image that the disk at *path* becomes: the file's name without its endings."""
+    stem = path.name
+    while (shorter := Path(stem).stem) != stem and re.fullmatch(r"\.\w{1,6}", Path(stem).suffix):
+        stem = shorter
+    return re.sub(r"[^A-Za-z0-9.]+", "-", stem).strip("-.")[:48] or "disk"
+
+
+def identify_file(path: Path) -> FileKind:
+    """What the file at *path* is, by its first 64 KiB.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return identify(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the disk {path}: {error.strerror}") from error
+
+
+def look(path: Path) -> DiskFile:
+    """The disk at *path*, by what can be seen in a millisecond.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is not a disk.
+        ImageError: the disk is cut off or encrypted, or a file that it is based on is missing.
+    """
+    kind = identify_file(path)
+    if kind.kind == "other":
+        cure = "\n  an installer's CD becomes a disk first: install a machine from it" if "ISO" in kind.name else ""
+        raise ConfigurationError(
+            f"{path} is not a disk: it is {kind.name}{cure}\n"
+            "  give a disk in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd"
+        )
+    if kind.kind == "compressed":
+        raise ConfigurationError(
+            f"{path} is compressed by {kind.name}\n  unpack it: {kind.name} --keep --decompress {path.name}"
+        )
+    if kind.name == "raw":
+        _check_whole(path)
+    return DiskFile(path.absolute(), kind.name, _backing_chain(path))
+
+
+def _check_whole(path: Path) -> None:
+    with path.open("rb") as file:
+        needed = needed_size(file.read(34 * 512))
+    size = path.stat().st_size
+    if needed > size:
+        raise ImageError(
+            f"{path} is cut off: its partitions end at byte {needed}, and the file has {size} bytes\n"
+            "  copy the disk again"
+        )
+
+
+def _backing_chain(path: Path) -> tuple[Path, ...]:
+    chain: list[Path] = []
+    at = path.absolute()
+    while (header := read_qcow2_header(at)) is not None:
+        if header.encrypted:
+            raise ImageError(
+                f"{at} is an encrypted qcow2 file\n  convert it with `qemu-img convert` and its passphrase"
+            )
+        if header.backing is None:
+            break
+        name = header.backing.removeprefix("file:")
+        # Relative names are relative to the file that has them (qemu-img(1)).
+        backing = at.parent / name
+        if not backing.is_file():
+            raise ImageError(
+                f"{path} is based on {backing}, which is missing\n"
+                f"  copy that file there too, or make one file of both where both are: "
+                f"`qemu-img convert -O qcow2 {path.name} whole.qcow2`"
+            )
+        if backing in chain or len(chain) == _MAX_CHAIN:
+            raise ImageError(f"{path} is based on itself, by way of {backing}")
+        chain.append(backing)
+        at = backing
+    return tuple(chain)
+
+
+def check_unused_and_whole(disk: DiskFile) -> None:
+    """Check with qemu-img that no program writes to *disk*, and that its structure is whole.
+
+    Raises:
+        ImageError: another program uses the disk, or it is damaged or cut off; the message has qemu-img's output.
+    """
+    info = _qemu_img("info", "-f", disk.format, str(disk.path))
+    if info.returncode != 0:
+        if "lock" in info.stderr:
+            raise ImageError(
+                f"{disk.path} is in use by another program, such as a virtual machine that runs from it\n"
+                "  shut that machine down first: what a running machine writes would be half there"
+            )
+        raise ImageError(f"cannot read {disk.path}: {_last_line(info.stderr)}")
+    # raw has nothing to check, and vmdk's checker takes each unused cluster for an error (block/vmdk.c).
+    if disk.format in ("qcow2", "vdi", "vhdx"):
+        done = _qemu_img("check", "-f", disk.format, str(disk.path))
+        # 2: corruptions; 1: not completed. 3 are leaks, which harm nothing (qemu-img(1)).
+        if done.returncode not in (0, 3, 63):
+            raise ImageError(
+                f"{disk.path} is damaged or cut off: {_last_line(done.stdout + done.stderr)}\n  copy the disk again"
+            )
+
+
+def _qemu_img(*words: str) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("qemu-img")
+    if program is None:
+        raise ImageError(
+            "qemu-img not found, which reads disks of other formats\n"
+            "  install it (Debian and Ubuntu: qemu-utils, macOS: brew install qemu)"
+        )
+    try:
+        return subprocess.run(
+            with_parent_death_signal([program, *words]),
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_CHECK_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ImageError(f"`qemu-img {words[0]}` took longer than {_CHECK_SECONDS:.0f} s") from error
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "qemu-img gave no reason"

@@ -1,0 +1,162 @@
+"""What was found on a disk."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_MACHINES = {62: "x86_64", 183: "aarch64", 3: "i686", 40: "arm", 243: "riscv64", 21: "ppc64le", 22: "s390x"}
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A partition, a logical volume, or a whole disk without partitions.
+
+    Attributes:
+        device: its name in the helper guest, such as ``/dev/vdb1``.
+        type: its file system, as blkid(8) names it; empty if that is not known.
+        uuid: the UUID of the file system, or empty.
+        label: the label of the file system, or empty.
+    """
+
+    device: str
+    type: str
+    uuid: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A file system that a system was found on.
+
+    Attributes:
+        device: its name in the helper guest.
+        type: the file system.
+        subvolume: of btrfs, the subvolume with the system; empty for the default one.
+    """
+
+    device: str
+    type: str
+    subvolume: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found on a disk; all of it comes from the disk, and none of it is trusted.
+
+    Attributes:
+        volumes: all volumes.
+        roots: the systems that were found; the rest is known if it is exactly one.
+        troubles: what could not be read or mounted, for people.
+        values: the values of each other key that the helper guest has printed.
+        files: small files of the system by their path, without the first slash.
+    """
+
+    volumes: tuple[Volume, ...]
+    roots: tuple[Root, ...]
+    troubles: tuple[str, ...]
+    values: Mapping[str, tuple[str, ...]]
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def parse(cls, lines: str, files: Mapping[str, bytes]) -> Facts:
+        """Facts from the lines ``key<TAB>value`` of the helper guest."""
+        values: dict[str, list[str]] = {}
+        for line in lines.splitlines():
+            key, tab, value = line.partition("\t")
+            if tab:
+                values.setdefault(key, []).append(value)
+        volumes = []
+        for value in values.pop("volume", []):
+            device, kind, uuid, label = (*value.split(" ", 3), "", "", "")[:4]
+            volumes.append(Volume(device, "" if kind == "-" else kind, uuid, label.strip()))
+        roots = []
+        for value in values.pop("root", []):
+            device, kind, subvolume = (*value.split(" ", 2), "")[:3]
+            roots.append(Root(device, kind, subvolume))
+        troubles = tuple(values.pop("trouble", []))
+        rest = {key: tuple(found) for key, found in values.items()}
+        return cls(tuple(volumes), tuple(roots), troubles, rest, dict(files))
+
+    def first(self, key: str) -> str:
+        """The first value of *key*, or an empty text."""
+        return self.values.get(key, ("",))[0]
+
+    def text(self, path: str) -> str:
+        """The text of the file at *path*, or an empty text."""
+        return self.files.get(path, b"").decode("utf-8", "replace")
+
+    def has(self, *paths: str) -> bool:
+        """Whether one of *paths* is on the disk; only paths that look.sh looks for are known."""
+        return any(path in self.values.get("there", ()) for path in paths)
+
+    @property
+    def architecture(self) -> str:
+        """The architecture of the programs, as ``uname -m`` prints it (ELF's e_machine, gABI chapter 4)."""
+        if self.first("elf") != "ELF":
+            return ""
+        number = self.first("architecture")
+        return _MACHINES.get(int(number), f"ELF machine {number}") if number.isdecimal() else ""
+
+    @property
+    def os_release(self) -> dict[str, str]:
+        """The keys of os-release(5)."""
+        text = self.text("etc/os-release") or self.text("usr/lib/os-release")
+        found = re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE)
+        return {key: value.strip().strip("\"'") for key, value in found}
+
+    @property
+    def system(self) -> str:
+        """The name of the system, for people."""
+        release = self.os_release
+        return release.get("PRETTY_NAME") or release.get("NAME") or "an unknown Linux"
+
+    @property
+    def has_systemd(self) -> bool:
+        return self.has("usr/lib/systemd/systemd", "lib/systemd/systemd")
+
+    @property
+    def has_cloud_init(self) -> bool:
+        return self.has("usr/bin/cloud-init")
+
+    @property
+    def ssh_server(self) -> str:
+        """``openssh``, ``dropbear`` or an empty text."""
+        if self.has("usr/sbin/sshd", "usr/bin/sshd"):
+            return "openssh"
+        return "dropbear" if self.has("usr/sbin/dropbear") else ""
+
+    @property
+    def host_keys(self) -> tuple[str, ...]:
+        """The public host keys of OpenSSH that the system has, without their comments."""
+        keys = []
+        for path in sorted(self.files):
+            private = path.removesuffix(".pub")
+            if re.fullmatch(r"etc/ssh/ssh_host_\w+_key\.pub", path) and private in self.values.get("there", ()):
+                words = self.text(path).split()
+                if len(words) >= 2:
+                    keys.append(" ".join(words[:2]))
+        return tuple(keys)
+
+    @property
+    def root_home(self) -> str:
+        """Root's home folder."""
+        for line in self.text("etc/passwd").splitlines():
+            fields = line.split(":")
+            if fields[0] == "root" and len(fields) >= 6 and posixpath.isabs(fields[5]):
+                return fields[5]
+        return "/root"
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The users that a person may log in as: root, and those with a number from 1000 on."""
+        found = []
+        for line in self.text("etc/passwd").splitlines():
+            fields = line.split(":")
+            if len(fields) < 7 or not fields[2].isdecimal():
+                continue
+            if fields[0] == "root" or 1000 <= int(fields[2]) < 65000:
+                found.append(fields[0])
+        return tuple(found)

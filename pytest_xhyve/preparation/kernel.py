@@ -1,0 +1,133 @@
+"""Which kernel of a disk boots, with which initial RAM disk and command line."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import shlex
+from dataclasses import dataclass
+
+from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.preparation.facts import Facts
+
+FAST_WORDS = "mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1 tsc=reliable no_timer_check"
+"""Words of the kernel's command line that shorten a boot on an emulated CPU."""
+
+_INITRDS = ("initrd.img-{}", "initramfs-{}.img", "initrd-{}", "initrd-{}.img", "initramfs-{}", "initrd.gz-{}")
+_KERNEL = re.compile(r"(?:vmlinuz|bzImage|kernel)(?:-(.+))?")
+# What belongs to the screen or to the boot loader, or keeps a guest of ours from booting or from being read.
+_DROPPED = re.compile(
+    r"BOOT_IMAGE=.*|initrd=.*|quiet|splash|rhgb|console=.*|vga=.*|root=.*|rootflags=.*|rootfstype=.*|ro|rw|acpi=off|"
+    r"resume=.*|crashkernel=.*|vt\.handoff=.*|\$.*|systemd\.machine_id=.*|systemd\.hostname=.*|net\.ifnames=.*|biosdevname=.*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BootFiles:
+    """The files of a direct boot.
+
+    Attributes:
+        kernel: path on the disk, without the first slash.
+        initrd: path on the disk, or None.
+        cmdline: the kernel's command line.
+        source: where the choice comes from, for people.
+    """
+
+    kernel: str
+    initrd: str | None
+    cmdline: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An entry of a boot loader."""
+
+    kernel: str
+    words: tuple[str, ...]
+    source: str
+
+
+def choose_kernel(facts: Facts) -> BootFiles:
+    """The kernel that the disk's own boot loader would start, else the newest one.
+
+    Raises:
+        ImageError: the disk has no kernel.
+    """
+    present = set(facts.values.get("boot", ()))
+    entry = next((entry for entry in _entries(facts) if posixpath.basename(entry.kernel) in present), None)
+    if entry is not None:
+        name, words, source = posixpath.basename(entry.kernel), entry.words, entry.source
+    else:
+        kernels = [name for name in present if _KERNEL.fullmatch(name)]
+        if not kernels:
+            raise ImageError(
+                f"no kernel found in /boot of {facts.system}; /boot has: {', '.join(sorted(present)) or 'nothing'}\n"
+                "  a disk for containers has none; install the distribution's package of the kernel in it"
+            )
+        name = max(kernels, key=lambda kernel: (_initrd(kernel, present) is not None, _version_key(kernel)))
+        words, source = (), "the newest kernel in /boot"
+    cmdline = " ".join([*_root_words(facts, words), *_kept(words), "console=ttyS0", FAST_WORDS])
+    initrd = _initrd(name, present)
+    return BootFiles(f"boot/{name}", f"boot/{initrd}" if initrd else None, cmdline, source)
+
+
+def _initrd(kernel: str, present: set[str]) -> str | None:
+    match = _KERNEL.fullmatch(kernel)
+    version = (match[1] if match else None) or ""
+    names = [pattern.format(version) for pattern in _INITRDS] if version else ["initrd.img", "initrd", "initramfs.img"]
+    return next((name for name in names if name in present), None)
+
+
+def _version_key(kernel: str) -> tuple[tuple[int, int, str], ...]:
+    parts = re.findall(r"\d+|[^\d]+", kernel)
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+
+
+def _entries(facts: Facts) -> list[_Entry]:
+    """The entries of the boot loaders that are configured, the default one first."""
+    found = []
+    # The Boot Loader Specification: Fedora and its relatives.
+    paths = [path for path in facts.files if re.fullmatch(r"boot/(efi/)?loader/entries/[^/]+\.conf", path)]
+    for path in sorted(paths, key=_version_key, reverse=True):
+        keys = dict(re.findall(r"^(\w+)[ \t]+(.*)$", facts.text(path), re.MULTILINE))
+        if "linux" in keys and "rescue" not in path:
+            found.append(_Entry(keys["linux"].strip(), _split(keys.get("options", "")), f"/{path}"))
+    for path in ("boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/efi/EFI/debian/grub.cfg"):
+        for line in re.findall(r"^\s*linux(?:16|efi)?\s+(.*)$", facts.text(path), re.MULTILINE):
+            kernel, *words = _split(line) or ("",)
+            found.append(_Entry(kernel, tuple(words), f"/{path}"))
+    for path in ("boot/extlinux/extlinux.conf", "boot/extlinux.conf", "boot/syslinux/syslinux.cfg"):
+        text = facts.text(path)
+        kernels = re.findall(r"^\s*(?:LINUX|KERNEL)\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
+        words = re.findall(r"^\s*APPEND\s+(.*)$", text, re.MULTILINE | re.IGNORECASE)
+        if kernels:
+            found.append(_Entry(kernels[0], _split(words[0] if words else ""), f"/{path}"))
+    return found
+
+
+def _split(line: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(line))
+    except ValueError:
+        return tuple(line.split())
+
+
+def _root_words(facts: Facts, words: tuple[str, ...]) -> list[str]:
+    """``root=`` and what belongs to it, as the guest will see the disk: it is ``/dev/vda`` there."""
+    root = facts.roots[0]
+    given = next((word for word in words if word.startswith("root=")), "")
+    flags = [word for word in words if word.startswith(("rootflags=", "rootfstype="))]
+    if re.match(r"root=(UUID|LABEL|PARTUUID|PARTLABEL)=|root=/dev/(mapper/|disk/|(?![hsv]d|nvme)[^/]+/)", given):
+        source = given
+    elif root.device.startswith("/dev/mapper/"):
+        source = f"root={root.device}"
+    else:
+        source = f"root={root.device.replace('/dev/vdb', '/dev/vda')}"
+    if root.subvolume and not any("subvol" in flag for flag in flags):
+        flags.append(f"rootflags=subvol={root.subvolume}")
+    return [source, "ro", *flags]
+
+
+def _kept(words: tuple[str, ...]) -> list[str]:
+    return [word for word in words if not _DROPPED.fullmatch(word) and re.fullmatch(r"[\x21-\x7e]+", word)]

@@ -1,0 +1,135 @@
+"""How the plugin gets into the system of a disk: root's key, and host keys that are known before the first login."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pytest_xhyve.images.keys import KeyPair
+from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.preparation.facts import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file that the helper guest writes into the system.
+
+    Attributes:
+        path: without the first slash.
+        content: the bytes.
+        mode: the mode of the file; folders above it that are missing get 0755, or 0700 in root's home.
+        append: whether the content is added to a file that is there already.
+    """
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+    append: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How the plugin logs in.
+
+    Attributes:
+        user: the user.
+        host_keys: the public host keys; the guest must present one of them.
+        files: what has to be written for it.
+    """
+
+    user: str
+    host_keys: tuple[str, ...]
+    files: tuple[NewFile, ...]
+
+
+def plan_login(facts: Facts, client: KeyPair) -> Login:
+    """Root's login by the plugin's own key; the disk's host keys, or a new one if it has none.
+
+    Raises:
+        ImageError: the system has no SSH server, or one that root cannot log in to; the message names the line.
+    """
+    if not facts.ssh_server:
+        raise ImageError(
+            f"{facts.system} on this disk has no SSH server, and the plugin uses guests by SSH\n"
+            "  install one in it (openssh-server, or dropbear), and shut it down"
+        )
+    keys_path = f"{facts.root_home}/.ssh/authorized_keys"
+    files = []
+    if facts.ssh_server == "openssh":
+        _check_sshd(facts)
+        keys_path = _authorized_keys(facts) or keys_path
+        host_keys = facts.host_keys
+        # cloud-init removes the host keys that it finds at its first boot, unless it is configured not to.
+        if not host_keys:
+            host = KeyPair.generate()
+            host_keys = (host.public,)
+            files.append(NewFile("etc/ssh/ssh_host_ed25519_key", host.private, 0o600))
+            files.append(NewFile("etc/ssh/ssh_host_ed25519_key.pub", f"{host.public}\n".encode()))
+    else:
+        from pytest_xhyve.images.build import for_dropbear  # noqa: PLC0415
+
+        host = KeyPair.generate()
+        host_keys = (host.public,)
+        files.append(NewFile("etc/dropbear/dropbear_ed25519_host_key", for_dropbear(host), 0o600))
+    files.append(NewFile(keys_path.lstrip("/"), f"\n{client.public}\n".encode(), 0o600, append=True))
+    return Login("root", host_keys, tuple(files))
+
+
+def _check_sshd(facts: Facts) -> None:
+    """Raise `ImageError` if sshd's configuration keeps root out (sshd_config(5))."""
+    for path, number, key, value in _sshd_settings(facts):
+        refused = (
+            (key == "permitrootlogin" and value.lower() in ("no", "forced-commands-only"))
+            or (key == "pubkeyauthentication" and value.lower() == "no")
+            or (key == "allowusers" and not _names_root(value))
+            or (key == "denyusers" and _names_root(value))
+            or (key == "allowgroups" and "root" not in value.split())
+            or (key == "denygroups" and "root" in value.split())
+        )
+        if refused:
+            raise ImageError(
+                f"the SSH server of this disk does not let root log in by key: /{path}, line {number}: {key} {value}\n"
+                "  change that line on the disk, and shut it down cleanly"
+            )
+
+
+def _names_root(value: str) -> bool:
+    patterns = [word.partition("@")[0] for word in value.split()]
+    return any(re.fullmatch(re.escape(one).replace(r"\*", ".*").replace(r"\?", "."), "root") for one in patterns)
+
+
+def _authorized_keys(facts: Facts) -> str | None:
+    """Where sshd looks for root's keys, if it is configured."""
+    for _, _, key, value in _sshd_settings(facts):
+        if key == "authorizedkeysfile" and value.split() and value.split()[0].lower() != "none":
+            path = value.split()[0].replace("%h", facts.root_home).replace("%u", "root").replace("%%", "%")
+            return posixpath.join(facts.root_home, path)
+    return None
+
+
+def _sshd_settings(facts: Facts) -> Iterator[tuple[str, int, str, str]]:
+    """Path, line, key and value of sshd's settings outside of Match blocks; the first of a key counts."""
+    seen = set()
+    for path, number, key, value in _sshd_lines(facts, "etc/ssh/sshd_config"):
+        if key not in seen:
+            seen.add(key)
+            yield path, number, key, value
+
+
+def _sshd_lines(facts: Facts, path: str) -> Iterator[tuple[str, int, str, str]]:
+    for number, line in enumerate(facts.text(path).splitlines(), start=1):
+        match = re.fullmatch(r"\s*([A-Za-z]+)(?:\s*=\s*|\s+)\"?([^#\"]*?)\"?\s*(?:#.*)?", line)
+        if match is None:
+            continue
+        key, value = match[1].lower(), match[2]
+        if key == "match":
+            return
+        if key == "include":
+            folder = posixpath.dirname(value.lstrip("/"))
+            for included in sorted(facts.files):
+                if posixpath.dirname(included) == folder and included.endswith(".conf"):
+                    yield from _sshd_lines(facts, included)
+            continue
+        yield path, number, key, value

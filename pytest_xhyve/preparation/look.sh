@@ -1,0 +1,130 @@
+# Runs in the helper guest: find the system on the disk $1, mount it at /mnt/root, and describe it.
+# Prints lines "key<TAB>value"; nothing on the disk is changed, but for a journal that is replayed.
+disk=$1
+top=/mnt/top
+root=/mnt/root
+mkdir -p $top $root
+
+say() {
+    printf '%s\t%s\n' "$1" "$(printf %s "$2" | tr -d '\000-\037')"
+}
+
+field() {
+    blkid --probe --output value --match-tag "$2" "$1"
+}
+
+volumes=$(ls -d "$disk"[0-9]* 2>/dev/null | sort -V)
+[ -n "$volumes" ] || volumes=$disk
+for volume in $volumes; do
+    if [ "$(field "$volume" TYPE)" = LVM2_member ]; then
+        modprobe -q dm_mod
+        mkdir -p /run/lvm /run/lock/lvm
+        for setting in activation/udev_sync=0 activation/udev_rules=0 activation/monitoring=0; do
+            config="$config $setting"
+        done
+        lvm vgchange --sysinit --activate y --config "$config" >/dev/null 2>/tmp/lvm.err || say trouble "LVM: $(cat /tmp/lvm.err)"
+        lvm vgmknodes --config "$config" >/dev/null 2>&1
+        volumes="$volumes $(lvm lvs --noheadings --options lv_dm_path --config "$config" 2>/dev/null)"
+        break
+    fi
+done
+
+is_root() {
+    { [ -e "$1/etc/os-release" ] || [ -L "$1/etc/os-release" ] || [ -f "$1/etc/passwd" ]; } &&
+        { [ -d "$1/usr" ] || [ -d "$1/lib" ]; }
+}
+
+roots=0
+found() {
+    say root "$1 $2 $3"
+    roots=$((roots + 1))
+    device=$1 type=$2 subvolume=$3
+}
+
+for volume in $volumes; do
+    kind=$(field "$volume" TYPE)
+    say volume "$volume ${kind:--} $(field "$volume" UUID) $(field "$volume" LABEL)"
+    case $kind in
+        ext2 | ext3 | ext4) kind=ext4 ;;
+        xfs | btrfs | f2fs) modprobe -q "$kind" ;;
+        *) continue ;;
+    esac
+    if ! mount -t "$kind" "$volume" $top 2>/tmp/mount.err; then
+        say trouble "$volume: $(cat /tmp/mount.err) $(dmesg | tail -n 1)"
+        continue
+    fi
+    if is_root $top; then
+        found "$volume" "$kind" ""
+    elif [ "$kind" = btrfs ]; then
+        umount $top
+        mount -t btrfs -o subvolid=5 "$volume" $top
+        for folder in $top/*; do
+            is_root "$folder" && found "$volume" "$kind" "${folder#$top/}"
+        done
+    fi
+    umount $top
+done
+[ $roots = 1 ] || exit 0
+
+mount -t "$type" ${subvolume:+-o "subvol=$subvolume"} "$device" $root || exit 1
+say root_uuid "$(field "$device" UUID)"
+
+# Other file systems of the system, such as /boot.
+device_of() {
+    case $1 in
+        UUID=* | LABEL=*)
+            for volume in $volumes; do
+                wanted=$(echo "${1#*=}" | tr -d '"')
+                [ "$(field "$volume" "${1%%=*}")" = "$wanted" ] && echo "$volume" && return
+            done
+            ;;
+        /dev/mapper/*) echo "$1" ;;
+        /dev/[hsv]d[a-z][0-9]*) echo "$disk${1##/dev/[hsv]d[a-z]}" ;;
+        /dev/nvme*p[0-9]*) echo "$disk${1##*p}" ;;
+        /dev/*/*) echo "$1" ;;
+    esac
+}
+sed 's/#.*//' $root/etc/fstab 2>/dev/null | while read -r what where kind options _; do
+    case $where in
+        /boot | /boot/* | /usr | /var) ;;
+        *) continue ;;
+    esac
+    source=$(device_of "$what")
+    [ -b "$source" ] || { say trouble "fstab: $what for $where is not on this disk"; continue; }
+    [ "$kind" = auto ] && kind=$(field "$source" TYPE)
+    modprobe -q "$kind"
+    [ "$kind" = vfat ] && modprobe -q nls_cp437 && modprobe -q nls_ascii
+    chosen=$(echo "$options" | tr , '\n' | grep '^subvol' | head -n 1)
+    mount -t "$kind" ${chosen:+-o "$chosen"} "$source" "$root$where" 2>/dev/null ||
+        say trouble "fstab: cannot mount $what at $where"
+done
+
+# In the disk's own tree, so that its absolute links lead where they lead in the system itself.
+for place in run mnt media srv tmp proc; do
+    [ -d $root/$place ] && [ ! -L $root/$place ] && break
+done
+mount -t tmpfs none "$root/$place"
+cp /usr/bin/busybox "$root/$place/busybox" || exit 1
+echo "$place" >/tmp/place
+mount --bind /dev $root/dev 2>/dev/null
+
+inside() {
+    chroot $root "/$place/busybox" "$@"
+}
+
+say architecture "$(inside dd if=/bin/sh bs=1 skip=18 count=2 2>/dev/null | od -An -tu2 | tr -d ' ')"
+say elf "$(inside dd if=/bin/sh bs=1 skip=1 count=3 2>/dev/null)"
+for path in usr/sbin/sshd usr/bin/sshd usr/sbin/dropbear usr/lib/systemd/systemd lib/systemd/systemd \
+    sbin/openrc usr/sbin/openrc-run sbin/openrc-run usr/bin/cloud-init usr/sbin/netplan usr/sbin/ifup sbin/ifup \
+    usr/lib/systemd/systemd-networkd lib/systemd/systemd-networkd usr/sbin/NetworkManager \
+    etc/ssh/ssh_host_ed25519_key etc/ssh/ssh_host_ecdsa_key etc/ssh/ssh_host_rsa_key \
+    usr/sbin/wicked etc/init.d/networking usr/bin/sudo sbin/dhclient usr/sbin/dhcpcd; do
+    inside test -e "/$path" && say there "$path"
+done
+for file in $(inside ls /boot); do
+    inside test -f "/boot/$file" && say boot "$file"
+done
+for folder in $(inside ls /lib/modules 2>/dev/null); do
+    say modules "$folder"
+done
+say free "$(inside df -k / | tail -n 1 | while read -r _ _ _ free _; do echo "$free"; done)"

@@ -1,0 +1,110 @@
+"""What makes the network card of a guest get its address, whatever the disk was configured for."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_xhyve.preparation.facts import Facts
+from pytest_xhyve.preparation.login import NewFile
+
+_LINK = "etc/systemd/network/10-pytest-xhyve.link"
+# systemd.link(5): udev gives the card the name that the configuration of the disk expects.
+_LINK_TEXT = "[Match]\nDriver=virtio_net\n\n[Link]\nName={}\n"
+_NETWORKD_TEXT = "[Match]\nType=ether\nName=!veth*\n\n[Network]\nDHCP=yes\n"
+_INTERFACES_TEXT = "allow-hotplug {0}\niface {0} inet dhcp\n"
+_NETPLAN_TEXT = """\
+network:
+  version: 2
+  ethernets:
+    pytest-xhyve:
+      match: {name: "e*"}
+      dhcp4: true
+"""
+_META_DATA = "instance-id: pytest-xhyve\n"
+_USER_DATA = """\
+#cloud-config
+ssh_deletekeys: false
+ssh_genkeytypes: []
+disable_root: false
+ssh_pwauth: false
+preserve_hostname: true
+growpart: {mode: "off"}
+package_update: false
+package_upgrade: false
+"""
+_NETWORK_CONFIG = """\
+version: 2
+ethernets:
+  pytest-xhyve:
+    match: {name: "e*"}
+    dhcp4: true
+"""
+_SEED = "var/lib/cloud/seed/nocloud"
+
+
+def plan_network(facts: Facts) -> tuple[NewFile, ...]:
+    """The files that configure the guest's one network card by DHCP."""
+    names = configured_names(facts)
+    if len(names) == 1 and facts.has_systemd:
+        return (NewFile(_LINK, _LINK_TEXT.format(names[0]).encode()), *_plan_cloud_init(facts))
+    if names:
+        return _plan_cloud_init(facts)
+    if facts.has_cloud_init:
+        return _plan_cloud_init(facts)
+    if facts.has("usr/sbin/netplan"):
+        return (NewFile("etc/netplan/90-pytest-xhyve.yaml", _NETPLAN_TEXT.encode(), 0o600),)
+    if facts.has("usr/sbin/NetworkManager"):
+        # It takes each card that nothing configures by DHCP (NetworkManager.conf(5), no-auto-default).
+        return ()
+    if facts.has("usr/sbin/ifup", "sbin/ifup"):
+        link = NewFile(_LINK, _LINK_TEXT.format("eth0").encode())
+        text = _INTERFACES_TEXT.format("eth0").encode()
+        return (link, NewFile("etc/network/interfaces", b"\n" + text, append=True))
+    if facts.has("usr/lib/systemd/systemd-networkd", "lib/systemd/systemd-networkd"):
+        files = [NewFile("etc/systemd/network/90-pytest-xhyve.network", _NETWORKD_TEXT.encode())]
+        return tuple(files)
+    return ()
+
+
+def _plan_cloud_init(facts: Facts) -> tuple[NewFile, ...]:
+    """A seed of the data source NoCloud, without which cloud-init waits for a cloud."""
+    if not facts.has_cloud_init:
+        return ()
+    return (
+        NewFile(f"{_SEED}/meta-data", _META_DATA.encode()),
+        NewFile(f"{_SEED}/user-data", _USER_DATA.encode(), 0o600),
+        NewFile(f"{_SEED}/network-config", _NETWORK_CONFIG.encode()),
+    )
+
+
+def configured_names(facts: Facts) -> tuple[str, ...]:
+    """The names of Ethernet cards that the system's network configuration mentions."""
+    found: list[str] = []
+    for path in sorted(facts.files):
+        text = facts.text(path)
+        if path == "etc/network/interfaces" or path.startswith("etc/network/interfaces.d/"):
+            found += re.findall(r"^\s*iface\s+(\S+)\s+inet\s", text, re.MULTILINE)
+        elif path.startswith("etc/netplan/"):
+            found += _netplan_names(text)
+        elif path.startswith("etc/systemd/network/") and path.endswith(".network"):
+            found += re.findall(r"^\s*Name=(\S+)\s*$", text, re.MULTILINE)
+        elif path.startswith("etc/NetworkManager/system-connections/"):
+            found += re.findall(r"^\s*interface-name=(\S+)\s*$", text, re.MULTILINE)
+        elif match := re.fullmatch(r"etc/sysconfig/network-scripts/ifcfg-(\S+)", path):
+            found.append(match[1])
+    names = [name for name in dict.fromkeys(found) if name != "lo" and re.fullmatch(r"[A-Za-z][\w.-]{0,14}", name)]
+    return tuple(names)
+
+
+def _netplan_names(text: str) -> list[str]:
+    import yaml  # noqa: PLC0415
+
+    try:
+        content = yaml.safe_load(text)
+        cards = content["network"]["ethernets"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return []
+    if not isinstance(cards, dict):
+        return []
+    # With match:, the key does not name a card.
+    return [str(name) for name, card in cards.items() if not (isinstance(card, dict) and "match" in card)]

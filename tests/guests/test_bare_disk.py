@@ -1,0 +1,121 @@
+"""A disk without a manifest, a login or a host key becomes a guest."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from homes import share
+from warm import fleet_of, is_warm
+
+from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.build import build_image
+from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.spec import GuestSpec
+
+LAYERS = "prepared"
+
+
+def debugfs(disk: Path, *commands: str) -> None:
+    """Change the ext4 file system on the whole of *disk*, without mounting it (debugfs(8))."""
+    script = "\n".join(commands)
+    path = "/usr/sbin:/sbin:/usr/bin:/bin"
+    subprocess.run(
+        ["debugfs", "-w", "-f", "-", disk], input=script, text=True, check=True, capture_output=True, env={"PATH": path}
+    )
+
+
+@pytest.fixture(scope="module")
+def bare_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return share(Home.of_user(), tmp_path_factory.mktemp("bare") / "home")
+
+
+@pytest.fixture(scope="module")
+def bare_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """tiny's disk as if it came from elsewhere: with an initial RAM disk in /boot, without our key and host key."""
+    image = build_image("tiny", Home.of_user(), print)
+    disk = tmp_path_factory.mktemp("disk") / "foreign.img"
+    subprocess.run(["cp", "--sparse=always", image.disk, disk], check=True)
+    disk.chmod(0o600)
+    listing = subprocess.run(
+        ["/usr/sbin/debugfs", "-R", "ls -p /boot", disk], text=True, check=True, capture_output=True
+    ).stdout
+    version = next(name for name in listing.split("/") if name.startswith("vmlinuz-")).removeprefix("vmlinuz-")
+    debugfs(
+        disk,
+        f"write {image.initrd} /boot/initrd.img-{version}",
+        "rm /root/.ssh/authorized_keys",
+        "rm /etc/dropbear/dropbear_ed25519_host_key",
+    )
+    yield disk
+    disk.unlink()
+
+
+def test_bare_disk_becomes_a_guest_once(bare_home: Home, bare_disk: Path) -> None:
+    before = digest_of(bare_disk)
+    said: list[str] = []
+    with fleet_of(bare_home, said, str(bare_disk), start="cold") as fleet:
+        guest = fleet.start(ForegroundRequest(GuestSpec()))
+        assert guest.image.name == "foreign"
+        assert guest.run("id -un").stdout == "root\n"
+        guest.run("echo written > /written")
+    assert [line for line in said if "prepared foreign.img in" in line]
+    said.clear()
+    with fleet_of(bare_home, said, str(bare_disk), start="warm") as fleet:
+        guest = fleet.start(ForegroundRequest(GuestSpec()))
+        assert is_warm(guest)
+        assert guest.run("test -e /written", check=False).returncode == 1
+    assert not [line for line in said if "prepar" in line]
+    assert digest_of(bare_disk) == before
+    layer = next(bare_home.folder(LAYERS).glob("*/layer.qcow2"))
+    assert layer.stat().st_size < 64 << 20
+
+
+def test_content_decides_and_not_the_path(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved.img"
+    subprocess.run(["cp", "--sparse=always", bare_disk, moved], check=True)
+    said: list[str] = []
+    with fleet_of(bare_home, said, str(moved), start="cold") as fleet:
+        fleet.catalog.find(moved)
+    assert not [line for line in said if "prepar" in line]
+
+
+def test_disk_that_cannot_become_a_guest_leaves_nothing(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
+    locked = tmp_path / "locked.img"
+    subprocess.run(["cp", "--sparse=always", bare_disk, locked], check=True)
+    debugfs(locked, "rm /usr/sbin/dropbear")
+    layers = set(bare_home.folder(LAYERS).glob("*/"))
+    with (
+        fleet_of(bare_home, [], str(locked), start="cold") as fleet,
+        pytest.raises(ImageError, match="has no SSH server"),
+    ):
+        fleet.catalog.find(locked)
+    assert set(bare_home.folder(LAYERS).glob("*/")) == layers
+    assert not list(bare_home.folder(LAYERS).glob(".*"))
+
+
+def test_disk_in_use_is_refused(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
+    used = tmp_path / "used.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", bare_disk, "-F", "raw", used], check=True)
+    program = shutil.which("qemu-io")
+    assert program is not None
+    writer = subprocess.Popen([program, "-f", "qcow2", used], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        writer.stdin.write("length\n")
+        writer.stdin.flush()
+        writer.stdout.readline()
+        with (
+            fleet_of(bare_home, [], str(used), start="cold") as fleet,
+            pytest.raises(ImageError, match="in use by another program"),
+        ):
+            fleet.catalog.find(used)
+    finally:
+        writer.kill()
+        writer.communicate()

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from facts import facts_of
+
+from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.preparation.kernel import FAST_WORDS, choose_kernel
+
+TWO = ("vmlinuz-6.1.0-9-amd64", "initrd.img-6.1.0-9-amd64", "vmlinuz-6.1.0-10-amd64", "initrd.img-6.1.0-10-amd64")
+
+
+def test_newest_kernel_with_an_initrd() -> None:
+    boot = choose_kernel(facts_of(boot=(*TWO, "vmlinuz-6.9.0")))
+    assert (boot.kernel, boot.initrd) == ("boot/vmlinuz-6.1.0-10-amd64", "boot/initrd.img-6.1.0-10-amd64")
+    assert boot.cmdline == f"root=/dev/vda1 ro console=ttyS0 {FAST_WORDS}"
+
+
+def test_boot_loader_of_debian_chooses() -> None:
+    grub = b"""\
+menuentry 'Debian' {
+    linux   /boot/vmlinuz-6.1.0-9-amd64 root=UUID=abc ro  quiet net.ifnames=0 audit=0 acpi=off console=tty0
+    initrd  /boot/initrd.img-6.1.0-9-amd64
+}
+"""
+    boot = choose_kernel(facts_of(boot=TWO, files={"boot/grub/grub.cfg": grub}))
+    assert boot.kernel == "boot/vmlinuz-6.1.0-9-amd64"
+    assert boot.cmdline == f"root=UUID=abc ro audit=0 console=ttyS0 {FAST_WORDS}"
+    assert boot.source == "/boot/grub/grub.cfg"
+
+
+def test_boot_loader_specification_of_fedora() -> None:
+    entry = b"""\
+title Fedora
+linux /vmlinuz-6.8.5
+initrd /initramfs-6.8.5.img $tuned_initrd
+options root=UUID=f ro rootflags=subvol=root rhgb $tuned
+"""
+    facts = facts_of(
+        boot=("vmlinuz-6.8.5", "initramfs-6.8.5.img"),
+        files={"boot/loader/entries/a.conf": entry},
+        root="/dev/vdb3 btrfs root",
+    )
+    boot = choose_kernel(facts)
+    assert boot.initrd == "boot/initramfs-6.8.5.img"
+    assert boot.cmdline.startswith("root=UUID=f ro rootflags=subvol=root console=ttyS0 ")
+
+
+def test_names_of_disks_are_those_of_the_guest() -> None:
+    grub = b"linux /boot/vmlinuz-6.1.0-9-amd64 root=/dev/sda1 ro\n"
+    boot = choose_kernel(facts_of(boot=TWO, files={"boot/grub/grub.cfg": grub}))
+    assert boot.cmdline.startswith("root=/dev/vda1 ro ")
+
+
+def test_root_on_a_logical_volume() -> None:
+    boot = choose_kernel(facts_of(boot=TWO, root="/dev/mapper/vg-root xfs "))
+    assert boot.cmdline.startswith("root=/dev/mapper/vg-root ro ")
+
+
+def test_root_in_a_subvolume() -> None:
+    boot = choose_kernel(facts_of(boot=TWO, root="/dev/vdb1 btrfs @"))
+    assert boot.cmdline.startswith("root=/dev/vda1 ro rootflags=subvol=@ ")
+
+
+def test_no_kernel() -> None:
+    with pytest.raises(ImageError, match="no kernel found in /boot of Debian; /boot has: grub"):
+        choose_kernel(facts_of(boot=("grub",)))

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+from facts import facts_of
+
+from pytest_xhyve.images.keys import KeyPair
+from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.preparation.login import plan_login
+
+CLIENT = KeyPair.generate()
+SSHD = ("usr/sbin/sshd",)
+PUBLIC = KeyPair.generate().public
+
+
+def test_host_keys_of_the_disk_are_kept() -> None:
+    facts = facts_of(
+        there=(*SSHD, "etc/ssh/ssh_host_ed25519_key"),
+        files={"etc/ssh/ssh_host_ed25519_key.pub": f"{PUBLIC} root@machine\n".encode()},
+    )
+    login = plan_login(facts, CLIENT)
+    assert (login.user, login.host_keys) == ("root", (PUBLIC,))
+    (keys,) = login.files
+    assert (keys.path, keys.mode, keys.append) == ("root/.ssh/authorized_keys", 0o600, True)
+    assert keys.content.decode().split("\n")[1] == CLIENT.public
+
+
+def test_public_half_alone_is_not_a_host_key() -> None:
+    facts = facts_of(there=SSHD, files={"etc/ssh/ssh_host_ed25519_key.pub": f"{PUBLIC}\n".encode()})
+    login = plan_login(facts, CLIENT)
+    assert login.host_keys != (PUBLIC,)
+    assert {file.path: file.mode for file in login.files if "ssh_host" in file.path} == {
+        "etc/ssh/ssh_host_ed25519_key": 0o600,
+        "etc/ssh/ssh_host_ed25519_key.pub": 0o644,
+    }
+
+
+def test_keys_go_where_the_server_looks() -> None:
+    config = b"# AuthorizedKeysFile none\nAuthorizedKeysFile /etc/keys/%u .ssh/authorized_keys\n"
+    files = plan_login(facts_of(there=SSHD, files={"etc/ssh/sshd_config": config}), CLIENT).files
+    assert "etc/keys/root" in [file.path for file in files]
+
+
+def test_no_server() -> None:
+    with pytest.raises(ImageError, match="Debian on this disk has no SSH server"):
+        plan_login(facts_of(), CLIENT)
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ("Port 22\nPermitRootLogin no\n", "line 2: permitrootlogin no"),
+        ("PubkeyAuthentication no", "line 1: pubkeyauthentication no"),
+        ("AllowUsers alice bob", "line 1: allowusers alice bob"),
+        ("DenyUsers r??t", "line 1: denyusers r"),
+        ("AllowGroups ssh", "line 1: allowgroups ssh"),
+    ],
+)
+def test_line_that_keeps_root_out_is_named(config: str, line: str) -> None:
+    facts = facts_of(there=SSHD, files={"etc/ssh/sshd_config": config.encode()})
+    with pytest.raises(ImageError, match=f"/etc/ssh/sshd_config, {line}"):
+        plan_login(facts, CLIENT)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "PermitRootLogin prohibit-password",
+        "#PermitRootLogin no",
+        "PermitRootLogin yes\nPermitRootLogin no",
+        "AllowUsers ro*",
+        "Match User alice\nPermitRootLogin no",
+    ],
+)
+def test_lines_that_let_root_in(config: str) -> None:
+    assert plan_login(facts_of(there=SSHD, files={"etc/ssh/sshd_config": config.encode()}), CLIENT).user == "root"
+
+
+def test_included_files_come_first() -> None:
+    files = {
+        "etc/ssh/sshd_config": b"Include /etc/ssh/sshd_config.d/*.conf\nPermitRootLogin yes\n",
+        "etc/ssh/sshd_config.d/50-cloud.conf": b"\nPermitRootLogin no\n",
+    }
+    with pytest.raises(ImageError, match=r"50-cloud\.conf, line 2"):
+        plan_login(facts_of(there=SSHD, files=files), CLIENT)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from facts import facts_of
+
+from pytest_xhyve.model.errors import ConfigurationError, ImageError
+from pytest_xhyve.preparation.disk_file import image_name, look
+from pytest_xhyve.preparation.facts import Facts
+from pytest_xhyve.preparation.system import check_system
+
+DISK = Path("/disks/some.img")
+
+
+def test_one_linux_is_taken() -> None:
+    check_system(facts_of(), DISK)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("volume\t/dev/vdb1 crypto_LUKS - -", "partition 1 is encrypted"),
+        ("volume\t/dev/vdb2 ntfs - Windows", "partition 2 has a file system of Windows"),
+        ("volume\t/dev/vdb linux_raid_member", "it is a part of a RAID"),
+        ("volume\t/dev/vdb1 swap u l\ntrouble\t/dev/vdb2: bad superblock", "partition 1: swap\n    .*bad superblock"),
+        ("", "what was found on it:\n    nothing"),
+        ("root\t/dev/vdb1 ext4 \nroot\t/dev/vdb2 xfs ", "more than one system"),
+        ("root\t/dev/vdb1 ext4 \nelf\tELF\narchitecture\t183", "for aarch64; guests here are x86_64"),
+        ("root\t/dev/vdb1 ext4 \nelf\t#!/\narchitecture\t62", "for an unknown architecture"),
+    ],
+)
+def test_what_cannot_become_a_guest_is_named(lines: str, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        check_system(Facts.parse(lines, {}), DISK)
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [("ubuntu18.img", "ubuntu18"), ("a b.qcow2", "a-b"), ("debian-12.5.img", "debian-12"), (".x", "x")],
+)
+def test_image_is_named_after_its_file(name: str, image: str) -> None:
+    assert image_name(Path(name)) == image
+
+
+def test_disk_that_is_cut_off(tmp_path: Path) -> None:
+    from pytest_xhyve.formats.mbr import master_boot_record
+
+    disk = tmp_path / "short.img"
+    disk.write_bytes(master_boot_record(8 << 20, 1))
+    with pytest.raises(ImageError, match="is cut off: its partitions end at byte 8388608, and the file has 512 bytes"):
+        look(disk)
+
+
+def test_compressed_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img.xz"
+    disk.write_bytes(b"\xfd7zXZ\x00")
+    with pytest.raises(
+        ConfigurationError, match=r"compressed by xz\n  unpack it: xz --keep --decompress disk\.img\.xz"
+    ):
+        look(disk)
+
+
+def test_backing_file_that_is_gone(tmp_path: Path) -> None:
+    disk = tmp_path / "layer.qcow2"
+    header = bytearray(200)
+    header[:4] = b"QFI\xfb"
+    header[8:20] = (104).to_bytes(8) + (8).to_bytes(4)
+    header[104:112] = b"base.img"
+    disk.write_bytes(header)
+    with pytest.raises(ImageError, match=r"layer\.qcow2 is based on .*base\.img, which is missing"):
+        look(disk)
+    (tmp_path / "base.img").write_bytes(b"x")
+    assert look(disk).backing == (tmp_path / "base.img",)
