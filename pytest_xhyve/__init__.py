@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TemplateError,
         WaitTimeout,
         XhyveError,
+        XhyveWarning,
     )
     from pytest_xhyve.model.image import Image
     from pytest_xhyve.model.kept import Kept
@@ -64,6 +65,7 @@ __all__ = [
     "TemplateError",
     "WaitTimeout",
     "XhyveError",
+    "XhyveWarning",
 ]
 
 _DEFINED_IN = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.power import Power
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo
-from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.errors import XhyveError, XhyveWarning
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import SSH_PORT, Machine
+from pytest_xhyve.model.values import parse_size
 
 if TYPE_CHECKING:
     import paramiko
@@ -253,16 +255,27 @@ class Guest:
 
         transfer.put(self._connection(), transfer.as_path(local), remote)
 
-    def get(self, remote: str, local: str | os.PathLike[str]) -> None:
+    def get(self, remote: str, local: str | os.PathLike[str], *, max_size: int | str = "16G") -> None:
         """Copy a file or folder out of the guest, as ``cp -r`` does: if *local* is a folder, into that folder.
 
+        A folder is merged into one that is there; no symbolic link in it is followed. A sparse file stays sparse.
+        Special files and links that lead out of the copied folder are left out: an `XhyveWarning` names them. It also
+        reports files that changed or vanished during the copy.
+
+        Args:
+            remote: a path in the guest; if it is a symbolic link, the link is followed.
+            local: a path on the host; folders above it are created.
+            max_size: the limit of what all files may have together, such as ``"64G"``.
+
         Raises:
-            XhyveError: the guest has no such file, or the copy contains a path or link that leads outside of it.
+            XhyveError: the guest has no such file, or cannot read it; or it sent too much, or a damaged archive.
         """
         from pytest_xhyve.guest import transfer  # noqa: PLC0415
 
-        got = transfer.get(self._connection(), remote, transfer.as_path(local))
+        got, left_out = transfer.get(self._connection(), remote, transfer.as_path(local), most=parse_size(max_size))
         self._instance.events.file_fetched(self, got)
+        if left_out:
+            warnings.warn(f"get {remote} from guest {self.name}: {left_out}", XhyveWarning, stacklevel=2)
 
     def wait_for(self, command: str | Sequence[str], timeout: float = 60.0) -> Completed:
         """Run *command* again and again until its exit code is 0.

@@ -1,38 +1,47 @@
 """Copy files and folders between host and guest.
 
-Both ways go as a tar archive through the SSH connection: it takes folders, modes and links as they are, and needs
-no SFTP server, which small guests do not have.
+A tar archive goes through the SSH connection, since small guests have no SFTP server.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
-import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import paramiko
 
+from pytest_xhyve.formats.tar import DamagedArchive, TarReader
+from pytest_xhyve.guest.archive import LeftOut, Unpacker
 from pytest_xhyve.guest.commands import Connection, begin
+from pytest_xhyve.guest.merge import merge
+from pytest_xhyve.guest.streams import Input, Output
 from pytest_xhyve.model.errors import XhyveError
 
-_CHUNK = 1 << 16
+MOST_BYTES = 16 << 30
 
-
-class _Input:
-    """A command's standard input; paramiko's own file writes what is left once more when it is thrown away."""
-
-    def __init__(self, channel: paramiko.Channel) -> None:
-        self._channel = channel
-
-    def write(self, data: bytes) -> int:
-        self._channel.sendall(data)
-        return len(data)
+_CHUNK = 1 << 17
+_NO_FILE = 66
+# readlink follows what is named, as `cp -H` does. A file of /proc or /sys has no size, so that tar copies nothing.
+# In the archive of a folder, such files would be empty or padded with zeros.
+_SEND = f"""path=$(readlink -f -- REMOTE) || path=REMOTE
+[ -e "$path" ] || [ -h "$path" ] || {{ echo "no such file or folder" >&2; exit {_NO_FILE}; }}
+case $path in
+/proc/*|/sys/*)
+    [ ! -d "$path" ] || {{ echo "files in /proc and /sys have no size: fetch each one, or run cat" >&2; exit 1; }}
+    printf 'file\\000%s\\000' "$path" && exec cat -- "$path" ;;
+esac
+cd "$(dirname -- "$path")" || exit
+printf 'tar\\000%s\\000' "$path"
+sparse=; case $(tar --version 2>/dev/null) in *GNU*) sparse=-S ;; esac
+exec tar -c $sparse -f - -- "$(basename -- "$path")"
+"""
 
 
 def put(connection: Connection, local: Path, remote: str) -> None:
@@ -52,70 +61,132 @@ def put(connection: Connection, local: Path, remote: str) -> None:
         refused: OSError | None = None
         try:
             with tarfile.open(
-                fileobj=cast(Any, _Input(channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
+                fileobj=cast(Any, Input(channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
             ) as archive:
-                archive.add(local, arcname=target.name, filter=_owned_by_login_user)
+                archive.add(local, arcname=target.name, filter=_owned_by_the_login)
         except TimeoutError:
             raise
         except OSError as error:
             refused = error
         channel.shutdown_write()
-        _check(channel, what, refused)
+        output = Output(connection, channel)
+        output.read_to_end()
+        code, messages = output.result()
+        if code != 0:
+            raise XhyveError(f"cannot {what}: {messages or f'tar in the guest failed with exit code {code}'}")
+        if refused is not None:
+            raise XhyveError(f"cannot {what}: {refused}") from refused
 
 
-def get(connection: Connection, remote: str, local: Path) -> Path:
+def get(connection: Connection, remote: str, local: Path, *, most: int = MOST_BYTES) -> tuple[Path, LeftOut]:
     """Copy *remote*, a file or folder, to *local* as ``cp -rH`` does: into it when it is a folder.
 
-    All is unpacked in a new folder first and gets its place when it is whole, so that a guest, which may be hostile,
-    can write nothing else.
+    The guest may be hostile. The plugin unpacks what it sends in a new folder, and merges this folder into *local*
+    when it is complete.
+
+    Args:
+        connection: to the guest.
+        remote: a path in the guest; if it is a symbolic link, the link is followed.
+        local: a path on the host.
+        most: how many bytes all files may have together.
 
     Returns:
-        the copy.
+        the copy, and what was left out: special files, and links that lead out of the copy.
 
     Raises:
-        XhyveError: the guest has no such file, or refused; or there is something in it that leads outside, as a
-            symbolic link with an absolute path does.
+        XhyveError: the guest has no such file, or cannot read it, or sent too much or a damaged archive.
     """
     what = f"get {remote}"
-    source = PurePosixPath(remote)
     if local.is_dir():
-        local /= source.name
+        local /= PurePosixPath(remote).name
     local.parent.mkdir(parents=True, exist_ok=True)
-    # What is asked for may be a link itself, and then the file is meant that it leads to.
-    line = (
-        f"path=$(readlink -f -- {shlex.quote(remote)}) || path={shlex.quote(remote)}; "
-        'cd "$(dirname "$path")" && tar -cf - -- "$(basename "$path")"'
-    )
-    with (
-        tempfile.TemporaryDirectory(prefix=".xhyve-", dir=local.parent) as box,
-        _command(connection, line, what) as channel,
-    ):
-        channel.shutdown_write()
-        refused: Exception | None = None
+    line = _SEND.replace("REMOTE", shlex.quote(remote))
+    with tempfile.TemporaryDirectory(prefix=".xhyve-", dir=local.parent) as box:
+        with _command(connection, line, what) as channel:
+            channel.shutdown_write()
+            output = Output(connection, channel)
+            try:
+                left_out = _receive(output, Path(box), most)
+            except (DamagedArchive, XhyveError, OSError) as error:
+                if isinstance(error, TimeoutError):
+                    raise
+                raise _explain(what, output, error) from error
+            code, messages = output.result()
+        top = next(Path(box).iterdir(), None)
+        if code != 0 and not (code == 1 and top is not None and _has_changed(messages)):
+            raise XhyveError(f"cannot {what}: {messages or f'tar in the guest failed with exit code {code}'}")
+        if top is None:
+            raise XhyveError(f"cannot {what}: {'; '.join(left_out.named) or 'the guest sent nothing'}")
+        if code != 0:
+            left_out.messages = messages
         try:
-            with channel.makefile("rb", _CHUNK) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-                archive.extractall(box, filter="data")
-        except TimeoutError:
-            raise
-        except (tarfile.TarError, ValueError, KeyError, OSError) as error:
-            refused = error
-        _check(channel, what, refused)
-        got = list(Path(box).iterdir())
-        if len(got) != 1:
-            raise XhyveError(f"cannot {what}: the guest sent {len(got)} files in the place of one")
-        try:
-            if got[0].is_dir() and local.is_dir():
-                shutil.copytree(got[0], local, symlinks=True, dirs_exist_ok=True)
-            else:
-                got[0].replace(local)
+            merge(top, local)
         except OSError as error:
             raise XhyveError(f"cannot {what}: {error}") from error
-        return local
+        return local, left_out
+
+
+def _receive(output: Output, box: Path, most: int) -> LeftOut:
+    """Unpack what the script `_SEND` sends into *box*."""
+    with io.BufferedReader(output, _CHUNK) as stream:
+        kind, path = (_read_word(stream) for _ in range(2))
+        if not kind:
+            # The script reports why on standard error.
+            return LeftOut()
+        source = PurePosixPath(path)
+        if kind == "file":
+            _write_file(stream, box / "file", most)
+            return LeftOut()
+        unpacker = Unpacker(box, [source.name], str(source.parent), most)
+        unpacker.unpack(TarReader(stream.read))
+        # tar fills its last record with zeros.
+        output.read_to_end()
+        return unpacker.left_out
+
+
+def _read_word(stream: IO[bytes]) -> str:
+    word = bytearray()
+    while (byte := stream.read(1)) not in (b"", b"\0"):
+        word += byte
+        if len(word) > _CHUNK:
+            raise DamagedArchive("it does not begin with a path")
+    return os.fsdecode(bytes(word))
+
+
+def _write_file(stream: IO[bytes], path: Path, most: int) -> None:
+    with path.open("xb") as file:
+        while chunk := stream.read(_CHUNK):
+            most -= len(chunk)
+            if most < 0:
+                raise XhyveError("the file has no end; to allow more, pass max_size= to get()")
+            file.write(chunk)
+
+
+def _explain(what: str, output: Output, error: Exception) -> XhyveError:
+    """The error for an archive that could not be unpacked; what tar in the guest reports is the better reason."""
+    damaged = isinstance(error, DamagedArchive)
+    if damaged:
+        output.read_to_end()
+        code, messages = output.result()
+        if code != 0:
+            return XhyveError(f"cannot {what}: {messages or f'tar in the guest failed with exit code {code}'}")
+    return XhyveError(f"cannot {what}: {'the archive that the guest sent is damaged: ' if damaged else ''}{error}")
+
+
+def _has_changed(messages: str) -> bool:
+    """Whether tar ended with code 1 since files changed or vanished while it read them, and not for an error.
+
+    GNU tar uses this code for nothing else. BusyBox uses it for every error.
+    """
+    lines = messages.splitlines()
+    if not any("error exit delayed" in line for line in lines):
+        return True
+    return all("error exit delayed" in line or line.endswith("No such file or directory") for line in lines)
 
 
 @contextmanager
 def _command(connection: Connection, line: str, what: str) -> Iterator[paramiko.Channel]:
-    """A channel on which *line* runs; a guest that dies meanwhile, or is silent for too long, ends it with an error."""
+    """A channel on which *line* runs; if the guest dies or is silent for too long, the error states it."""
     try:
         channel = begin(connection, line, None)
         assert channel is not None
@@ -135,20 +206,10 @@ def _is_folder(connection: Connection, remote: str) -> bool:
         return channel.exit_status == 0
 
 
-def _owned_by_login_user(member: tarfile.TarInfo) -> tarfile.TarInfo:
+def _owned_by_the_login(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
-
-
-def _check(channel: paramiko.Channel, what: str, refused: Exception | None) -> None:
-    """Raise when tar in the guest has failed, or else when *refused* states that ours has."""
-    output = channel.makefile_stderr("rb").read().decode(errors="replace").strip()
-    code = channel.recv_exit_status()
-    if code != 0:
-        raise XhyveError(f"cannot {what}: {output or f'tar in the guest ended with exit code {code}'}")
-    if refused is not None:
-        raise XhyveError(f"cannot {what}: {refused}") from refused
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:

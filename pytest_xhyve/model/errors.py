@@ -17,7 +17,7 @@
     ├── CommandTimeout         a command in the guest exceeded its limit
     └── WaitTimeout            a condition that a test waited for did not become true in time
 
-Every message states what happened, what was tried, and what to do.
+Every message states what happened, what was tried, and what to do. `XhyveWarning` is a warning.
 """
 
 from __future__ import annotations
@@ -176,3 +176,8 @@ class Cancelled(Exception):
 @_public
 class WaitTimeout(XhyveError):
     """A condition that a test waited for did not become true in time."""
+
+
+@_public
+class XhyveWarning(UserWarning):
+    """Something is not as the test may expect, such as a file that `Guest.get` left out."""

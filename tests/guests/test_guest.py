@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -15,7 +16,16 @@ import paramiko
 import pytest
 from chosen import Chosen
 
-from pytest_xhyve import CommandFailed, CommandTimeout, Completed, Guest, NotSupported, WaitTimeout, XhyveError
+from pytest_xhyve import (
+    CommandFailed,
+    CommandTimeout,
+    Completed,
+    Guest,
+    NotSupported,
+    WaitTimeout,
+    XhyveError,
+    XhyveWarning,
+)
 
 MIB = 1 << 20
 
@@ -167,7 +177,7 @@ def test_put_and_get_a_folder(guest: Guest, folder: str, tmp_path: Path) -> None
 
 
 def test_get_what_is_not_there(guest: Guest, tmp_path: Path) -> None:
-    with pytest.raises(XhyveError, match=r"cannot get /no/such: .*"):
+    with pytest.raises(XhyveError, match=r"cannot get /no/such: no such file or folder"):
         guest.get("/no/such", tmp_path)
     with pytest.raises(FileNotFoundError):
         guest.put(tmp_path / "no", "/tmp")
@@ -179,12 +189,62 @@ def test_put_where_none_can_be(guest: Guest, tmp_path: Path) -> None:
         guest.put(tmp_path / "file", "/proc/x/y")
 
 
-def test_get_does_not_write_elsewhere(guest: Guest, folder: str, tmp_path: Path) -> None:
-    """A guest under test may be hostile: a link that leads out of the folder is not made."""
-    guest.run(f"ln -s /etc {folder}/out")
-    with pytest.raises(XhyveError, match="cannot get"):
+def test_get_leaves_out_what_is_not_a_file_or_leads_elsewhere(guest: Guest, folder: str, tmp_path: Path) -> None:
+    guest.run(f"cd {folder} && mkdir -p r/1 && echo one >r/1/f && ln -s $PWD/r/1 current && ln -s /etc out && mkfifo p")
+    with pytest.warns(XhyveWarning, match=rf"get {folder} from guest {guest.name}: left out .*") as caught:
         guest.get(folder, tmp_path / "back")
-    assert not (tmp_path / "back" / "out").exists()
+    (line,) = (str(each.message) for each in caught)
+    name = Path(folder).name
+    assert f"{name}/out (a link to /etc)" in line
+    assert f"{name}/p (a FIFO)" in line
+    assert (tmp_path / "back" / "current" / "f").read_text() == "one\n"
+    assert not (tmp_path / "back" / "out").is_symlink()
+
+
+def test_get_is_not_merged_through_a_link(guest: Guest, folder: str, tmp_path: Path) -> None:
+    """A link that stays inside the copy is copied. When a folder comes in its place, nothing is written through it."""
+    (tmp_path / "victim").write_text("mine")
+    guest.run(f"cd {folder} && mkdir logs && ln -s .. logs/x")
+    with pytest.warns(XhyveWarning, match="x .a link to ..."):
+        guest.get(f"{folder}/logs", tmp_path)
+    (tmp_path / "logs" / "x").symlink_to("..")
+    guest.run(f"cd {folder} && rm logs/x && mkdir logs/x && echo evil >logs/x/victim")
+    guest.get(f"{folder}/logs", tmp_path)
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert (tmp_path / "logs" / "x" / "victim").read_text() == "evil\n"
+
+
+def test_get_what_has_no_size(guest: Guest, tmp_path: Path) -> None:
+    guest.get("/proc/version", tmp_path)
+    assert (tmp_path / "version").read_text() == guest.run("cat /proc/version").stdout
+    with pytest.raises(XhyveError, match="files in /proc and /sys have no size"):
+        guest.get("/proc/sys/kernel", tmp_path)
+
+
+def test_get_what_changes_meanwhile(guest: Guest, folder: str, tmp_path: Path) -> None:
+    """GNU tar ends with code 1 then. What came is kept, and a warning states it, if tar has noticed."""
+    guest.run(f"cd {folder} && dd if=/dev/urandom of=log bs=1M count=8 2>/dev/null")
+    writer = "while [ -e log ]; do echo more >>log; date >$$.$((n += 1)); rm -f $$.$((n - 3)); done"
+    guest.run(f"cd {folder}; ({writer}) >/dev/null 2>&1 &")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            guest.get(folder, tmp_path / "back")
+    finally:
+        guest.run(["rm", "-f", f"{folder}/log"])
+    assert (tmp_path / "back" / "log").stat().st_size >= 8 * MIB
+    assert all("changed during the copy" in str(each.message) for each in caught)
+
+
+def test_get_keeps_holes(guest: Guest, folder: str, tmp_path: Path) -> None:
+    guest.run(f"cd {folder} && truncate -s 48M file && echo end >>file")
+    guest.get(f"{folder}/file", tmp_path)
+    status = (tmp_path / "file").stat()
+    assert status.st_size == 48 * MIB + 4
+    assert status.st_blocks * 512 < MIB
+    with (tmp_path / "file").open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        assert file.read() == b"end\n"
 
 
 def test_wait_for(guest: Guest, folder: str) -> None:

@@ -1,0 +1,228 @@
+"""Unpack a guest's tar archive. The guest may be hostile: nothing outside of one new folder is read or written."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_xhyve.formats.tar import Kind, Member, TarReader
+from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.values import format_size
+
+# Both are far from what a test fetches; programs that remove or list a deeper tree recurse too deep.
+_MOST_MEMBERS = 1_000_000
+_MOST_FOLDERS = 100
+_NAMED = 10
+_ZEROS = bytes(4096)
+# A name that this host's file system cannot have, or that two members of the archive share.
+_NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ)
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """What was not copied as it is in the guest, and why.
+
+    Attributes:
+        count: how many files were left out.
+        named: some of them, each with the reason.
+        messages: what tar in the guest reports of files that changed or vanished.
+    """
+
+    count: int = 0
+    named: list[str] = field(default_factory=list)
+    messages: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.count or self.messages)
+
+    def __str__(self) -> str:
+        shown = []
+        if self.count:
+            more = f" and {self.count - len(self.named)} more" if self.count > len(self.named) else ""
+            shown.append(f"left out {', '.join(self.named)}{more}")
+        if self.messages:
+            shown.append(f"files changed during the copy: {'; '.join(self.messages.splitlines())}")
+        return "; ".join(shown)
+
+    def add(self, name: str, reason: str) -> None:
+        """Add the file *name*."""
+        self.count += 1
+        if len(self.named) < _NAMED:
+            self.named.append(f"{name} ({reason})")
+
+
+class Unpacker:
+    """Unpacks one archive into *box*, a new folder.
+
+    Until the end, there are no symbolic links in the box, so that no member is written through one.
+
+    Args:
+        box: a new, empty folder.
+        tops: the names of the members that were asked for; all others are left out.
+        source: the folder in the guest that the members come from, by which an absolute link into the copy is known.
+        most: the bytes that all files may have together, holes included.
+    """
+
+    def __init__(self, box: Path, tops: Sequence[str], source: str, most: int) -> None:
+        self._box = os.fspath(box)
+        self._tops = frozenset(tops)
+        self._source = source
+        self._left = most
+        self._most = most
+        self._links: dict[str, str] = {}
+        self._folders = {""}
+        self.left_out = LeftOut()
+
+    def unpack(self, reader: TarReader) -> None:
+        """Write all members of *reader*.
+
+        Raises:
+            DamagedArchive: it is not a whole archive.
+            XhyveError: it is larger than allowed.
+            OSError: it cannot be written.
+        """
+        for number, member in enumerate(reader.members()):
+            if number >= _MOST_MEMBERS:
+                raise XhyveError(f"the guest sent more than {_MOST_MEMBERS} files")
+            name = posixpath.normpath(member.name)
+            reason = self._explain_refusal(name)
+            if reason is None:
+                try:
+                    reason = self._write(name, member, reader)
+                except ValueError as error:
+                    reason = str(error)
+                except OSError as error:
+                    reason = _explain_name(error)
+            if reason is not None:
+                self.left_out.add(member.name, reason)
+        for name, target in self._links.items():
+            self._link(name, target)
+
+    def _explain_refusal(self, name: str) -> str | None:
+        parts = name.split("/")
+        if ".." in parts or parts[0] not in self._tops:
+            return "not part of what was asked for"
+        if len(parts) > _MOST_FOLDERS:
+            return f"more than {_MOST_FOLDERS} folders deep"
+        if max(len(os.fsencode(part)) for part in parts) > 255:
+            return "its name is too long"
+        return None
+
+    def _write(self, name: str, member: Member, reader: TarReader) -> str | None:
+        """Write *member*; the reason if it was left out."""
+        match member.kind:
+            case Kind.FOLDER:
+                self._make_folder(name)
+            case Kind.FILE:
+                self._make_folder(posixpath.dirname(name))
+                self._write_file(name, member, reader)
+            case Kind.SYMBOLIC_LINK:
+                target = self._place_inside(name, member.link)
+                if target is None:
+                    return f"a link to {member.link}"
+                self._links[name] = target
+            case Kind.HARD_LINK:
+                return self._write_hard_link(name, posixpath.normpath(member.link))
+            case _:
+                return f"a {member.kind.value}"
+        return None
+
+    def _make_folder(self, name: str) -> None:
+        if name in self._folders:
+            return
+        parent = posixpath.dirname(name)
+        self._make_folder(parent)
+        # A path that was a link, and is a folder now.
+        self._links.pop(name, None)
+        Path(self._box, name).mkdir()
+        self._folders.add(name)
+
+    def _write_file(self, name: str, member: Member, reader: TarReader) -> None:
+        self._left -= member.size
+        if self._left < 0:
+            raise XhyveError(
+                f"the guest sends more than {format_size(self._most)}; to allow more, pass max_size= to get()"
+            )
+        self._links.pop(name, None)
+        path = os.path.join(self._box, name)  # noqa: PTH118  # the inner loop of thousands of files
+        if os.path.lexists(path):
+            os.unlink(path)  # noqa: PTH108
+        mode = 0o600 | (member.mode & 0o755 if member.mode & 0o100 else member.mode & 0o644)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb", buffering=0) as file:  # noqa: PTH123
+            os.fchmod(file.fileno(), mode)
+            for offset, chunk in reader.data():
+                if not _is_zero(chunk):
+                    file.seek(offset)
+                    _write_all(file.fileno(), chunk)
+            # Zeros at the end, too, are a hole.
+            os.ftruncate(file.fileno(), member.size)
+            if math.isfinite(member.modified) and abs(member.modified) < 1 << 33:
+                os.utime(file.fileno(), (member.modified, member.modified))
+
+    def _write_hard_link(self, name: str, target: str) -> str | None:
+        link = self._links.get(target)
+        if link is not None:
+            # A second name of a symbolic link, which may be in another folder.
+            inside = posixpath.join(posixpath.dirname(target), link)
+            placed = self._place_inside(name, posixpath.relpath(inside, posixpath.dirname(name) or "."))
+            if placed is None:
+                return f"a hard link to {target}"
+            self._links[name] = placed
+            return None
+        if self._explain_refusal(target) is not None or target == name:
+            return f"a hard link to {target}"
+        self._make_folder(posixpath.dirname(name))
+        self._links.pop(name, None)
+        try:
+            os.link(Path(self._box, target), Path(self._box, name), follow_symlinks=False)
+        except (FileNotFoundError, PermissionError):
+            # PermissionError: the target is a folder.
+            return f"a hard link to {target}"
+        return None
+
+    def _place_inside(self, name: str, target: str) -> str | None:
+        """Where the symbolic link *name* shall point, which never leads out of its top folder; None if it would.
+
+        The result has no ``..`` behind a name, so that no other link can make it lead outside.
+        """
+        top = name.split("/", maxsplit=1)[0]
+        at = posixpath.dirname(name)
+        if not target or "\0" in target or at == "":
+            return None
+        if target.startswith("/"):
+            inside = posixpath.relpath(target, self._source)
+        else:
+            inside = posixpath.normpath(posixpath.join(at, target))
+        if inside.split("/")[0] != top:
+            return None
+        return posixpath.relpath(inside, at)
+
+    def _link(self, name: str, target: str) -> None:
+        path = Path(self._box, name)
+        try:
+            self._make_folder(posixpath.dirname(name))
+            path.symlink_to(target)
+        except OSError as error:
+            self.left_out.add(name, _explain_name(error))
+
+
+def _explain_name(error: OSError) -> str:
+    """Why a file cannot have its name; any other *error* is raised."""
+    if error.errno not in _NAME_ERRORS:
+        raise error
+    return os.strerror(error.errno)
+
+
+def _is_zero(chunk: bytes) -> bool:
+    return chunk.startswith(_ZEROS[: len(chunk)]) and not chunk.strip(b"\0")
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
