@@ -167,13 +167,16 @@ def test_teardown_takes_a_tenth_of_a_second(settings: Settings) -> None:
         fleet.close()
 
 
-def test_same_guests_on_the_next_run(settings: Settings) -> None:
+def test_same_guests_on_the_next_run(settings: Settings, hypervisor: Chosen) -> None:
+    # Under xhyve each boots, and DHCP has an address for each slot.
+    count = 1 if hypervisor.name == "xhyve" else 2
+
     def identities() -> list[tuple[str, str, str]]:
         fleet = Fleet(settings, Home.of_user())
         try:
             with ExitStack() as stack:
                 guests = [
-                    stack.enter_context(fleet.start(ForegroundRequest(GuestSpec(image="tiny")))) for _ in range(2)
+                    stack.enter_context(fleet.start(ForegroundRequest(GuestSpec(image="tiny")))) for _ in range(count)
                 ]
                 # Forwarded ports are the kernel's choice; an address of its own is DHCP's.
                 return [(guest.uuid, guest.mac, guest.host) for guest in guests]

@@ -29,8 +29,7 @@ def partitioned() -> Image:
 
 
 # In hyperkit, "virtio-net,en0" is a segmentation fault.
-@pytest.mark.parametrize("build", ["v0.2.0", "head"])
-@pytest.mark.parametrize("words", [PUBLISHED, WITH_DISC], ids=["disk", "disc"])
+@pytest.mark.parametrize(("words", "build"), [(PUBLISHED, "v0.2.0"), (WITH_DISC, "head")], ids=["disk", "disc"])
 def test_boots_to_its_login_prompt(
     partitioned: Image,
     mac: Mac,
