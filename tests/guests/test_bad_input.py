@@ -46,6 +46,9 @@ class Bad:
     options: tuple[str, ...] = field(default=())
 
 
+# Under QEMU, a template's guest boots and refuses the login; so does one that is to boot itself.
+LOGIN_WAYS = ("qemu auto", "xhyve cold")
+
 # What a booting guest may refuse is tried again for a while, less long here.
 IMPATIENT = ("--xhyve-timeout-factor=0.1", "--xhyve-boot-timeout=1200")
 
@@ -56,16 +59,19 @@ KINDS = {
             "user and key in the manifest",
         ),
         lambda _: {"user": "nobodyatall"},
+        ways=LOGIN_WAYS,
         options=IMPATIENT,
     ),
     "key that may not log in": Bad(
         ("E   pytest_xhyve.ConnectionFailed: root may not log in at ", "/other-key", "authorized_keys"),
         lambda _: {"key": "other-key"},
+        ways=LOGIN_WAYS,
         options=IMPATIENT,
     ),
     "another guest's host key": Bad(
         ("ConnectionFailed: the host key that ", "is not the one in the image's manifest", "mend host_keys"),
         lambda _: {"host_keys": [KeyPair.generate().public]},
+        ways=LOGIN_WAYS,
     ),
     "altered disk": Bad(
         ("ImageError: ", "was altered: its SHA-256 is ", "changed.yaml states 0000", "repair the file"),

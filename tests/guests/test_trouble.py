@@ -64,12 +64,14 @@ def test_panic_ends_the_waiting(xhyve_guest_factory: GuestFactory, tiny: Path, t
     assert "no root file system: /dev/vdz did not appear" in str(raised.value)
 
 
+@pytest.mark.run_under("qemu", "xhyve")
 def test_missing_init_is_a_panic(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
     manifest = changed(tiny, tmp_path, cmdline=cmdline(tiny, "init=/no/init"))
     with pytest.raises(KernelPanic, match=r"has no /no/init"):
         xhyve_guest_factory(image=manifest)
 
 
+@pytest.mark.run_under("warm", "xhyve")
 def test_panic_during_a_command(xhyve_guest: Guest) -> None:
     start = time.monotonic()
     with pytest.raises(KernelPanic, match="sysrq triggered crash"):
@@ -85,6 +87,7 @@ def test_panic_during_a_command(xhyve_guest: Guest) -> None:
     assert xhyve_guest.run("echo well").stdout == "well\n"
 
 
+@pytest.mark.run_under("warm", "xhyve")
 def test_hypervisor_that_is_killed(xhyve_guest: Guest) -> None:
     import psutil
 
@@ -122,6 +125,7 @@ def test_altered_disk_does_not_boot(xhyve_guest_factory: GuestFactory, tiny: Pat
         xhyve_guest_factory(image=manifest)
 
 
+@pytest.mark.run_under("warm")
 def test_no_more_guests_than_may_be(tiny: Path, home: Home, hypervisor: Chosen) -> None:
     fleet = Fleet(hypervisor.settings(Settings(max_guests=1)), home)
     try:
