@@ -57,6 +57,12 @@ def check_identity(guest: Guest) -> None:
         assert guest.run("cat /etc/machine-id").stdout.strip() == UUID(guest.uuid).hex
 
 
+def see_that_it_came_up_whole(guest: Guest) -> None:
+    """See that systemd has started all that it should."""
+    done = guest.run("systemctl is-system-running --wait; systemctl --failed --no-legend", check=False, timeout=300)
+    assert done.stdout.split() == ["running"], done.stdout
+
+
 def template_of(guest: Guest) -> Path:
     """The folder of the template on which the disk of *guest* stands."""
     argv = ["qemu-img", "info", "--force-share", "--output=json", str(guest.machine.disks[0].path)]

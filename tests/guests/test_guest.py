@@ -15,6 +15,7 @@ from pathlib import Path
 import paramiko
 import pytest
 from chosen import Chosen
+from warm import see_that_it_came_up_whole
 
 from pytest_xhyve import (
     CommandFailed,
@@ -47,6 +48,12 @@ def test_is_a_linux_of_its_own(guest: Guest) -> None:
     done = guest.run("uname -s")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Linux\n", "")
     assert 0 < done.duration < 30
+
+
+@pytest.mark.run_under("qemu")
+def test_comes_up_whole(guest: Guest) -> None:
+    """The image with systemd; restored from a template, it is in test_systemd.py."""
+    see_that_it_came_up_whole(guest)
 
 
 def test_identity_is_the_slots(guest: Guest) -> None:

@@ -117,7 +117,7 @@ def test_the_clock_is_right(home: Home, said: list[str]) -> None:
     assert -0.1 < least <= most < 0.1
 
 
-def test_it_is_kept_over_a_restart(home: Home, said: list[str]) -> None:
+def test_it_is_kept_over_a_reboot(home: Home, said: list[str]) -> None:
     with fleet_of(home, said, "debian12") as fleet:
         guest = fleet.start(ForegroundRequest(GuestSpec()))
         assert is_warm(guest)
@@ -125,8 +125,20 @@ def test_it_is_kept_over_a_restart(home: Home, said: list[str]) -> None:
         guest.run("echo mine >/root/mine; sync")
         guest.reboot()
         check_identity(guest)
+        assert (guest.name, guest.uuid, guest.mac) == before
+        assert guest.run("cat /root/mine").stdout == "mine\n"
         guest.shutdown()
         assert "power" in guest.console.text.lower()
+
+
+def test_it_is_kept_over_a_start(home: Home, said: list[str]) -> None:
+    """On the image that boots in a fifth of the time; systemd reads what it read in the test before."""
+    with fleet_of(home, said) as fleet:
+        guest = fleet.start(ForegroundRequest(GuestSpec()))
+        assert is_warm(guest)
+        before = guest.name, guest.uuid, guest.mac
+        guest.run("echo mine >/root/mine; sync")
+        guest.shutdown()
         guest.start()
         assert not is_warm(guest)
         check_identity(guest)
