@@ -19,7 +19,7 @@ from pytest_xhyve.model.spec import GuestSpec
 GUESTS = 4
 
 
-DRAWN = 32 << 10
+DRAWN = 8 << 10
 
 
 WINDOW = 8
@@ -40,7 +40,7 @@ class TestRandomNumbers:
 
     @staticmethod
     def uuids(guest: Guest) -> bytes:
-        # Read by the shell itself: a process for each would take half a minute.
+        # Read by the shell itself: a process for each would take many seconds.
         line = (
             f"i=0; while [ $i -lt {DRAWN // 16} ]; do read -r uuid </proc/sys/kernel/random/uuid; echo $uuid; "
             "i=$((i + 1)); done"
