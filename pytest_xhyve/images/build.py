@@ -13,17 +13,14 @@ import os
 import secrets
 import shutil
 import stat
-import struct
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
 from filelock import FileLock
 
 from pytest_xhyve.formats.mbr import FIRST, master_boot_record
@@ -31,11 +28,13 @@ from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.check import digest_of, remember_digest
+from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.initrd import build_initrd
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.images.recipe import Recipe, read_recipe
-from pytest_xhyve.model.errors import ConfigurationError, ImageError
+from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import parse_size
 
@@ -96,8 +95,7 @@ def build_image(name: str, home: Home, report: Callable[[str], None], *, force: 
         identity = _identity(recipe, pair)
         if not force and (image := _find_built(manifest, identity)) is not None:
             return image
-        _remove_unfinished(folder, name)
-        with _workspace(folder, name) as workspace, _guarded(home) as run:
+        with new_workspace(folder, name) as workspace, _guarded(home) as run:
             begin = time.monotonic()
             report(f"building {name} from Debian's packages; this happens once and takes a few minutes")
             _Build(recipe, workspace, folder / f"{name}.log", report, run).run(pair)
@@ -168,7 +166,7 @@ class _Build:
             _add(archive, "root/.ssh/authorized_keys", f"{client.public}\n".encode(), 0o600)
             if "usr/sbin/dropbear" in present:
                 _add(archive, "etc/dropbear", None, 0o755)
-                _add(archive, "etc/dropbear/dropbear_ed25519_host_key", for_dropbear(host), 0o600)
+                _add(archive, "etc/dropbear/dropbear_ed25519_host_key", host.dropbear, 0o600)
             else:
                 _add(archive, "etc/ssh/ssh_host_ed25519_key", host.private, 0o600)
                 _add(archive, "etc/ssh/ssh_host_ed25519_key.pub", f"{host.public}\n".encode(), 0o644)
@@ -242,15 +240,6 @@ def _guarded(home: Home) -> Iterator[tuple[Guardian, Path]]:
         yield guardian, run_folder
 
 
-@contextmanager
-def _workspace(folder: Path, name: str) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identity: str, home: Home) -> None:
     """Publish *workspace* as the image: rename the folder, then rename the manifest into place."""
     disk = workspace / "disk.img"
@@ -280,34 +269,16 @@ def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identit
             "log": f"{recipe.name}.log",
         },
     }
-    for path in (disk, workspace / "vmlinuz", workspace / "initrd.img"):
-        path.chmod(0o400)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    seal(disk, workspace / "vmlinuz", workspace / "initrd.img")
     workspace.rename(target)
     remember_digest(target / "disk.img", digest, home.folder("checked"))
-    fresh = manifest.with_suffix(".new")
-    with fresh.open("w") as file:
-        yaml.safe_dump(content, file, sort_keys=False)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(manifest)
+    write_manifest(manifest, content)
 
 
 def _find_built(manifest: Path, identity: str) -> Image | None:
     """The image at *manifest* if all its files exist and it has this *identity*, or else None."""
-    try:
-        image = read_manifest(manifest)
-    except ConfigurationError:
-        return None
-    files_are_there = all(path.exists() for path in (image.disk, image.kernel, image.initrd, image.key) if path)
-    return image if files_are_there and image.made.get("identity") == identity else None
-
-
-def _remove_unfinished(folder: Path, name: str) -> None:
-    """Remove the folders of killed builds of *name*; the caller holds the image's lock."""
-    for left in folder.glob(f".{name}.*"):
-        shutil.rmtree(left, ignore_errors=True)
+    image = read_if_complete(manifest)
+    return image if image is not None and image.made.get("identity") == identity else None
 
 
 def _remove_unused(folder: Path, name: str, image: Image, home: Home) -> None:
@@ -354,9 +325,3 @@ def _add(archive: tarfile.TarFile, path: str, content: bytes | None, mode: int) 
     else:
         member.size = len(content)
     archive.addfile(member, io.BytesIO(content or b""))
-
-
-def for_dropbear(pair: KeyPair) -> bytes:
-    """The private key in Dropbear's format (src/ed25519.c, buf_put_ed25519_priv_key, in its sources)."""
-    fields = (b"ssh-ed25519", pair.seed + pair.point)
-    return b"".join(struct.pack(">I", len(field)) + field for field in fields)

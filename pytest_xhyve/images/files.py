@@ -6,10 +6,21 @@ from pathlib import Path
 
 from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.formats.private_key import find_unusable
-from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.image import Image
 
 _QCOW2_MAGIC = b"QFI\xfb"
+
+
+def read_if_complete(manifest: Path) -> Image | None:
+    """The image of *manifest*, or None if the manifest or one of the image's files is missing or unusable."""
+    try:
+        image = read_manifest(manifest)
+    except ConfigurationError:
+        return None
+    files = (image.disk, image.kernel, image.initrd, image.key)
+    return image if all(path.exists() for path in files if path is not None) else None
 
 
 def check_files(image: Image) -> None:

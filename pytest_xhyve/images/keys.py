@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,12 @@ class KeyPair:
     public: str
     seed: bytes
     point: bytes
+
+    @property
+    def dropbear(self) -> bytes:
+        """The private key in Dropbear's format (src/ed25519.c, buf_put_ed25519_priv_key, in its sources)."""
+        fields = (b"ssh-ed25519", self.seed + self.point)
+        return b"".join(struct.pack(">I", len(field)) + field for field in fields)
 
     @classmethod
     def generate(cls) -> KeyPair:

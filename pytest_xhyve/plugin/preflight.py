@@ -13,8 +13,7 @@ import pytest
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.catalog import find_source, read_image, resolve_path
-from pytest_xhyve.images.files import check_files
-from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.files import check_files, read_if_complete
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
@@ -76,12 +75,9 @@ class Preflight:
             return
         manifest = self._home.path / "images" / f"{text}.yaml"
         self._check_name(text, manifest)
-        try:
-            image = read_manifest(manifest)
-        except ConfigurationError:
-            return
-        if all(path.exists() for path in (image.disk, image.kernel, image.initrd, image.key) if path is not None):
-            check_files(image)
+        built = read_if_complete(manifest)
+        if built is not None:
+            check_files(built)
 
     def _check_name(self, name: str, manifest: Path) -> None:
         other = self._manifests.setdefault(name, manifest.resolve())

@@ -68,11 +68,9 @@ def plan_login(facts: Facts, client: KeyPair) -> Login:
             files.append(NewFile("etc/ssh/ssh_host_ed25519_key", host.private, 0o600))
             files.append(NewFile("etc/ssh/ssh_host_ed25519_key.pub", f"{host.public}\n".encode()))
     else:
-        from pytest_xhyve.images.build import for_dropbear  # noqa: PLC0415
-
         host = KeyPair.generate()
         host_keys = (host.public,)
-        files.append(NewFile("etc/dropbear/dropbear_ed25519_host_key", for_dropbear(host), 0o600))
+        files.append(NewFile("etc/dropbear/dropbear_ed25519_host_key", host.dropbear, 0o600))
     files.append(NewFile(keys_path.lstrip("/"), f"\n{client.public}\n".encode(), 0o600, append=True))
     return Login("root", host_keys, tuple(files))
 

@@ -11,24 +11,22 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.clone import create_overlay
 from pytest_xhyve.images.check import known_digest
+from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import read_manifest
-from pytest_xhyve.model.errors import CommandTimeout, ConfigurationError, ImageError, NotSupported
+from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
+from pytest_xhyve.model.errors import CommandTimeout, ImageError, NotSupported
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole, image_name, look
@@ -69,12 +67,10 @@ def prepare_disk(path: Path, bench: Workbench) -> Image:
     key = _key_of(disk, checked, client)
     with FileLock(folder / f"{key}.lock"):
         manifest = folder / key / _MANIFEST
-        image = _read(manifest)
+        image = read_if_complete(manifest)
         if image is not None:
             return image
-        for left in folder.glob(f".{key}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        with _workspace(folder, key) as workspace:
+        with new_workspace(folder, key) as workspace:
             begin = time.monotonic()
             bench.events.progress(
                 f"preparing {path.name}: this is done once, and takes about as long as one boot and shutdown of it"
@@ -83,15 +79,6 @@ def prepare_disk(path: Path, bench: Workbench) -> Image:
             _publish(workspace, folder / key, content)
             bench.events.progress(f"prepared {path.name} in {time.monotonic() - begin:.0f} s")
         return read_manifest(manifest)
-
-
-def _read(manifest: Path) -> Image | None:
-    try:
-        image = read_manifest(manifest)
-    except ConfigurationError:
-        return None
-    files = [image.disk, image.kernel, image.key, *([image.initrd] if image.initrd else []), *image.backing]
-    return image if all(path.exists() for path in files) else None
 
 
 def _key_of(disk: DiskFile, checked: Path, client: KeyPair) -> str:
@@ -214,27 +201,11 @@ def _wait_for_rest(guest: Guest) -> str:
     return "starting"
 
 
-@contextmanager
-def _workspace(folder: Path, key: str) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=folder))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def _publish(workspace: Path, target: Path, content: dict[str, Any]) -> None:
-    """Make what is in *workspace* the image: it gets its name in one step."""
+    """Publish *workspace* as the image: it gets its name in one step."""
     disk = workspace / content["disk"]
     content["size"] = disk.stat().st_size
-    for name in filter(None, (content["disk"], content["kernel"], content.get("initrd"))):
-        path = workspace / name
-        path.chmod(0o400)
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    with (workspace / _MANIFEST).open("w") as file:
-        yaml.safe_dump(content, file, sort_keys=False)
-        file.flush()
-        os.fsync(file.fileno())
+    seal(*(workspace / content[key] for key in ("disk", "kernel", "initrd") if key in content))
+    write_manifest(workspace / _MANIFEST, content)
     shutil.rmtree(target, ignore_errors=True)
     workspace.rename(target)

@@ -5,7 +5,7 @@ import os
 from fake_images import write_image
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images import build
+from pytest_xhyve.images import build, publishing
 from pytest_xhyve.images.manifest import read_manifest
 
 
@@ -18,6 +18,7 @@ def test_what_other_images_left_stays(new_home: Home) -> None:
     for folder in folders:
         folder.mkdir()
         os.utime(folder, (0, 0))
-    build._remove_unfinished(images, "tiny")
+    with publishing.new_workspace(images, "tiny"):
+        pass
     build._remove_unused(images, "tiny", image, new_home)
     assert [folder.exists() for folder in folders] == [False, False, True, True]
