@@ -6,7 +6,9 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-_MAGIC = b"QFI\xfb"
+MAGIC = b"QFI\xfb"
+"""The first bytes of a qcow2 file."""
+
 # The header says where the name is: in the first cluster, of at most 2 MiB.
 _FIRST_CLUSTER = 2 << 20
 _NAME_BYTES = 1023
@@ -18,12 +20,10 @@ class Qcow2Header:
 
     Attributes:
         backing: the name of the file that this one is based on, as written; None if there is none.
-        size: bytes of the disk that the guest sees.
         encrypted: whether the data is encrypted.
     """
 
     backing: str | None
-    size: int
     encrypted: bool
 
 
@@ -35,12 +35,12 @@ def read_qcow2_header(path: Path) -> Qcow2Header | None:
     """
     with path.open("rb") as file:
         header = file.read(72)
-        if len(header) < 72 or not header.startswith(_MAGIC):
+        if len(header) < 72 or not header.startswith(MAGIC):
             return None
         offset, length = struct.unpack_from(">QI", header, 8)
-        (size, encryption) = struct.unpack_from(">QI", header, 24)
+        (encryption,) = struct.unpack_from(">I", header, 32)
         backing = None
         if offset and 0 < length <= _NAME_BYTES and offset < _FIRST_CLUSTER:
             file.seek(offset)
             backing = file.read(length).decode("utf-8", "surrogateescape")
-    return Qcow2Header(backing, size, encrypted=encryption != 0)
+    return Qcow2Header(backing, encrypted=encryption != 0)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.formats.private_key import find_unusable
+from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.image import Image
-
-_QCOW2_MAGIC = b"QFI\xfb"
 
 
 def read_if_complete(manifest: Path) -> Image | None:
@@ -65,7 +64,7 @@ def _check_readable(key: str, path: Path, image: Image) -> None:
 
 def _check_disk(image: Image) -> None:
     with image.disk.open("rb") as disk:
-        found = "qcow2" if disk.read(len(_QCOW2_MAGIC)) == _QCOW2_MAGIC else "raw"
+        found = "qcow2" if disk.read(len(MAGIC)) == MAGIC else "raw"
     if found != image.format:
         raise ImageError(
             f"{image.manifest}: format: {image.disk} is {found}, but the manifest states {image.format}\n"

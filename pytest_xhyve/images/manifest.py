@@ -34,11 +34,6 @@ def read_manifest(path: Path) -> Image:
         except RuntimeError as error:
             raise ConfigurationError(f"{short_repr(value)} starts with the home folder of an unknown user") from error
 
-    def files(value: Any) -> tuple[Path, ...]:
-        if not isinstance(value, list):
-            raise ConfigurationError(f"expected a list of files, not {short_repr(value)}")
-        return tuple(file(item) for item in value)
-
     def choice(*known: str) -> Callable[[Any], str]:
         def parse(value: Any) -> str:
             if not isinstance(value, str) or value not in known:
@@ -65,7 +60,6 @@ def read_manifest(path: Path) -> Image:
         "cpus": parse_positive_int,
         "memory": parse_memory,
         "cpu": choice(*CPU_LEVELS),
-        "backing": files,
         "made": _mapping,
     }
     values: dict[str, Any] = {
@@ -78,7 +72,6 @@ def read_manifest(path: Path) -> Image:
         "cpus": 1,
         "memory": 512 << 20,
         "cpu": "x86-64-v2",
-        "backing": (),
         "made": {},
     }
     for key, value in content.items():

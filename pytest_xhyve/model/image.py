@@ -31,7 +31,6 @@ class Image:
         cpus: virtual CPUs of a guest, unless an option or a marker sets another number.
         memory: bytes of memory of a guest, with the same exception.
         cpu: the x86-64 level that the userland needs (x86-64 psABI, section 3.1.1).
-        backing: the files that a qcow2 disk is based on, the nearest first.
         made: how the image was built, for people; the plugin reads from it whether the recipe has changed.
     """
 
@@ -51,5 +50,4 @@ class Image:
     cpus: int
     memory: int
     cpu: str
-    backing: tuple[Path, ...] = ()
     made: Mapping[str, Any] = field(default_factory=dict, compare=False)

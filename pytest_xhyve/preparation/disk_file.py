@@ -10,12 +10,11 @@ from pathlib import Path
 
 from pytest_xhyve.formats.disk_file import HEAD_BYTES, FileKind, identify
 from pytest_xhyve.formats.partitions import needed_size
-from pytest_xhyve.formats.qcow2 import read_qcow2_header
 from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 
 _CHECK_SECONDS = 300.0
-_MAX_CHAIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def look(path: Path) -> DiskFile:
         )
     if kind.name == "raw":
         _check_whole(path)
-    return DiskFile(path.absolute(), kind.name, _backing_chain(path))
+    return DiskFile(path.absolute(), kind.name, backing_files(path))
 
 
 def _check_whole(path: Path) -> None:
@@ -91,32 +90,6 @@ def _check_whole(path: Path) -> None:
             f"{path} is cut off: its partitions end at byte {needed}, and the file has {size} bytes\n"
             "  copy the disk again"
         )
-
-
-def _backing_chain(path: Path) -> tuple[Path, ...]:
-    chain: list[Path] = []
-    at = path.absolute()
-    while (header := read_qcow2_header(at)) is not None:
-        if header.encrypted:
-            raise ImageError(
-                f"{at} is an encrypted qcow2 file\n  convert it with `qemu-img convert` and its passphrase"
-            )
-        if header.backing is None:
-            break
-        name = header.backing.removeprefix("file:")
-        # Relative names are relative to the file that has them (qemu-img(1)).
-        backing = at.parent / name
-        if not backing.is_file():
-            raise ImageError(
-                f"{path} is based on {backing}, which is missing\n"
-                f"  copy that file there too, or make one file of both where both are: "
-                f"`qemu-img convert -O qcow2 {path.name} whole.qcow2`"
-            )
-        if backing in chain or len(chain) == _MAX_CHAIN:
-            raise ImageError(f"{path} is based on itself, by way of {backing}")
-        chain.append(backing)
-        at = backing
-    return tuple(chain)
 
 
 def check_unused_and_whole(disk: DiskFile) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from filelock import FileLock
 from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.clone import create_overlay
+from pytest_xhyve.images.backing import is_based_on
 from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
@@ -64,11 +66,12 @@ def prepare_disk(path: Path, bench: Workbench) -> Image:
     folder = bench.home.folder("prepared")
     checked = bench.home.folder("checked")
     key_file, client = client_key(bench.home.folder("keys"))
-    key = _key_of(disk, checked, client)
+    digests = [known_digest(file, checked) for file in disk.files]
+    key = _key(disk.format, digests, client)
     with FileLock(folder / f"{key}.lock"):
         manifest = folder / key / _MANIFEST
         image = read_if_complete(manifest)
-        if image is not None:
+        if image is not None and is_based_on(image.disk, digests, checked):
             return image
         with new_workspace(folder, key) as workspace:
             begin = time.monotonic()
@@ -81,9 +84,8 @@ def prepare_disk(path: Path, bench: Workbench) -> Image:
         return read_manifest(manifest)
 
 
-def _key_of(disk: DiskFile, checked: Path, client: KeyPair) -> str:
-    digests = [known_digest(path, checked) for path in disk.files]
-    text = json.dumps([_FORMAT, disk.format, digests, client.public])
+def _key(disk_format: str, digests: Sequence[str], client: KeyPair) -> str:
+    text = json.dumps([_FORMAT, disk_format, digests, client.public])
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
@@ -179,7 +181,6 @@ class _Preparation:
             "cpus": image.cpus,
             "memory": f"{image.memory >> 20}M",
             "cpu": image.cpu,
-            "backing": [str(path) for path in self._disk.files],
             "made": {
                 "from": str(self._disk.path),
                 "system": helper.facts.system,

@@ -9,8 +9,9 @@ from pathlib import Path
 from uuid import UUID
 
 from pytest_xhyve.hypervisors.base import Snapshotter
+from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.check import known_digest
-from pytest_xhyve.model.errors import TemplateError
+from pytest_xhyve.model.errors import ImageError, TemplateError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine, Nic
 
@@ -39,13 +40,6 @@ def as_template(machine: Machine, uuid: UUID) -> Machine:
     )
 
 
-def _has_backing_file(disk: Path) -> bool:
-    """Whether a qcow2 disk has a backing file (docs/interop/qcow2.txt in QEMU's sources: bytes 8 to 15)."""
-    with disk.open("rb") as file:
-        header = file.read(16)
-    return header.startswith(b"QFI\xfb") and header[8:16] != bytes(8)
-
-
 def _mac(uuid: UUID) -> str:
     """A locally administered address (RFC 7042, section 2.1) that depends on the UUID."""
     return "02:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-5:])
@@ -63,14 +57,16 @@ def template_key(image: Image, machine: Machine, snapshotter: Snapshotter, check
     Raises:
         TemplateError: the disk depends on a file whose changes the plugin cannot detect.
     """
-    if image.format == "qcow2" and _has_backing_file(image.disk) and not image.backing:
-        raise TemplateError(f"{image.disk} has a backing file, and the plugin cannot detect changes of that file")
+    try:
+        backing = backing_files(image.disk)
+    except ImageError as error:
+        raise TemplateError(str(error)) from error
     plain = as_template(machine, UUID(int=0))
     depends = {
         "format": FORMAT,
         # The template's disk contains only the differences to the image's disk, which it names by its path.
         "disk": [str(image.disk.resolve()), image.format, known_digest(image.disk, checked)],
-        "backing": [known_digest(path, checked) for path in image.backing],
+        "backing": [known_digest(path, checked) for path in backing],
         "kernel": known_digest(machine.kernel, checked),
         "initrd": None if machine.initrd is None else known_digest(machine.initrd, checked),
         "login": [image.user, *image.host_keys],

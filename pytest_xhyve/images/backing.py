@@ -1,0 +1,60 @@
+"""The files that a qcow2 disk is based on (backing files, qemu-img(1))."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_xhyve.formats.qcow2 import read_qcow2_header
+from pytest_xhyve.images.check import known_digest
+from pytest_xhyve.model.errors import ImageError
+
+_MAX_FILES = 16
+
+
+def backing_files(disk: Path) -> tuple[Path, ...]:
+    """The files that *disk* is based on, the nearest first; none if it is not a qcow2 file, or stands alone.
+
+    Raises:
+        ImageError: one of them is missing, encrypted, or based on itself.
+        OSError: one of them cannot be read.
+    """
+    chain: list[Path] = []
+    file = disk.absolute()
+    while (header := read_qcow2_header(file)) is not None:
+        if header.encrypted:
+            raise ImageError(
+                f"{file} is an encrypted qcow2 file\n  convert it with `qemu-img convert` and its passphrase"
+            )
+        if header.backing is None:
+            break
+        # A relative name is relative to the file that has it.
+        backing = file.parent / header.backing.removeprefix("file:")
+        if not backing.is_file():
+            raise ImageError(
+                f"{disk} is based on {backing}, which is missing\n"
+                f"  copy that file there too, or make one file of both where both are: "
+                f"`qemu-img convert -O qcow2 {disk.name} whole.qcow2`"
+            )
+        if backing in chain or len(chain) == _MAX_FILES:
+            raise ImageError(f"{disk} is based on itself, by way of {backing}")
+        chain.append(backing)
+        file = backing
+    return tuple(chain)
+
+
+def is_based_on(disk: Path, digests: Sequence[str], checked: Path) -> bool:
+    """Whether the files that *disk* is based on have these contents.
+
+    A layer names the file that it was made over. That file may have been changed or removed since, and the disk that a
+    test wants may be a copy of it.
+
+    Args:
+        disk: a layer.
+        digests: the SHA-256 of each file, the nearest first.
+        checked: the folder of remembered digests.
+    """
+    try:
+        return [known_digest(file, checked) for file in backing_files(disk)] == list(digests)
+    except ImageError:
+        return False

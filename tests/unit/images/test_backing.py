@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_xhyve.images.backing import backing_files, is_based_on
+from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.model.errors import ImageError
+
+
+def qcow2(path: Path, backing: str = "", *, encryption: int = 0) -> Path:
+    """The header of a qcow2 file (docs/interop/qcow2.txt in QEMU's sources)."""
+    header = bytearray(200)
+    header[:4] = b"QFI\xfb"
+    if backing:
+        header[8:20] = (104).to_bytes(8) + len(backing).to_bytes(4)
+        header[104 : 104 + len(backing)] = backing.encode()
+    header[32:36] = encryption.to_bytes(4)
+    path.write_bytes(header)
+    return path
+
+
+def test_files_that_a_disk_is_based_on(tmp_path: Path) -> None:
+    (tmp_path / "base.img").write_bytes(b"raw")
+    middle = qcow2(tmp_path / "middle.qcow2", "base.img")
+    top = qcow2(tmp_path / "top.qcow2", f"file:{middle}")
+    assert backing_files(top) == (middle, tmp_path / "base.img")
+    assert backing_files(tmp_path / "base.img") == backing_files(qcow2(tmp_path / "alone.qcow2")) == ()
+
+
+def test_layer_of_a_file_that_changed(tmp_path: Path) -> None:
+    base = tmp_path / "base.img"
+    base.write_bytes(b"as it was")
+    layer = qcow2(tmp_path / "layer.qcow2", "base.img")
+    digests = [digest_of(base)]
+    assert is_based_on(layer, digests, tmp_path)
+    base.write_bytes(b"as it is now")
+    assert not is_based_on(layer, digests, tmp_path)
+    base.unlink()
+    assert not is_based_on(layer, digests, tmp_path)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"top\.qcow2 is based on .*gone\.img, which is missing"):
+        backing_files(qcow2(tmp_path / "top.qcow2", "gone.img"))
+
+
+def test_circle(tmp_path: Path) -> None:
+    qcow2(tmp_path / "a.qcow2", "b.qcow2")
+    with pytest.raises(ImageError, match="based on itself"):
+        backing_files(qcow2(tmp_path / "b.qcow2", "a.qcow2"))
+
+
+def test_encrypted(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="encrypted qcow2"):
+        backing_files(qcow2(tmp_path / "top.qcow2", encryption=2))
