@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pytest_xhyve.preparation.facts import Facts
 
@@ -16,4 +17,4 @@ def facts_of(
 ) -> Facts:
     lines = [f"root\t{root}", "elf\tELF", "architecture\t62"]
     lines += [f"boot\t{name}" for name in boot] + [f"there\t{path}" for path in there]
-    return Facts.parse("\n".join(lines), {"etc/os-release": b'PRETTY_NAME="Debian"\n', **(files or {})})
+    return replace(Facts.parse("\n".join(lines)), files={"etc/os-release": b'PRETTY_NAME="Debian"\n', **(files or {})})

@@ -158,9 +158,9 @@ def import_(disk: str, **options: str | None) -> None:
     \b
       pytest-xhyve import ubuntu18.img
     """  # noqa: D301  # click wants the character
-    from pytest_xhyve.cli.run_guest import prepare
+    from pytest_xhyve.cli.import_disk import import_disk
 
-    click.echo(prepare(disk, load_settings(options), progress=Progress()).read_text(), nl=False)
+    click.echo(import_disk(disk, load_settings(options), progress=Progress()).read_text(), nl=False)
 
 
 @main.command()

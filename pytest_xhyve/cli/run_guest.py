@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 from pytest_xhyve.cli import ssh_client
-from pytest_xhyve.cli.guest_options import with_cli_option_names
 from pytest_xhyve.cli.progress import Progress
+from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
-from pytest_xhyve.guest.events import Events
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.processes import with_parent_death_signal
@@ -26,20 +24,6 @@ _EXIT_SECONDS = 1.0
 # Without this, ssh does not notice the death of a guest that has its own address.
 _ALIVE = ("-o", "ServerAliveInterval=15")
 _NORMAL = (ExitReason.POWERED_OFF, ExitReason.RESTARTED, ExitReason.HALTED)
-
-
-class _ProgressEvents(Events):
-    """Shows the progress of a start on the terminal."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def progress(self, line: str) -> None:
-        self._progress.line(with_cli_option_names(line))
-
-    def phase(self, guest: str, name: str) -> None:
-        del guest
-        self._progress.step(name)
 
 
 def run_command(image: str, settings: Settings, command: Sequence[str], *, ttys: int, progress: Progress) -> int:
@@ -69,23 +53,12 @@ def run_shell(image: str, settings: Settings, *, progress: Progress) -> int:
     return _in_new_guest(image, settings, [] if has_terminal else ["-T"], [], progress)
 
 
-def prepare(disk: str, settings: Settings, *, progress: Progress) -> Path:
-    """Prepare the disk at the path *disk*; return the path of its manifest.
-
-    Raises:
-        XhyveError: it is not a disk, or no guest can be made of it.
-    """
-    fleet = Fleet(settings, Home.of_user(), _ProgressEvents(progress))
-    with ssh_client.TerminationSignals(), closing(fleet), progress.activity(f"preparing {disk}"):
-        return fleet.catalog.find(disk).manifest
-
-
 def _in_new_guest(
     image: str, settings: Settings, options: Sequence[str], command: Sequence[str], progress: Progress
 ) -> int:
     ssh = ssh_client.find_ssh()
 
-    fleet = Fleet(settings, Home.of_user(), _ProgressEvents(progress))
+    fleet = Fleet(settings, Home.of_user(), ProgressEvents(progress))
     with ssh_client.TerminationSignals() as signals, closing(fleet):
         with progress.activity("looking for a hypervisor"):
             # First, because without a hypervisor it is useless to build an image.

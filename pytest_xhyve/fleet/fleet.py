@@ -39,7 +39,6 @@ from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.key import identity_parameters
 
 if TYPE_CHECKING:
-    from pytest_xhyve.preparation.workbench import Workbench
     from pytest_xhyve.templates.reset import Reset
 
 _SHUTDOWN_SECONDS = 60.0
@@ -225,20 +224,17 @@ class Fleet:
         """The image that *disk* becomes, which has no manifest."""
         # A run without such a disk does not need this room.
         from pytest_xhyve.preparation.prepare import prepare_disk  # noqa: PLC0415
-
-        return prepare_disk(disk, self.workbench())
-
-    def workbench(self) -> Workbench:
-        """What a preparation needs of this fleet."""
-        from pytest_xhyve.preparation.workbench import Workbench  # noqa: PLC0415
+        from pytest_xhyve.preparation.run_context import RunContext  # noqa: PLC0415
 
         guardian, run_folder = self._get_guardian()
 
         def guard(name: str, image: Image) -> AbstractContextManager[GuardedProcess]:
-            place = self._kept_guests.folder_for(run_folder / f"{name}.{secrets.token_hex(4)}")
-            return guardian.guard(place, [], _shared_record(name, image))
+            # Another thread may prepare a disk of the same name.
+            folder = run_folder / f"{name}.{secrets.token_hex(4)}"
+            return guardian.guard(self._kept_guests.folder_for(folder), [], _shared_record(name, image))
 
-        return Workbench(self._home, self.hypervisor, self._timeouts(self.hypervisor.info), self._events, guard)
+        timeouts = self._timeouts(self.hypervisor.info)
+        return prepare_disk(disk, RunContext(self._home, self.hypervisor, timeouts, self._events, guard))
 
     def _report_times(self, times: _Times, request: Request) -> None:
         """Report the times of a removed guest, unless no test has used it."""

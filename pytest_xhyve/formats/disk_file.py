@@ -8,41 +8,6 @@ from typing import Literal
 HEAD_BYTES = 0x10048
 """How much of a file `identify` reads: up to the magic number of btrfs."""
 
-_MBR_SIGNATURE = (510, b"\x55\xaa")
-
-# Offset and bytes of each magic number, with the format's name as QEMU writes it (qemu-img(1)).
-_DISK_FORMATS = (
-    (0, b"QFI\xfb", "qcow2"),
-    (0, b"KDMV", "vmdk"),
-    (0, b"# Disk DescriptorFile", "vmdk"),
-    (0x40, b"\x7f\x10\xda\xbe", "vdi"),
-    (0, b"vhdxfile", "vhdx"),
-    (0, b"conectix", "vpc"),
-)
-# (RFC 1952, section 2.3.1; the .xz file format 1.2.1, section 2.1.1.1; RFC 8878, section 3.1.1)
-_COMPRESSIONS = ((0, b"\x1f\x8b", "gzip"), (0, b"\xfd7zXZ\x00", "xz"), (0, b"\x28\xb5\x2f\xfd", "zstd"))
-# What a raw disk begins with: a partition table, or a file system or volume on the whole disk (libblkid's probes).
-_RAW_CONTENTS = (
-    (*_MBR_SIGNATURE, "a partition table"),
-    (512, b"EFI PART", "a partition table"),
-    (1080, b"\x53\xef", "ext4"),
-    (0, b"XFSB", "XFS"),
-    (0x10040, b"_BHRfS_M", "btrfs"),
-    (512, b"LABELONE", "LVM"),
-    (0, b"LUKS\xba\xbe", "LUKS"),
-    (0, b"hsqs", "squashfs"),
-)
-_NO_DISKS = (
-    (0x8001, b"CD001", "the ISO file of a CD or an installer"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"BZh", "a file that bzip2 has compressed"),
-    (0, b"\x7fELF", "a program"),
-    (0, b"\xff\xd8\xff", "a picture"),
-    (0, b"\x89PNG", "a picture"),
-    (0, b"%PDF", "a PDF document"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
@@ -58,23 +23,52 @@ class FileKind:
     name: str
 
 
+_RAW = FileKind("disk", "raw")
+
+# Offset and bytes of each magic number. The first match counts: the ISO file of an installer that also boots from a USB
+# stick has a boot sector.
+_SIGNATURES = (
+    # The formats of disks, as qemu-img(1) names them.
+    (0, b"QFI\xfb", FileKind("disk", "qcow2")),
+    (0, b"KDMV", FileKind("disk", "vmdk")),
+    (0, b"# Disk DescriptorFile", FileKind("disk", "vmdk")),
+    (0x40, b"\x7f\x10\xda\xbe", FileKind("disk", "vdi")),
+    (0, b"vhdxfile", FileKind("disk", "vhdx")),
+    (0, b"conectix", FileKind("disk", "vpc")),
+    # RFC 1952, section 2.3.1; the .xz file format 1.2.1, section 2.1.1.1; RFC 8878, section 3.1.1.
+    (0, b"\x1f\x8b", FileKind("compressed", "gzip")),
+    (0, b"\xfd7zXZ\x00", FileKind("compressed", "xz")),
+    (0, b"\x28\xb5\x2f\xfd", FileKind("compressed", "zstd")),
+    (0x8001, b"CD001", FileKind("other", "the ISO file of a CD, from which a machine has to be installed first")),
+    # A raw disk begins with a partition table (MBR or GPT), or with a file system or volume: ext4, XFS, btrfs, LVM,
+    # LUKS, squashfs (libblkid's probes).
+    (510, b"\x55\xaa", _RAW),
+    (512, b"EFI PART", _RAW),
+    (1080, b"\x53\xef", _RAW),
+    (0, b"XFSB", _RAW),
+    (0x10040, b"_BHRfS_M", _RAW),
+    (512, b"LABELONE", _RAW),
+    (0, b"LUKS\xba\xbe", _RAW),
+    (0, b"hsqs", _RAW),
+    (257, b"ustar", FileKind("other", "a tar archive")),
+    (0, b"PK\x03\x04", FileKind("other", "a zip archive")),
+    (0, b"BZh", FileKind("other", "a file that bzip2 has compressed")),
+    (0, b"\x7fELF", FileKind("other", "a program")),
+    (0, b"\xff\xd8\xff", FileKind("other", "a picture")),
+    (0, b"\x89PNG", FileKind("other", "a picture")),
+    (0, b"%PDF", FileKind("other", "a PDF document")),
+)
+
+
 def identify(head: bytes) -> FileKind:
     """What the file is that begins with *head*.
 
     Args:
         head: its first `HEAD_BYTES`, or the whole of a shorter file.
     """
-    for kind, table in (("disk", _DISK_FORMATS), ("compressed", _COMPRESSIONS)):
-        for offset, magic, name in table:
-            if head.startswith(magic, offset):
-                return FileKind("disk" if kind == "disk" else "compressed", name)
-    # A hybrid ISO file has a boot sector too, so it has to be recognized first.
-    for offset, magic, name in (_NO_DISKS[0], *_RAW_CONTENTS):
+    for offset, magic, kind in _SIGNATURES:
         if head.startswith(magic, offset):
-            return FileKind("other", name) if magic == b"CD001" else FileKind("disk", "raw")
-    for offset, magic, name in _NO_DISKS:
-        if head.startswith(magic, offset):
-            return FileKind("other", name)
+            return kind
     if not head:
         return FileKind("other", "an empty file")
     if not head.strip(b"\0"):

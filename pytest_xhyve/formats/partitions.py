@@ -6,7 +6,6 @@ import struct
 
 _SECTOR = 512
 _PROTECTIVE = 0xEE
-_EXTENDED = (0x05, 0x0F, 0x85)
 
 
 def needed_size(head: bytes) -> int:

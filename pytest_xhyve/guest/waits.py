@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -18,7 +19,21 @@ if TYPE_CHECKING:
 class Run(Protocol):
     """`pytest_xhyve.Guest.run`."""
 
-    def __call__(self, command: str | Sequence[str], *, check: bool = True) -> Completed: ...
+    def __call__(
+        self, command: str | Sequence[str], *, check: bool = True, timeout: float | None = None
+    ) -> Completed: ...
+
+
+def wait_for_units(run: Run, timeout: float) -> str:
+    """Wait until systemd, if the guest has it, has started all units; a failed unit is not an error here.
+
+    Returns:
+        the state of the system, as systemctl(1) names it: ``starting`` if it was not ready within *timeout* seconds.
+    """
+    line = "if [ -d /run/systemd/system ]; then systemctl is-system-running --wait; else echo running; fi"
+    with contextlib.suppress(CommandTimeout):
+        return run(line, check=False, timeout=timeout).stdout.strip()
+    return "starting"
 
 
 def wait_for_success(run: Callable[[float], Completed], timeout: float) -> Completed:

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_xhyve.formats.disk_file import HEAD_BYTES, FileKind, identify
+from pytest_xhyve.formats.disk_file import HEAD_BYTES, identify
 from pytest_xhyve.formats.partitions import needed_size
 from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.images.backing import backing_files
@@ -45,19 +45,6 @@ def image_name(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", stem).strip("-.")[:48] or "disk"
 
 
-def identify_file(path: Path) -> FileKind:
-    """What the file at *path* is, by its first 64 KiB.
-
-    Raises:
-        ConfigurationError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return identify(file.read(HEAD_BYTES))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the disk {path}: {error.strerror}") from error
-
-
 def look(path: Path) -> DiskFile:
     """The disk at *path*, by what can be seen in a millisecond.
 
@@ -65,11 +52,14 @@ def look(path: Path) -> DiskFile:
         ConfigurationError: the file cannot be read, or is not a disk.
         ImageError: the disk is cut off or encrypted, or a file that it is based on is missing.
     """
-    kind = identify_file(path)
+    try:
+        with path.open("rb") as file:
+            kind = identify(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the disk {path}: {error.strerror}") from error
     if kind.kind == "other":
-        cure = "\n  an installer's CD becomes a disk first: install a machine from it" if "ISO" in kind.name else ""
         raise ConfigurationError(
-            f"{path} is not a disk: it is {kind.name}{cure}\n"
+            f"{path} is not a disk: it is {kind.name}\n"
             "  give a disk in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd"
         )
     if kind.kind == "compressed":

@@ -7,6 +7,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+DISK = "/dev/vdb"
+"""The name of the disk in the helper guest."""
+
 _MACHINES = {62: "x86_64", 183: "aarch64", 3: "i686", 40: "arm", 243: "riscv64", 21: "ppc64le", 22: "s390x"}
 
 
@@ -16,15 +19,15 @@ class Volume:
 
     Attributes:
         device: its name in the helper guest, such as ``/dev/vdb1``.
-        type: its file system, as blkid(8) names it; empty if that is not known.
-        uuid: the UUID of the file system, or empty.
-        label: the label of the file system, or empty.
+        type: its content, as blkid(8) names it; empty if that is not known.
     """
 
     device: str
     type: str
-    uuid: str
-    label: str
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{describe_device(self.device)}: {self.type or 'unknown'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,10 @@ class Root:
     type: str
     subvolume: str
 
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{describe_device(self.device)} ({', '.join(filter(None, (self.type, self.subvolume)))})"
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -49,36 +56,29 @@ class Facts:
     Attributes:
         volumes: all volumes.
         roots: the systems that were found; the rest is known if it is exactly one.
-        troubles: what could not be read or mounted, for people.
+        problems: what could not be read or mounted, for people.
         values: the values of each other key that the helper guest has printed.
         files: small files of the system by their path, without the first slash.
     """
 
     volumes: tuple[Volume, ...]
     roots: tuple[Root, ...]
-    troubles: tuple[str, ...]
+    problems: tuple[str, ...]
     values: Mapping[str, tuple[str, ...]]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def parse(cls, lines: str, files: Mapping[str, bytes]) -> Facts:
+    def parse(cls, lines: str) -> Facts:
         """Facts from the lines ``key<TAB>value`` of the helper guest."""
         values: dict[str, list[str]] = {}
         for line in lines.splitlines():
             key, tab, value = line.partition("\t")
             if tab:
                 values.setdefault(key, []).append(value)
-        volumes = []
-        for value in values.pop("volume", []):
-            device, kind, uuid, label = (*value.split(" ", 3), "", "", "")[:4]
-            volumes.append(Volume(device, "" if kind == "-" else kind, uuid, label.strip()))
-        roots = []
-        for value in values.pop("root", []):
-            device, kind, subvolume = (*value.split(" ", 2), "")[:3]
-            roots.append(Root(device, kind, subvolume))
-        troubles = tuple(values.pop("trouble", []))
-        rest = {key: tuple(found) for key, found in values.items()}
-        return cls(tuple(volumes), tuple(roots), troubles, rest, dict(files))
+        volumes = tuple(Volume(*_split(value, 2)) for value in values.pop("volume", []))
+        roots = tuple(Root(*_split(value, 3)) for value in values.pop("root", []))
+        problems = tuple(values.pop("problem", []))
+        return cls(volumes, roots, problems, {key: tuple(found) for key, found in values.items()})
 
     def first(self, key: str) -> str:
         """The first value of *key*, or an empty text."""
@@ -149,14 +149,16 @@ class Facts:
                 return fields[5]
         return "/root"
 
-    @property
-    def users(self) -> tuple[str, ...]:
-        """The users that a person may log in as: root, and those with a number from 1000 on."""
-        found = []
-        for line in self.text("etc/passwd").splitlines():
-            fields = line.split(":")
-            if len(fields) < 7 or not fields[2].isdecimal():
-                continue
-            if fields[0] == "root" or 1000 <= int(fields[2]) < 65000:
-                found.append(fields[0])
-        return tuple(found)
+
+def describe_device(device: str) -> str:
+    """The name of a volume of the disk, for messages."""
+    number = device.removeprefix(DISK)
+    if number == "":
+        return "the whole disk"
+    return f"partition {number}" if number.isdecimal() else device
+
+
+def _split(value: str, count: int) -> list[str]:
+    """The words of *value*: *count*, of which the last ones may be empty."""
+    words = value.split(" ", count - 1)
+    return words + [""] * (count - len(words))

@@ -1,4 +1,4 @@
-"""The helper guest: a small guest of the plugin's own that has a user's disk attached.
+"""The helper guest: a guest of the plugin's own image that has a user's disk attached.
 
 A file system from elsewhere is mounted in this guest and never on the host: the guest is thrown away, and what a
 hostile file system does to a kernel stays in it. The guest sees an overlay, so the user's disk is never written.
@@ -7,42 +7,35 @@ hostile file system does to a kernel stays in it. The guest sees an overlay, so 
 from __future__ import annotations
 
 import base64
-import gzip
 import io
 import shutil
-import tarfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
+from pytest_xhyve.formats.tar import DamagedArchive, Kind, TarReader
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.clone import overlay_disk
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.model.errors import CommandFailed, ImageError
+from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.machine import Disk
-from pytest_xhyve.preparation.facts import Facts
-from pytest_xhyve.preparation.login import NewFile
-from pytest_xhyve.preparation.workbench import Workbench
+from pytest_xhyve.preparation.facts import DISK, Facts
+from pytest_xhyve.preparation.new_file import NewFile
+from pytest_xhyve.preparation.run_context import RunContext
 
-IMAGE = "tiny"
-"""The image of the catalog that the helper guest is cloned from."""
-
-NAME = "helper"
-
-_SCRIPTS = Path(__file__).parent
-_LOOK_SECONDS = 120.0
-_COPY_SECONDS = 300.0
-_ANSWER_BYTES = 1 << 30
-_FILES_BYTES = 32 << 20
-_DISK = "/dev/vdb"
-# What Python reads of a system; each glob is expanded inside it.
+_IMAGE = "tiny"
+_NAME = "helper"
+_SCRIPTS = Path(__file__).parent / "scripts"
+_SCRIPTS_IN_GUEST = "/root/scripts"
+# The size of the empty disk to which the helper guest copies kernel and initial RAM disk; it is a sparse file.
+_COPIES_BYTES = 1 << 30
+# Small files that Python reads; of a folder, all files in it.
 _READ = (
     "etc/os-release",
     "usr/lib/os-release",
     "etc/passwd",
-    "etc/fstab",
-    "etc/hostname",
     "etc/ssh/sshd_config",
     "etc/ssh/sshd_config.d",
     "etc/ssh/ssh_host_ed25519_key.pub",
@@ -54,8 +47,6 @@ _READ = (
     "etc/systemd/network",
     "etc/NetworkManager/system-connections",
     "etc/sysconfig/network-scripts",
-    "etc/selinux/config",
-    "etc/default/grub",
     "boot/grub/grub.cfg",
     "boot/grub2/grub.cfg",
     "boot/loader/entries",
@@ -68,19 +59,31 @@ _READ = (
 
 
 class HelperGuest:
-    """The running helper guest with the disk; see `open_disk`."""
+    """The running helper guest with the disk; see `open_disk`.
 
-    def __init__(self, guest: Guest, answer: Path) -> None:
+    Args:
+        guest: the guest.
+        copies: the empty disk, a file of the host.
+        timeout: the limit of each step, in seconds.
+    """
+
+    def __init__(self, guest: Guest, copies: Path, timeout: float) -> None:
         self._guest = guest
-        self._answer = answer
-        self.facts = Facts((), (), (), {})
+        self._copies = copies
+        self._timeout = timeout
 
-    def look(self) -> None:
-        """Find the system on the disk, mount it in the guest, and read what is known of it into `facts`."""
-        done = self._run("look.sh", [_DISK], _LOOK_SECONDS)
-        facts = Facts.parse(done, {})
-        files = self._read(_READ) if len(facts.roots) == 1 else {}
-        self.facts = Facts(facts.volumes, facts.roots, facts.troubles, facts.values, files)
+    def look(self) -> Facts:
+        """Find the system on the disk, and mount it in the guest if there is exactly one.
+
+        Raises:
+            ImageError: the system cannot be mounted or read.
+        """
+        facts = Facts.parse(self._run("look.sh", [DISK]))
+        if len(facts.roots) != 1:
+            return facts
+        archive = base64.b64decode(self._run("read.sh", _READ))
+        with _explain_damaged_archive():
+            return replace(facts, files={name: b"".join(data) for name, data in _files(io.BytesIO(archive))})
 
     def write(self, files: Sequence[NewFile]) -> None:
         """Write *files* into the system.
@@ -89,97 +92,77 @@ class HelperGuest:
             ImageError: one cannot be written, for example because the disk is full.
         """
         for file in files:
-            words = [file.path, f"{file.mode:o}", "append" if file.append else ""]
-            try:
-                self._guest.run(["sh", "-c", _script("write.sh"), "write.sh", *words], input=file.content)
-            except CommandFailed as error:
-                reason = error.completed.stderr.strip().splitlines()[-1:] or ["no reason given"]
-                raise ImageError(f"cannot write /{file.path} into the clone of the disk: {reason[0]}") from error
+            self._run("write.sh", [file.path, f"{file.mode:o}", "append" if file.append else ""], input=file.content)
 
-    def copy(self, paths: Sequence[str], folder: Path) -> list[Path]:
-        """Copy files out of the system into *folder*; they get the names of their last components.
+    def close(self, copies: Mapping[str, Path]) -> None:
+        """Copy files out of the system, unmount it, so that its file systems are clean, and shut the guest down.
 
-        The guest is shut down for it: `close` must have been called, and the copies are there after the block.
+        Args:
+            copies: paths in the system, without the first slash, and where each one goes on the host.
+
+        Raises:
+            ImageError: one cannot be copied.
         """
-        self._run("copy.sh", list(paths), _COPY_SECONDS)
-        self._copies = [(path, folder / Path(path).name) for path in paths]
-        return [target for _, target in self._copies]
-
-    def close(self) -> None:
-        """Unmount the system, so that its file systems are clean, and shut the guest down."""
-        self._run("close.sh", [], _LOOK_SECONDS)
+        self._run("copy.sh", list(copies))
+        self._run("close.sh", [])
+        # A hypervisor that is killed instead may have data of the overlay in its memory.
         self._guest.shutdown()
-        copies = dict(getattr(self, "_copies", []))
-        if copies:
-            _unpack(self._answer, copies)
+        missing = dict(copies)
+        with self._copies.open("rb") as archive, _explain_damaged_archive():
+            for name, data in _files(archive):
+                if (target := missing.pop(name, None)) is not None:
+                    with target.open("xb") as file:
+                        file.writelines(data)
+        if missing:
+            raise ImageError(f"cannot copy {', '.join(missing)} out of the disk")
 
-    def _read(self, paths: Sequence[str]) -> dict[str, bytes]:
-        packed = base64.b64decode(self._run("read.sh", paths, _LOOK_SECONDS))
-        try:
-            with gzip.open(io.BytesIO(packed)) as stream:
-                archive = stream.read(_FILES_BYTES)
-            with tarfile.open(fileobj=io.BytesIO(archive)) as members:
-                found = {}
-                for member in members:
-                    file = members.extractfile(member) if member.isreg() else None
-                    if file is not None:
-                        found[member.name.removeprefix("./").lstrip("/")] = file.read()
-                return found
-        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-            raise ImageError(f"cannot read the files of the system on the disk: {error}") from error
-
-    def _run(self, script: str, words: Sequence[str], timeout: float) -> str:
-        done = self._guest.run(["sh", "-c", _script(script), script, *words], timeout=timeout)
+    def _run(self, script: str, arguments: Sequence[str], input: bytes | None = None) -> str:  # noqa: A002
+        command = ["sh", f"{_SCRIPTS_IN_GUEST}/{script}", *arguments]
+        done = self._guest.run(command, check=False, timeout=self._timeout, input=input)
+        if done.returncode != 0:
+            reason = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-3:])
+            raise ImageError(f"{script} failed in the helper guest:\n{reason or '    (no output)'}")
         return done.stdout
 
 
 @contextmanager
-def open_disk(bench: Workbench, disk: Disk, workspace: Path) -> Iterator[HelperGuest]:
+def open_disk(context: RunContext, disk: Disk, workspace: Path) -> Iterator[HelperGuest]:
     """A helper guest that has *disk* attached.
 
     Args:
-        bench: what the preparation happens in.
+        context: the run.
         disk: an overlay that may be written.
         workspace: a folder for the helper guest's own files.
 
     Raises:
-        XhyveError: in one of its kinds.
+        XhyveError: the class of the error states the reason.
     """
-    image = build_image(IMAGE, bench.home, bench.events.progress)
-    answer = workspace / "answer.img"
-    with answer.open("wb") as file:
-        file.truncate(_ANSWER_BYTES)
-    own = workspace / "helper"
+    image = build_image(_IMAGE, context.home, context.events.progress)
+    own = workspace / _NAME
     own.mkdir()
     try:
-        with bench.guard(NAME, image) as process:
-            root = overlay_disk(Disk(image.disk, image.format), own, bench.hypervisor.disk_formats)
-            machine = bench.machine(NAME, image, (root, disk, Disk(answer, "raw")))
-            guest = Guest(bench.instance(image, process), machine)
-            guest._boot_or_restore()
-            try:
-                yield HelperGuest(guest, answer)
-            finally:
-                guest._switch_off()
+        copies = own / "copies.img"
+        with copies.open("wb") as file:
+            file.truncate(_COPIES_BYTES)
+        root = overlay_disk(Disk(image.disk, image.format), own, context.hypervisor.disk_formats)
+        with context.booted(_NAME, image, root, disk, Disk(copies)) as guest:
+            guest.put(_SCRIPTS, _SCRIPTS_IN_GUEST)
+            yield HelperGuest(guest, copies, context.timeouts.boot)
     finally:
         shutil.rmtree(own, ignore_errors=True)
-        answer.unlink(missing_ok=True)
 
 
-def _script(name: str) -> str:
-    return (_SCRIPTS / name).read_text()
+def _files(archive: IO[bytes]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Path and content of each file in a tar archive."""
+    reader = TarReader(archive.read)
+    for member in reader.members():
+        if member.kind is Kind.FILE:
+            yield member.name, (chunk for _, chunk in reader.data())
 
 
-def _unpack(answer: Path, targets: dict[str, Path]) -> None:
-    with tarfile.open(answer, "r|") as archive:
-        for member in archive:
-            target = targets.pop(member.name.removeprefix("./").lstrip("/"), None)
-            content = archive.extractfile(member) if target is not None and member.isreg() else None
-            if content is None or target is None:
-                continue
-            with target.open("wb") as file:
-                shutil.copyfileobj(content, file, 1 << 20)
-            if not targets:
-                break
-    if targets:
-        raise ImageError(f"cannot copy {', '.join(targets)} out of the disk")
+@contextmanager
+def _explain_damaged_archive() -> Iterator[None]:
+    try:
+        yield
+    except DamagedArchive as error:
+        raise ImageError(f"cannot read the files of the system on the disk: the archive {error}") from error

@@ -8,10 +8,10 @@ import shlex
 from dataclasses import dataclass
 
 from pytest_xhyve.model.errors import ImageError
-from pytest_xhyve.preparation.facts import Facts
+from pytest_xhyve.preparation.facts import DISK, Facts
 
-FAST_WORDS = "mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1 tsc=reliable no_timer_check"
-"""Words of the kernel's command line that shorten a boot on an emulated CPU."""
+FAST_PARAMETERS = "mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1 tsc=reliable no_timer_check"
+"""Kernel parameters that shorten a boot on an emulated CPU."""
 
 _INITRDS = ("initrd.img-{}", "initramfs-{}.img", "initrd-{}", "initrd-{}.img", "initramfs-{}", "initrd.gz-{}")
 _KERNEL = re.compile(r"(?:vmlinuz|bzImage|kernel)(?:-(.+))?")
@@ -44,7 +44,7 @@ class _Entry:
     """An entry of a boot loader."""
 
     kernel: str
-    words: tuple[str, ...]
+    parameters: tuple[str, ...]
     source: str
 
 
@@ -57,7 +57,7 @@ def choose_kernel(facts: Facts) -> BootFiles:
     present = set(facts.values.get("boot", ()))
     entry = next((entry for entry in _entries(facts) if posixpath.basename(entry.kernel) in present), None)
     if entry is not None:
-        name, words, source = posixpath.basename(entry.kernel), entry.words, entry.source
+        name, parameters, source = posixpath.basename(entry.kernel), entry.parameters, entry.source
     else:
         kernels = [name for name in present if _KERNEL.fullmatch(name)]
         if not kernels:
@@ -66,8 +66,8 @@ def choose_kernel(facts: Facts) -> BootFiles:
                 "  a disk for containers has none; install the distribution's package of the kernel in it"
             )
         name = max(kernels, key=lambda kernel: (_initrd(kernel, present) is not None, _version_key(kernel)))
-        words, source = (), "the newest kernel in /boot"
-    cmdline = " ".join([*_root_words(facts, words), *_kept(words), "console=ttyS0", FAST_WORDS])
+        parameters, source = (), "the newest kernel in /boot"
+    cmdline = " ".join([*_root_parameters(facts, parameters), *_kept(parameters), "console=ttyS0", FAST_PARAMETERS])
     initrd = _initrd(name, present)
     return BootFiles(f"boot/{name}", f"boot/{initrd}" if initrd else None, cmdline, source)
 
@@ -95,14 +95,14 @@ def _entries(facts: Facts) -> list[_Entry]:
             found.append(_Entry(keys["linux"].strip(), _split(keys.get("options", "")), f"/{path}"))
     for path in ("boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/efi/EFI/debian/grub.cfg"):
         for line in re.findall(r"^\s*linux(?:16|efi)?\s+(.*)$", facts.text(path), re.MULTILINE):
-            kernel, *words = _split(line) or ("",)
-            found.append(_Entry(kernel, tuple(words), f"/{path}"))
+            kernel, *parameters = _split(line) or ("",)
+            found.append(_Entry(kernel, tuple(parameters), f"/{path}"))
     for path in ("boot/extlinux/extlinux.conf", "boot/extlinux.conf", "boot/syslinux/syslinux.cfg"):
         text = facts.text(path)
         kernels = re.findall(r"^\s*(?:LINUX|KERNEL)\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
-        words = re.findall(r"^\s*APPEND\s+(.*)$", text, re.MULTILINE | re.IGNORECASE)
+        parameters = re.findall(r"^\s*APPEND\s+(.*)$", text, re.MULTILINE | re.IGNORECASE)
         if kernels:
-            found.append(_Entry(kernels[0], _split(words[0] if words else ""), f"/{path}"))
+            found.append(_Entry(kernels[0], _split(parameters[0] if parameters else ""), f"/{path}"))
     return found
 
 
@@ -113,21 +113,21 @@ def _split(line: str) -> tuple[str, ...]:
         return tuple(line.split())
 
 
-def _root_words(facts: Facts, words: tuple[str, ...]) -> list[str]:
+def _root_parameters(facts: Facts, parameters: tuple[str, ...]) -> list[str]:
     """``root=`` and what belongs to it, as the guest will see the disk: it is ``/dev/vda`` there."""
     root = facts.roots[0]
-    given = next((word for word in words if word.startswith("root=")), "")
-    flags = [word for word in words if word.startswith(("rootflags=", "rootfstype="))]
+    given = next((word for word in parameters if word.startswith("root=")), "")
+    flags = [word for word in parameters if word.startswith(("rootflags=", "rootfstype="))]
     if re.match(r"root=(UUID|LABEL|PARTUUID|PARTLABEL)=|root=/dev/(mapper/|disk/|(?![hsv]d|nvme)[^/]+/)", given):
         source = given
     elif root.device.startswith("/dev/mapper/"):
         source = f"root={root.device}"
     else:
-        source = f"root={root.device.replace('/dev/vdb', '/dev/vda')}"
+        source = f"root={root.device.replace(DISK, '/dev/vda')}"
     if root.subvolume and not any("subvol" in flag for flag in flags):
         flags.append(f"rootflags=subvol={root.subvolume}")
     return [source, "ro", *flags]
 
 
-def _kept(words: tuple[str, ...]) -> list[str]:
-    return [word for word in words if not _DROPPED.fullmatch(word) and re.fullmatch(r"[\x21-\x7e]+", word)]
+def _kept(parameters: tuple[str, ...]) -> list[str]:
+    return [word for word in parameters if not _DROPPED.fullmatch(word) and re.fullmatch(r"[\x21-\x7e]+", word)]

@@ -10,23 +10,7 @@ from dataclasses import dataclass
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.preparation.facts import Facts
-
-
-@dataclass(frozen=True, slots=True)
-class NewFile:
-    """A file that the helper guest writes into the system.
-
-    Attributes:
-        path: without the first slash.
-        content: the bytes.
-        mode: the mode of the file; folders above it that are missing get 0755, or 0700 in root's home.
-        append: whether the content is added to a file that is there already.
-    """
-
-    path: str
-    content: bytes
-    mode: int = 0o644
-    append: bool = False
+from pytest_xhyve.preparation.new_file import NewFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +45,6 @@ def plan_login(facts: Facts, client: KeyPair) -> Login:
         _check_sshd(facts)
         keys_path = _authorized_keys(facts) or keys_path
         host_keys = facts.host_keys
-        # cloud-init removes the host keys that it finds at its first boot, unless it is configured not to.
         if not host_keys:
             host = KeyPair.generate()
             host_keys = (host.public,)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
+import textwrap
 
 from pytest_xhyve.preparation.facts import Facts
-from pytest_xhyve.preparation.login import NewFile
+from pytest_xhyve.preparation.new_file import NewFile
 
 _LINK = "etc/systemd/network/10-pytest-xhyve.link"
 # systemd.link(5): udev gives the card the name that the configuration of the disk expects.
 _LINK_TEXT = "[Match]\nDriver=virtio_net\n\n[Link]\nName={}\n"
 _NETWORKD_TEXT = "[Match]\nType=ether\nName=!veth*\n\n[Network]\nDHCP=yes\n"
-_INTERFACES_TEXT = "allow-hotplug {0}\niface {0} inet dhcp\n"
-_NETPLAN_TEXT = """\
-network:
-  version: 2
-  ethernets:
-    pytest-xhyve:
-      match: {name: "e*"}
-      dhcp4: true
+_INTERFACES_TEXT = "\nallow-hotplug eth0\niface eth0 inet dhcp\n"
+# Netplan's format, which cloud-init takes too (network-config version 2).
+_NETWORK_CONFIG = """\
+version: 2
+ethernets:
+  pytest-xhyve:
+    match: {name: "e*"}
+    dhcp4: true
 """
+_NETPLAN_TEXT = "network:\n" + textwrap.indent(_NETWORK_CONFIG, "  ")
 _META_DATA = "instance-id: pytest-xhyve\n"
 _USER_DATA = """\
 #cloud-config
@@ -32,49 +34,38 @@ growpart: {mode: "off"}
 package_update: false
 package_upgrade: false
 """
-_NETWORK_CONFIG = """\
-version: 2
-ethernets:
-  pytest-xhyve:
-    match: {name: "e*"}
-    dhcp4: true
-"""
 _SEED = "var/lib/cloud/seed/nocloud"
 
 
 def plan_network(facts: Facts) -> tuple[NewFile, ...]:
     """The files that configure the guest's one network card by DHCP."""
+    files: list[NewFile] = []
     names = configured_names(facts)
     if len(names) == 1 and facts.has_systemd:
-        return (NewFile(_LINK, _LINK_TEXT.format(names[0]).encode()), *_plan_cloud_init(facts))
-    if names:
-        return _plan_cloud_init(facts)
+        files.append(NewFile(_LINK, _LINK_TEXT.format(names[0]).encode()))
     if facts.has_cloud_init:
-        return _plan_cloud_init(facts)
+        # A seed of the data source NoCloud, without which cloud-init waits for a cloud.
+        files.append(NewFile(f"{_SEED}/meta-data", _META_DATA.encode()))
+        files.append(NewFile(f"{_SEED}/user-data", _USER_DATA.encode(), 0o600))
+        files.append(NewFile(f"{_SEED}/network-config", _NETWORK_CONFIG.encode()))
+    elif not names:
+        files += _configure_card(facts)
+    return tuple(files)
+
+
+def _configure_card(facts: Facts) -> list[NewFile]:
+    """The files that configure a card by DHCP in a system that configures none."""
     if facts.has("usr/sbin/netplan"):
-        return (NewFile("etc/netplan/90-pytest-xhyve.yaml", _NETPLAN_TEXT.encode(), 0o600),)
+        return [NewFile("etc/netplan/90-pytest-xhyve.yaml", _NETPLAN_TEXT.encode(), 0o600)]
     if facts.has("usr/sbin/NetworkManager"):
-        # It takes each card that nothing configures by DHCP (NetworkManager.conf(5), no-auto-default).
-        return ()
+        # It configures each card by DHCP that nothing else configures (NetworkManager.conf(5), no-auto-default).
+        return []
     if facts.has("usr/sbin/ifup", "sbin/ifup"):
         link = NewFile(_LINK, _LINK_TEXT.format("eth0").encode())
-        text = _INTERFACES_TEXT.format("eth0").encode()
-        return (link, NewFile("etc/network/interfaces", b"\n" + text, append=True))
+        return [link, NewFile("etc/network/interfaces", _INTERFACES_TEXT.encode(), append=True)]
     if facts.has("usr/lib/systemd/systemd-networkd", "lib/systemd/systemd-networkd"):
-        files = [NewFile("etc/systemd/network/90-pytest-xhyve.network", _NETWORKD_TEXT.encode())]
-        return tuple(files)
-    return ()
-
-
-def _plan_cloud_init(facts: Facts) -> tuple[NewFile, ...]:
-    """A seed of the data source NoCloud, without which cloud-init waits for a cloud."""
-    if not facts.has_cloud_init:
-        return ()
-    return (
-        NewFile(f"{_SEED}/meta-data", _META_DATA.encode()),
-        NewFile(f"{_SEED}/user-data", _USER_DATA.encode(), 0o600),
-        NewFile(f"{_SEED}/network-config", _NETWORK_CONFIG.encode()),
-    )
+        return [NewFile("etc/systemd/network/90-pytest-xhyve.network", _NETWORKD_TEXT.encode())]
+    return []
 
 
 def configured_names(facts: Facts) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pytest_xhyve.model.errors import ImageError
-from pytest_xhyve.preparation.facts import Facts
+from pytest_xhyve.preparation.facts import Facts, describe_device
 
 # Types of volumes, as blkid(8) names them, that no guest can be made of, with what they are and what to do.
-_HOPELESS = {
+_UNSUPPORTED = {
     "crypto_LUKS": ("is encrypted (LUKS)", "decrypt the disk (cryptsetup-reencrypt --decrypt), or use one that is not"),
     "BitLocker": ("is encrypted (BitLocker)", "the plugin runs Linux only"),
     "ntfs": ("has a file system of Windows (NTFS)", "the plugin runs Linux only"),
@@ -26,15 +27,10 @@ def check_system(facts: Facts, disk: Path) -> None:
         ImageError: there is none, or more than one; the message states what is on the disk instead.
     """
     if len(facts.roots) > 1:
-        found = "\n".join(
-            f"    {root.device.replace('/dev/vdb', 'partition ')} ({root.type}"
-            + (f", subvolume {root.subvolume}" if root.subvolume else "")
-            + ")"
-            for root in facts.roots
-        )
         raise ImageError(
-            f"{disk} has more than one system, and the plugin cannot know which one you mean:\n{found}\n"
-            "  write a manifest beside the disk that has `cmdline: root=…`"
+            f"{disk} has more than one system, and the plugin cannot know which one you mean:\n"
+            f"{_as_lines(facts.roots)}\n"
+            "  describe the one that you mean in a manifest beside the disk"
         )
     if not facts.roots:
         raise ImageError(_explain_no_system(facts, disk))
@@ -46,12 +42,12 @@ def check_system(facts: Facts, disk: Path) -> None:
 
 def _explain_no_system(facts: Facts, disk: Path) -> str:
     for volume in facts.volumes:
-        if volume.type in _HOPELESS:
-            what, fix = _HOPELESS[volume.type]
-            name = volume.device.removeprefix("/dev/vdb")
-            return f"{disk}: {f'partition {name}' if name.isdecimal() else 'it'} {what}\n  {fix}"
-    volumes = [
-        f"{volume.device.replace('/dev/vdb', 'partition ')}: {volume.type or 'unknown'}" for volume in facts.volumes
-    ]
-    lines = "\n".join(f"    {line}" for line in [*volumes, *facts.troubles])
-    return f"{disk} has no Linux system that could be read; what was found on it:\n{lines or '    nothing'}"
+        if volume.type in _UNSUPPORTED:
+            what, fix = _UNSUPPORTED[volume.type]
+            return f"{disk}: {describe_device(volume.device)} {what}\n  {fix}"
+    found = _as_lines([*facts.volumes, *facts.problems])
+    return f"{disk} has no Linux system that could be read; what was found on it:\n{found or '    nothing'}"
+
+
+def _as_lines(things: Iterable[object]) -> str:
+    return "\n".join(f"    {thing}" for thing in things)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from dataclasses import replace
@@ -14,11 +13,12 @@ import psutil
 
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.waits import wait_for_units
 from pytest_xhyve.host.clone import overlay_disk
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
 from pytest_xhyve.hypervisors.base import SnapshotMachine
-from pytest_xhyve.model.errors import CommandTimeout, HypervisorExited
+from pytest_xhyve.model.errors import HypervisorExited
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent
 from pytest_xhyve.templates.starts import record
@@ -50,7 +50,7 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
     guest = Guest(instance, machine, boot=record(instance, machine, folder))
     try:
         guest._boot_or_restore()
-        _wait_for_units(guest, instance.timeouts.settle)
+        wait_for_units(guest.run, instance.timeouts.settle)
         vm = cast("SnapshotMachine", guest._power.machine)
         agent = install_agent(partial(run_as_root, guest), vm.agent, guest.mac, instance.timeouts.step)
         guest.run("sync", check=False)
@@ -61,13 +61,6 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
     finally:
         guest.kill()
     return disk, agent
-
-
-def _wait_for_units(guest: Guest, timeout: float) -> None:
-    """Wait until systemd, if the guest has it, has started all units; a failed unit is not an error here."""
-    line = "if [ -d /run/systemd/system ]; then systemctl is-system-running --wait; fi"
-    with contextlib.suppress(CommandTimeout):
-        guest.run(line, check=False, timeout=timeout)
 
 
 def run_as_root(guest: Guest, line: str, data: bytes) -> str:

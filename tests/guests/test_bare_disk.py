@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+from click.testing import CliRunner
 from homes import share
 from warm import fleet_of, is_warm
 
+from pytest_xhyve.cli.commands import main
+from pytest_xhyve.cli.prune import find_candidates
 from pytest_xhyve.fleet.request import ForegroundRequest
-from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.check import digest_of
 from pytest_xhyve.model.errors import ImageError
@@ -83,6 +87,17 @@ def test_content_decides_and_not_the_path(bare_home: Home, bare_disk: Path, tmp_
     with fleet_of(bare_home, said, str(moved), start="cold") as fleet:
         fleet.catalog.find(moved)
     assert not [line for line in said if "prepar" in line]
+
+
+def test_imported_ahead_of_time(bare_home: Home, bare_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(bare_home.path))
+    result = CliRunner().invoke(main, ["import", str(bare_disk)])
+    manifest = yaml.safe_load(result.stdout)
+    assert manifest["made"]["from"] == str(bare_disk)
+    assert (manifest["name"], manifest["user"], manifest["made"]["state"]) == ("foreign", "root", "running")
+    assert [each for each in find_candidates(bare_home) if each.kind == "prepared disk"] == []
+    (candidate,) = (each for each in find_candidates(bare_home, images=True) if each.kind == "prepared disk")
+    assert candidate.name.startswith("foreign (")
 
 
 def test_disk_that_cannot_become_a_guest_leaves_nothing(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:

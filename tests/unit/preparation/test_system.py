@@ -20,10 +20,10 @@ def test_one_linux_is_taken() -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("volume\t/dev/vdb1 crypto_LUKS - -", "partition 1 is encrypted"),
-        ("volume\t/dev/vdb2 ntfs - Windows", "partition 2 has a file system of Windows"),
-        ("volume\t/dev/vdb linux_raid_member", "it is a part of a RAID"),
-        ("volume\t/dev/vdb1 swap u l\ntrouble\t/dev/vdb2: bad superblock", "partition 1: swap\n    .*bad superblock"),
+        ("volume\t/dev/vdb1 crypto_LUKS", "partition 1 is encrypted"),
+        ("volume\t/dev/vdb2 ntfs", "partition 2 has a file system of Windows"),
+        ("volume\t/dev/vdb linux_raid_member", "the whole disk is a part of a RAID"),
+        ("volume\t/dev/vdb1 swap\nproblem\t/dev/vdb2: bad superblock", "partition 1: swap\n    .*bad superblock"),
         ("", "what was found on it:\n    nothing"),
         ("root\t/dev/vdb1 ext4 \nroot\t/dev/vdb2 xfs ", "more than one system"),
         ("root\t/dev/vdb1 ext4 \nelf\tELF\narchitecture\t183", "for aarch64; guests here are x86_64"),
@@ -32,7 +32,7 @@ def test_one_linux_is_taken() -> None:
 )
 def test_what_cannot_become_a_guest_is_named(lines: str, message: str) -> None:
     with pytest.raises(ImageError, match=message):
-        check_system(Facts.parse(lines, {}), DISK)
+        check_system(Facts.parse(lines), DISK)
 
 
 @pytest.mark.parametrize(

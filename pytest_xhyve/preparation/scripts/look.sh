@@ -5,7 +5,7 @@ top=/mnt/top
 root=/mnt/root
 mkdir -p $top $root
 
-say() {
+print_fact() {
     printf '%s\t%s\n' "$1" "$(printf %s "$2" | tr -d '\000-\037')"
 }
 
@@ -13,18 +13,18 @@ field() {
     blkid --probe --output value --match-tag "$2" "$1"
 }
 
+# There is no udev here.
+lvm_config="activation/udev_sync=0 activation/udev_rules=0 activation/monitoring=0"
 volumes=$(ls -d "$disk"[0-9]* 2>/dev/null | sort -V)
 [ -n "$volumes" ] || volumes=$disk
 for volume in $volumes; do
     if [ "$(field "$volume" TYPE)" = LVM2_member ]; then
         modprobe -q dm_mod
         mkdir -p /run/lvm /run/lock/lvm
-        for setting in activation/udev_sync=0 activation/udev_rules=0 activation/monitoring=0; do
-            config="$config $setting"
-        done
-        lvm vgchange --sysinit --activate y --config "$config" >/dev/null 2>/tmp/lvm.err || say trouble "LVM: $(cat /tmp/lvm.err)"
-        lvm vgmknodes --config "$config" >/dev/null 2>&1
-        volumes="$volumes $(lvm lvs --noheadings --options lv_dm_path --config "$config" 2>/dev/null)"
+        lvm vgchange --sysinit --activate y --config "$lvm_config" >/dev/null 2>/tmp/lvm.err ||
+            print_fact problem "LVM: $(cat /tmp/lvm.err)"
+        lvm vgmknodes --config "$lvm_config" >/dev/null 2>&1
+        volumes="$volumes $(lvm lvs --noheadings --options lv_dm_path --config "$lvm_config" 2>/dev/null)"
         break
     fi
 done
@@ -36,21 +36,21 @@ is_root() {
 
 roots=0
 found() {
-    say root "$1 $2 $3"
+    print_fact root "$1 $2 $3"
     roots=$((roots + 1))
     device=$1 type=$2 subvolume=$3
 }
 
 for volume in $volumes; do
     kind=$(field "$volume" TYPE)
-    say volume "$volume ${kind:--} $(field "$volume" UUID) $(field "$volume" LABEL)"
+    print_fact volume "$volume $kind"
     case $kind in
         ext2 | ext3 | ext4) kind=ext4 ;;
         xfs | btrfs | f2fs) modprobe -q "$kind" ;;
         *) continue ;;
     esac
     if ! mount -t "$kind" "$volume" $top 2>/tmp/mount.err; then
-        say trouble "$volume: $(cat /tmp/mount.err) $(dmesg | tail -n 1)"
+        print_fact problem "$volume: $(cat /tmp/mount.err) $(dmesg | tail -n 1)"
         continue
     fi
     if is_root $top; then
@@ -67,7 +67,6 @@ done
 [ $roots = 1 ] || exit 0
 
 mount -t "$type" ${subvolume:+-o "subvol=$subvolume"} "$device" $root || exit 1
-say root_uuid "$(field "$device" UUID)"
 
 # Other file systems of the system, such as /boot.
 device_of() {
@@ -90,13 +89,13 @@ sed 's/#.*//' $root/etc/fstab 2>/dev/null | while read -r what where kind option
         *) continue ;;
     esac
     source=$(device_of "$what")
-    [ -b "$source" ] || { say trouble "fstab: $what for $where is not on this disk"; continue; }
+    [ -b "$source" ] || { print_fact problem "fstab: $what for $where is not on this disk"; continue; }
     [ "$kind" = auto ] && kind=$(field "$source" TYPE)
     modprobe -q "$kind"
     [ "$kind" = vfat ] && modprobe -q nls_cp437 && modprobe -q nls_ascii
     chosen=$(echo "$options" | tr , '\n' | grep '^subvol' | head -n 1)
     mount -t "$kind" ${chosen:+-o "$chosen"} "$source" "$root$where" 2>/dev/null ||
-        say trouble "fstab: cannot mount $what at $where"
+        print_fact problem "fstab: cannot mount $what at $where"
 done
 
 # In the disk's own tree, so that its absolute links lead where they lead in the system itself.
@@ -112,19 +111,15 @@ inside() {
     chroot $root "/$place/busybox" "$@"
 }
 
-say architecture "$(inside dd if=/bin/sh bs=1 skip=18 count=2 2>/dev/null | od -An -tu2 | tr -d ' ')"
-say elf "$(inside dd if=/bin/sh bs=1 skip=1 count=3 2>/dev/null)"
+print_fact architecture "$(inside dd if=/bin/sh bs=1 skip=18 count=2 2>/dev/null | od -An -tu2 | tr -d ' ')"
+print_fact elf "$(inside dd if=/bin/sh bs=1 skip=1 count=3 2>/dev/null)"
 for path in usr/sbin/sshd usr/bin/sshd usr/sbin/dropbear usr/lib/systemd/systemd lib/systemd/systemd \
-    sbin/openrc usr/sbin/openrc-run sbin/openrc-run usr/bin/cloud-init usr/sbin/netplan usr/sbin/ifup sbin/ifup \
+    usr/bin/cloud-init usr/sbin/netplan usr/sbin/ifup sbin/ifup \
     usr/lib/systemd/systemd-networkd lib/systemd/systemd-networkd usr/sbin/NetworkManager \
-    etc/ssh/ssh_host_ed25519_key etc/ssh/ssh_host_ecdsa_key etc/ssh/ssh_host_rsa_key \
-    usr/sbin/wicked etc/init.d/networking usr/bin/sudo sbin/dhclient usr/sbin/dhcpcd; do
-    inside test -e "/$path" && say there "$path"
+    etc/ssh/ssh_host_ed25519_key etc/ssh/ssh_host_ecdsa_key etc/ssh/ssh_host_rsa_key; do
+    if inside test -e "/$path"; then print_fact there "$path"; fi
 done
-for file in $(inside ls /boot); do
-    inside test -f "/boot/$file" && say boot "$file"
+# A hostile disk may have any number of files there.
+for file in $(inside ls /boot | head -n 200); do
+    if inside test -f "/boot/$file"; then print_fact boot "$file"; fi
 done
-for folder in $(inside ls /lib/modules 2>/dev/null); do
-    say modules "$folder"
-done
-say free "$(inside df -k / | tail -n 1 | while read -r _ _ _ free _; do echo "$free"; done)"
