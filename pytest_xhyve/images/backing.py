@@ -43,8 +43,8 @@ def backing_files(disk: Path) -> tuple[Path, ...]:
     return tuple(chain)
 
 
-def is_based_on(disk: Path, digests: Sequence[str], checked: Path) -> bool:
-    """Whether the files that *disk* is based on have these contents.
+def is_valid_layer(disk: Path, digests: Sequence[str], checked: Path) -> bool:
+    """Whether *disk* stands alone, or the files that it is based on have these contents.
 
     A layer names the file that it was made over. That file may have been changed or removed since, and the disk that a
     test wants may be a copy of it.
@@ -55,6 +55,7 @@ def is_based_on(disk: Path, digests: Sequence[str], checked: Path) -> bool:
         checked: the folder of remembered digests.
     """
     try:
-        return [known_digest(file, checked) for file in backing_files(disk)] == list(digests)
+        files = backing_files(disk)
+        return not files or [known_digest(file, checked) for file in files] == list(digests)
     except ImageError:
         return False

@@ -8,13 +8,15 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_xhyve.formats.disk_file import HEAD_BYTES, identify
+from pytest_xhyve.formats.disk_file import HEAD_BYTES, FileKind, identify
 from pytest_xhyve.formats.partitions import needed_size
 from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 
 _CHECK_SECONDS = 300.0
+_COPY_SECONDS = 3600.0
+_CAN_BE_SAVED = {"raw", "qcow2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,14 @@ class DiskFile:
         path: the file; absolute.
         format: its format as QEMU names it (qemu-img(1)): ``raw``, ``qcow2``, ``vmdk``, ``vdi``, ``vhdx`` or ``vpc``.
         backing: the files that it is based on, the nearest first.
+        can_be_saved: whether QEMU can save and restore a machine that reads these files; it cannot with vmdk, vdi, vhdx
+            and vpc, which block migration (block/vmdk.c and others in its sources).
     """
 
     path: Path
     format: str
     backing: tuple[Path, ...] = ()
+    can_be_saved: bool = True
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -52,11 +57,7 @@ def look(path: Path) -> DiskFile:
         ConfigurationError: the file cannot be read, or is not a disk.
         ImageError: the disk is cut off or encrypted, or a file that it is based on is missing.
     """
-    try:
-        with path.open("rb") as file:
-            kind = identify(file.read(HEAD_BYTES))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the disk {path}: {error.strerror}") from error
+    kind = _identify(path)
     if kind.kind == "other":
         raise ConfigurationError(
             f"{path} is not a disk: it is {kind.name}\n"
@@ -68,7 +69,17 @@ def look(path: Path) -> DiskFile:
         )
     if kind.name == "raw":
         _check_whole(path)
-    return DiskFile(path.absolute(), kind.name, backing_files(path))
+    backing = backing_files(path)
+    can_be_saved = {kind.name, *(_identify(file).name for file in backing)} <= _CAN_BE_SAVED
+    return DiskFile(path.absolute(), kind.name, backing, can_be_saved)
+
+
+def _identify(path: Path) -> FileKind:
+    try:
+        with path.open("rb") as file:
+            return identify(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the disk {path}: {error.strerror}") from error
 
 
 def _check_whole(path: Path) -> None:
@@ -106,7 +117,19 @@ def check_unused_and_whole(disk: DiskFile) -> None:
             )
 
 
-def _qemu_img(*words: str) -> subprocess.CompletedProcess[str]:
+def copy_as_qcow2(disk: DiskFile, target: Path) -> None:
+    """Copy what a guest sees of *disk* to the new file *target*.
+
+    Raises:
+        ImageError: qemu-img failed; the message has its output.
+    """
+    done = _qemu_img("convert", "-f", disk.format, "-O", "qcow2", str(disk.path), str(target), timeout=_COPY_SECONDS)
+    if done.returncode != 0:
+        raise ImageError(f"cannot copy {disk.path} into {target.parent}: {_last_line(done.stderr)}")
+    target.chmod(0o600)
+
+
+def _qemu_img(*words: str, timeout: float = _CHECK_SECONDS) -> subprocess.CompletedProcess[str]:
     program = shutil.which("qemu-img")
     if program is None:
         raise ImageError(
@@ -121,10 +144,10 @@ def _qemu_img(*words: str) -> subprocess.CompletedProcess[str]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_CHECK_SECONDS,
+            timeout=timeout,
         )
     except subprocess.TimeoutExpired as error:
-        raise ImageError(f"`qemu-img {words[0]}` took longer than {_CHECK_SECONDS:.0f} s") from error
+        raise ImageError(f"`qemu-img {words[0]}` took longer than {timeout:.0f} s") from error
 
 
 def _last_line(text: str) -> str:

@@ -21,7 +21,7 @@ from filelock import FileLock
 from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.guest.waits import wait_for_units
 from pytest_xhyve.host.clone import create_overlay
-from pytest_xhyve.images.backing import is_based_on
+from pytest_xhyve.images.backing import is_valid_layer
 from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
@@ -30,7 +30,7 @@ from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.model.errors import ImageError, NotSupported
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
-from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole, image_name, look
+from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole, copy_as_qcow2, image_name, look
 from pytest_xhyve.preparation.helper_guest import open_disk
 from pytest_xhyve.preparation.kernel import choose_kernel
 from pytest_xhyve.preparation.login import plan_login
@@ -69,7 +69,7 @@ def prepare_disk(path: Path, context: RunContext) -> Image:
     with FileLock(folder / f"{key}.lock"):
         manifest = folder / key / _MANIFEST
         image = read_if_complete(manifest)
-        if image is not None and is_based_on(image.disk, digests, checked):
+        if image is not None and is_valid_layer(image.disk, digests, checked):
             return image
         with new_workspace(folder, key) as workspace:
             begin = time.monotonic()
@@ -105,7 +105,11 @@ class _Preparation:
                 f"{context.hypervisor.info.name} needs a raw disk, and a prepared disk is a qcow2 layer over yours\n"
                 "  QEMU takes it: --xhyve-hypervisor=qemu"
             )
-        create_overlay(self._disk.path, self._disk.format, self._layer.path)
+        if self._disk.can_be_saved:
+            create_overlay(self._disk.path, self._disk.format, self._layer.path)
+        else:
+            context.events.progress(f"  copying it, as {self._disk.format} disks cannot be restored")
+            copy_as_qcow2(self._disk, self._layer.path)
         context.events.progress("  looking into it")
         content = self._change(client) | {"key": os.path.relpath(key_file, self._workspace)}
         write_manifest(self._workspace / _MANIFEST, content)

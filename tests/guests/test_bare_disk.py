@@ -100,6 +100,15 @@ def test_imported_ahead_of_time(bare_home: Home, bare_disk: Path, monkeypatch: p
     assert candidate.name.startswith("foreign (")
 
 
+def test_format_that_qemu_cannot_restore(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "exported.vmdk"
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", bare_disk, disk], check=True)
+    before = digest_of(disk)
+    with fleet_of(bare_home, [], str(disk), start="warm") as fleet:
+        assert is_warm(fleet.start(ForegroundRequest(GuestSpec())))
+    assert digest_of(disk) == before
+
+
 def test_disk_that_cannot_become_a_guest_leaves_nothing(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
     locked = tmp_path / "locked.img"
     subprocess.run(["cp", "--sparse=always", bare_disk, locked], check=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.images.backing import backing_files, is_based_on
+from pytest_xhyve.images.backing import backing_files, is_valid_layer
 from pytest_xhyve.images.check import digest_of
 from pytest_xhyve.model.errors import ImageError
 
@@ -21,7 +21,7 @@ def qcow2(path: Path, backing: str = "", *, encryption: int = 0) -> Path:
     return path
 
 
-def test_files_that_a_disk_is_based_on(tmp_path: Path) -> None:
+def test_files_that_a_disk_is_valid_layer(tmp_path: Path) -> None:
     (tmp_path / "base.img").write_bytes(b"raw")
     middle = qcow2(tmp_path / "middle.qcow2", "base.img")
     top = qcow2(tmp_path / "top.qcow2", f"file:{middle}")
@@ -34,11 +34,12 @@ def test_layer_of_a_file_that_changed(tmp_path: Path) -> None:
     base.write_bytes(b"as it was")
     layer = qcow2(tmp_path / "layer.qcow2", "base.img")
     digests = [digest_of(base)]
-    assert is_based_on(layer, digests, tmp_path)
+    assert is_valid_layer(layer, digests, tmp_path)
+    assert is_valid_layer(qcow2(tmp_path / "alone.qcow2"), digests, tmp_path)
     base.write_bytes(b"as it is now")
-    assert not is_based_on(layer, digests, tmp_path)
+    assert not is_valid_layer(layer, digests, tmp_path)
     base.unlink()
-    assert not is_based_on(layer, digests, tmp_path)
+    assert not is_valid_layer(layer, digests, tmp_path)
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

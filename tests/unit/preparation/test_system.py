@@ -61,6 +61,19 @@ def test_compressed_disk(tmp_path: Path) -> None:
         look(disk)
 
 
+def test_format_that_cannot_be_saved_below_one_that_can(tmp_path: Path) -> None:
+    disk = tmp_path / "layer.qcow2"
+    header = bytearray(200)
+    header[:4] = b"QFI\xfb"
+    header[8:20] = (104).to_bytes(8) + (9).to_bytes(4)
+    header[104:113] = b"base.vmdk"
+    disk.write_bytes(header)
+    (tmp_path / "base.vmdk").write_bytes(b"KDMV")
+    assert not look(disk).can_be_saved
+    (tmp_path / "base.vmdk").write_bytes(b"QFI\xfb".ljust(200, b"\0"))
+    assert look(disk).can_be_saved
+
+
 def test_backing_file_that_is_gone(tmp_path: Path) -> None:
     disk = tmp_path / "layer.qcow2"
     header = bytearray(200)
