@@ -24,8 +24,6 @@ from pytest_xhyve.guest.merge import merge
 from pytest_xhyve.guest.streams import Input, Output
 from pytest_xhyve.model.errors import XhyveError
 
-MOST_BYTES = 16 << 30
-
 _CHUNK = 1 << 17
 _NO_FILE = 66
 # readlink follows what is named, as `cp -H` does. A file of /proc or /sys has no size, so that tar copies nothing.
@@ -73,12 +71,12 @@ def put(connection: Connection, local: Path, remote: str) -> None:
         output.read_to_end()
         code, messages = output.result()
         if code != 0:
-            raise XhyveError(f"cannot {what}: {messages or f'tar in the guest failed with exit code {code}'}")
+            raise _tar_error(what, code, messages)
         if refused is not None:
             raise XhyveError(f"cannot {what}: {refused}") from refused
 
 
-def get(connection: Connection, remote: str, local: Path, *, most: int = MOST_BYTES) -> tuple[Path, LeftOut]:
+def get(connection: Connection, remote: str, local: Path, *, most: int) -> tuple[Path, LeftOut]:
     """Copy *remote*, a file or folder, to *local* as ``cp -rH`` does: into it when it is a folder.
 
     The guest may be hostile. The plugin unpacks what it sends in a new folder, and merges this folder into *local*
@@ -114,7 +112,7 @@ def get(connection: Connection, remote: str, local: Path, *, most: int = MOST_BY
             code, messages = output.result()
         top = next(Path(box).iterdir(), None)
         if code != 0 and not (code == 1 and top is not None and _has_changed(messages)):
-            raise XhyveError(f"cannot {what}: {messages or f'tar in the guest failed with exit code {code}'}")
+            raise _tar_error(what, code, messages)
         if top is None:
             raise XhyveError(f"cannot {what}: {'; '.join(left_out.named) or 'the guest sent nothing'}")
         if code != 0:
@@ -169,8 +167,12 @@ def _explain(what: str, output: Output, error: Exception) -> XhyveError:
         output.read_to_end()
         code, messages = output.result()
         if code != 0:
-            return XhyveError(f"cannot {what}: {messages or f'tar in the guest failed with exit code {code}'}")
+            return _tar_error(what, code, messages)
     return XhyveError(f"cannot {what}: {'the archive that the guest sent is damaged: ' if damaged else ''}{error}")
+
+
+def _tar_error(what: str, code: int, messages: str) -> XhyveError:
+    return XhyveError(f"cannot {what}: {messages or f'tar in the guest failed with exit code {code}'}")
 
 
 def _has_changed(messages: str) -> bool:
