@@ -16,6 +16,7 @@ _CHUNK = 1 << 17
 # A path has at most 4,096 bytes (PATH_MAX).
 _EXTENDED_HEADER = 1 << 16
 _HOLES = 1 << 16
+_MAX_HEADERS = 16
 _SPARSE = b"S"
 _GLOBAL = (b"g",)
 _PAX = (b"x", b"X")
@@ -106,7 +107,7 @@ class TarReader:
         self._skip(self._left + self._padding)
         names: dict[str, bytes] = {}
         pax: Mapping[str, str] = {}
-        while True:
+        for _ in range(_MAX_HEADERS):
             block = self._exactly(_BLOCK)
             if not block.strip(b"\0"):
                 return None
@@ -124,6 +125,7 @@ class TarReader:
             else:
                 self._member = self._build(header, block, names, pax)
                 return self._member
+        raise DamagedArchive(f"a file in it has more than {_MAX_HEADERS} headers")
 
     def _build(
         self, header: tarfile.TarInfo, block: bytes, names: Mapping[str, bytes], pax: Mapping[str, str]

@@ -12,12 +12,17 @@ from pathlib import Path
 
 from pytest_xhyve.formats.tar import Kind, Member, TarReader
 from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.values import format_size
 
 # Both are far from what a test fetches; programs that remove or list a deeper tree recurse too deep.
-_MOST_MEMBERS = 1_000_000
-_MOST_FOLDERS = 100
+_MAX_MEMBERS = 1_000_000
+_MAX_FOLDERS = 100
 _NAMED = 10
+# PATH_MAX of Linux.
+_MAX_PATH = 4096
+# The names and targets of links, which are in memory until the end.
+_MAX_NAMES_BYTES = 64 << 20
 _ZEROS = bytes(4096)
 # A name that this host's file system cannot have, or that two members of the archive share.
 _NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ)
@@ -53,7 +58,7 @@ class LeftOut:
         """Add the file *name*."""
         self.count += 1
         if len(self.named) < _NAMED:
-            self.named.append(f"{name} ({reason})")
+            self.named.append(printable(f"{name} ({reason})"))
 
 
 class Unpacker:
@@ -74,6 +79,7 @@ class Unpacker:
         self._source = source
         self._left = most
         self._most = most
+        self._names_left = _MAX_NAMES_BYTES
         self._links: dict[str, str] = {}
         self._folders = {""}
         self.left_out = LeftOut()
@@ -87,8 +93,11 @@ class Unpacker:
             OSError: it cannot be written.
         """
         for number, member in enumerate(reader.members()):
-            if number >= _MOST_MEMBERS:
-                raise XhyveError(f"the guest sent more than {_MOST_MEMBERS} files")
+            if number >= _MAX_MEMBERS:
+                raise XhyveError(f"the guest sent more than {_MAX_MEMBERS} files")
+            self._names_left -= len(member.name) + len(member.link)
+            if self._names_left < 0:
+                raise XhyveError(f"the names that the guest sent have more than {format_size(_MAX_NAMES_BYTES)}")
             name = posixpath.normpath(member.name)
             reason = self._explain_refusal(name)
             if reason is None:
@@ -100,15 +109,18 @@ class Unpacker:
                     reason = _explain_name(error)
             if reason is not None:
                 self.left_out.add(member.name, reason)
-        for name, target in self._links.items():
-            self._link(name, target)
+        while self._links:
+            # A link may have become a folder since, for another link in it.
+            self._link(*self._links.popitem())
 
     def _explain_refusal(self, name: str) -> str | None:
         parts = name.split("/")
-        if ".." in parts or parts[0] not in self._tops:
+        if ".." in parts or "" in parts or parts[0] not in self._tops:
             return "not part of what was asked for"
-        if len(parts) > _MOST_FOLDERS:
-            return f"more than {_MOST_FOLDERS} folders deep"
+        if len(name) > _MAX_PATH:
+            return "its path is too long"
+        if len(parts) > _MAX_FOLDERS:
+            return f"more than {_MAX_FOLDERS} folders deep"
         if max(len(os.fsencode(part)) for part in parts) > 255:
             return "its name is too long"
         return None
@@ -122,7 +134,7 @@ class Unpacker:
                 self._make_folder(posixpath.dirname(name))
                 self._write_file(name, member, reader)
             case Kind.SYMBOLIC_LINK:
-                target = self._place_inside(name, member.link)
+                target = None if len(member.link) > _MAX_PATH else self._place_inside(name, member.link)
                 if target is None:
                     return f"a link to {member.link}"
                 self._links[name] = target
@@ -145,9 +157,7 @@ class Unpacker:
     def _write_file(self, name: str, member: Member, reader: TarReader) -> None:
         self._left -= member.size
         if self._left < 0:
-            raise XhyveError(
-                f"the guest sends more than {format_size(self._most)}; to allow more, pass max_size= to get()"
-            )
+            raise too_much(self._most)
         self._links.pop(name, None)
         path = os.path.join(self._box, name)  # noqa: PTH118  # the inner loop of thousands of files
         if os.path.lexists(path):
@@ -209,6 +219,11 @@ class Unpacker:
             path.symlink_to(target)
         except OSError as error:
             self.left_out.add(name, _explain_name(error))
+
+
+def too_much(most: int) -> XhyveError:
+    """The error for a copy of more than *most* bytes."""
+    return XhyveError(f"the guest sends more than {format_size(most)}; to allow more, pass max_size= to get()")
 
 
 def _explain_name(error: OSError) -> str:

@@ -18,21 +18,20 @@ from typing import IO, Any, cast
 import paramiko
 
 from pytest_xhyve.formats.tar import DamagedArchive, TarReader
-from pytest_xhyve.guest.archive import LeftOut, Unpacker
+from pytest_xhyve.guest.archive import LeftOut, Unpacker, too_much
 from pytest_xhyve.guest.commands import Connection, begin
 from pytest_xhyve.guest.merge import merge
 from pytest_xhyve.guest.streams import Input, Output
 from pytest_xhyve.model.errors import XhyveError
 
 _CHUNK = 1 << 17
-_NO_FILE = 66
 # readlink follows what is named, as `cp -H` does. A file of /proc or /sys has no size, so that tar copies nothing.
 # In the archive of a folder, such files would be empty or padded with zeros.
-_SEND = f"""path=$(readlink -f -- REMOTE) || path=REMOTE
-[ -e "$path" ] || [ -h "$path" ] || {{ echo "no such file or folder" >&2; exit {_NO_FILE}; }}
+_SEND = """path=$(readlink -f -- REMOTE) || path=REMOTE
+[ -e "$path" ] || [ -h "$path" ] || { echo "no such file or folder" >&2; exit 1; }
 case $path in
 /proc/*|/sys/*)
-    [ ! -d "$path" ] || {{ echo "files in /proc and /sys have no size: fetch each one, or run cat" >&2; exit 1; }}
+    [ ! -d "$path" ] || { echo "files in /proc and /sys have no size: fetch each one, or run cat" >&2; exit 1; }
     printf 'file\\000%s\\000' "$path" && exec cat -- "$path" ;;
 esac
 cd "$(dirname -- "$path")" || exit
@@ -67,9 +66,7 @@ def put(connection: Connection, local: Path, remote: str) -> None:
         except OSError as error:
             refused = error
         channel.shutdown_write()
-        output = Output(connection, channel)
-        output.read_to_end()
-        code, messages = output.result()
+        code, messages = Output(connection, channel).result()
         if code != 0:
             raise _tar_error(what, code, messages)
         if refused is not None:
@@ -137,8 +134,6 @@ def _receive(output: Output, box: Path, most: int) -> LeftOut:
             return LeftOut()
         unpacker = Unpacker(box, [source.name], str(source.parent), most)
         unpacker.unpack(TarReader(stream.read))
-        # tar fills its last record with zeros.
-        output.read_to_end()
         return unpacker.left_out
 
 
@@ -151,20 +146,20 @@ def _read_word(stream: IO[bytes]) -> str:
     return os.fsdecode(bytes(word))
 
 
-def _write_file(stream: IO[bytes], path: Path, most: int) -> None:
+def _write_file(stream: IO[bytes], path: Path, limit: int) -> None:
+    left = limit
     with path.open("xb") as file:
         while chunk := stream.read(_CHUNK):
-            most -= len(chunk)
-            if most < 0:
-                raise XhyveError("the file has no end; to allow more, pass max_size= to get()")
+            left -= len(chunk)
+            if left < 0:
+                raise too_much(limit)
             file.write(chunk)
 
 
 def _explain(what: str, output: Output, error: Exception) -> XhyveError:
     """The error for an archive that could not be unpacked; what tar in the guest reports is the better reason."""
     damaged = isinstance(error, DamagedArchive)
-    if damaged:
-        output.read_to_end()
+    if damaged and output.read_rest():
         code, messages = output.result()
         if code != 0:
             return _tar_error(what, code, messages)

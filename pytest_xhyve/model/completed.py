@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_xhyve.model.text import printable
+
 _REPORTED = 4000
 _IN_REPR = 60
 
@@ -40,9 +42,5 @@ class Completed:
             lines.append(f"  {name}:{'' if text else ' (nothing)'}")
             if len(text) > _REPORTED:
                 lines.append(f"    … {len(text) - _REPORTED} earlier characters omitted")
-            lines += [f"    {line}" for line in _printable(text[-_REPORTED:]).splitlines()]
+            lines += [f"    {line}" for line in printable(text[-_REPORTED:]).splitlines()]
         return "\n".join(lines)
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()

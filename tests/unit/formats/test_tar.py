@@ -52,6 +52,14 @@ def test_names_that_are_not_utf_8(form: int) -> None:
     assert (member.name, member.link) == (link.name, link.linkname)
 
 
+def test_headers_without_a_member_end() -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 4
+    block = header.tobuf(tarfile.GNU_FORMAT) + b"name".ljust(512, b"\0")
+    with pytest.raises(DamagedArchive, match="more than 16 headers"):
+        list(TarReader(io.BytesIO(block * 100).read).members())
+
+
 def test_sparse_file_of_gnu_tar(tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file:
         for number in range(40):

@@ -166,6 +166,35 @@ def contents(path: Path) -> dict[str, object]:
     return found
 
 
+def test_link_that_another_member_lies_in(tmp_path: Path) -> None:
+    left = fetch(archive(folder("top"), link("top/l", "x"), link("top/l/y", "z")), tmp_path / "got")
+    assert (tmp_path / "got" / "l" / "y").readlink() == Path("z")
+    assert not left
+
+
+@pytest.mark.parametrize("name", ["/x", "//x", "/", "x", ".."])
+def test_folder_without_a_name_was_asked_for(tmp_path: Path, name: str) -> None:
+    """The guest states the name of the folder that it sends."""
+    box = tmp_path / "box"
+    box.mkdir()
+    for top in ("", "..", "/"):
+        unpacker = Unpacker(box, [top], "/", MOST)
+        unpacker.unpack(TarReader(io.BytesIO(archive(member(name, content=b"evil"))).read))
+        assert unpacker.left_out.count == 1
+    assert list(tmp_path.rglob("*")) == [box]
+
+
+def test_paths_are_bounded(tmp_path: Path) -> None:
+    deep = "/".join(["n" * 200] * 30)
+    left = fetch(archive(folder("top"), link("top/l", deep), link(f"top/{deep}", "x")), tmp_path / "got")
+    assert left.count == 2
+
+
+def test_reasons_are_printable(tmp_path: Path) -> None:
+    left = fetch(archive(folder("top"), member("top/\x1b]0;\udce9\a", b"6")), tmp_path / "got")
+    assert str(left) == r"left out top/\x1b]0;\udce9\x07 (a FIFO)"
+
+
 @settings(max_examples=300)
 @given(archives, archives, archives)
 @example(

@@ -1,0 +1,20 @@
+"""Text of a guest, for people. A guest is not trusted: its bytes may be commands for the user's terminal."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters apart from tab and newline; those that reorder a line; those that end one; and surrogates, by which
+# bytes that are not UTF-8 are decoded, and which cannot be printed or sent to an xdist controller.
+_ANY = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""*text* with each character that could harm a terminal written as ``\x1b``, ``\u202e`` or ``\udce9``."""
+    # A serial port ends its lines this way.
+    return _ANY.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

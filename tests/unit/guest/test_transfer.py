@@ -1,0 +1,124 @@
+"""What a guest sends beside an archive, and what tar in it reports."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pytest_xhyve.guest import streams, transfer
+from pytest_xhyve.guest.streams import Output
+from pytest_xhyve.model.errors import BootFailed, XhyveError
+
+
+class Channel:
+    """As paramiko's: it sends *output* and *messages*, and then ends with *code*; None means that it is lost."""
+
+    def __init__(self, output: Callable[[int], bytes], messages: bytes = b"", code: int | None = 0) -> None:
+        self._output, self._messages, self._code = output, messages, code
+        self._pair = socket.socketpair()
+        self.closed = False
+        self.eof_received = True
+
+    def fileno(self) -> int:
+        return self._pair[0].fileno()
+
+    def recv_ready(self) -> bool:
+        self._next = self._output(1 << 17)
+        return bool(self._next)
+
+    def recv(self, most: int) -> bytes:
+        del most
+        return self._next
+
+    def recv_stderr_ready(self) -> bool:
+        return bool(self._messages)
+
+    def recv_stderr(self, most: int) -> bytes:
+        data, self._messages = self._messages[:most], self._messages[most:]
+        return data
+
+    def exit_status_ready(self) -> bool:
+        self.closed = self._code is None
+        return self._code is not None
+
+    def recv_exit_status(self) -> int | None:
+        return self._code
+
+    def end(self) -> None:
+        for each in self._pair:
+            each.close()
+
+
+def dead() -> None:
+    raise BootFailed("the guest has died", console="")
+
+
+def output_of(channel: Channel, *, is_active: bool = True) -> Output:
+    connection: Any = SimpleNamespace(
+        step=1.0,
+        check_alive=lambda: None,
+        explain_loss=dead,
+        transport=SimpleNamespace(is_active=lambda: is_active),
+    )
+    return Output(connection, channel)  # type: ignore[arg-type]
+
+
+def nothing(most: int) -> bytes:
+    del most
+    return b""
+
+
+def test_data_without_end() -> None:
+    channel = Channel(bytes)
+    with pytest.raises(XhyveError, match="data without end"):
+        output_of(channel).result()
+    channel.end()
+
+
+def test_messages_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_MAX_MESSAGES", 1 << 18)
+    channel = Channel(nothing, messages=bytes(1 << 19))
+    with pytest.raises(XhyveError, match="messages without end"):
+        output_of(channel).result()
+    channel.end()
+
+
+def test_messages_are_printable() -> None:
+    channel = Channel(nothing, messages=b"tar: caf\xe9\x1b[2J\n", code=2)
+    assert output_of(channel).result() == (2, r"tar: caf\udce9\x1b[2J")
+    channel.end()
+
+
+def test_death_of_the_guest_is_the_reason() -> None:
+    channel = Channel(nothing, code=None)
+    with pytest.raises(BootFailed, match="has died"):
+        output_of(channel, is_active=False).result()
+    channel.end()
+
+
+@pytest.mark.parametrize(
+    ("messages", "changed"),
+    [
+        ("tar: ./log: file changed as we read it", True),
+        ("tar: ./log: File removed before we read it", True),
+        ("tar: a: No such file or directory\ntar: error exit delayed from previous errors", True),
+        ("tar: a: Permission denied\ntar: error exit delayed from previous errors", False),
+    ],
+)
+def test_code_of_tar_for_files_that_changed(messages: str, changed: bool) -> None:
+    assert transfer._has_changed(messages) == changed
+
+
+def test_file_without_end(tmp_path: Path) -> None:
+    class Endless:
+        def read(self, most: int) -> bytes:
+            return bytes(most)
+
+    stream: Any = Endless()
+    with pytest.raises(XhyveError, match=r"sends more than .*max_size="):
+        transfer._write_file(stream, tmp_path / "file", 1 << 20)
