@@ -26,6 +26,7 @@ from pytest_xhyve.cli.cache_listing import find_store, iso_time
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import recipe_names
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
@@ -196,13 +197,13 @@ class _Builds:
                 hidden.rename(manifest)
                 return False
             hidden.unlink()
-            return _remove(build)
+            return _remove(build, name)
         return False
 
     def remove(self, name: str, path: Path) -> bool:
         """Remove *path*, which no manifest of the image *name* names."""
         with contextlib.suppress(Timeout), FileLock(self._lock(name), timeout=0):
-            return _remove(path)
+            return _remove(path, name)
         return False
 
     def _find_use(self, build: Path, until: float | None) -> str:
@@ -276,23 +277,18 @@ def _prepared(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
         return
     builds = _Builds(home, folder)
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if path.name.startswith("."):
-            key = path.name[1:].partition(".")[0]
-            blocked_by, kind, name = partial(builds.blocked_by, key, None, None), "leftover", path.name
+        manifest = path / "manifest.yaml"
+        image = None if path.name.startswith(".") else read_if_complete(manifest)
+        if image is None:
+            key = path.name.removeprefix(".").partition(".")[0]
+            blocked_by, away = partial(builds.blocked_by, key, None, None), partial(builds.remove, key, path)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
         elif current:
-            key = path.name
-            blocked_by, kind, name = partial(builds.blocked_by, key, path, None), "prepared disk", _prepared_name(path)
-        else:
-            continue
-        away = partial(builds.remove, key, path)
-        yield PruneCandidate(kind, name, path, size_on_disk(path), _changed(path), blocked_by, away)
-
-
-def _prepared_name(path: Path) -> str:
-    try:
-        return f"{read_manifest(path / 'manifest.yaml').name} ({path.name})"
-    except ConfigurationError:
-        return path.name
+            used = max(image.disk.stat().st_atime, _changed(manifest))
+            blocked_by = partial(builds.blocked_by, path.name, path, None)
+            away = partial(builds.remove_current, path.name, manifest, path)
+            name = f"{image.name} ({path.name})"
+            yield PruneCandidate("prepared disk", name, path, size_on_disk(path), used, blocked_by, away)
 
 
 def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:
@@ -328,9 +324,12 @@ def _is_stale(path: Path) -> bool:
         return False
 
 
-def _remove(path: Path) -> bool:
-    """Remove the folder at *path*; it is renamed first, so that an incomplete folder never has its name."""
-    hidden = path if path.name.startswith(".") else path.with_name(f".{path.name.rpartition('-')[0]}.{path.name}")
+def _remove(path: Path, name: str) -> bool:
+    """Remove the folder at *path*; it is renamed first, so that an incomplete folder never has its name.
+
+    The next build of the image *name* removes what is left if this process is killed.
+    """
+    hidden = path if path.name.startswith(".") else path.with_name(f".{name}.{path.name}")
     if hidden != path:
         with contextlib.suppress(FileNotFoundError):
             path.rename(hidden)

@@ -48,6 +48,30 @@ def write_template(home: Home, key: str = "57c71a1aa0fac907", image: str = "tiny
     return template
 
 
+def write_prepared(home: Home, key: str = "0123456789abcdef") -> Path:
+    """What was made of a user's disk."""
+    folder = home.folder("prepared") / key
+    folder.mkdir()
+    write_image(folder, "manifest")
+    return folder
+
+
+def test_prepared_disk_goes_with_the_images(new_home: Home) -> None:
+    prepared = write_prepared(new_home)
+    killed = new_home.folder("prepared") / ".0123456789abcdef.x1"
+    killed.mkdir()
+    broken = write_prepared(new_home, "fedcba9876543210")
+    (broken / "manifest.img").unlink()
+    left = {(each.kind, each.path) for each in find_candidates(new_home)}
+    assert left == {("leftover", killed), ("leftover", broken)}
+    candidates = find_candidates(new_home, images=True)
+    assert ("prepared disk", prepared) in {(each.kind, each.path) for each in candidates}
+    with living_run(new_home):
+        assert prepared in {each.path for each, _ in remove(candidates, new_home).kept}
+    remove(find_candidates(new_home, images=True), new_home)
+    assert [path for path in new_home.folder("prepared").iterdir() if path.is_dir()] == []
+
+
 def write_build(home: Home, *, replaced: float = LONG_AGO) -> tuple[Path, Path]:
     """The image ``tiny``, built twice; the folders of both."""
     images = home.folder("images")
