@@ -9,8 +9,6 @@ from pathlib import Path
 MAGIC = b"QFI\xfb"
 """The first bytes of a qcow2 file."""
 
-# The header says where the name is: in the first cluster, of at most 2 MiB.
-_FIRST_CLUSTER = 2 << 20
 _NAME_BYTES = 1023
 
 
@@ -40,7 +38,7 @@ def read_qcow2_header(path: Path) -> Qcow2Header | None:
         offset, length = struct.unpack_from(">QI", header, 8)
         (encryption,) = struct.unpack_from(">I", header, 32)
         backing = None
-        if offset and 0 < length <= _NAME_BYTES and offset < _FIRST_CLUSTER:
+        if offset:
             file.seek(offset)
-            backing = file.read(length).decode("utf-8", "surrogateescape")
+            backing = file.read(min(length, _NAME_BYTES)).decode("utf-8", "surrogateescape")
     return Qcow2Header(backing, encrypted=encryption != 0)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.preparation.facts import DISK, Facts
 
-FAST_PARAMETERS = "mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1 tsc=reliable no_timer_check"
-"""Kernel parameters that shorten a boot on an emulated CPU."""
+OWN_PARAMETERS = (
+    "console=ttyS0 net.ifnames=0 mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1 tsc=reliable no_timer_check"
+)
+"""Kernel parameters of guests: the console, the name of the card, and what shortens a boot on an emulated CPU."""
 
 _INITRDS = ("initrd.img-{}", "initramfs-{}.img", "initrd-{}", "initrd-{}.img", "initramfs-{}", "initrd.gz-{}")
 _KERNEL = re.compile(r"(?:vmlinuz|bzImage|kernel)(?:-(.+))?")
@@ -67,7 +69,7 @@ def choose_kernel(facts: Facts) -> BootFiles:
             )
         name = max(kernels, key=lambda kernel: (_initrd(kernel, present) is not None, _version_key(kernel)))
         parameters, source = (), "the newest kernel in /boot"
-    cmdline = " ".join([*_root_parameters(facts, parameters), *_kept(parameters), "console=ttyS0", FAST_PARAMETERS])
+    cmdline = " ".join([*_root_parameters(facts, parameters), *_kept(parameters), OWN_PARAMETERS])
     initrd = _initrd(name, present)
     return BootFiles(f"boot/{name}", f"boot/{initrd}" if initrd else None, cmdline, source)
 
@@ -126,7 +128,8 @@ def _root_parameters(facts: Facts, parameters: tuple[str, ...]) -> list[str]:
         source = f"root={root.device.replace(DISK, '/dev/vda')}"
     if root.subvolume and not any("subvol" in flag for flag in flags):
         flags.append(f"rootflags=subvol={root.subvolume}")
-    return [source, "ro", *flags]
+    # A system without an entry for its root in fstab does not make it writable itself.
+    return [source, "rw", *flags]
 
 
 def _kept(parameters: tuple[str, ...]) -> list[str]:

@@ -8,20 +8,17 @@ import textwrap
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.new_file import NewFile
 
-_LINK = "etc/systemd/network/10-pytest-xhyve.link"
+# The kernel's name for the card, as the command line has net.ifnames=0. Names that udev gives depend on the slot of the
+# card, so they differ between the machine that the disk comes from and a guest.
+_CARD = "eth0"
 # systemd.link(5): udev gives the card the name that the configuration of the disk expects.
+_LINK = "etc/systemd/network/10-pytest-xhyve.link"
 _LINK_TEXT = "[Match]\nDriver=virtio_net\n\n[Link]\nName={}\n"
-_NETWORKD_TEXT = "[Match]\nType=ether\nName=!veth*\n\n[Network]\nDHCP=yes\n"
-_INTERFACES_TEXT = "\nallow-hotplug eth0\niface eth0 inet dhcp\n"
+_NETWORKD_TEXT = f"[Match]\nName={_CARD}\n\n[Network]\nDHCP=yes\n"
+_INTERFACES_TEXT = f"\nallow-hotplug {_CARD}\niface {_CARD} inet dhcp\n"
 # Netplan's format, which cloud-init takes too (network-config version 2).
-_NETWORK_CONFIG = """\
-version: 2
-ethernets:
-  pytest-xhyve:
-    match: {name: "e*"}
-    dhcp4: true
-"""
-_NETPLAN_TEXT = "network:\n" + textwrap.indent(_NETWORK_CONFIG, "  ")
+_NETWORK_CONFIG = "version: 2\nethernets:\n  {}: {{dhcp4: true}}\n"
+_NETPLAN_TEXT = "network:\n" + textwrap.indent(_NETWORK_CONFIG.format(_CARD), "  ")
 _META_DATA = "instance-id: pytest-xhyve\n"
 _USER_DATA = """\
 #cloud-config
@@ -39,15 +36,16 @@ _SEED = "var/lib/cloud/seed/nocloud"
 
 def plan_network(facts: Facts) -> tuple[NewFile, ...]:
     """The files that configure the guest's one network card by DHCP."""
-    files: list[NewFile] = []
     names = configured_names(facts)
-    if len(names) == 1 and facts.has_systemd:
-        files.append(NewFile(_LINK, _LINK_TEXT.format(names[0]).encode()))
+    card = names[0] if names else _CARD
+    files: list[NewFile] = []
+    if card != _CARD:
+        files.append(NewFile(_LINK, _LINK_TEXT.format(card).encode()))
     if facts.has_cloud_init:
         # A seed of the data source NoCloud, without which cloud-init waits for a cloud.
         files.append(NewFile(f"{_SEED}/meta-data", _META_DATA.encode()))
         files.append(NewFile(f"{_SEED}/user-data", _USER_DATA.encode(), 0o600))
-        files.append(NewFile(f"{_SEED}/network-config", _NETWORK_CONFIG.encode()))
+        files.append(NewFile(f"{_SEED}/network-config", _NETWORK_CONFIG.format(card).encode()))
     elif not names:
         files += _configure_card(facts)
     return tuple(files)
@@ -61,8 +59,7 @@ def _configure_card(facts: Facts) -> list[NewFile]:
         # It configures each card by DHCP that nothing else configures (NetworkManager.conf(5), no-auto-default).
         return []
     if facts.has("usr/sbin/ifup", "sbin/ifup"):
-        link = NewFile(_LINK, _LINK_TEXT.format("eth0").encode())
-        return [link, NewFile("etc/network/interfaces", _INTERFACES_TEXT.encode(), append=True)]
+        return [NewFile("etc/network/interfaces", _INTERFACES_TEXT.encode(), append=True)]
     if facts.has("usr/lib/systemd/systemd-networkd", "lib/systemd/systemd-networkd"):
         return [NewFile("etc/systemd/network/90-pytest-xhyve.network", _NETWORKD_TEXT.encode())]
     return []

@@ -4,7 +4,7 @@ import pytest
 from facts import facts_of
 
 from pytest_xhyve.model.errors import ImageError
-from pytest_xhyve.preparation.kernel import FAST_PARAMETERS, choose_kernel
+from pytest_xhyve.preparation.kernel import OWN_PARAMETERS, choose_kernel
 
 TWO = ("vmlinuz-6.1.0-9-amd64", "initrd.img-6.1.0-9-amd64", "vmlinuz-6.1.0-10-amd64", "initrd.img-6.1.0-10-amd64")
 
@@ -12,7 +12,7 @@ TWO = ("vmlinuz-6.1.0-9-amd64", "initrd.img-6.1.0-9-amd64", "vmlinuz-6.1.0-10-am
 def test_newest_kernel_with_an_initrd() -> None:
     boot = choose_kernel(facts_of(boot=(*TWO, "vmlinuz-6.9.0")))
     assert (boot.kernel, boot.initrd) == ("boot/vmlinuz-6.1.0-10-amd64", "boot/initrd.img-6.1.0-10-amd64")
-    assert boot.cmdline == f"root=/dev/vda1 ro console=ttyS0 {FAST_PARAMETERS}"
+    assert boot.cmdline == f"root=/dev/vda1 rw {OWN_PARAMETERS}"
 
 
 def test_boot_loader_of_debian_chooses() -> None:
@@ -24,7 +24,7 @@ menuentry 'Debian' {
 """
     boot = choose_kernel(facts_of(boot=TWO, files={"boot/grub/grub.cfg": grub}))
     assert boot.kernel == "boot/vmlinuz-6.1.0-9-amd64"
-    assert boot.cmdline == f"root=UUID=abc ro audit=0 console=ttyS0 {FAST_PARAMETERS}"
+    assert boot.cmdline == f"root=UUID=abc rw audit=0 {OWN_PARAMETERS}"
     assert boot.source == "/boot/grub/grub.cfg"
 
 
@@ -42,23 +42,23 @@ options root=UUID=f ro rootflags=subvol=root rhgb $tuned
     )
     boot = choose_kernel(facts)
     assert boot.initrd == "boot/initramfs-6.8.5.img"
-    assert boot.cmdline.startswith("root=UUID=f ro rootflags=subvol=root console=ttyS0 ")
+    assert boot.cmdline.startswith("root=UUID=f rw rootflags=subvol=root console=ttyS0 ")
 
 
 def test_names_of_disks_are_those_of_the_guest() -> None:
     grub = b"linux /boot/vmlinuz-6.1.0-9-amd64 root=/dev/sda1 ro\n"
     boot = choose_kernel(facts_of(boot=TWO, files={"boot/grub/grub.cfg": grub}))
-    assert boot.cmdline.startswith("root=/dev/vda1 ro ")
+    assert boot.cmdline.startswith("root=/dev/vda1 rw ")
 
 
 def test_root_on_a_logical_volume() -> None:
     boot = choose_kernel(facts_of(boot=TWO, root="/dev/mapper/vg-root xfs "))
-    assert boot.cmdline.startswith("root=/dev/mapper/vg-root ro ")
+    assert boot.cmdline.startswith("root=/dev/mapper/vg-root rw ")
 
 
 def test_root_in_a_subvolume() -> None:
     boot = choose_kernel(facts_of(boot=TWO, root="/dev/vdb1 btrfs @"))
-    assert boot.cmdline.startswith("root=/dev/vda1 ro rootflags=subvol=@ ")
+    assert boot.cmdline.startswith("root=/dev/vda1 rw rootflags=subvol=@ ")
 
 
 def test_no_kernel() -> None:
