@@ -58,7 +58,7 @@ class Fleet:
 
     Args:
         settings: the run's settings.
-        home: the plugin's folder.
+        home: the cache folder.
         events: the listener for the guests' events; None for no listener.
         reason_to_keep: decides which guests stay after the run; None to keep none.
         hold_failed: whether a guest that did not boot runs on until the fleet is closed.

@@ -27,7 +27,7 @@ class Preflight:
     """Checks each image once, and that no two images have the same name.
 
     Args:
-        home: the plugin's folder; it is only read.
+        home: the cache folder; it is only read.
     """
 
     def __init__(self, home: Home) -> None:
@@ -79,13 +79,14 @@ class Preflight:
         if built is not None:
             check_files(built)
 
-    def _check_name(self, name: str, manifest: Path) -> None:
-        other = self._manifests.setdefault(name, manifest.resolve())
-        if other != manifest.resolve():
+    def _check_name(self, name: str, path: Path) -> None:
+        """Check that no other manifest or disk has the image's *name*; *path* is that of this one."""
+        other = self._manifests.setdefault(name, path.resolve())
+        if other != path.resolve():
             raise ConfigurationError(
-                f"two images of this run are named {name!r}: {other} and {manifest}\n"
-                "  give one of them another `name:` in its manifest, so that reports, host names and `pytest-xhyve ps` "
-                "show different names"
+                f"two images of this run are named {name!r}: {other} and {path}\n"
+                "  give one of them another `name:` in its manifest, or rename the disk that has none, so that "
+                "reports, host names and `pytest-xhyve ps` show different names"
             )
 
 
@@ -134,7 +135,7 @@ def check_program(settings: Settings) -> None:
 
 
 def find_problems(items: Iterable[pytest.Item], settings: Settings) -> list[tuple[list[pytest.Item], str]]:
-    """Check the plugin's folder, the folder for artifacts, and the images of *items*; ignore tests that may not run.
+    """Check the cache folder, the folder for artifacts, and the images of *items*; ignore tests that may not run.
 
     Args:
         items: the tests that will run and ask for a guest.

@@ -46,7 +46,7 @@ class Bad:
     options: tuple[str, ...] = field(default=())
 
 
-# Under QEMU, a template's guest boots and refuses the login; so does one that is to boot itself.
+# Under QEMU, a guest refuses the login whether it was restored, or boots, or boots for a template.
 LOGIN_WAYS = ("qemu auto", "xhyve cold")
 
 # What a booting guest may refuse is tried again for a while, less long here.

@@ -209,7 +209,7 @@ def test_get_leaves_out_what_is_not_a_file_or_leads_elsewhere(guest: Guest, fold
 
 
 def test_get_is_not_merged_through_a_link(guest: Guest, folder: str, tmp_path: Path) -> None:
-    """A link that stays inside the copy is copied. When a folder comes in its place, nothing is written through it."""
+    """When a folder comes where a link is, nothing is written through the link."""
     (tmp_path / "victim").write_text("mine")
     guest.run(f"cd {folder} && mkdir logs && ln -s .. logs/x")
     with pytest.warns(XhyveWarning, match="x .a link to ..."):
