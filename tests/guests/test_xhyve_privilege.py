@@ -143,6 +143,8 @@ def test_setuid(mac: Mac, user: pwd.struct_passwd, place: Path) -> None:
     assert not errors
     assert told["how"] == "run setuid root"
     assert told["said"] == "0\n"
+    assert not psutil.pid_exists(told["pid"])
+    assert not list((place / "home" / "runs").iterdir())
 
 
 def test_without_a_right(mac: Mac, user: pwd.struct_passwd, place: Path, sudoers: Path) -> None:
