@@ -3,22 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fake_images import qcow2
 
 from pytest_xhyve.images.backing import backing_files, is_valid_layer
 from pytest_xhyve.images.check import digest_of
 from pytest_xhyve.model.errors import ImageError
-
-
-def qcow2(path: Path, backing: str = "", *, encryption: int = 0) -> Path:
-    """The header of a qcow2 file (docs/interop/qcow2.txt in QEMU's sources)."""
-    header = bytearray(200)
-    header[:4] = b"QFI\xfb"
-    if backing:
-        header[8:20] = (104).to_bytes(8) + len(backing).to_bytes(4)
-        header[104 : 104 + len(backing)] = backing.encode()
-    header[32:36] = encryption.to_bytes(4)
-    path.write_bytes(header)
-    return path
 
 
 def test_files_that_a_disk_is_valid_layer(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from facts import facts_of
+from fake_images import qcow2
 
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.preparation.disk_file import image_name, look
@@ -62,26 +63,16 @@ def test_compressed_disk(tmp_path: Path) -> None:
 
 
 def test_format_that_cannot_be_saved_below_one_that_can(tmp_path: Path) -> None:
-    disk = tmp_path / "layer.qcow2"
-    header = bytearray(200)
-    header[:4] = b"QFI\xfb"
-    header[8:20] = (104).to_bytes(8) + (9).to_bytes(4)
-    header[104:113] = b"base.vmdk"
-    disk.write_bytes(header)
+    disk = qcow2(tmp_path / "layer.qcow2", "base.vmdk")
     (tmp_path / "base.vmdk").write_bytes(b"KDMV")
     assert not look(disk).can_be_saved
-    (tmp_path / "base.vmdk").write_bytes(b"QFI\xfb".ljust(200, b"\0"))
+    qcow2(tmp_path / "base.vmdk")
     assert look(disk).can_be_saved
 
 
 def test_backing_file_that_is_gone(tmp_path: Path) -> None:
-    disk = tmp_path / "layer.qcow2"
-    header = bytearray(200)
-    header[:4] = b"QFI\xfb"
-    header[8:20] = (104).to_bytes(8) + (8).to_bytes(4)
-    header[104:112] = b"base.img"
-    disk.write_bytes(header)
+    disk = qcow2(tmp_path / "layer.qcow2", "base.img")
     with pytest.raises(ImageError, match=r"layer\.qcow2 is based on .*base\.img, which is missing"):
         look(disk)
-    (tmp_path / "base.img").write_bytes(b"x")
+    (tmp_path / "base.img").write_bytes(b"XFSB")
     assert look(disk).backing == (tmp_path / "base.img",)
