@@ -30,6 +30,8 @@ _BOOT_TROUBLE = (
     rb"|^dracut:/#"
 )
 _TROUBLE = re.compile(rb"(?P<panic>" + _PANIC + rb")|" + _BOOT_TROUBLE, re.MULTILINE)
+# The last message of a kernel that does not run any more (kernel/reboot.c in Linux).
+_ENDING = re.compile(rb"reboot: (?:Restarting system|System halted)[^\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class ConsoleWatch:
         self._saw = saw
         self._read = start
         self._line = b""
+        self.ending: str | None = None
+        """The message by which the kernel reports that it halts or restarts, if it did; the caller resets it."""
 
     def find_error(self) -> ConsoleError | None:
         """The worst sign of trouble since the last call, once what belongs to it has come too."""
@@ -162,6 +166,8 @@ class ConsoleWatch:
         self._read += len(new)
         seen = self._line + new
         self._saw(seen)
+        for ending in _ENDING.finditer(seen):
+            self.ending = _ESCAPES.sub("", ending[0].decode(errors="replace")).strip()
         found = list(_TROUBLE.finditer(seen))
         # A message may arrive in two pieces, and is reported once.
         end = found[-1].end() if found else 0

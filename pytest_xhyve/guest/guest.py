@@ -26,7 +26,6 @@ from pytest_xhyve.model.values import parse_size
 if TYPE_CHECKING:
     import paramiko
 
-    from pytest_xhyve.guest.commands import Connection
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.kept import Kept
 
@@ -220,7 +219,9 @@ class Guest:
             CommandFailed: the exit code was not 0.
             CommandTimeout: the command did not end in time; the error contains its output until then.
             BootFailed: the guest died meanwhile.
-            XhyveError: the guest is off, or the SSH connection broke.
+            ConnectionFailed: the guest did not answer for too long, or restarted. A command that runs and prints
+                nothing does not count as silence.
+            XhyveError: the guest is off.
         """
         __tracebackhide__ = True
         begin = time.monotonic()
@@ -229,7 +230,7 @@ class Guest:
         line = remote.shell_line(command, env=env, user=user, login_user=self.image.user, timeout=timeout)
         try:
             completed = remote.run(
-                self._connection(),
+                self._power.connection(),
                 line,
                 shown=command if isinstance(command, str) else " ".join(command),
                 check=check,
@@ -253,7 +254,7 @@ class Guest:
         """
         from pytest_xhyve.guest import transfer  # noqa: PLC0415
 
-        transfer.put(self._connection(), transfer.as_path(local), remote)
+        transfer.put(self._power.connection(), transfer.as_path(local), remote)
 
     def get(self, remote: str, local: str | os.PathLike[str], *, max_size: int | str = "16G") -> None:
         """Copy a file or folder out of the guest, as ``cp -r`` does: if *local* is a folder, into that folder.
@@ -272,7 +273,9 @@ class Guest:
         """
         from pytest_xhyve.guest import transfer  # noqa: PLC0415
 
-        got, left_out = transfer.get(self._connection(), remote, transfer.as_path(local), most=parse_size(max_size))
+        got, left_out = transfer.get(
+            self._power.connection(), remote, transfer.as_path(local), most=parse_size(max_size)
+        )
         self._instance.events.file_fetched(self, got)
         if left_out:
             warnings.warn(f"get {remote} from guest {self.name}: {left_out}", XhyveWarning, stacklevel=2)
@@ -480,12 +483,6 @@ class Guest:
             except XhyveError as failure:
                 self._instance.events.keep_failed(self, failure)
         self.remove()
-
-    def _connection(self) -> Connection:
-        from pytest_xhyve.guest.commands import Connection  # noqa: PLC0415
-
-        power = self._power
-        return Connection(power.transport(), power.check_alive, power.explain_loss, self._instance.timeouts.step)
 
     def _ssh_endpoint(self) -> Endpoint:
         endpoint = self._power.machine.find_endpoint(SSH_PORT)

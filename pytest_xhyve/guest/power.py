@@ -27,10 +27,15 @@ from pytest_xhyve.model.machine import SSH_PORT
 if TYPE_CHECKING:
     import paramiko
 
+    from pytest_xhyve.guest.connection import Connection
+    from pytest_xhyve.guest.pulse import Pulse
+
 _BOOT = "boot"
 _REFUSED_SECONDS = 1.0
 # A guest that goes down cuts its connections first; BusyBox's init gives programs two seconds more.
 _END_SECONDS = 3.0
+# How long a guest may take to answer after its console has shown a panic, or that it halts or restarts.
+_ANSWER_SECONDS = 3.0
 # In a message; a test report shows more lines.
 _LAST_LINES = 6
 
@@ -54,6 +59,8 @@ class Power:
         self._console: Console | None = None
         self._watch: ConsoleWatch | None = None
         self._client: paramiko.SSHClient | None = None
+        self._pulse: Pulse | None = None
+        self._may_boot = True
         self._panic: KernelPanic | None = None
         self._start: tuple[str, float] = (_BOOT, self.timeouts.boot)
 
@@ -114,6 +121,7 @@ class Power:
         )
         self._watch = self._console.watch(progress.feed)
         self._panic = None
+        self._may_boot = True
         started = time.monotonic()
         try:
             start.make_ready(vm)
@@ -194,7 +202,7 @@ class Power:
             if self._phases is not None:
                 self._phases.enter(LOGIN)
             try:
-                self._client = ssh.log_in(
+                self._client, self._pulse = ssh.log_in(
                     *found,
                     user=self.image.user,
                     key=self.image.key,
@@ -207,18 +215,23 @@ class Power:
                     failed.broke = True
                     raise failed from error
             except ssh.Refused as error:
-                if time.monotonic() > min(end, begin + self.timeouts.refusal):
+                # A guest that is booting may not have its keys yet; another one refuses for good.
+                grace = self.timeouts.refusal if self._may_boot or self._ending() else 0.0
+                if time.monotonic() > min(end, begin + grace):
                     raise ConnectionFailed(str(error)) from error
                 time.sleep(_REFUSED_SECONDS)
             else:
                 self._panic = None
+                self._may_boot = False
+                if self._watch is not None:
+                    self._watch.ending = None
                 return banner - begin, time.monotonic() - banner
 
     def disconnect(self) -> None:
         """Close the SSH connection, if there is one."""
         if self._client is not None:
             self._client.close()
-            self._client = None
+            self._client = self._pulse = None
 
     def check_alive(self) -> None:
         """Raise an error if the guest has died.
@@ -230,6 +243,44 @@ class Power:
             XhyveError: the guest is off.
         """
         self._check(lambda error: error.panic)
+
+    def connection(self) -> Connection:
+        """The connection that `client` makes, with the checks for each wait on it."""
+        from pytest_xhyve.guest.connection import Connection  # noqa: PLC0415
+
+        transport = self.transport()
+        return Connection(transport, self.check_answers, self.explain_loss, self.silence, self.timeouts.step)
+
+    def silence(self) -> float:
+        """For how many seconds the guest has not answered over SSH; 0 without a connection."""
+        pulse = self._pulse
+        return 0.0 if pulse is None else pulse.silence()
+
+    def check_answers(self, since: float, limit: float) -> None:
+        """Like `check_alive`, but also close the connection if the guest has not answered for *limit* seconds.
+
+        Args:
+            since: when the wait began, on the monotonic clock; only the time from here on counts.
+            limit: seconds. If the console shows that the kernel has halted or restarts, a few seconds are enough.
+
+        Raises:
+            BootFailed: the kernel has halted.
+            ConnectionFailed: the guest does not answer, or restarts.
+        """
+        self.check_alive()
+        silence = min(self.silence(), time.monotonic() - since)
+        ending = self._ending()
+        if ending is not None and silence > min(limit, _ANSWER_SECONDS):
+            self.disconnect()
+            self._check_halted()
+            raise ConnectionFailed(f"guest {self.name} restarts ({ending!r} on its console) and lost the connection")
+        if silence > limit:
+            self.disconnect()
+            raise ConnectionFailed(
+                f"guest {self.name} was silent for {silence:.0f} s: its SSH server answered no keepalive\n"
+                "  its network may be down, or its kernel may have stopped; guest.console.tail() shows its last lines\n"
+                "  kill() and start() boot it again; if it is slow: --xhyve-timeout-factor=2"
+            )
 
     def is_healthy(self) -> bool:
         """Whether `check_alive` finds no error and the SSH connection is open."""
@@ -252,11 +303,29 @@ class Power:
     def _check_booting(self) -> None:
         """Like `check_alive`, but raise `KernelPanic` also for any other error after which a guest cannot boot."""
         self._check(lambda _: True)
+        self._check_halted()
+
+    def _ending(self) -> str | None:
+        return None if self._watch is None else self._watch.ending
+
+    def _answers(self) -> bool:
+        """Whether the guest answers over a connection that stands. Any program can write a panic on the console."""
+        pulse = self._pulse
+        return pulse is not None and pulse.answers(_ANSWER_SECONDS)
+
+    def _check_halted(self) -> None:
+        ending = self._ending()
+        if ending is not None and "halted" in ending:
+            raise BootFailed(
+                f"guest {self.name} does not answer: its kernel has halted ({ending!r} on its console)\n"
+                "  kill() and start() boot it again",
+                console=self.console.tail(_LAST_LINES),
+            )
 
     def _check(self, is_fatal: Callable[[ConsoleError], bool]) -> None:
         assert self._watch is not None
         error = self._watch.find_error()
-        if error is not None and is_fatal(error):
+        if error is not None and is_fatal(error) and not self._answers():
             what = f"the kernel of guest {self.name} panicked" if error.panic else f"guest {self.name} cannot boot"
             self._panic = KernelPanic(f"{what}: {error.line}", console=self.console.around(error.line))
         if self._panic is not None:

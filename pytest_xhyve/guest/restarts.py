@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.power import Power
 from pytest_xhyve.hypervisors.base import ExitReason
-from pytest_xhyve.model.errors import BootFailed, BootTimeout, HypervisorExited, XhyveError
+from pytest_xhyve.model.errors import BootFailed, BootTimeout, ConnectionFailed, HypervisorExited, XhyveError
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.waits import Run
@@ -50,32 +50,42 @@ def shut_down(power: Power) -> None:
     """See `pytest_xhyve.Guest.shutdown`."""
     __tracebackhide__ = True
     vm, timeouts = power.machine, power.timeouts
+    tried = "`poweroff` was run"
     try:
         power.client(timeouts.step)
-        _run_last_command(power, "poweroff")
-    except XhyveError:
+        code = _run_last_command(power, "poweroff")
+    except XhyveError as error:
+        tried = f"the power button was pressed, since the guest does not answer over SSH: {str(error).splitlines()[0]}"
         vm.press_power_button()
+    else:
+        if code not in (0, -1):
+            tried = f"`poweroff` failed with exit code {code}, and the power button was pressed"
+            vm.press_power_button()
     if vm.wait_for_exit(timeouts.shutdown) is None:
         raise BootTimeout(
-            f"guest {power.name} did not shut down within {timeouts.shutdown:g} s; kill() cuts its power",
+            f"guest {power.name} did not shut down within {timeouts.shutdown:g} s ({tried}); kill() cuts its power",
             console=power.console.tail(),
         )
     power.switch_off()
 
 
-def _run_last_command(power: Power, command: str) -> None:
-    """Run a *command* that ends the connection, wait until it exits or the connection breaks, and disconnect."""
+def _run_last_command(power: Power, command: str) -> int:
+    """Run a *command* that ends the connection, and disconnect; its exit code, or -1 if the connection broke first."""
     import paramiko  # noqa: PLC0415
 
     from pytest_xhyve.guest.commands import shell_line  # noqa: PLC0415
+    from pytest_xhyve.guest.streams import Output  # noqa: PLC0415
 
     line = shell_line(command, env=None, user="root", login_user=power.image.user, timeout=None)
-    channel = power.transport().open_session()
-    with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
-        channel.exec_command(line)
-        channel.settimeout(power.timeouts.shutdown)
-        channel.recv_exit_status()
-    power.disconnect()
+    connection = power.connection()
+    check = connection.checker(command)
+    try:
+        with connection.begin(line, command, check) or contextlib.nullcontext() as channel:
+            return -1 if channel is None else Output(connection, channel, check).exit_code()
+    except (BootFailed, ConnectionFailed, EOFError, OSError, paramiko.SSHException):
+        return -1
+    finally:
+        power.disconnect()
 
 
 def _boot_id(run: Run) -> str:

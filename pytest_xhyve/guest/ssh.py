@@ -12,6 +12,7 @@ from pathlib import Path
 import paramiko
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from pytest_xhyve.guest.pulse import HeardSocket, Pulse
 from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.errors import ConnectionFailed
@@ -128,7 +129,7 @@ def log_in(
     key: Path,
     host_keys: Sequence[str],
     timeout: float,
-) -> paramiko.SSHClient:
+) -> tuple[paramiko.SSHClient, Pulse]:
     """Log in over *connection*; the server must show one of *host_keys*.
 
     Neither the user's agent, nor other keys, nor any configuration file is asked.
@@ -140,6 +141,9 @@ def log_in(
         key: the private key's file.
         host_keys: public keys, as ``ssh-ed25519 AAAA…``.
         timeout: seconds for each step of it.
+
+    Returns:
+        the client, and what asks whether the guest still answers.
 
     Raises:
         Refused: the key may not log in.
@@ -153,6 +157,7 @@ def log_in(
     _quiet(logging.getLogger(LOGGER))
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     connection.settimeout(timeout)
+    heard = HeardSocket.adopt(connection)
     try:
         _expect(client, endpoint, host_keys)
         client.connect(
@@ -160,7 +165,7 @@ def log_in(
             endpoint.port,
             username=user,
             pkey=_load_key(key),
-            sock=connection,
+            sock=heard,
             allow_agent=False,
             look_for_keys=False,
             timeout=timeout,
@@ -170,11 +175,13 @@ def log_in(
         )
     except BaseException as error:
         client.close()
-        connection.close()
+        heard.close()
         if isinstance(error, paramiko.SSHException | OSError | EOFError):
             raise _explain(error, user, key, endpoint) from error
         raise
-    return client
+    transport = client.get_transport()
+    assert transport is not None
+    return client, Pulse(transport, heard)
 
 
 def _expect(client: paramiko.SSHClient, endpoint: Endpoint, host_keys: Sequence[str]) -> None:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import io
 import select
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import paramiko
 
+from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.text import printable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from pytest_xhyve.guest.commands import Connection
-
 _CHUNK = 1 << 17
-_LOOK_SECONDS = 0.25
 _MESSAGES = 1 << 14
 _MAX_MESSAGES = 16 << 20
 # GNU tar fills its last record, of at most 1 MiB, with zeros.
@@ -42,11 +41,13 @@ class Output(io.RawIOBase):
     Args:
         connection: to the guest.
         channel: the command's.
+        check: called while waiting; raises if the guest has stopped or does not answer.
     """
 
-    def __init__(self, connection: Connection, channel: paramiko.Channel) -> None:
+    def __init__(self, connection: Connection, channel: paramiko.Channel, check: Callable[[], None]) -> None:
         self._connection = connection
         self._channel = channel
+        self._check = check
         self._messages = b""
         self._messages_left = _MAX_MESSAGES
 
@@ -70,30 +71,37 @@ class Output(io.RawIOBase):
         """The command's exit code and its messages. The code is -1 if it has none.
 
         Raises:
-            BootFailed: the command has no exit code since the guest has died.
-            XhyveError: the command does not end.
+            EOFError: the command has no exit code since the connection was lost.
+            TimeoutError: the command does not end.
+            XhyveError: its output does not end.
         """
+        code = self.exit_code()
+        if code == -1 and not self._connection.transport.is_active():
+            raise EOFError("it ended before the command did")
+        return code, printable(self._messages.decode(errors="surrogateescape").strip())
+
+    def exit_code(self) -> int:
+        """The command's exit code, or -1 if it has none since the connection was lost; raises the rest as `result`."""
         if not self.read_rest():
             raise XhyveError("the guest sends data without end")
-        end = time.monotonic() + self._connection.step
-        while not self._channel.exit_status_ready() and not self._channel.closed and time.monotonic() < end:
-            self._channel.status_event.wait(_LOOK_SECONDS)
-            self._connection.check_alive()
-        code = self._channel.recv_exit_status() if self._channel.exit_status_ready() else -1
-        if code == -1 and not self._connection.transport.is_active():
-            self._connection.explain_loss()
-        return code, printable(self._messages.decode(errors="surrogateescape").strip())
+        end = time.monotonic() + self._connection.stall
+        while not self._channel.exit_status_ready() and not self._channel.closed:
+            if time.monotonic() > end:
+                raise TimeoutError
+            self._channel.status_event.wait(LOOK_SECONDS)
+            self._check()
+        return self._channel.recv_exit_status() if self._channel.exit_status_ready() else -1
 
     def _receive(self, most: int) -> bytes:
         """Some bytes of standard output; none at its end.
 
         Raises:
-            TimeoutError: the guest was silent.
+            TimeoutError: the guest answers, but the command sends nothing.
             XhyveError: standard error has no end.
         """
         channel = self._channel
         descriptor = channel.fileno()
-        end = time.monotonic() + self._connection.step
+        end = time.monotonic() + self._connection.stall
         while True:
             # Asked before reading: what arrives afterwards is read in the next round.
             over = channel.eof_received or channel.closed
@@ -112,7 +120,7 @@ class Output(io.RawIOBase):
                 continue
             if over:
                 return b""
-            if not select.select([descriptor], [], [], _LOOK_SECONDS)[0]:
-                self._connection.check_alive()
+            if not select.select([descriptor], [], [], LOOK_SECONDS)[0]:
+                self._check()
                 if time.monotonic() > end:
                     raise TimeoutError

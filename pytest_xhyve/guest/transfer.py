@@ -10,7 +10,8 @@ import os
 import shlex
 import tarfile
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -19,10 +20,10 @@ import paramiko
 
 from pytest_xhyve.formats.tar import DamagedArchive, TarReader
 from pytest_xhyve.guest.archive import LeftOut, Unpacker, too_much
-from pytest_xhyve.guest.commands import Connection, begin
+from pytest_xhyve.guest.connection import Connection, supervise
 from pytest_xhyve.guest.merge import merge
 from pytest_xhyve.guest.streams import Input, Output
-from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, XhyveError
 
 _CHUNK = 1 << 17
 # readlink follows what is named, as `cp -H` does. A file of /proc or /sys has no size, so that tar copies nothing.
@@ -54,19 +55,23 @@ def put(connection: Connection, local: Path, remote: str) -> None:
     if remote.endswith("/") or _is_folder(connection, remote):
         target /= local.name
     folder = shlex.quote(str(target.parent))
-    with _command(connection, f"mkdir -p {folder} && tar -C {folder} -xf -", what) as channel:
-        refused: OSError | None = None
-        try:
+    with _command(connection, f"mkdir -p {folder} && tar -C {folder} -xf -", what) as (channel, check):
+
+        def send() -> None:
             with tarfile.open(
                 fileobj=cast(Any, Input(channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
             ) as archive:
                 archive.add(local, arcname=target.name, filter=_owned_by_the_login)
+
+        refused: OSError | None = None
+        try:
+            supervise(send, check)
         except TimeoutError:
             raise
         except OSError as error:
             refused = error
         channel.shutdown_write()
-        code, messages = Output(connection, channel).result()
+        code, messages = Output(connection, channel, check).result()
         if code != 0:
             raise _tar_error(what, code, messages)
         if refused is not None:
@@ -97,14 +102,14 @@ def get(connection: Connection, remote: str, local: Path, *, most: int) -> tuple
     local.parent.mkdir(parents=True, exist_ok=True)
     line = _SEND.replace("REMOTE", shlex.quote(remote))
     with tempfile.TemporaryDirectory(prefix=".xhyve-", dir=local.parent) as box:
-        with _command(connection, line, what) as channel:
+        with _command(connection, line, what) as (channel, check):
             channel.shutdown_write()
-            output = Output(connection, channel)
+            output = Output(connection, channel, check)
             try:
                 left_out = _receive(output, Path(box), most)
+            except (BootFailed, ConnectionFailed, TimeoutError):
+                raise
             except (DamagedArchive, XhyveError, OSError) as error:
-                if isinstance(error, TimeoutError):
-                    raise
                 raise _explain(what, output, error) from error
             code, messages = output.result()
         top = next(Path(box).iterdir(), None)
@@ -182,25 +187,33 @@ def _has_changed(messages: str) -> bool:
 
 
 @contextmanager
-def _command(connection: Connection, line: str, what: str) -> Iterator[paramiko.Channel]:
-    """A channel on which *line* runs; if the guest dies or is silent for too long, the error states it."""
+def _command(connection: Connection, line: str, what: str) -> Iterator[tuple[paramiko.Channel, Callable[[], None]]]:
+    """A channel on which *line* runs, and the check for each wait.
+
+    Raises:
+        BootFailed: the guest has stopped, so that *what* failed.
+        ConnectionFailed: the guest does not answer, or the connection was lost.
+        XhyveError: the guest answers, but the command does not go on.
+    """
+    check = connection.checker(what)
+    stalled = f"cannot {what}: the guest answers, but neither sent nor took data for {connection.stall:g} s"
+    channel = connection.begin(line, what, check, time.monotonic() + connection.stall)
+    if channel is None:
+        raise XhyveError(stalled)
     try:
-        channel = begin(connection, line, None)
-        assert channel is not None
         with channel:
-            channel.settimeout(connection.step)
-            yield channel
+            channel.settimeout(connection.stall)
+            yield channel, check
     except TimeoutError as error:
-        connection.check_alive()
-        raise XhyveError(f"cannot {what}: the guest was silent for {connection.step:g} s") from error
+        raise XhyveError(stalled) from error
     except (paramiko.SSHException, EOFError) as error:
         raise connection.lost(what, error) from error
 
 
 def _is_folder(connection: Connection, remote: str) -> bool:
-    with _command(connection, f"test -d {shlex.quote(remote)}", f"look at {remote}") as channel:
-        channel.status_event.wait(connection.step)
-        return channel.exit_status == 0
+    with _command(connection, f"test -d {shlex.quote(remote)}", f"look at {remote}") as (channel, check):
+        code, _ = Output(connection, channel, check).result()
+        return code == 0
 
 
 def _owned_by_the_login(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -12,7 +12,7 @@
     │   ├── LeaseNotFound      the guest runs, but the plugin cannot find its DHCP address
     │   ├── KernelPanic        also an oops and systemd's emergency mode
     │   └── HypervisorExited
-    ├── ConnectionFailed       SSH failed: an unknown host key, or a key that the guest does not accept
+    ├── ConnectionFailed       SSH failed: the login, or a guest that does not answer any more
     ├── CommandFailed          a command in the guest ended with an exit code other than 0
     ├── CommandTimeout         a command in the guest exceeded its limit
     └── WaitTimeout            a condition that a test waited for did not become true in time
@@ -135,7 +135,7 @@ class HypervisorExited(BootFailed):
 
 @_public
 class ConnectionFailed(XhyveError):
-    """The guest's SSH server answered, but the plugin could not open a session."""
+    """The guest's SSH server answered, but the login failed, or the guest does not answer any more."""
 
     broke = False
     """True if the connection was lost; False if the guest refused the plugin's key, or the plugin its host key."""

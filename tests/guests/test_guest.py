@@ -231,14 +231,14 @@ def test_get_what_has_no_size(guest: Guest, tmp_path: Path) -> None:
 def test_get_what_changes_meanwhile(guest: Guest, folder: str, tmp_path: Path) -> None:
     """GNU tar ends with code 1 then. What came is kept, and a warning states it, if tar has noticed."""
     guest.run(f"cd {folder} && dd if=/dev/urandom of=log bs=1M count=8 2>/dev/null")
-    writer = "while [ -e log ]; do echo more >>log; date >$$.$((n += 1)); rm -f $$.$((n - 3)); done"
+    writer = "while [ ! -e stop ]; do echo more >>log; date >$$.$((n += 1)); rm -f $$.$((n - 3)); done; touch stopped"
     guest.run(f"cd {folder}; ({writer}) >/dev/null 2>&1 &")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             guest.get(folder, tmp_path / "back")
     finally:
-        guest.run(["rm", "-f", f"{folder}/log"])
+        guest.run(f"cd {folder}; touch stop; until [ -e stopped ]; do sleep 0.1; done")
     assert (tmp_path / "back" / "log").stat().st_size >= 8 * MIB
     assert all("changed during the copy" in str(each.message) for each in caught)
 

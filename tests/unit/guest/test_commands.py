@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_xhyve.guest.commands import Connection, begin, shell_line
+from pytest_xhyve.guest.commands import shell_line
+from pytest_xhyve.guest.connection import Connection
 from pytest_xhyve.model.completed import Completed
-from pytest_xhyve.model.errors import CommandFailed, CommandTimeout
+from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, ConnectionFailed
 
 # What an argument and an environment variable can hold (execve(2)).
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -81,6 +82,8 @@ def test_whatever_ends_paramikos_thread_is_a_lost_connection(error: Exception) -
             del timeout
             raise error
 
-    connection = Connection(cast("paramiko.Transport", Transport()), lambda: None, lambda: None, 1.0)
-    with pytest.raises((paramiko.SSHException, OSError), match=str(error)):
-        begin(connection, "true", None)
+    connection = Connection(
+        cast("paramiko.Transport", Transport()), lambda _, __: None, lambda: None, lambda: 0.0, step=1.0
+    )
+    with pytest.raises(ConnectionFailed, match=f"cannot say hello: the SSH connection was lost .*{error}"):
+        connection.begin("true", "say hello", lambda: None)

@@ -172,7 +172,9 @@ def log_in(endpoint: Endpoint, keys: Keys, **changes: object) -> paramiko.SSHCli
     connection = wait(endpoint)
     assert connection is not None
     arguments = {"user": "root", "key": keys.path, "host_keys": [keys.host.public], "timeout": 10.0}
-    return ssh.log_in(connection, endpoint, **(arguments | changes))  # type: ignore[arg-type]
+    client, pulse = ssh.log_in(connection, endpoint, **(arguments | changes))  # type: ignore[arg-type]
+    assert pulse.silence() == 0
+    return client
 
 
 def test_login(keys: Keys) -> None:

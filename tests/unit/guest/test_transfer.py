@@ -5,12 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pytest
 
 from pytest_xhyve.guest import streams, transfer
+from pytest_xhyve.guest.connection import Connection
 from pytest_xhyve.guest.streams import Output
 from pytest_xhyve.model.errors import BootFailed, XhyveError
 
@@ -23,6 +24,20 @@ class Channel:
         self._pair = socket.socketpair()
         self.closed = False
         self.eof_received = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closed = True
+
+    def exec_command(self, line: str) -> None:
+        self.line = line
+
+    def settimeout(self, timeout: float) -> None:
+        self.timeout = timeout
 
     def fileno(self) -> int:
         return self._pair[0].fileno()
@@ -54,18 +69,31 @@ class Channel:
             each.close()
 
 
+class Transport:
+    """As paramiko's: it starts each command on *channel*."""
+
+    def __init__(self, channel: Channel, *, is_active: bool) -> None:
+        self._channel, self._is_active = channel, is_active
+
+    def open_session(self, timeout: float) -> Channel:
+        del timeout
+        return self._channel
+
+    def is_active(self) -> bool:
+        return self._is_active
+
+
 def dead() -> None:
     raise BootFailed("the guest has died", console="")
 
 
-def output_of(channel: Channel, *, is_active: bool = True) -> Output:
-    connection: Any = SimpleNamespace(
-        step=1.0,
-        check_alive=lambda: None,
-        explain_loss=dead,
-        transport=SimpleNamespace(is_active=lambda: is_active),
-    )
-    return Output(connection, channel)  # type: ignore[arg-type]
+def connection_of(channel: Channel, *, is_active: bool = True, step: float = 1.0) -> Connection:
+    transport: Any = Transport(channel, is_active=is_active)
+    return Connection(transport, lambda _, __: None, dead, lambda: 0.0, step)
+
+
+def output_of(channel: Channel) -> Output:
+    return Output(connection_of(channel), channel, lambda: None)  # type: ignore[arg-type]
 
 
 def nothing(most: int) -> bytes:
@@ -96,8 +124,22 @@ def test_messages_are_printable() -> None:
 
 def test_death_of_the_guest_is_the_reason() -> None:
     channel = Channel(nothing, code=None)
-    with pytest.raises(BootFailed, match="has died"):
-        output_of(channel, is_active=False).result()
+    connection = connection_of(channel, is_active=False)
+    with pytest.raises(BootFailed, match="has died"), transfer._command(connection, "tar", "copy") as (_, check):
+        Output(connection, channel, check).result()  # type: ignore[arg-type]
+    channel.end()
+
+
+def test_copy_that_stands_still_in_a_guest_that_answers() -> None:
+    """As that of a file whose reader waits for ever, such as /proc/kmsg."""
+    channel = Channel(nothing)
+    channel.eof_received = False
+    connection = connection_of(channel, step=0.05)
+    with (
+        pytest.raises(XhyveError, match=r"cannot copy: the guest answers, but neither sent nor took data for 0\.1 s"),
+        transfer._command(connection, "cat", "copy") as (_, check),
+    ):
+        Output(connection, channel, check).result()  # type: ignore[arg-type]
     channel.end()
 
 

@@ -1,0 +1,133 @@
+"""An SSH connection to a guest, and what every wait on it has in common."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import paramiko
+
+from pytest_xhyve.model.errors import ConnectionFailed, XhyveError
+
+LOOK_SECONDS = 0.25
+# A limit of paramiko's that is never reached: the caller checks the guest meanwhile.
+_OPENING_SECONDS = 86400.0
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A logged-in connection to a guest, and how to find out what happened to the guest.
+
+    Attributes:
+        transport: paramiko's.
+        check_answers: raises if the guest has stopped, or has not answered for some seconds since a given time.
+        explain_loss: raises if the guest has stopped; call it when the connection is lost.
+        silence: for how many seconds the guest has not answered.
+        step: for how many seconds a guest may not answer.
+    """
+
+    transport: paramiko.Transport
+    check_answers: Callable[[float, float], None]
+    explain_loss: Callable[[], None]
+    silence: Callable[[], float]
+    step: float
+
+    @property
+    def stall(self) -> float:
+        """For how many seconds a copy may stand still in a guest that answers; a silent guest is noticed before."""
+        return 2 * self.step
+
+    def checker(self, what: str, patience: float | None = None) -> Callable[[], None]:
+        """A check for a wait that begins now; call it several times a second.
+
+        It raises if the guest has stopped, or has not answered for *patience* seconds, by default for `step`. The
+        error states that *what* failed.
+        """
+        begin = time.monotonic()
+        most = self.step if patience is None else patience
+
+        def check() -> None:
+            try:
+                self.check_answers(begin, most)
+            except ConnectionFailed as error:
+                raise broken(f"cannot {what}: {error}") from None
+
+        return check
+
+    def lost(self, what: str, error: BaseException) -> ConnectionFailed:
+        """The error if *what* failed since the connection was lost; raises another one if the guest has stopped."""
+        self.explain_loss()
+        return broken(f"cannot {what}: the SSH connection was lost ({str(error) or type(error).__name__})")
+
+    def begin(
+        self, line: str, what: str, check: Callable[[], None], end: float | None = None
+    ) -> paramiko.Channel | None:
+        """Start *line* on a new channel; None if it is not started at *end* on the monotonic clock, nor later.
+
+        Raises:
+            ConnectionFailed: the connection was lost, so that *what* failed.
+        """
+        given_up = threading.Event()
+
+        def start() -> paramiko.Channel | None:
+            channel = self.transport.open_session(timeout=_OPENING_SECONDS)
+            if given_up.is_set():
+                channel.close()
+                return None
+            channel.exec_command(line)
+            return channel
+
+        try:
+            return supervise(start, check, end)
+        except TimeoutError:
+            return None
+        except XhyveError:
+            raise
+        except Exception as error:
+            # paramiko raises whatever ended its own thread.
+            raise self.lost(what, error) from error
+        finally:
+            given_up.set()
+
+
+def broken(message: str) -> ConnectionFailed:
+    """The error for a connection that was lost."""
+    error = ConnectionFailed(message)
+    error.broke = True
+    return error
+
+
+def supervise(work: Callable[[], _Result], check: Callable[[], None], end: float | None = None) -> _Result:
+    """Do *work*, which may block for ever, in a thread; call *check* meanwhile, which may raise.
+
+    Raises:
+        TimeoutError: it was not done at *end* on the monotonic clock. The thread ends when the connection is closed.
+        paramiko.SSHException: as *work* raises it, or for any error that ended paramiko's own thread.
+    """
+    done: list[_Result] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while True:
+        left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - time.monotonic())
+        thread.join(max(0.0, left))
+        if not thread.is_alive():
+            break
+        if left <= 0:
+            raise TimeoutError
+        check()
+    if failed:
+        raise failed[0]
+    return done[0]

@@ -1,0 +1,130 @@
+"""Guests that stop answering: each wait ends soon, and its error states the cause.
+
+A guest that is paused is as silent as one whose network is down, and can be made to answer again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Timer
+
+import pytest
+
+from pytest_xhyve import BootFailed, BootTimeout, CommandFailed, CommandTimeout, ConnectionFailed, Guest
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
+
+# For how many seconds a guest of these tests may be silent.
+STEP = 3.0
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    settings = Settings(hypervisor="qemu", start="warm", images=("tiny",))
+    with closing(Fleet(settings, Home.of_user())) as fleet:
+        yield fleet
+
+
+@contextmanager
+def impatient(fleet: Fleet) -> Iterator[Guest]:
+    with fleet.start(ForegroundRequest(GuestSpec())) as guest:
+        # Not by the factor of the limits: the boot of a busy machine takes its time.
+        guest._own_power.timeouts = replace(guest._own_power.timeouts, step=STEP, shutdown=2.0)
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def guest(fleet: Fleet) -> Iterator[Guest]:
+    """A guest that answers again after each test."""
+    with impatient(fleet) as guest:
+        yield guest
+
+
+@pytest.fixture
+def doomed(fleet: Fleet) -> Iterator[Guest]:
+    """A guest of a test's own."""
+    with impatient(fleet) as guest:
+        yield guest
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    assert time.monotonic() - start < seconds
+
+
+@contextmanager
+def paused(guest: Guest) -> Iterator[None]:
+    guest.run("true")
+    guest.pause()
+    try:
+        yield
+    finally:
+        guest.resume()
+
+
+def test_silent_guest(guest: Guest, tmp_path: Path) -> None:
+    with paused(guest):
+        # The limit of the test is the limit.
+        with within(20), pytest.raises(CommandTimeout, match=r"within 3\.5 s") as caught:
+            guest.run("true", timeout=3.5)
+        assert "did not answer over SSH for the last" in "\n".join(caught.value.__notes__)
+        with within(20), pytest.raises(ConnectionFailed, match=r"cannot get /etc/passwd: .* silent for \d+ s"):
+            guest.get("/etc/passwd", tmp_path)
+    assert guest.run("echo again").stdout == "again\n"
+
+
+def test_guest_that_becomes_silent_while_it_takes_a_file(guest: Guest, tmp_path: Path) -> None:
+    """Its buffers are full then, so that paramiko itself waits."""
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(500 << 20)
+    guest.run("true")
+    pausing = Timer(0.3, guest.pause)
+    pausing.start()
+    try:
+        with within(30), pytest.raises(ConnectionFailed, match=r"cannot put .*file to /tmp/file: .* silent"):
+            guest.put(tmp_path / "file", "/tmp/file")
+    finally:
+        pausing.join()
+        guest.resume()
+
+
+def test_busy_command_is_no_silent_guest_and_a_written_panic_is_none(guest: Guest) -> None:
+    with pytest.raises(CommandFailed):
+        guest.run(f"echo '[ 1.0] Kernel panic - not syncing: not really' >/dev/console; sleep {STEP + 1.5}; false")
+    assert guest.is_healthy()
+
+
+def test_halted_guest(doomed: Guest) -> None:
+    for line in ("halt -f", "true"):
+        with within(20), pytest.raises(BootFailed, match=r"its kernel has halted .'reboot: System halted"):
+            doomed.run(line, check=False)
+
+
+def test_guest_that_restarts(doomed: Guest) -> None:
+    with within(60), pytest.raises(ConnectionFailed, match=r"restarts .'reboot: Restarting system|was lost"):
+        doomed.run("reboot -f; sleep 1000")
+    assert doomed.run("echo again").stdout == "again\n"
+
+
+def test_refused_login_is_not_tried_again(doomed: Guest) -> None:
+    doomed.run("rm -r ~/.ssh")
+    doomed.ssh.close()
+    for _ in range(2):
+        with within(10), pytest.raises(ConnectionFailed, match="may not log in"):
+            doomed.run("true")
+
+
+def test_guest_that_cannot_shut_down(doomed: Guest) -> None:
+    """Its programs are gone; without them, the power button has no effect."""
+    doomed.run("mv $(readlink -f /bin/busybox) /tmp/")
+    with within(30), pytest.raises(BootTimeout, match=r"within 2 s .`poweroff` failed with .*power button .*kill\(\)"):
+        doomed.shutdown()
