@@ -159,8 +159,11 @@ def import_(disk: str, **options: str | None) -> None:
       pytest-xhyve import ubuntu18.img
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli.import_disk import import_disk
+    from pytest_xhyve.model.text import printable
 
-    click.echo(import_disk(disk, load_settings(options), progress=Progress()).read_text(), nl=False)
+    # The disk names its own system.
+    manifest = import_disk(disk, load_settings(options), progress=Progress())
+    click.echo(printable(manifest.read_text()), nl=False)
 
 
 @main.command()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from pytest_xhyve.model.text import printable
+
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.spinner import Spinner
@@ -71,7 +73,7 @@ class Progress:
             if self._current is not None:
                 self._current.has_lines = True
             if self._shown is None:
-                click.echo(text, err=True)
+                click.echo(printable(text), err=True)
             else:
                 self._shown.line(text)
 
@@ -116,7 +118,7 @@ class _Plain:
         self.line(f"{activity.text} …")
 
     def line(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
     def end(self, activity: _Activity, outcome: str) -> None:
         if not activity.has_lines:
@@ -143,7 +145,7 @@ class _OnTerminal:
         self._live.start()
 
     def line(self, text: str) -> None:
-        self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._live.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def end(self, activity: _Activity, outcome: str) -> None:  # noqa: ARG002
         self._live.stop()

@@ -37,7 +37,7 @@ class Completed:
 
     def report(self) -> str:
         """The command and its output, as text for a report."""
-        lines = [f"  $ {self.command}"]
+        lines = [f"  $ {printable(self.command)}"]
         for name, text in (("stdout", self.stdout), ("stderr", self.stderr)):
             lines.append(f"  {name}:{'' if text else ' (nothing)'}")
             if len(text) > _REPORTED:

@@ -45,6 +45,16 @@ class XhyveError(Exception):
     evidence: Evidence | None = None
     """Diagnostics of a guest that did not boot, for the report."""
 
+    def __str__(self) -> str:
+        # Here, since a run without guests imports this module, but shows no error.
+        from pytest_xhyve.model.text import printable  # noqa: PLC0415
+
+        # A message may contain what a guest sent.
+        return printable(self._describe())
+
+    def _describe(self) -> str:
+        return super().__str__()
+
 
 @_public
 class ConfigurationError(XhyveError):
@@ -99,7 +109,7 @@ class BootFailed(XhyveError):
         """The phase that failed; empty once SSH has answered."""
         return list(self.phases)[-1] if self.phases else ""
 
-    def __str__(self) -> str:
+    def _describe(self) -> str:
         lines = [self.message]
         if self.phases:
             times = " · ".join(f"{phase} {seconds:.1f} s" for phase, seconds in self.phases.items())

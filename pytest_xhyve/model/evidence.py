@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pytest_xhyve.model.text import printable
+
 _SECTION_LINES = 40
 
 
@@ -30,4 +32,4 @@ class Evidence:
         cut = f", its last {_SECTION_LINES} lines" if len(lines) > _SECTION_LINES else ""
         head = f"console{since}{cut}:"
         shown = [f"  {line}" for line in lines[-_SECTION_LINES:]] or ["  (nothing)"]
-        return "\n".join([*self.made, head, *shown]) + "\n"
+        return printable("\n".join([*self.made, head, *shown]) + "\n")

@@ -6,13 +6,21 @@ import re
 
 # Control characters apart from tab and newline; those that reorder a line; those that end one; and surrogates, by which
 # bytes that are not UTF-8 are decoded, and which cannot be printed or sent to an xdist controller.
-_ANY = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_HARMFUL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_COLOUR = r"\x1b\[[0-9;]{0,40}m"
+_ANY = re.compile(f"[{_HARMFUL}]")
+_ANY_BUT_COLOURS = re.compile(f"({_COLOUR})|[{_HARMFUL}]")
 
 
 def printable(text: str) -> str:
     r"""*text* with each character that could harm a terminal written as ``\x1b``, ``\u202e`` or ``\udce9``."""
     # A serial port ends its lines this way.
     return _ANY.sub(_escape, text.replace("\r\n", "\n"))
+
+
+def printable_but_coloured(text: str) -> str:
+    """Like `printable`, but keep the escape sequences that select a colour: they only change the looks."""
+    return _ANY_BUT_COLOURS.sub(lambda match: match[1] or _escape(match), text.replace("\r\n", "\n"))
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -216,6 +216,8 @@ def _start_guest(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) 
 
 def _line_printer(config: pytest.Config) -> Callable[[str], None]:
     """A function that prints a line at once, although pytest captures output."""
+    from pytest_xhyve.model.text import printable
+
     terminal = config.pluginmanager.get_plugin("terminalreporter")
 
     def show(line: str) -> None:
@@ -223,7 +225,7 @@ def _line_printer(config: pytest.Config) -> Callable[[str], None]:
             return
         with suspended_capture(config):
             terminal.ensure_newline()
-            terminal.write_line(f"xhyve: {line}")
+            terminal.write_line(f"xhyve: {printable(line)}")
             terminal.flush()
 
     return show

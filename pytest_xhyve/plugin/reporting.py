@@ -18,7 +18,9 @@ from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
 from pytest_xhyve.model.kept import Kept
 from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.times import GuestTimes
+from pytest_xhyve.plugin.harmless import make_harmless
 from pytest_xhyve.plugin.summary import RunSummary
 from pytest_xhyve.plugin.tracebacks import shorten_traceback
 from pytest_xhyve.plugin.tracking import TrackedGuest
@@ -140,6 +142,7 @@ class Reporter(Events):
             self._add_sections(item, report, error, used)
             if call.excinfo is not None and isinstance(error, XhyveError):
                 shorten_traceback(item, call.excinfo, report)
+        make_harmless(report)
         return report
 
     def pytest_runtest_logfinish(self) -> None:
@@ -207,7 +210,7 @@ class Reporter(Events):
         try:
             yield
         except (OSError, XhyveError) as error:
-            note = f"cannot save {what}: {error}"
+            note = printable(f"cannot save {what}: {error}")
             if note not in self._summary.notes:
                 self._summary.notes.append(note)
 

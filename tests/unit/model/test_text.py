@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_xhyve.model.completed import Completed
+from pytest_xhyve.model.errors import BootFailed, CommandFailed, XhyveError
+from pytest_xhyve.model.evidence import Evidence
+from pytest_xhyve.model.text import printable, printable_but_coloured
+
+TITLE = "\x1b]0;title\x07\x1b[2J"
+SHOWN = r"\x1b]0;title\x07\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (TITLE, SHOWN),
+        ("caf\udce9", r"caf\udce9"),
+        ("a\r\nb\rc\td\n", "a\nb\\x0dc\td\n"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("\x9b2J\x7f\0", r"\x9b2J\x7f\x00"),
+        ("café ✓ 日本", "café ✓ 日本"),
+    ],
+)
+def test_harmful_characters_are_shown(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_any_text_can_be_printed_and_does_nothing(text: str) -> None:
+    for shown in (printable(text), printable_but_coloured(text)):
+        shown.encode()
+        assert printable(shown.replace("\x1b", "")) == shown.replace("\x1b", "")
+    assert "\x1b" not in printable(text)
+    assert printable(printable(text)) == printable(text)
+
+
+def test_colours_alone_stay() -> None:
+    assert printable_but_coloured(f"\x1b[31mred\x1b[0m{TITLE}") == f"\x1b[31mred\x1b[0m{SHOWN}"
+
+
+def test_every_error_is_printable() -> None:
+    """Whatever a message contains: its class makes it harmless."""
+    completed = Completed("x", 1, TITLE, "caf\udce9", 0.1)
+    boot = BootFailed("guest x did not boot", console=TITLE)
+    for error in (XhyveError(TITLE), CommandFailed(completed), boot):
+        assert SHOWN in str(error)
+        assert "\x1b" not in str(error)
+    assert SHOWN in completed.report()
+    assert completed.stdout == TITLE
+
+
+def test_section_of_a_report_is_printable() -> None:
+    assert SHOWN in Evidence("x", (), TITLE, TITLE).section()

@@ -1,0 +1,130 @@
+"""The places at which the package shows text, each with what keeps a guest's bytes off the user's terminal.
+
+A new place fails this test. Before you add it here, see that the text goes through `pytest_xhyve.model.text.printable`,
+or that no guest can write it. A place that is listed as `PRINTABLE` fails if it does not call this function itself.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+
+import pages
+import pytest
+
+PACKAGE = pages.TOP / "pytest_xhyve"
+
+# Calls that show text, by the last part of their name, or by the last two.
+SHOWING = {
+    "echo",
+    "print",
+    "secho",
+    "write_line",
+    "warn",
+    "add_note",
+    "add_report_section",
+    "UsageError",
+    "ClickException",
+    "pytest.exit",
+    "pytest.fail",
+    "pytest.skip",
+    "writer.line",
+    "terminal.line",
+    "terminal.section",
+    "sections.append",
+    "stderr.write",
+    "stdout.write",
+}
+
+PRINTABLE = "calls printable()"
+ERROR = "the text of an XhyveError, which is printable"
+COMPLETED = "Completed.report() and the plugin's own words"
+LEFT_OUT = "a LeftOut, whose parts are printable"
+OURS = "names, paths and numbers of the plugin and of files of the user"
+REPORT = "the report goes through make_harmless()"
+
+KNOWN = {
+    ("cli/commands.py", "ClickException"): {ERROR: 2},
+    ("cli/commands.py", "UsageError"): {OURS: 4},
+    ("cli/commands.py", "echo"): {OURS: 16, PRINTABLE: 1},
+    ("cli/guest_options.py", "UsageError"): {ERROR: 1},
+    ("cli/progress.py", "echo"): {PRINTABLE: 2},
+    ("cli/progress.py", "print"): {PRINTABLE: 1},
+    ("guest/commands.py", "add_note"): {COMPLETED: 2},
+    ("guest/guest.py", "add_note"): {ERROR: 1},
+    ("guest/guest.py", "warn"): {LEFT_OUT: 1},
+    ("plugin/__init__.py", "UsageError"): {ERROR: 2},
+    ("plugin/__init__.py", "pytest.fail"): {ERROR: 1},
+    ("plugin/fixtures.py", "pytest.skip"): {OURS: 1},
+    ("plugin/fixtures.py", "write_line"): {PRINTABLE: 1},
+    ("plugin/reporting.py", "add_report_section"): {REPORT: 1},
+    ("plugin/reporting.py", "sections.append"): {REPORT: 1},
+    ("plugin/reporting.py", "writer.line"): {OURS: 2},
+    ("plugin/summary.py", "terminal.line"): {OURS: 7},
+    ("plugin/summary.py", "terminal.section"): {OURS: 3},
+}
+
+
+def calls_that_show(source: str) -> Iterator[tuple[str, bool]]:
+    """The name of each call in *source* that shows text, and whether `printable` is called for its arguments."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            parts = ast.unparse(node.func).split(".")
+            for name in {parts[-1], ".".join(parts[-2:])} & SHOWING:
+                yield name, any(_is_printable(each) for argument in node.args for each in ast.walk(argument))
+
+
+def _is_printable(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == "printable"
+
+
+def places() -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """How often each file makes each call that shows text; and of these, how often through `printable`."""
+    made: Counter[tuple[str, str]] = Counter()
+    through: Counter[tuple[str, str]] = Counter()
+    for path in PACKAGE.rglob("*.py"):
+        for name, is_printable in calls_that_show(path.read_text()):
+            place = (path.relative_to(PACKAGE).as_posix(), name)
+            made[place] += 1
+            through[place] += is_printable
+    return made, through
+
+
+def test_every_place_that_shows_text_is_known() -> None:
+    made, _ = places()
+    assert made == {place: sum(reasons.values()) for place, reasons in KNOWN.items()}
+
+
+def test_no_place_goes_around_the_function() -> None:
+    _, through = places()
+    assert +through == {place: reasons[PRINTABLE] for place, reasons in KNOWN.items() if PRINTABLE in reasons}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("click.echo(printable(text), err=True)", [("echo", True)]),
+        ("click.echo(text, err=True)", [("echo", False)]),
+        ("terminal.write_line(f'xhyve: {printable(line)}')", [("write_line", True)]),
+        ("self.line(line)", []),
+        ("sys.stdout.write(line)", [("stdout.write", False)]),
+    ],
+)
+def test_such_calls_are_found(source: str, found: list[tuple[str, bool]]) -> None:
+    assert list(calls_that_show(source)) == found
+
+
+def test_errors_do_not_go_around_their_class() -> None:
+    """An error of ours that had a `__str__` of its own could show a guest's text as it is."""
+    own = [
+        (path.relative_to(PACKAGE).as_posix(), node.name)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and any(
+            isinstance(base, ast.Name) and base.id.endswith(("Error", "Failed", "Exception")) for base in node.bases
+        )
+        and any(isinstance(each, ast.FunctionDef) and each.name in ("__str__", "__repr__") for each in node.body)
+    ]
+    assert own == [("model/errors.py", "XhyveError")]
