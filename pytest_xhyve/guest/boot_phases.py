@@ -68,6 +68,8 @@ class BootPhases:
 
     def feed(self, output: bytes) -> None:
         """Begin each phase that this *output* of the console shows."""
+        if self.current == LOGIN:
+            return
         for phase, sign in _SIGNS:
             if sign.search(output):
                 self.enter(phase)

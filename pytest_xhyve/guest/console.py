@@ -1,4 +1,8 @@
-"""The guest's serial port: every byte since power-on, and the errors of a guest that dies."""
+"""The guest's serial port: its output, and the messages of a kernel or an init system that cannot go on.
+
+A guest can print without end. So each read is bounded, each byte is searched once, and the middle of a log that is too
+long is removed from the disk.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,20 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
+from pytest_xhyve.host.disk import punch_hole
 from pytest_xhyve.model.errors import WaitTimeout
 
 TAIL_LINES = 20
+# The plugin reads these parts of a log that is longer, and keeps them if it is much longer.
+HEAD_BYTES = 1 << 20
+TAIL_BYTES = 7 << 20
+_SPARE_BYTES = 8 << 20
+_OMITTED = "\n[{} bytes omitted]\n"
+_CHUNK = 1 << 16
+# An error may arrive in two pieces, as may a match of `wait_for`; neither is longer than this.
+_OVERLAP_BYTES = 1 << 12
+_MATCH_BYTES = 1 << 16
+_LAST_BYTES = 1 << 18
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])|\r")
 _SETTLED_SECONDS = 0.1
 
@@ -36,10 +51,10 @@ _ENDING = re.compile(rb"reboot: (?:Restarting system|System halted)[^\r\n]*")
 
 @dataclass(frozen=True, slots=True)
 class ConsoleError:
-    """Something bad on the console.
+    """An error that the console shows.
 
     Attributes:
-        line: what was said.
+        line: the message.
         panic: whether the kernel has stopped; the other errors only keep a guest from booting.
     """
 
@@ -53,7 +68,7 @@ class Console:
     Args:
         log: the file that the hypervisor writes.
         send: types bytes on the port.
-        is_over: whether nothing will come any more, as the machine is off.
+        is_over: whether the machine is off, so that it prints no more.
     """
 
     def __init__(self, log: Path, send: Callable[[bytes], None], is_over: Callable[[], bool] = lambda: False) -> None:
@@ -61,51 +76,73 @@ class Console:
         self._send = send
         self._is_over = is_over
         self.begin = 0
-        """Where what this guest has said begins, in bytes; before it stands what its template had said."""
+        """The first byte of this guest's own output; the output before it is of its template."""
 
     @property
     def path(self) -> Path:
-        """The file that holds every byte; it lives as long as the guest."""
+        """The file with the output; it is removed with the guest."""
         return self._log
 
     @property
     def text(self) -> str:
-        """The output so far, without terminal escapes; bytes that are not UTF-8 are replaced."""
+        """The output so far, without terminal escapes; bytes that are not UTF-8 are replaced.
+
+        Of more than 8 MiB, the middle is omitted.
+        """
         return self.text_from(0)
 
     def text_from(self, start: int) -> str:
-        """As `text`, from the byte *start* of the port's output on."""
-        return _ESCAPES.sub("", self.read(start).decode(errors="replace"))
+        """Like `text`, but only from the byte *start* on."""
+        return _decode(self.read(start))
 
     @property
     def size(self) -> int:
-        """How many bytes came so far."""
+        """How many bytes arrived so far."""
         try:
             return self._log.stat().st_size
         except FileNotFoundError:
             return 0
 
     def read(self, start: int = 0) -> bytes:
-        """The bytes from *start*; none before the first came."""
+        """The output from the byte *start* on; if the log exceeds 8 MiB, its middle is omitted."""
+        return self._read(start, self.size)
+
+    def _read(self, start: int, size: int) -> bytes:
+        """The output from the byte *start* to the byte *size*, without the middle if that is too much."""
+        if size <= HEAD_BYTES + TAIL_BYTES or start >= size - TAIL_BYTES:
+            return self.read_part(start, max(0, size - start))
+        head = self.read_part(start, max(0, HEAD_BYTES - start))
+        tail = self.read_part(size - TAIL_BYTES, TAIL_BYTES)
+        omitted = size - start - len(head) - len(tail)
+        return head + _OMITTED.format(omitted).encode() + tail
+
+    def read_part(self, start: int, most: int) -> bytes:
+        """At most *most* bytes of the output, from the byte *start* on; none if there is no output there yet."""
         try:
             with self._log.open("rb") as log:
                 log.seek(start)
-                return log.read()
+                return log.read(most)
         except FileNotFoundError:
             return b""
 
+    def shrink(self) -> None:
+        """If the log is too long, free the disk space of its middle. The other bytes keep their places."""
+        if self.size > HEAD_BYTES + TAIL_BYTES + _SPARE_BYTES:
+            punch_hole(self._log, HEAD_BYTES, self.size - TAIL_BYTES - HEAD_BYTES)
+
     def tail(self, lines: int = TAIL_LINES) -> str:
         """The last *lines* lines."""
-        return "\n".join(self.text.rstrip().splitlines()[-lines:])
+        last = _decode(self.read_part(max(0, self.size - _LAST_BYTES), _LAST_BYTES))
+        return "\n".join(last.rstrip().splitlines()[-lines:])
 
     def around(self, line: str, before: int = 10, after: int = 6) -> str:
-        """The lines around the last one that has *line* in it; the last lines when none has.
+        """The lines around the last one that contains *line*; if none does, the last lines.
 
-        The kernel prints a panic twice, before the trace and after it; the cause stands before the first.
+        The kernel prints a panic twice, before the trace and after it; the cause is above the first.
         """
         lines = self.text.rstrip().splitlines()
-        said = (number for number, text in enumerate(lines) if line in text and "---[ end " not in text)
-        at = max(said, default=None)
+        found = (number for number, text in enumerate(lines) if line in text and "---[ end " not in text)
+        at = max(found, default=None)
         return self.tail() if at is None else "\n".join(lines[max(0, at - before) : at + after])
 
     def send(self, text: str) -> None:
@@ -117,19 +154,29 @@ class Console:
 
         Args:
             pattern: as `re.search` takes it, with `re.MULTILINE`.
-            timeout: seconds.
+            timeout: the limit in seconds.
 
         Raises:
-            WaitTimeout: it did not come in time, or will not come, as the guest is off.
+            WaitTimeout: the console did not show it in time, or the guest is off.
         """
         __tracebackhide__ = True
         expression = re.compile(pattern, re.MULTILINE)
         over: list[bool] = []
+        read = self.size
+        data = self._read(0, read)
 
         def look() -> re.Match[str] | None:
-            # Asked first: what came with the end is still read.
+            nonlocal data, read
+            # Asked first: the last output before the end is still read.
             over[:] = [self._is_over()]
-            return expression.search(self.text)
+            new = self.read_part(read, TAIL_BYTES)
+            read += len(new)
+            data += new
+            match = expression.search(_decode(data))
+            if match is None and len(data) > _MATCH_BYTES:
+                # From here on, only new output is searched, with the lines before it.
+                data = data[data.rfind(b"\n", 0, len(data) - _MATCH_BYTES) + 1 :][-2 * _MATCH_BYTES :]
+            return match
 
         waiting = Retrying(
             retry=retry_if_result(lambda match: match is None and not over[0]),
@@ -145,7 +192,7 @@ class Console:
         return match
 
     def watch(self, saw: Callable[[bytes], None] = lambda _: None) -> ConsoleWatch:
-        """A look-out for trouble from here on; *saw* gets what comes, a line's beginning once more with its end."""
+        """Search new output for errors; *saw* gets this output, the beginning of a line once more with its end."""
         return ConsoleWatch(self, self.size, saw)
 
 
@@ -158,25 +205,36 @@ class ConsoleWatch:
         self._read = start
         self._line = b""
         self.ending: str | None = None
-        """The message by which the kernel reports that it halts or restarts, if it did; the caller resets it."""
+        """The message with which the kernel has halted or restarted, or None; the caller resets it."""
 
     def find_error(self) -> ConsoleError | None:
-        """The worst sign of trouble since the last call, once what belongs to it has come too."""
-        new = self._console.read(self._read)
-        self._read += len(new)
-        seen = self._line + new
+        """The worst error since the last call, once its trace is complete."""
+        found = None
+        # If a guest prints faster than the plugin reads, a part is skipped.
+        self._read = max(self._read, self._console.size - TAIL_BYTES)
+        end = self._console.size
+        while self._read < end and (new := self._console.read_part(self._read, min(_CHUNK, end - self._read))):
+            self._read += len(new)
+            error = self._search(self._line + new)
+            if error is not None and (found is None or (error.panic and not found.panic)):
+                found = error
+        self._console.shrink()
+        if found is not None:
+            self._let_it_finish()
+        return found
+
+    def _search(self, seen: bytes) -> ConsoleError | None:
         self._saw(seen)
         for ending in _ENDING.finditer(seen):
-            self.ending = _ESCAPES.sub("", ending[0].decode(errors="replace")).strip()
+            self.ending = _decode(ending[0]).strip()
         found = list(_TROUBLE.finditer(seen))
         # A message may arrive in two pieces, and is reported once.
         end = found[-1].end() if found else 0
-        self._line = seen[max(end, seen.rfind(b"\n") + 1) :]
+        self._line = seen[max(end, seen.rfind(b"\n") + 1, len(seen) - _OVERLAP_BYTES) :]
         if not found:
             return None
-        self._let_it_finish()
         match = next((match for match in found if match["panic"]), found[0])
-        line = _ESCAPES.sub("", match[0].decode(errors="replace")).strip()
+        line = _decode(match[0][:_OVERLAP_BYTES]).strip()
         return ConsoleError(line, panic=match["panic"] is not None)
 
     def _let_it_finish(self) -> None:
@@ -186,3 +244,7 @@ class ConsoleWatch:
         while (now := self._console.size) != length and time.monotonic() < end:
             length = now
             time.sleep(_SETTLED_SECONDS)
+
+
+def _decode(data: bytes) -> str:
+    return _ESCAPES.sub("", data.decode(errors="replace"))

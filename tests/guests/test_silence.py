@@ -103,6 +103,15 @@ def test_busy_command_is_no_silent_guest_and_a_written_panic_is_none(guest: Gues
     assert guest.is_healthy()
 
 
+def test_console_without_end(guest: Guest) -> None:
+    """Also on one line: looking at it costs little."""
+    guest.run("(yes | tr -d '\\n' >/dev/console) >/dev/null 2>&1 &")
+    start = time.process_time()
+    guest.run("sleep 1; killall yes")
+    assert time.process_time() - start < 1
+    assert guest.is_healthy()
+
+
 def test_halted_guest(doomed: Guest) -> None:
     for line in ("halt -f", "true"):
         with within(20), pytest.raises(BootFailed, match=r"its kernel has halted .'reboot: System halted"):

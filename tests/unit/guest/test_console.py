@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.guest.console import Console
+from pytest_xhyve.guest.console import HEAD_BYTES, TAIL_BYTES, Console
 from pytest_xhyve.model.errors import WaitTimeout
 
 
@@ -129,3 +129,54 @@ def test_wait_for_ends_with_the_guest(log: Path) -> None:
     with pytest.raises(WaitTimeout, match="'login:' is not on the console, and will not come: the guest is off"):
         console.wait_for("login:", timeout=30)
     assert time.monotonic() - start < 5
+
+
+def test_line_without_end_is_looked_at_once(log: Path, console: Console) -> None:
+    """Each look reads what is new, and remembers little of the line."""
+    watch = console.watch()
+    start = time.process_time()
+    for _ in range(200):
+        add(log, b"x" * (1 << 16))
+        assert watch.find_error() is None
+    assert time.process_time() - start < 5
+    add(log, b"Kernel panic - not syncing: at its end")
+    trouble = watch.find_error()
+    assert trouble is not None
+    assert trouble.line == "Kernel panic - not syncing: at its end"
+
+
+def test_trouble_in_the_midst_of_much(log: Path, console: Console) -> None:
+    watch = console.watch()
+    add(log, b"line\n" * 50_000 + b"Kernel panic - not syncing: here\n" + b"line\n" * 50_000 + b"Oops: 0002 [#1] SMP\n")
+    trouble = watch.find_error()
+    assert trouble is not None
+    assert (trouble.line, trouble.panic) == ("Kernel panic - not syncing: here", True)
+
+
+def test_long_log_keeps_head_and_tail(log: Path, console: Console) -> None:
+    watch = console.watch()
+    add(log, b"the first line\n")
+    add(log, b"a line that is one of many\n" * (1 << 20))
+    add(log, b"the last line\n")
+    size = console.size
+    assert watch.find_error() is None
+    assert console.size == size
+    assert log.stat().st_blocks * 512 < HEAD_BYTES + TAIL_BYTES + (1 << 20)
+    text = console.text
+    assert text.startswith("the first line\n")
+    assert text.endswith("the last line\n")
+    assert "\0" not in text
+    assert f"[{size - HEAD_BYTES - TAIL_BYTES} bytes omitted]" in text
+    assert len(text) < HEAD_BYTES + TAIL_BYTES + 100
+    assert console.tail(1) == "the last line"
+
+
+def test_wait_for_searches_what_is_new(log: Path, console: Console) -> None:
+    add(log, b"early\n" + b"x" * (1 << 20))
+    assert console.wait_for("early", timeout=5)
+    threading.Timer(0.5, add, [log, b"\nthe needle\n"]).start()
+    start = time.process_time()
+    assert console.wait_for(r"^the needle$", timeout=10)
+    assert time.process_time() - start < 1
+    threading.Timer(0.2, add, [log, b"of two\n"]).start()
+    assert console.wait_for(r"needle\nof two", timeout=10)
