@@ -4,60 +4,47 @@ from __future__ import annotations
 
 import math
 import select
-import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import paramiko
 
-from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection
-from pytest_xhyve.model.completed import Completed
-from pytest_xhyve.model.errors import CommandFailed, CommandTimeout
+from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection, is_long
+from pytest_xhyve.model.completed import RUNNING, Completed
+from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, XhyveError
+from pytest_xhyve.model.values import format_size
 
 _CHUNK = 1 << 16
+# Both ends of a stream are in the error's report.
+_KEPT = 1 << 10
 # A guest that has not answered for so long may be why a command is late.
 _SILENT_SECONDS = 2.0
+_SHOWN = 200
 
 
-def shell_line(
-    command: str | Sequence[str],
-    *,
-    env: Mapping[str, str] | None,
-    user: str | None,
-    login_user: str,
-    timeout: float | None,
-) -> str:
-    """The line for the guest's shell that runs *command* as asked.
+@dataclass(slots=True)
+class _Stream:
+    """The output on one stream so far."""
 
-    Args:
-        command: a shell line, or the arguments of one command.
-        env: variables to set.
-        user: who runs it, or None for the login user.
-        login_user: the user that the plugin logs in as.
-        timeout: seconds after which the guest itself ends the command, as a closed connection does not.
-    """
-    line = command if isinstance(command, str) else shlex.join(command)
-    wrapped: list[str] = []
-    if user is not None and user != login_user:
-        # su is in every guest; the one of BusyBox takes just these options.
-        if login_user == "root":
-            assignments = [f"{name}={shlex.quote(value)}" for name, value in (env or {}).items()]
-            inner = " ".join(["env", *assignments, "sh", "-c", shlex.quote(line)]) if env else line
-            wrapped = ["su", "-s", "/bin/sh", "-c", inner, user]
-        else:
-            wrapped = ["sudo", "-n", "-u", user, "--", "env", *_assignments(env), "sh", "-c", line]
-    elif env:
-        wrapped = ["env", *_assignments(env), "sh", "-c", line]
-    if timeout is not None:
-        # A little later than our own limit, which has what came until then.
-        limit = f"{math.ceil(timeout) + 1}"
-        wrapped = ["timeout", "-s", "KILL", limit, *(wrapped or ["sh", "-c", line])]
-    return shlex.join(wrapped) if wrapped else line
+    chunks: list[bytes] = field(default_factory=list)
+    size: int = 0
 
+    def add(self, chunk: bytes) -> None:
+        self.chunks.append(chunk)
+        self.size += len(chunk)
 
-def _assignments(env: Mapping[str, str] | None) -> list[str]:
-    return [f"{name}={value}" for name, value in (env or {}).items()]
+    def text(self) -> str:
+        return b"".join(self.chunks).decode(errors="surrogateescape")
+
+    def ends(self) -> str:
+        """The beginning and the end of a stream that is too long."""
+        data = b"".join(self.chunks)
+        if len(data) <= 2 * _KEPT:
+            return self.text()
+        omitted = f"\n[{len(data) - 2 * _KEPT} bytes omitted]\n".encode()
+        return (data[:_KEPT] + omitted + data[-_KEPT:]).decode(errors="surrogateescape")
 
 
 def run(
@@ -68,6 +55,8 @@ def run(
     check: bool,
     timeout: float | None,
     input: bytes | None,  # noqa: A002
+    most: int,
+    tty: bool = False,
     patience: float | None = None,
 ) -> Completed:
     """Run the shell line *line* and read both its streams to the end.
@@ -79,77 +68,122 @@ def run(
         check: raise `CommandFailed` if the exit code is not 0.
         timeout: the limit in seconds, or None for no limit.
         input: its standard input, or None for an empty one.
+        most: how many bytes it may print.
+        tty: whether it gets a terminal.
         patience: for how many seconds the guest may be silent; None for all of *timeout*, or without it for one step.
 
     Raises:
         CommandFailed: with *check*, if the exit code was not 0.
         CommandTimeout: it did not end in time; the error contains its output until then.
         ConnectionFailed: the guest did not answer for too long, or the connection was lost.
+        XhyveError: it printed too much.
     """
-    # What failed is the caller's command, and not this.
     __tracebackhide__ = True
     start = time.monotonic()
     end = None if timeout is None else start + timeout
-    streams: tuple[list[bytes], list[bytes]] = ([], [])
-    code = -1
-    in_time = False
-    what = f"run {shown!r}"
+    stdout, stderr = _Stream(), _Stream()
+    what = f"run {_short(shown)}"
     check_guest = connection.checker(what, math.inf if timeout is not None and patience is None else patience)
-    channel = connection.begin(line, what, check_guest, end)
-    if channel is not None:
-        with channel:
-            if input:
-                threading.Thread(target=_write, args=(channel, input), daemon=True).start()
-            else:
-                channel.shutdown_write()
-            in_time = _read_to_end(channel, streams, end, check_guest)
-            if in_time and channel.exit_status_ready():
-                code = channel.recv_exit_status()
-    stdout, stderr = (b"".join(stream).decode(errors="surrogateescape") for stream in streams)
-    completed = Completed(shown, code, stdout, stderr, time.monotonic() - start)
-    if timeout is not None and not in_time:
-        late = CommandTimeout(completed, timeout)
+
+    def completed(code: int) -> Completed:
+        too_much = stdout.size + stderr.size > most
+        texts = [stream.ends() if too_much else stream.text() for stream in (stdout, stderr)]
+        return Completed(shown, code, texts[0], texts[1], time.monotonic() - start)
+
+    try:
+        code, in_time = _talk(connection, line, what, (stdout, stderr), end, check_guest, input, tty=tty, most=most)
+    except BaseException as error:
+        # Such as the one of pytest-timeout, or Ctrl-C.
+        until_then = completed(-1)
+        if until_then.stdout or until_then.stderr or not isinstance(error, XhyveError):
+            error.add_note(f"{RUNNING}{connection.name}; its output until then:\n{until_then.report()}")
+        raise
+    if stdout.size + stderr.size > most:
+        raise XhyveError(
+            f"command printed more than {format_size(most)} and was ended\n"
+            "  write its output to a file and get() it, or pass max_output= to run()\n" + completed(-1).report()
+        )
+    if not in_time:
+        assert timeout is not None
+        late = CommandTimeout(completed(-1), timeout)
         silent = connection.silence()
         if silent > _SILENT_SECONDS:
             late.add_note(f"the guest did not answer over SSH for the last {silent:.0f} s")
         raise late
     if code == -1 and not connection.transport.is_active():
-        lost = connection.lost(what, EOFError("it ended while the command ran"))
-        if check:
-            lost.add_note(completed.report())
+        lost = connection.lost(what, EOFError("it ended while the command ran"), line)
+        if check or is_long(line):
+            lost.add_note(completed(-1).report())
             raise lost
     if check and code != 0:
-        raise CommandFailed(completed)
-    return completed
+        raise CommandFailed(completed(code))
+    return completed(code)
+
+
+def _short(shown: str) -> str:
+    text = repr(shown[:_SHOWN])
+    return text if len(shown) <= _SHOWN else f"{text}… ({format_size(len(shown.encode(errors='replace')))})"
+
+
+def _talk(
+    connection: Connection,
+    line: str,
+    what: str,
+    streams: tuple[_Stream, _Stream],
+    end: float | None,
+    check_guest: Callable[[], None],
+    data: bytes | None,
+    *,
+    tty: bool,
+    most: int,
+) -> tuple[int, bool]:
+    """Run *line*; return its exit code, or -1 if it has none, and whether it ended in time."""
+    __tracebackhide__ = True
+    channel = connection.begin(line, what, check_guest, end, tty=tty)
+    if channel is None:
+        return -1, False
+    with channel:
+        if data:
+            threading.Thread(target=_write, args=(channel, data), daemon=True).start()
+        else:
+            channel.shutdown_write()
+        in_time = _read_to_end(channel, streams, end, check_guest, most)
+        return (channel.recv_exit_status() if in_time and channel.exit_status_ready() else -1), in_time
 
 
 def _read_to_end(
     channel: paramiko.Channel,
-    streams: tuple[list[bytes], list[bytes]],
+    streams: tuple[_Stream, _Stream],
     end: float | None,
     check_guest: Callable[[], None],
+    most: int,
 ) -> bool:
-    """Read both streams as they come, so that neither can fill its window; False when the time is up."""
+    """Read both streams, so that neither can fill its window; False if the command did not end in time."""
+    __tracebackhide__ = True
     descriptor = channel.fileno()
     readers = (
         (channel.recv_ready, channel.recv, streams[0]),
         (channel.recv_stderr_ready, channel.recv_stderr, streams[1]),
     )
     while True:
-        # Asked before reading: what comes after is read in the next round.
+        # Asked before reading: later output is read in the next round.
         over = channel.closed or (channel.eof_received and channel.exit_status_ready())
+        left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - time.monotonic())
         got = False
         for ready, receive, stream in readers:
-            while ready():
-                stream.append(receive(_CHUNK))
+            while ready() and streams[0].size + streams[1].size <= most:
+                stream.add(receive(_CHUNK))
                 got = True
+                if left <= 0:
+                    break
+        if streams[0].size + streams[1].size > most:
+            return True
+        if left <= 0 and not over:
+            return False
         if got:
             continue
         if over:
             return True
-        left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - time.monotonic())
-        if left <= 0:
-            return False
         if channel.eof_received:
             channel.status_event.wait(left)
             check_guest()

@@ -5,16 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import paramiko
 
 from pytest_xhyve.model.errors import ConnectionFailed, XhyveError
+from pytest_xhyve.model.values import format_size
 
 LOOK_SECONDS = 0.25
 # A limit of paramiko's that is never reached: the caller checks the guest meanwhile.
 _OPENING_SECONDS = 86400.0
+_AGAIN_SECONDS = 0.1
+# Dropbear takes a packet of this size, and OpenSSH one of 256 KiB.
+_LONG_LINE = 30_000
+_REFUSED_SECONDS = 5.0
+_TERMINAL = ("xterm", 80, 24)
 
 _Result = TypeVar("_Result")
 
@@ -24,18 +30,22 @@ class Connection:
     """A logged-in connection to a guest, and how to find out what happened to the guest.
 
     Attributes:
+        name: the guest's name.
         transport: paramiko's.
         check_answers: raises if the guest has stopped, or has not answered for some seconds since a given time.
         explain_loss: raises if the guest has stopped; call it when the connection is lost.
         silence: for how many seconds the guest has not answered.
         step: for how many seconds a guest may not answer.
+        sessions: the channels of the commands that the plugin runs.
     """
 
+    name: str
     transport: paramiko.Transport
     check_answers: Callable[[float, float], None]
     explain_loss: Callable[[], None]
     silence: Callable[[], float]
     step: float
+    sessions: set[paramiko.Channel] = field(default_factory=set)
 
     @property
     def stall(self) -> float:
@@ -59,15 +69,29 @@ class Connection:
 
         return check
 
-    def lost(self, what: str, error: BaseException) -> ConnectionFailed:
-        """The error if *what* failed since the connection was lost; raises another one if the guest has stopped."""
+    def lost(self, what: str, error: BaseException, line: str = "") -> ConnectionFailed:
+        """The error if *what* failed since the connection was lost; raises another one if the guest has stopped.
+
+        Args:
+            what: what failed.
+            error: how it was noticed.
+            line: the command's line; a server closes the connection if the line is too long.
+        """
         self.explain_loss()
-        return broken(f"cannot {what}: the SSH connection was lost ({str(error) or type(error).__name__})")
+        message = f"cannot {what}: the SSH connection was lost ({str(error) or type(error).__name__})"
+        if is_long(line):
+            message += (
+                f"\n  the command has {format_size(len(line))}, which may be more than the guest's SSH server takes"
+                "\n  pass data by input=, or copy it by put()"
+            )
+        return broken(message)
 
     def begin(
-        self, line: str, what: str, check: Callable[[], None], end: float | None = None
+        self, line: str, what: str, check: Callable[[], None], end: float | None = None, *, tty: bool = False
     ) -> paramiko.Channel | None:
         """Start *line* on a new channel; None if it is not started at *end* on the monotonic clock, nor later.
+
+        If the guest's SSH server has no session left (MaxSessions of OpenSSH), wait until a command ends.
 
         Raises:
             ConnectionFailed: the connection was lost, so that *what* failed.
@@ -75,12 +99,22 @@ class Connection:
         given_up = threading.Event()
 
         def start() -> paramiko.Channel | None:
-            channel = self.transport.open_session(timeout=_OPENING_SECONDS)
-            if given_up.is_set():
-                channel.close()
-                return None
-            channel.exec_command(line)
-            return channel
+            begin = time.monotonic()
+            while True:
+                try:
+                    return self._start(line, given_up, tty=tty)
+                except paramiko.SSHException as error:
+                    # OpenSSH refuses the session, Dropbear the command.
+                    if not self.transport.is_active() or is_long(line):
+                        raise
+                    if not self._is_busy() and time.monotonic() > begin + _REFUSED_SECONDS:
+                        raise ConnectionFailed(
+                            f"cannot {what}: the guest's SSH server starts no more commands ({error})\n"
+                            "  close the sessions that the test has opened by guest.ssh, or raise MaxSessions in the "
+                            "guest's sshd_config"
+                        ) from error
+                    if given_up.wait(_AGAIN_SECONDS):
+                        raise
 
         try:
             return supervise(start, check, end)
@@ -90,9 +124,31 @@ class Connection:
             raise
         except Exception as error:
             # paramiko raises whatever ended its own thread.
-            raise self.lost(what, error) from error
+            raise self.lost(what, error, line) from error
         finally:
             given_up.set()
+
+    def _is_busy(self) -> bool:
+        # A copy, since other threads start commands meanwhile.
+        return any(not each.closed for each in tuple(self.sessions))
+
+    def _start(self, line: str, given_up: threading.Event, *, tty: bool) -> paramiko.Channel | None:
+        channel = self.transport.open_session(timeout=_OPENING_SECONDS)
+        if given_up.is_set():
+            channel.close()
+            return None
+        if tty:
+            channel.get_pty(*_TERMINAL)
+        # paramiko takes bytes, too, but its type hint does not mention them.
+        channel.exec_command(cast(str, line.encode(errors="surrogateescape")))
+        self.sessions.difference_update([each for each in tuple(self.sessions) if each.closed])
+        self.sessions.add(channel)
+        return channel
+
+
+def is_long(line: str) -> bool:
+    """Whether *line* may be longer than an SSH server takes."""
+    return len(line) > _LONG_LINE
 
 
 def broken(message: str) -> ConnectionFailed:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from pytest_xhyve.guest import restarts, ssh_config, waits
+from pytest_xhyve.guest import restarts, shell, ssh_config, waits
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.power import Power
+from pytest_xhyve.guest.shell import Command
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo
 from pytest_xhyve.model.errors import XhyveError, XhyveWarning
@@ -77,6 +78,7 @@ class Guest:
         self._before_use: Callable[[], None] | None = None
         self._owner: Ownership | None = None
         self._is_removed = False
+        self._process = os.getpid()
         self._first_command: float | None = None
         self._prewarmed = False
 
@@ -93,6 +95,12 @@ class Guest:
                 raise
             # The user has to see the first error.
             error.add_note(f"and then guest {self.name} could not be removed: {second}")
+
+    def __reduce__(self) -> NoReturn:
+        # multiprocessing and concurrent.futures pickle what they pass to another process.
+        raise TypeError(
+            f"cannot pickle guest {self.name}: pass guest.host and guest.port, or guest.ssh_command(), instead"
+        )
 
     def __repr__(self) -> str:
         return f"<Guest {self.name} ({self.image.name})>"
@@ -193,13 +201,16 @@ class Guest:
 
     def run(
         self,
-        command: str | Sequence[str],
+        command: Command,
         *,
         check: bool = True,
         timeout: float | None = None,
         input: str | bytes | None = None,  # noqa: A002
         env: Mapping[str, str] | None = None,
         user: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        tty: bool = False,
+        max_output: int | str = "256M",
     ) -> Completed:
         """Run *command* in the guest and wait for its end.
 
@@ -209,7 +220,12 @@ class Guest:
             timeout: the limit in seconds, after which the command is killed; None for no limit.
             input: the command's standard input.
             env: environment variables to set for the command.
-            user: the user who runs the command; None for the user that the image logs in as.
+            user: the user who runs the command, in the user's home folder and with the user's shell; None for the user
+                that the image logs in as.
+            cwd: the folder in which the command runs; a leading ``~`` is the user's home folder.
+            tty: run the command in a terminal, for programs that need one. Its standard error is then part of its
+                standard output.
+            max_output: the limit of what the command may print on both streams together, such as ``"1G"``.
 
         Returns:
             the exit code, standard output and standard error; bytes that are not UTF-8 are decoded as `os.fsdecode`
@@ -221,21 +237,52 @@ class Guest:
             BootFailed: the guest died meanwhile.
             ConnectionFailed: the guest did not answer for too long, or restarted. A command that runs and prints
                 nothing does not count as silence.
-            XhyveError: the guest is off.
+            ConfigurationError: an argument has a type or a value that no command can have.
+            XhyveError: the guest is off, or the command printed too much.
         """
+        __tracebackhide__ = True
+        return self._run(
+            command,
+            check=check,
+            timeout=timeout,
+            input=input,
+            env=env,
+            user=user,
+            cwd=cwd,
+            tty=tty,
+            max_output=max_output,
+        )
+
+    def _run(
+        self,
+        command: Command,
+        *,
+        check: bool,
+        timeout: float | None,
+        input: str | bytes | None = None,  # noqa: A002
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        tty: bool = False,
+        max_output: int | str = "256M",
+        patience: float | None = None,
+    ) -> Completed:
         __tracebackhide__ = True
         begin = time.monotonic()
         from pytest_xhyve.guest import commands as remote  # noqa: PLC0415
 
-        line = remote.shell_line(command, env=env, user=user, login_user=self.image.user, timeout=timeout)
+        line = shell.shell_line(command, env=env, user=user, login_user=self.image.user, timeout=timeout, cwd=cwd)
         try:
             completed = remote.run(
                 self._power.connection(),
                 line,
-                shown=command if isinstance(command, str) else " ".join(command),
+                shown=command if isinstance(command, str) else " ".join(os.fspath(word) for word in command),
                 check=check,
                 timeout=timeout,
                 input=input.encode(errors="surrogateescape") if isinstance(input, str) else input,
+                tty=tty,
+                patience=patience,
+                most=parse_size(max_output),
             )
         finally:
             if self._first_command is None:
@@ -280,7 +327,7 @@ class Guest:
         if left_out:
             warnings.warn(f"get {remote} from guest {self.name}: {left_out}", XhyveWarning, stacklevel=2)
 
-    def wait_for(self, command: str | Sequence[str], timeout: float = 60.0) -> Completed:
+    def wait_for(self, command: Command, timeout: float = 60.0) -> Completed:
         """Run *command* again and again until its exit code is 0.
 
         Args:
@@ -426,6 +473,11 @@ class Guest:
     @property
     def _power(self) -> Power:
         """The guest's switch and connection. Each method above gets them here, so that `_before_use` runs first."""
+        if os.getpid() != self._process:
+            raise XhyveError(
+                f"guest {self.name} belongs to process {self._process}, which forked this one\n"
+                "  two processes cannot share a connection: call guest.ssh_command() before the fork, and run it here"
+            )
         if self._before_use is not None:
             # For example, the reset for a test that does not name the guest's fixture.
             before_use, self._before_use = self._before_use, None

@@ -249,7 +249,16 @@ class Power:
         from pytest_xhyve.guest.connection import Connection  # noqa: PLC0415
 
         transport = self.transport()
-        return Connection(transport, self.check_answers, self.explain_loss, self.silence, self.timeouts.step)
+        assert self._pulse is not None
+        return Connection(
+            self.name,
+            transport,
+            self.check_answers,
+            self.explain_loss,
+            self.silence,
+            self.timeouts.step,
+            self._pulse.sessions,
+        )
 
     def silence(self) -> float:
         """For how many seconds the guest has not answered over SSH; 0 without a connection."""

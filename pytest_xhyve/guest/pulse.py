@@ -53,6 +53,8 @@ class Pulse:
         self._lock = threading.Lock()
         self._asked = 0.0
         self._asking: threading.Thread | None = None
+        self.sessions: set[paramiko.Channel] = set()
+        """The channels of commands that the plugin runs over the connection."""
 
     @property
     def heard(self) -> float:

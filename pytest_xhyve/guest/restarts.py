@@ -73,7 +73,7 @@ def _run_last_command(power: Power, command: str) -> int:
     """Run a *command* that ends the connection, and disconnect; its exit code, or -1 if the connection broke first."""
     import paramiko  # noqa: PLC0415
 
-    from pytest_xhyve.guest.commands import shell_line  # noqa: PLC0415
+    from pytest_xhyve.guest.shell import shell_line  # noqa: PLC0415
     from pytest_xhyve.guest.streams import Output  # noqa: PLC0415
 
     line = shell_line(command, env=None, user="root", login_user=power.image.user, timeout=None)

@@ -8,10 +8,12 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import paramiko
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from pytest_xhyve.guest.connection import broken
 from pytest_xhyve.guest.pulse import HeardSocket, Pulse
 from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.hypervisors.base import Endpoint
@@ -33,6 +35,30 @@ class Refused(ConnectionFailed):
 
 class _NotYet(Exception):
     """The guest does not answer yet."""
+
+
+class Client(paramiko.SSHClient):
+    """A client whose errors name `Guest.ssh` after the connection was closed or lost."""
+
+    def exec_command(self, *arguments: Any, **options: Any) -> Any:
+        self._check()
+        return super().exec_command(*arguments, **options)
+
+    def invoke_shell(self, *arguments: Any, **options: Any) -> paramiko.Channel:
+        self._check()
+        return super().invoke_shell(*arguments, **options)
+
+    def open_sftp(self) -> paramiko.SFTPClient:
+        self._check()
+        return super().open_sftp()
+
+    def _check(self) -> None:
+        transport = self.get_transport()
+        if transport is None or not transport.is_active():
+            raise broken(
+                "this client is not connected: its guest was restarted, or the connection was lost\n"
+                "  use guest.ssh, which connects again"
+            )
 
 
 def wait_for_banner(
@@ -150,7 +176,7 @@ def log_in(
         Broken: the connection ended.
         ConnectionFailed: the host key is another one.
     """
-    client = paramiko.SSHClient()
+    client = Client()
     # paramiko logs a traceback for each connection that a rebooting guest drops; a user who wants to read them
     # enables this logger.
     client.set_log_channel(LOGGER)

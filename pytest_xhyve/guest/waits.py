@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
+from pytest_xhyve.guest.shell import Command
 from pytest_xhyve.model.errors import CommandTimeout, WaitTimeout, XhyveError
 
 if TYPE_CHECKING:
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 class Run(Protocol):
     """`pytest_xhyve.Guest.run`."""
 
-    def __call__(
-        self, command: str | Sequence[str], *, check: bool = True, timeout: float | None = None
-    ) -> Completed: ...
+    def __call__(self, command: Command, *, check: bool = True, timeout: float | None = None) -> Completed: ...
 
 
 def wait_for_units(run: Run, timeout: float) -> str:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from pytest_xhyve.model.text import printable
 
+RUNNING = "while a command ran in guest "
+"""The beginning of the note at an error that interrupted `Guest.run`, such as pytest-timeout's."""
+
 _REPORTED = 4000
 _IN_REPR = 60
 
@@ -37,7 +40,8 @@ class Completed:
 
     def report(self) -> str:
         """The command and its output, as text for a report."""
-        lines = [f"  $ {printable(self.command)}"]
+        command = self.command if len(self.command) <= _REPORTED else f"{self.command[:_REPORTED]}…"
+        lines = [f"  $ {printable(command)}"]
         for name, text in (("stdout", self.stdout), ("stderr", self.stderr)):
             lines.append(f"  {name}:{'' if text else ' (nothing)'}")
             if len(text) > _REPORTED:

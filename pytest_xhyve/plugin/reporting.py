@@ -14,6 +14,7 @@ import pytest
 
 from pytest_xhyve.fleet.prewarmer import in_background
 from pytest_xhyve.guest.events import Events
+from pytest_xhyve.model.completed import RUNNING
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
 from pytest_xhyve.model.kept import Kept
@@ -140,7 +141,7 @@ class Reporter(Events):
         if report.failed:
             error = None if call.excinfo is None else call.excinfo.value
             self._add_sections(item, report, error, used)
-            if call.excinfo is not None and isinstance(error, XhyveError):
+            if call.excinfo is not None and (isinstance(error, XhyveError) or _interrupted_a_command(error)):
                 shorten_traceback(item, call.excinfo, report)
         make_harmless(report)
         return report
@@ -213,6 +214,10 @@ class Reporter(Events):
             note = printable(f"cannot save {what}: {error}")
             if note not in self._summary.notes:
                 self._summary.notes.append(note)
+
+
+def _interrupted_a_command(error: BaseException | None) -> bool:
+    return any(str(note).startswith(RUNNING) for note in getattr(error, "__notes__", ()))
 
 
 def _guest_properties(used: list[TrackedGuest]) -> list[tuple[str, object]]:

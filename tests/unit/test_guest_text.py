@@ -51,7 +51,7 @@ KNOWN = {
     ("cli/guest_options.py", "UsageError"): {ERROR: 1},
     ("cli/progress.py", "echo"): {PRINTABLE: 2},
     ("cli/progress.py", "print"): {PRINTABLE: 1},
-    ("guest/commands.py", "add_note"): {COMPLETED: 2},
+    ("guest/commands.py", "add_note"): {COMPLETED: 3},
     ("guest/guest.py", "add_note"): {ERROR: 1},
     ("guest/guest.py", "warn"): {LEFT_OUT: 1},
     ("plugin/__init__.py", "UsageError"): {ERROR: 2},

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import subprocess
+from math import inf, nan
+from pathlib import Path
 from typing import cast
 
 import paramiko
@@ -8,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_xhyve.guest.commands import shell_line
 from pytest_xhyve.guest.connection import Connection
+from pytest_xhyve.guest.shell import Command, shell_line
 from pytest_xhyve.model.completed import Completed
-from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, ConnectionFailed
+from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, ConfigurationError, ConnectionFailed
 
 # What an argument and an environment variable can hold (execve(2)).
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -21,7 +23,7 @@ def run(line: str) -> str:
     return subprocess.run(["sh", "-c", line], check=True, capture_output=True, timeout=20).stdout.decode()
 
 
-def plain(command: str | list[str], **options: object) -> str:
+def plain(command: Command, **options: object) -> str:
     defaults: dict[str, object] = {"env": None, "user": None, "login_user": "root", "timeout": None}
     return shell_line(command, **(defaults | options))  # type: ignore[arg-type]
 
@@ -46,9 +48,49 @@ def test_limit_is_a_little_later_than_ours_and_never_none() -> None:
 
 
 def test_other_user_is_reached_by_what_the_login_has() -> None:
-    assert plain("id", user="debian").startswith("su -s /bin/sh -c id debian")
+    assert plain("id", user="debian").endswith('exec su -s "$s" -c id debian')
     assert plain("id", user="root") == "id"
-    assert plain("id", user="root", login_user="ubuntu").startswith("sudo -n -u root -- ")
+    assert plain("id", user="root", login_user="ubuntu").startswith("sudo -n -H -u root -- ")
+
+
+def test_folder() -> None:
+    assert run(plain("pwd", cwd="/usr/lib")) == "/usr/lib\n"
+    assert run(plain(["pwd"], cwd=Path("/usr"), timeout=5, env={"A": "b"})) == "/usr\n"
+    assert run(plain("pwd", cwd="~")) == f"{Path.home()}\n"
+    with pytest.raises(subprocess.CalledProcessError):
+        run(plain("echo no", cwd="/no/such"))
+
+
+def test_words_may_be_paths_and_bytes_of_a_name() -> None:
+    assert run(plain(["printf", "%s", Path("/a b")])) == "/a b"
+    line = plain(["printf", "%s", "\udcff"])
+    assert subprocess.run(["sh", "-c", line], check=True, capture_output=True).stdout == b"\xff"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"command": "echo a\0b"}, "the command has a NUL character"),
+        ({"command": ["echo", "a\0b"]}, "item 1 of the command has a NUL character"),
+        ({"command": b"echo"}, "is not a command"),
+        ({"command": Path("/bin/ls")}, "is not a command"),
+        ({"command": []}, "empty list"),
+        ({"command": ["sleep", 1]}, "item 1 of the command is 1, a int"),
+        ({"command": "x", "env": {"A=B": "c"}}, "'A=B', which is not the name of a variable"),
+        ({"command": "x", "env": {"": "c"}}, "not the name of a variable"),
+        ({"command": "x", "env": {"-i": "c"}}, "not the name of a variable"),
+        ({"command": "x", "env": {"A": "b\0c"}}, r"env\['A'\] has a NUL character"),
+        ({"command": "x", "env": {"A": 1}}, r"env\['A'\] is 1, a int"),
+        ({"command": "x", "user": "-c"}, "not the name of a user"),
+        ({"command": "x", "user": "a b"}, "not the name of a user"),
+        ({"command": "x", "user": "a$b"}, "not the name of a user"),
+        ({"command": "x", "cwd": "a\0"}, "cwd has a NUL character"),
+        *(({"command": "x", "timeout": value}, "not a positive number") for value in (0, -5, nan, inf, "5", True)),
+    ],
+)
+def test_argument_that_no_command_can_have(arguments: dict[str, object], match: str) -> None:
+    with pytest.raises(ConfigurationError, match=match):
+        plain(**arguments)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -83,7 +125,7 @@ def test_whatever_ends_paramikos_thread_is_a_lost_connection(error: Exception) -
             raise error
 
     connection = Connection(
-        cast("paramiko.Transport", Transport()), lambda _, __: None, lambda: None, lambda: 0.0, step=1.0
+        "x", cast("paramiko.Transport", Transport()), lambda _, __: None, lambda: None, lambda: 0.0, step=1.0
     )
     with pytest.raises(ConnectionFailed, match=f"cannot say hello: the SSH connection was lost .*{error}"):
         connection.begin("true", "say hello", lambda: None)

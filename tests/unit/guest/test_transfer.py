@@ -33,7 +33,7 @@ class Channel:
     ) -> None:
         self.closed = True
 
-    def exec_command(self, line: str) -> None:
+    def exec_command(self, line: bytes) -> None:
         self.line = line
 
     def settimeout(self, timeout: float) -> None:
@@ -89,7 +89,7 @@ def dead() -> None:
 
 def connection_of(channel: Channel, *, is_active: bool = True, step: float = 1.0) -> Connection:
     transport: Any = Transport(channel, is_active=is_active)
-    return Connection(transport, lambda _, __: None, dead, lambda: 0.0, step)
+    return Connection("x", transport, lambda _, __: None, dead, lambda: 0.0, step)
 
 
 def output_of(channel: Channel) -> Output:

@@ -1,0 +1,125 @@
+"""Commands as people write them: bytes, users, terminals, output without end, errors from outside."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from pytest_xhyve import ConnectionFailed, Guest, XhyveError
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
+
+
+@pytest.fixture(scope="module")
+def guest() -> Iterator[Guest]:
+    """One for all of these tests, as none of them harms it."""
+    settings = Settings(hypervisor="qemu", start="warm", images=("tiny",))
+    with closing(Fleet(settings, Home.of_user())) as fleet, fleet.start(ForegroundRequest(GuestSpec())) as guest:
+        guest.run("echo bob:x:1234:1234::/home/bob:/bin/ash >>/etc/passwd; echo bob:x:1234: >>/etc/group")
+        guest.run("mkdir -p /home/bob && chown 1234:1234 /home/bob && chmod 700 /root && echo /bin/ash >>/etc/shells")
+        yield guest
+
+
+def test_file_with_a_name_that_is_not_utf_8_can_be_removed(guest: Guest) -> None:
+    guest.run("mkdir -p /tmp/l && cd /tmp/l && touch $(printf 'caf\\351')")
+    name = guest.run("cd /tmp/l && printf %s *").stdout
+    assert name == "caf\udce9"
+    guest.run(["rm", f"/tmp/l/{name}"])
+    assert guest.run("ls /tmp/l").stdout == ""
+
+
+def test_user_has_a_home_and_a_shell(guest: Guest) -> None:
+    assert guest.run("pwd; echo $HOME $SHELL $(id -un)", user="bob").stdout == "/home/bob\n/home/bob /bin/ash bob\n"
+    assert guest.run(["pwd"], user="bob", cwd="/tmp", env={"A": "b"}).stdout == "/tmp\n"
+
+
+def test_terminal(guest: Guest) -> None:
+    assert guest.run("tty; echo err >&2", tty=True).stdout.replace("\r\n", "\n").endswith("\nerr\n")
+    assert guest.run("tty", check=False).stdout == "not a tty\n"
+
+
+def test_output_without_end(guest: Guest) -> None:
+    with pytest.raises(XhyveError, match=r"printed more than 1 MiB[\s\S]*y\n[\s\S]*bytes omitted"):
+        guest.run("yes", max_output="1M")
+    assert guest.run("echo on").stdout == "on\n"
+
+
+def test_too_long_command(guest: Guest) -> None:
+    with pytest.raises(
+        ConnectionFailed, match=r"cannot run 'echo x*'… .4.8 MiB.*\n.*\n  pass data by input="
+    ) as caught:
+        guest.run("echo " + "x" * 5_000_000)
+    assert len(str(caught.value)) < 2000
+    assert guest.run("echo on").stdout == "on\n"
+
+
+@contextmanager
+def raised_by(signal_number: int, error: BaseException) -> Iterator[None]:
+    def raise_error(*_: object) -> None:
+        raise error
+
+    before = signal.signal(signal_number, raise_error)
+    try:
+        yield
+    finally:
+        signal.signal(signal_number, before)
+
+
+def test_error_from_outside_states_guest_command_and_output(guest: Guest) -> None:
+    def interrupt() -> None:
+        guest.wait_for("test -e /tmp/is-running")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with raised_by(signal.SIGUSR1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt) as caught:
+        guest.run("echo so far; touch /tmp/is-running; exec sleep 100")
+    thread.join()
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"while a command ran in guest {guest.name}; its output until then:\n  $ echo so far; touch")
+    assert "    so far" in note
+
+
+def test_forked_child_does_not_use_the_connection(guest: Guest) -> None:
+    guest.run("true")
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        # New Pythons warn of a fork beside threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            guest.run("true")
+        except BaseException as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with os.fdopen(reader) as answer:
+        assert f"guest {guest.name} belongs to process {os.getpid()}" in answer.read()
+    assert guest.run("echo on").stdout == "on\n"
+
+
+def test_guest_cannot_be_pickled(guest: Guest) -> None:
+    with pytest.raises(TypeError, match=r"cannot pickle guest .*: pass guest.host and guest.port"):
+        pickle.dumps(guest)
+
+
+def test_client_of_a_lost_connection_names_the_new_one(guest: Guest) -> None:
+    client = guest.ssh
+    guest._own_power.disconnect()
+    with pytest.raises(ConnectionFailed, match=r"use guest\.ssh"):
+        client.exec_command("true")
+    _, out, _ = guest.ssh.exec_command("echo on")
+    assert out.read() == b"on\n"
