@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping
+
+from pytest_xhyve.model.clock import monotonic
 
 FIRMWARE = "firmware"
 KERNEL = "kernel"
@@ -63,7 +64,7 @@ class BootPhases:
         """Begin *phase*; if this phase or a later one has begun already, do nothing."""
         if phase in self._begun or any(later in self._begun for later in _after(phase)):
             return
-        self._begun[phase] = time.monotonic()
+        self._begun[phase] = monotonic()
         self._on_enter(phase)
 
     def feed(self, output: bytes) -> None:
@@ -76,12 +77,12 @@ class BootPhases:
 
     def stop(self) -> None:
         """End the last phase now."""
-        self._end = time.monotonic()
+        self._end = monotonic()
 
     def seconds(self) -> Mapping[str, float]:
         """The duration of each phase in seconds, in their order; the last one lasts until now, or until `stop`."""
         begun = list(self._begun.values())
-        ends = [*begun[1:], self._end or time.monotonic()]
+        ends = [*begun[1:], self._end or monotonic()]
         return {phase: end - begin for phase, begin, end in zip(self._begun, begun, ends, strict=True)}
 
 

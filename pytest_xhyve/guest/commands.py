@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import select
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import paramiko
 
 from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection, is_long
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.completed import RUNNING, Completed
 from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, XhyveError
 from pytest_xhyve.model.values import format_size
@@ -79,7 +79,7 @@ def run(
         XhyveError: it printed too much.
     """
     __tracebackhide__ = True
-    start = time.monotonic()
+    start = monotonic()
     end = None if timeout is None else start + timeout
     stdout, stderr = _Stream(), _Stream()
     what = f"run {_short(shown)}"
@@ -88,7 +88,7 @@ def run(
     def completed(code: int) -> Completed:
         too_much = stdout.size + stderr.size > most
         texts = [stream.ends() if too_much else stream.text() for stream in (stdout, stderr)]
-        return Completed(shown, code, texts[0], texts[1], time.monotonic() - start)
+        return Completed(shown, code, texts[0], texts[1], monotonic() - start)
 
     try:
         code, in_time = _talk(connection, line, what, (stdout, stderr), end, check_guest, input, tty=tty, most=most)
@@ -168,7 +168,7 @@ def _read_to_end(
     while True:
         # Asked before reading: later output is read in the next round.
         over = channel.closed or (channel.eof_received and channel.exit_status_ready())
-        left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - time.monotonic())
+        left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - monotonic())
         got = False
         for ready, receive, stream in readers:
             while ready() and streams[0].size + streams[1].size <= most:

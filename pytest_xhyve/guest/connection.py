@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import paramiko
 
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ConnectionFailed, XhyveError
 from pytest_xhyve.model.values import format_size
 
@@ -58,7 +58,7 @@ class Connection:
         It raises if the guest has stopped, or has not answered for *patience* seconds, by default for `step`. The
         error states that *what* failed.
         """
-        begin = time.monotonic()
+        begin = monotonic()
         most = self.step if patience is None else patience
 
         def check() -> None:
@@ -99,7 +99,7 @@ class Connection:
         given_up = threading.Event()
 
         def start() -> paramiko.Channel | None:
-            begin = time.monotonic()
+            begin = monotonic()
             while True:
                 try:
                     return self._start(line, given_up, tty=tty)
@@ -107,7 +107,7 @@ class Connection:
                     # OpenSSH refuses the session, Dropbear the command.
                     if not self.transport.is_active() or is_long(line):
                         raise
-                    if not self._is_busy() and time.monotonic() > begin + _REFUSED_SECONDS:
+                    if not self._is_busy() and monotonic() > begin + _REFUSED_SECONDS:
                         raise ConnectionFailed(
                             f"cannot {what}: the guest's SSH server starts no more commands ({error})\n"
                             "  close the sessions that the test has opened by guest.ssh, or raise MaxSessions in the "
@@ -177,7 +177,7 @@ def supervise(work: Callable[[], _Result], check: Callable[[], None], end: float
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     while True:
-        left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - time.monotonic())
+        left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - monotonic())
         thread.join(max(0.0, left))
         if not thread.is_alive():
             break

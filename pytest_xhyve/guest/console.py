@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_result, wait_exponential
 
 from pytest_xhyve.host.disk import punch_hole
+from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import WaitTimeout
 
 TAIL_LINES = 20
@@ -181,7 +182,7 @@ class Console:
         waiting = Retrying(
             retry=retry_if_result(lambda match: match is None and not over[0]),
             wait=wait_exponential(multiplier=0.01, max=0.2),
-            stop=stop_after_delay(timeout),
+            stop=stop_at(monotonic() + timeout),
             retry_error_callback=lambda _: None,
         )
         match: re.Match[str] | None = waiting(look)
@@ -239,9 +240,9 @@ class ConsoleWatch:
 
     def _let_it_finish(self) -> None:
         """Wait for the trace that follows, until the console is silent for a moment."""
-        end = time.monotonic() + 20 * _SETTLED_SECONDS
+        end = monotonic() + 20 * _SETTLED_SECONDS
         length = -1
-        while (now := self._console.size) != length and time.monotonic() < end:
+        while (now := self._console.size) != length and monotonic() < end:
             length = now
             time.sleep(_SETTLED_SECONDS)
 

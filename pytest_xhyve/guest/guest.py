@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from pytest_xhyve.guest.power import Power
 from pytest_xhyve.guest.shell import Command
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError, XhyveWarning
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import SSH_PORT, Machine
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.kept import Kept
 
+# For how long one try of a wait lets the guest be silent, since it may have restarted.
+_PATIENCE_SECONDS = 10.0
 
 KeepPolicy = Callable[["Guest", BaseException | None], str | None]
 """Decides at the end of a guest's block whether the guest is kept.
@@ -266,15 +268,16 @@ class Guest:
         tty: bool = False,
         max_output: int | str = "256M",
         patience: float | None = None,
+        connect: float | None = None,
     ) -> Completed:
         __tracebackhide__ = True
-        begin = time.monotonic()
+        begin = monotonic()
         from pytest_xhyve.guest import commands as remote  # noqa: PLC0415
 
         line = shell.shell_line(command, env=env, user=user, login_user=self.image.user, timeout=timeout, cwd=cwd)
         try:
             completed = remote.run(
-                self._power.connection(),
+                self._power.connection(connect),
                 line,
                 shown=command if isinstance(command, str) else " ".join(os.fspath(word) for word in command),
                 check=check,
@@ -286,7 +289,7 @@ class Guest:
             )
         finally:
             if self._first_command is None:
-                self._first_command = time.monotonic() - begin
+                self._first_command = monotonic() - begin
         self._instance.events.command_finished(self, completed, checked=check)
         return completed
 
@@ -330,6 +333,9 @@ class Guest:
     def wait_for(self, command: Command, timeout: float = 60.0) -> Completed:
         """Run *command* again and again until its exit code is 0.
 
+        A restart of the guest does not end the wait, unless the hypervisor exits then, as xhyve does; for that, use
+        `expect_reboot`.
+
         Args:
             command: as for `run`.
             timeout: the limit in seconds.
@@ -339,18 +345,23 @@ class Guest:
 
         Raises:
             WaitTimeout: the command did not succeed in time; the message contains its last output.
+            BootFailed: the guest died meanwhile.
         """
         __tracebackhide__ = True
-        return waits.wait_for_success(lambda left: self.run(command, check=False, timeout=left), timeout)
+        return waits.wait_for_success(self._try, command, timeout)
 
     def wait_for_port(self, port: int, timeout: float = 60.0) -> None:
-        """Wait until a program in the guest listens on the TCP *port* of the guest's loopback interface.
+        """Wait until a program in the guest listens on the TCP *port*, on any of the guest's addresses.
+
+        A restart of the guest does not end the wait. `forward` reaches the program only if it listens on the address of
+        the network card, or on all addresses.
 
         Raises:
             WaitTimeout: no program did within *timeout* seconds.
+            BootFailed: the guest died meanwhile.
         """
         __tracebackhide__ = True
-        waits.wait_for_port(self.run, self._power, port, timeout)
+        waits.wait_for_port(self._try, self.name, port, timeout)
 
     def wait_for_unit(self, name: str, timeout: float = 60.0) -> None:
         """Wait until the systemd unit *name* is active.
@@ -358,9 +369,10 @@ class Guest:
         Raises:
             XhyveError: the unit has failed; the message contains its status.
             WaitTimeout: the unit was not active within *timeout* seconds; the message contains its status.
+            BootFailed: the guest died meanwhile.
         """
         __tracebackhide__ = True
-        waits.wait_for_unit(self.run, name, timeout)
+        waits.wait_for_unit(self._try, name, timeout)
 
     def forward(self, port: int) -> tuple[str, int]:
         """Make the guest's TCP *port* reachable from the host until the guest is switched off or removed.
@@ -385,6 +397,22 @@ class Guest:
             BootFailed: the guest did not reboot.
         """
         restarts.reboot(self._power, self.run, self.start)
+
+    @contextmanager
+    def expect_reboot(self, timeout: float | None = None) -> Iterator[None]:
+        """For a block whose commands reboot the guest: at its end, wait until the guest answers again.
+
+        If the reboot ends a command of the block, that is not an error.
+
+        Args:
+            timeout: the limit in seconds; None for the limits of a shutdown and a boot together.
+
+        Raises:
+            BootFailed: the guest did not reboot, or died.
+        """
+        __tracebackhide__ = True
+        with restarts.expect_reboot(self._power, self.run, self.start, timeout):
+            yield
 
     def shutdown(self) -> None:
         """Shut the guest down from inside and wait until it is off; its disk stays for `start`.
@@ -524,6 +552,11 @@ class Guest:
         self._switch_off()
         self._machine, self._boot = machine, boot
         self._boot_or_restore(start)
+
+    def _try(self, command: Command, timeout: float) -> Completed:
+        """Run *command* once for a wait, which tries again if the guest does not answer."""
+        __tracebackhide__ = True
+        return self._run(command, check=False, timeout=timeout, patience=_PATIENCE_SECONDS, connect=timeout)
 
     def _keep_or_remove(self, error: BaseException | None = None) -> None:
         """Remove the guest, or keep it if its owner has a reason; *error* ended the block around it, if not None."""

@@ -13,6 +13,7 @@ from pytest_xhyve.guest.console import Console, ConsoleError, ConsoleWatch
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.start import AnyMachine, Start
 from pytest_xhyve.hypervisors.base import ExitReason, VirtualMachine
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import (
     BootFailed,
     BootTimeout,
@@ -103,7 +104,7 @@ class Power:
         """
         self._on.close()
         self._start = (start.phase, timeout)
-        begin = time.monotonic()
+        begin = monotonic()
         # The stack closes the machine first: after that, closing the connection does not wait.
         self._on.callback(self._forget_machine)
         vm = self._on.enter_context(start.running())
@@ -122,10 +123,10 @@ class Power:
         self._watch = self._console.watch(progress.feed)
         self._panic = None
         self._may_boot = True
-        started = time.monotonic()
+        started = monotonic()
         try:
             start.make_ready(vm)
-            ready = time.monotonic()
+            ready = monotonic()
             if start.phase != _BOOT:
                 progress.enter(BANNER)
             banner, login = self.connect(begin + timeout)
@@ -161,13 +162,13 @@ class Power:
             if transport is not None and transport.is_active():
                 return self._client
             self.disconnect()
-        self.connect(time.monotonic() + (self.timeouts.boot if timeout is None else timeout))
+        self.connect(monotonic() + (self.timeouts.boot if timeout is None else timeout))
         assert self._client is not None
         return self._client
 
-    def transport(self) -> paramiko.Transport:
+    def transport(self, timeout: float | None = None) -> paramiko.Transport:
         """The transport of the connection that `client` returns."""
-        transport = self.client().get_transport()
+        transport = self.client(timeout).get_transport()
         assert transport is not None
         return transport
 
@@ -175,7 +176,7 @@ class Power:
         """Wait until SSH answers, and log in.
 
         Args:
-            end: when to give up, as `time.monotonic` counts.
+            end: when to give up, as `monotonic` counts.
 
         Returns:
             the seconds until the banner, and the seconds of the login.
@@ -184,7 +185,7 @@ class Power:
             BootFailed: the guest does not answer.
             ConnectionFailed: the guest answers, but the login failed.
         """
-        begin = time.monotonic()
+        begin = monotonic()
         vm = self.machine
         # The import of paramiko takes as long as a command; here, the guest boots meanwhile.
         from pytest_xhyve.guest import ssh  # noqa: PLC0415
@@ -194,11 +195,11 @@ class Power:
                 lambda: vm.find_endpoint(SSH_PORT),
                 lambda: vm.count_accepted(SSH_PORT),
                 self._check_booting,
-                end - time.monotonic(),
+                end - monotonic(),
             )
             if found is None:
-                raise self._timeout_error()
-            banner = time.monotonic()
+                raise self._timeout_error(self._start[1] if self._phases is not None else end - begin)
+            banner = monotonic()
             if self._phases is not None:
                 self._phases.enter(LOGIN)
             try:
@@ -210,14 +211,14 @@ class Power:
                     timeout=self.timeouts.step,
                 )
             except ssh.Broken as error:
-                if time.monotonic() > end:
+                if monotonic() > end:
                     failed = ConnectionFailed(str(error))
                     failed.broke = True
                     raise failed from error
             except ssh.Refused as error:
                 # A guest that is booting may not have its keys yet; another one refuses for good.
                 grace = self.timeouts.refusal if self._may_boot or self._ending() else 0.0
-                if time.monotonic() > min(end, begin + grace):
+                if monotonic() > min(end, begin + grace):
                     raise ConnectionFailed(str(error)) from error
                 time.sleep(_REFUSED_SECONDS)
             else:
@@ -225,7 +226,11 @@ class Power:
                 self._may_boot = False
                 if self._watch is not None:
                     self._watch.ending = None
-                return banner - begin, time.monotonic() - banner
+                return banner - begin, monotonic() - banner
+
+    def expect_boot(self) -> None:
+        """Let the next `connect` take a refused login for that of a guest that is booting."""
+        self._may_boot = True
 
     def disconnect(self) -> None:
         """Close the SSH connection, if there is one."""
@@ -244,11 +249,11 @@ class Power:
         """
         self._check(lambda error: error.panic)
 
-    def connection(self) -> Connection:
+    def connection(self, timeout: float | None = None) -> Connection:
         """The connection that `client` makes, with the checks for each wait on it."""
         from pytest_xhyve.guest.connection import Connection  # noqa: PLC0415
 
-        transport = self.transport()
+        transport = self.transport(timeout)
         assert self._pulse is not None
         return Connection(
             self.name,
@@ -277,14 +282,16 @@ class Power:
             ConnectionFailed: the guest does not answer, or restarts.
         """
         self.check_alive()
-        silence = min(self.silence(), time.monotonic() - since)
+        silence = min(self.silence(), monotonic() - since)
         ending = self._ending()
         if ending is not None and silence > min(limit, _ANSWER_SECONDS):
             self.disconnect()
             self._check_halted()
+            self.expect_boot()
             raise ConnectionFailed(f"guest {self.name} restarts ({ending!r} on its console) and lost the connection")
         if silence > limit:
             self.disconnect()
+            self.expect_boot()
             raise ConnectionFailed(
                 f"guest {self.name} was silent for {silence:.0f} s: its SSH server answered no keepalive\n"
                 "  its network may be down, or its kernel may have stopped; guest.console.tail() shows its last lines\n"
@@ -302,6 +309,7 @@ class Power:
 
     def explain_loss(self) -> None:
         """Like `check_alive`, after the connection is lost: it breaks a little before the hypervisor exits."""
+        self.expect_boot()
         self.machine.wait_for_exit(_END_SECONDS)
         self.check_alive()
 
@@ -353,19 +361,18 @@ class Power:
         if pause is not None:
             raise BootFailed(f"the hypervisor of guest {self.name} has paused it: {pause}", console=self.console.tail())
 
-    def _timeout_error(self) -> BootFailed:
+    def _timeout_error(self, timeout: float) -> BootFailed:
         reason = f" ({self.timeouts.reason})" if self.timeouts.reason else ""
-        _, timeout = self._start
         console = self.console.tail(_LAST_LINES)
         missing = self.machine.explain_missing_address()
         if missing is not None:
             return LeaseNotFound(
-                f"{self.image.name} has no address after {timeout:g} s{reason}: {missing}", console=console
+                f"{self.image.name} has no address after {round(timeout, 2):g} s{reason}: {missing}", console=console
             )
         endpoint = self.machine.find_endpoint(SSH_PORT)
         where = f" at {endpoint.host}:{endpoint.port}" if endpoint is not None else ""
         return BootTimeout(
-            f"{self.image.name} did not answer on SSH{where} within {timeout:g} s{reason}", console=console
+            f"{self.image.name} did not answer on SSH{where} within {round(timeout, 2):g} s{reason}", console=console
         )
 
     def _hints(self, error: BootFailed, progress: BootPhases) -> list[str]:

@@ -9,6 +9,8 @@ import time
 
 import paramiko
 
+from pytest_xhyve.model.clock import monotonic
+
 _ASK_AFTER_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 # OpenSSH's own. A server that does not know it still has to answer (RFC 4254, section 4).
@@ -26,13 +28,13 @@ class HeardSocket(socket.socket):
         timeout = connection.gettimeout()
         adopted = cls(fileno=connection.detach())
         adopted.settimeout(timeout)
-        adopted.heard = time.monotonic()
+        adopted.heard = monotonic()
         return adopted
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         data = super().recv(size, flags)
         if data:
-            self.heard = time.monotonic()
+            self.heard = monotonic()
         return data
 
 
@@ -63,14 +65,14 @@ class Pulse:
 
     def silence(self) -> float:
         """For how many seconds the guest has not answered; 0 if it has. Asks it if it has sent nothing for a while."""
-        if time.monotonic() - self._connection.heard >= _ASK_AFTER_SECONDS:
+        if monotonic() - self._connection.heard >= _ASK_AFTER_SECONDS:
             self._ask()
-        return 0.0 if self._connection.heard >= self._asked else time.monotonic() - self._asked
+        return 0.0 if self._connection.heard >= self._asked else monotonic() - self._asked
 
     def answers(self, timeout: float) -> bool:
         """Ask now, and wait for an answer for at most *timeout* seconds."""
-        begin = time.monotonic()
-        while self._transport.is_active() and time.monotonic() < begin + timeout:
+        begin = monotonic()
+        while self._transport.is_active() and monotonic() < begin + timeout:
             if self._connection.heard > self._asked >= begin:
                 return True
             self._ask()
@@ -82,7 +84,7 @@ class Pulse:
             # While a question is open, no other one is asked.
             if self._connection.heard < self._asked or (self._asking is not None and self._asking.is_alive()):
                 return
-            self._asked = time.monotonic()
+            self._asked = monotonic()
             # Sending waits for as long as the guest takes no data.
             self._asking = threading.Thread(target=self._ask_and_wait, daemon=True)
             self._asking.start()

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.power import Power
 from pytest_xhyve.hypervisors.base import ExitReason
-from pytest_xhyve.model.errors import BootFailed, BootTimeout, ConnectionFailed, HypervisorExited, XhyveError
+from pytest_xhyve.model.clock import monotonic
+from pytest_xhyve.model.errors import (
+    BootFailed,
+    BootTimeout,
+    CommandFailed,
+    ConnectionFailed,
+    HypervisorExited,
+    XhyveError,
+)
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.waits import Run
@@ -24,9 +33,46 @@ def reboot(power: Power, run: Run, start: Callable[[], None]) -> None:
     """See `pytest_xhyve.Guest.reboot`; if the hypervisor exits on a restart, *start* boots the guest."""
     __tracebackhide__ = True
     before = _boot_id(run)
-    end = time.monotonic() + power.timeouts.shutdown + power.timeouts.boot
     _run_last_command(power, "reboot")
-    while time.monotonic() < end:
+    _wait_for_restart(power, run, start, before, power.timeouts.shutdown + power.timeouts.boot)
+
+
+@contextmanager
+def expect_reboot(power: Power, run: Run, start: Callable[[], None], timeout: float | None) -> Iterator[None]:
+    """See `pytest_xhyve.Guest.expect_reboot`."""
+    __tracebackhide__ = True
+    before = _boot_id(run)
+    limit = power.timeouts.shutdown + power.timeouts.boot if timeout is None else timeout
+    try:
+        yield
+    except (CommandFailed, ConnectionFailed, HypervisorExited) as error:
+        if not _may_be_restart(power, error):
+            raise
+        try:
+            _wait_for_restart(power, run, start, before, limit)
+        except BootFailed as failed:
+            raise failed from error
+    else:
+        _wait_for_restart(power, run, start, before, limit)
+
+
+def _may_be_restart(power: Power, error: CommandFailed | ConnectionFailed | HypervisorExited) -> bool:
+    """Whether a restart of the guest may be why a command ended with *error*."""
+    if isinstance(error, CommandFailed):
+        # A restart kills the command: it has no exit code of its own.
+        return error.completed.returncode == -1
+    if isinstance(error, ConnectionFailed):
+        return error.broke
+    return power.machine.exit_reason() in _RESTART_REASONS
+
+
+def _wait_for_restart(power: Power, run: Run, start: Callable[[], None], before: str, timeout: float) -> None:
+    """Wait until the guest answers with another boot id than *before*."""
+    __tracebackhide__ = True
+    power.expect_boot()
+    end = monotonic() + timeout
+    while monotonic() < end:
+        power.disconnect()
         try:
             power.connect(end)
             if _boot_id(run) != before:
@@ -41,9 +87,8 @@ def reboot(power: Power, run: Run, start: Callable[[], None]) -> None:
         except XhyveError:
             # The guest went down while the command ran.
             pass
-        power.disconnect()
         time.sleep(_LOOK_SECONDS)
-    raise BootTimeout(f"guest {power.name} was asked to reboot, but did not", console=power.console.tail())
+    raise BootTimeout(f"guest {power.name} did not reboot within {timeout:g} s", console=power.console.tail())
 
 
 def shut_down(power: Power) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import paramiko
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_exception_type, wait_exponential
 
 from pytest_xhyve.guest.connection import broken
 from pytest_xhyve.guest.pulse import HeardSocket, Pulse
 from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.hypervisors.base import Endpoint
+from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import ConnectionFailed
 
 LOGGER = "pytest_xhyve.ssh"
@@ -97,11 +98,11 @@ def wait_for_banner(
             raise
         return connection, endpoint
 
-    end = time.monotonic() + timeout
+    end = monotonic() + timeout
     waiting = Retrying(
         retry=retry_if_exception_type(_NotYet),
         wait=wait_exponential(multiplier=0.005, max=0.1),
-        stop=stop_after_delay(timeout),
+        stop=stop_at(end),
         retry_error_callback=lambda _: None,
     )
     found: tuple[socket.socket, Endpoint] | None = waiting(attempt)
@@ -110,9 +111,7 @@ def wait_for_banner(
 
 def _connect(endpoint: Endpoint, end: float) -> socket.socket:
     try:
-        return socket.create_connection(
-            (endpoint.host, endpoint.port), timeout=max(0.001, min(1.0, end - time.monotonic()))
-        )
+        return socket.create_connection((endpoint.host, endpoint.port), timeout=max(0.001, min(1.0, end - monotonic())))
     except OSError as error:
         raise _NotYet from error
 
@@ -121,9 +120,9 @@ def _await_banner(
     connection: socket.socket, is_taken: Callable[[], bool], check_alive: Callable[[], None], end: float
 ) -> None:
     """Return when the banner can be read, without reading it."""
-    end = min(end, time.monotonic() + _BANNER_SECONDS)
+    end = min(end, monotonic() + _BANNER_SECONDS)
     seen = b""
-    while time.monotonic() < end:
+    while monotonic() < end:
         check_alive()
         if not select.select([connection], [], [], _LOOK_SECONDS)[0]:
             if not is_taken():

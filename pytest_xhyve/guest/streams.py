@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import select
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import paramiko
 
 from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.text import printable
 
@@ -84,9 +84,9 @@ class Output(io.RawIOBase):
         """The command's exit code, or -1 if it has none since the connection was lost; raises the rest as `result`."""
         if not self.read_rest():
             raise XhyveError("the guest sends data without end")
-        end = time.monotonic() + self._connection.stall
+        end = monotonic() + self._connection.stall
         while not self._channel.exit_status_ready() and not self._channel.closed:
-            if time.monotonic() > end:
+            if monotonic() > end:
                 raise TimeoutError
             self._channel.status_event.wait(LOOK_SECONDS)
             self._check()
@@ -101,7 +101,7 @@ class Output(io.RawIOBase):
         """
         channel = self._channel
         descriptor = channel.fileno()
-        end = time.monotonic() + self._connection.stall
+        end = monotonic() + self._connection.stall
         while True:
             # Asked before reading: what arrives afterwards is read in the next round.
             over = channel.eof_received or channel.closed
@@ -122,5 +122,5 @@ class Output(io.RawIOBase):
                 return b""
             if not select.select([descriptor], [], [], LOOK_SECONDS)[0]:
                 self._check()
-                if time.monotonic() > end:
+                if monotonic() > end:
                     raise TimeoutError

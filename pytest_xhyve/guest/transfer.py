@@ -10,7 +10,6 @@ import os
 import shlex
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from pytest_xhyve.guest.archive import LeftOut, Unpacker, too_much
 from pytest_xhyve.guest.connection import Connection, supervise
 from pytest_xhyve.guest.merge import merge
 from pytest_xhyve.guest.streams import Input, Output
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, XhyveError
 
 _CHUNK = 1 << 17
@@ -197,7 +197,7 @@ def _command(connection: Connection, line: str, what: str) -> Iterator[tuple[par
     """
     check = connection.checker(what)
     stalled = f"cannot {what}: the guest answers, but neither sent nor took data for {connection.stall:g} s"
-    channel = connection.begin(line, what, check, time.monotonic() + connection.stall)
+    channel = connection.begin(line, what, check, monotonic() + connection.stall)
     if channel is None:
         raise XhyveError(stalled)
     try:

@@ -1,20 +1,24 @@
-"""Waiting for what happens in a guest: a command that succeeds, a port, a unit."""
+"""Wait for a command that succeeds, a port or a unit in a guest, which may restart meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
-import time
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
+from tenacity import RetryError, Retrying, retry_if_result, wait_exponential
 
-from pytest_xhyve.guest.shell import Command
-from pytest_xhyve.model.errors import CommandTimeout, WaitTimeout, XhyveError
+from pytest_xhyve.guest.shell import Command, check_timeout
+from pytest_xhyve.model.clock import monotonic, stop_at
+from pytest_xhyve.model.completed import Completed
+from pytest_xhyve.model.errors import BootTimeout, CommandTimeout, ConnectionFailed, WaitTimeout, XhyveError
 
-if TYPE_CHECKING:
-    from pytest_xhyve.guest.power import Power
-    from pytest_xhyve.model.completed import Completed
+Try = Callable[[Command, float], Completed]
+"""Runs a command for at most so many seconds, whatever its exit code."""
+
+# A row of a socket that listens (proc_net_tcp in Linux).
+_LISTENING = re.compile(r"^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:0000 0A ", re.MULTILINE)
 
 
 class Run(Protocol):
@@ -35,74 +39,97 @@ def wait_for_units(run: Run, timeout: float) -> str:
     return "starting"
 
 
-def wait_for_success(run: Callable[[float], Completed], timeout: float) -> Completed:
-    """See `pytest_xhyve.Guest.wait_for`; *run* runs the command, for so many seconds at most."""
-    __tracebackhide__ = True
-    last: list[Completed] = []
-    end = time.monotonic() + timeout
+class _Tries:
+    """Runs commands again and again until a limit; a restart of the guest does not end that."""
 
-    def attempt() -> bool:
+    def __init__(self, run: Try, timeout: float) -> None:
+        check_timeout(timeout)
+        self._run = run
+        self._end = monotonic() + timeout
+        self.last = ""
+
+    def run(self, command: Command) -> Completed | None:
+        """Run *command* once; return its result, or None if it did not end in time or the guest did not answer."""
+        __tracebackhide__ = True
         try:
-            last[:] = [run(max(1.0, end - time.monotonic()))]
+            completed = self._run(command, max(1.0, self._end - monotonic()))
         except CommandTimeout as error:
-            last[:] = [error.completed]
-        return last[0].returncode == 0
+            self.last = error.completed.report()
+            return None
+        except (ConnectionFailed, BootTimeout) as error:
+            if isinstance(error, ConnectionFailed) and not error.broke:
+                raise
+            self.last = f"  {error}"
+            return None
+        self.last = completed.report()
+        return completed
 
-    if not _becomes_true(attempt, timeout):
-        raise WaitTimeout(f"did not succeed within {timeout:g} s; last:\n{last[0].report()}")
-    return last[0]
-
-
-def wait_for_port(run: Run, power: Power, port: int, timeout: float) -> None:
-    """See `pytest_xhyve.Guest.wait_for_port`."""
-    __tracebackhide__ = True
-    end = time.monotonic() + timeout
-
-    def attempt() -> bool:
-        import paramiko  # noqa: PLC0415
-
+    def until(self, attempt: Callable[[], bool]) -> bool:
+        """Call *attempt* until it returns True, often at first, then every half second; return whether it did."""
+        waiting = Retrying(
+            retry=retry_if_result(lambda done: not done),
+            wait=wait_exponential(multiplier=0.02, max=0.5),
+            stop=stop_at(self._end),
+        )
         try:
-            power.transport().open_channel(
-                "direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 0), timeout=max(1.0, end - time.monotonic())
-            ).close()
-        except paramiko.SSHException:
-            power.check_alive()
+            waiting(attempt)
+        except RetryError:
             return False
         return True
 
-    if not _becomes_true(attempt, timeout):
-        listening = run("ss -lnt 2>/dev/null || netstat -lnt", check=False)
-        raise WaitTimeout(
-            f"nothing listened on port {port} of guest {power.name} within {timeout:g} s\n{listening.report()}"
-        )
 
-
-def wait_for_unit(run: Run, name: str, timeout: float) -> None:
-    """See `pytest_xhyve.Guest.wait_for_unit`."""
+def wait_for_success(run: Try, command: Command, timeout: float) -> Completed:
+    """See `pytest_xhyve.Guest.wait_for`."""
     __tracebackhide__ = True
-
-    def status() -> str:
-        return run(["systemctl", "status", "--no-pager", "--full", "--", name], check=False).report()
+    tries = _Tries(run, timeout)
+    found: list[Completed] = []
 
     def attempt() -> bool:
-        state = run(["systemctl", "is-active", "--", name], check=False).stdout.strip()
+        completed = tries.run(command)
+        if completed is None or completed.returncode != 0:
+            return False
+        found.append(completed)
+        return True
+
+    if not tries.until(attempt):
+        raise WaitTimeout(f"did not succeed within {timeout:g} s; last:\n{tries.last}")
+    return found[0]
+
+
+def wait_for_port(run: Try, name: str, port: int, timeout: float) -> None:
+    """See `pytest_xhyve.Guest.wait_for_port`."""
+    __tracebackhide__ = True
+    tries = _Tries(run, timeout)
+
+    def attempt() -> bool:
+        completed = tries.run("cat /proc/net/tcp /proc/net/tcp6 2>/dev/null")
+        return completed is not None and port in _listening(completed.stdout)
+
+    if not tries.until(attempt):
+        tries.run("ss -lnt 2>/dev/null || netstat -lnt")
+        raise WaitTimeout(f"nothing listened on port {port} of guest {name} within {timeout:g} s\n{tries.last}")
+
+
+def _listening(table: str) -> set[int]:
+    """The ports with a listener, on any address, in the kernel's *table* of TCP sockets."""
+    return {int(port, 16) for port in _LISTENING.findall(table)}
+
+
+def wait_for_unit(run: Try, name: str, timeout: float) -> None:
+    """See `pytest_xhyve.Guest.wait_for_unit`."""
+    __tracebackhide__ = True
+    tries = _Tries(run, timeout)
+
+    def status() -> str:
+        tries.run(["systemctl", "status", "--no-pager", "--full", "--", name])
+        return tries.last
+
+    def attempt() -> bool:
+        completed = tries.run(["systemctl", "is-active", "--", name])
+        state = "" if completed is None else completed.stdout.strip()
         if state == "failed":
             raise XhyveError(f"unit {name} has failed\n{status()}")
         return state == "active"
 
-    if not _becomes_true(attempt, timeout):
+    if not tries.until(attempt):
         raise WaitTimeout(f"unit {name} was not active within {timeout:g} s\n{status()}")
-
-
-def _becomes_true(attempt: Callable[[], bool], timeout: float) -> bool:
-    """Try until *attempt* gives True, for *timeout* seconds: often at first, then every half second."""
-    waiting = Retrying(
-        retry=retry_if_result(lambda done: not done),
-        wait=wait_exponential(multiplier=0.02, max=0.5),
-        stop=stop_after_delay(timeout),
-    )
-    try:
-        waiting(attempt)
-    except RetryError:
-        return False
-    return True

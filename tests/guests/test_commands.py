@@ -6,16 +6,18 @@ import os
 import pickle
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
 
-from pytest_xhyve import ConnectionFailed, Guest, XhyveError
+from pytest_xhyve import CommandTimeout, ConfigurationError, ConnectionFailed, Guest, WaitTimeout, XhyveError
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -123,3 +125,28 @@ def test_client_of_a_lost_connection_names_the_new_one(guest: Guest) -> None:
         client.exec_command("true")
     _, out, _ = guest.ssh.exec_command("echo on")
     assert out.read() == b"on\n"
+
+
+def test_waits_run_on_a_clock_that_a_test_cannot_stop(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As freezegun does it."""
+    guest.run("true")
+    begin = monotonic()
+    with monkeypatch.context() as frozen:
+        frozen.setattr(time, "monotonic", lambda: 1000.0)
+        frozen.setattr(time, "time", lambda: 1_000_000_000.0)
+        with pytest.raises(WaitTimeout):
+            guest.wait_for("false", timeout=0.5)
+        with pytest.raises(CommandTimeout):
+            guest.run("sleep 100", timeout=0.5)
+        with pytest.raises(WaitTimeout):
+            guest.console.wait_for("never printed", timeout=0.5)
+    assert monotonic() - begin < 30
+
+
+def test_port_is_found_on_any_address(guest: Guest) -> None:
+    """Not only on the one of the loopback interface."""
+    address = guest.run("ip -4 -o addr show eth0").stdout.split()[3].split("/")[0]
+    guest.run(f"httpd -p {address}:8101 -h /tmp")
+    guest.wait_for_port(8101, timeout=20)
+    with pytest.raises(ConfigurationError, match="not a positive number"):
+        guest.wait_for_port(22, timeout=0)

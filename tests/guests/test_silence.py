@@ -23,6 +23,7 @@ from pytest_xhyve.model.spec import GuestSpec
 
 # For how many seconds a guest of these tests may be silent.
 STEP = 3.0
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +120,18 @@ def test_halted_guest(doomed: Guest) -> None:
 
 
 def test_guest_that_restarts(doomed: Guest) -> None:
-    with within(60), pytest.raises(ConnectionFailed, match=r"restarts .'reboot: Restarting system|was lost"):
-        doomed.run("reboot -f; sleep 1000")
-    assert doomed.run("echo again").stdout == "again\n"
+    before = doomed.run(f"cat {BOOT_ID}").stdout.strip()
+    doomed.run("(sleep 0.3; reboot -f) >/dev/null 2>&1 &")
+    doomed.wait_for(f"! grep -q {before} {BOOT_ID}", timeout=100)
+
+    before = doomed.run(f"cat {BOOT_ID}").stdout.strip()
+    with within(60), doomed.expect_reboot():
+        with pytest.raises(ConnectionFailed, match=r"restarts .'reboot: Restarting system|was lost") as caught:
+            doomed.run("reboot -f; sleep 1000")
+        raise caught.value
+    assert doomed.run(f"cat {BOOT_ID}").stdout.strip() != before
+    with pytest.raises(BootTimeout, match=r"did not (reboot|answer on SSH .*) within 1 s"), doomed.expect_reboot(1):
+        doomed.run("true")
 
 
 def test_refused_login_is_not_tried_again(doomed: Guest) -> None:
