@@ -8,6 +8,7 @@ import os
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pytest_xhyve.formats.tar import Kind, Member, TarReader
@@ -26,6 +27,11 @@ _MAX_NAMES_BYTES = 64 << 20
 _ZEROS = bytes(4096)
 # A name that this host's file system cannot have, or that two members of the archive share.
 _NAME_ERRORS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ)
+
+
+def is_excluded(path: str, patterns: Sequence[str]) -> bool:
+    """Whether *path*, or the name at its end, matches one of the shell *patterns*."""
+    return any(fnmatchcase(path, pattern) or fnmatchcase(path.rpartition("/")[2], pattern) for pattern in patterns)
 
 
 @dataclass(slots=True)
@@ -61,6 +67,30 @@ class LeftOut:
             self.named.append(printable(f"{name} ({reason})"))
 
 
+class Allowance:
+    """How many bytes one `Guest.get` may bring, also if it copies several files.
+
+    Args:
+        limit: the number of bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._left = limit
+
+    def take(self, size: int) -> None:
+        """Count *size* bytes more.
+
+        Raises:
+            XhyveError: all together are more than the limit.
+        """
+        self._left -= size
+        if self._left < 0:
+            raise XhyveError(
+                f"the guest sends more than {format_size(self._limit)}; to allow more, pass max_size= to get()"
+            )
+
+
 class Unpacker:
     """Unpacks one archive into *box*, a new folder.
 
@@ -70,15 +100,18 @@ class Unpacker:
         box: a new, empty folder.
         tops: the names of the members that were asked for; all others are left out.
         source: the folder in the guest that the members come from, by which an absolute link into the copy is known.
-        most: the bytes that all files may have together, holes included.
+        allowance: how many bytes all files may have together, holes included.
+        exclude: patterns of names, and of paths inside of the top folder, that are not unpacked.
     """
 
-    def __init__(self, box: Path, tops: Sequence[str], source: str, most: int) -> None:
+    def __init__(
+        self, box: Path, tops: Sequence[str], source: str, allowance: Allowance, exclude: Sequence[str] = ()
+    ) -> None:
         self._box = os.fspath(box)
         self._tops = frozenset(tops)
         self._source = source
-        self._left = most
-        self._most = most
+        self._exclude = exclude
+        self._allowance = allowance
         self._names_left = _MAX_NAMES_BYTES
         self._links: dict[str, str] = {}
         self._folders = {""}
@@ -101,6 +134,8 @@ class Unpacker:
             name = posixpath.normpath(member.name)
             reason = self._explain_refusal(name)
             if reason is None:
+                if self._is_excluded(name):
+                    continue
                 try:
                     reason = self._write(name, member, reader)
                 except ValueError as error:
@@ -112,6 +147,13 @@ class Unpacker:
         while self._links:
             # A link may have become a folder since, for another link in it.
             self._link(*self._links.popitem())
+
+    def _is_excluded(self, name: str) -> bool:
+        """Whether *name*, or a folder above it, matches a pattern of those to exclude."""
+        if not self._exclude:
+            return False
+        parts = name.split("/")[1:]
+        return any(is_excluded("/".join(parts[: end + 1]), self._exclude) for end in range(len(parts)))
 
     def _explain_refusal(self, name: str) -> str | None:
         parts = name.split("/")
@@ -155,9 +197,7 @@ class Unpacker:
         self._folders.add(name)
 
     def _write_file(self, name: str, member: Member, reader: TarReader) -> None:
-        self._left -= member.size
-        if self._left < 0:
-            raise too_much(self._most)
+        self._allowance.take(member.size)
         self._links.pop(name, None)
         path = os.path.join(self._box, name)  # noqa: PTH118  # the inner loop of thousands of files
         if os.path.lexists(path):
@@ -219,11 +259,6 @@ class Unpacker:
             path.symlink_to(target)
         except OSError as error:
             self.left_out.add(name, _explain_name(error))
-
-
-def too_much(most: int) -> XhyveError:
-    """The error for a copy of more than *most* bytes."""
-    return XhyveError(f"the guest sends more than {format_size(most)}; to allow more, pass max_size= to get()")
 
 
 def _explain_name(error: OSError) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -22,11 +23,13 @@ from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError, XhyveWarning
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import SSH_PORT, Machine
+from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.values import parse_size
 
 if TYPE_CHECKING:
     import paramiko
 
+    from pytest_xhyve.guest.put import Source
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.kept import Kept
 
@@ -293,42 +296,86 @@ class Guest:
         self._instance.events.command_finished(self, completed, checked=check)
         return completed
 
-    def put(self, local: str | os.PathLike[str], remote: str) -> None:
-        """Copy a file or folder into the guest, as ``cp -r`` does: if *remote* is a folder, into that folder.
+    def put(
+        self,
+        local: Source,
+        remote: str,
+        *,
+        user: str | None = None,
+        owner: str | None = None,
+        mode: int | None = None,
+        exclude: Sequence[str] = (),
+    ) -> None:
+        """Copy a file, a folder or contents into the guest, as ``cp -rH`` does: if *remote* is a folder, into it.
 
-        Missing parent folders of *remote* are created. The copies belong to the user that the image logs in as.
+        Missing parent folders of *remote* are created.
+
+        Args:
+            local: a path on the host; if it is a symbolic link, the link is followed. Or contents: `bytes`, or a file
+                object.
+            remote: a path in the guest; a leading ``~`` is the home folder.
+            user: the user who writes and owns the copy; None for the user that the image logs in as. If that user can
+                run sudo, ``user="root"`` writes where only root can.
+            owner: the owner of the copy, ``NAME`` or ``NAME:GROUP``; None for the user who writes it. Only root can set
+                an owner.
+            mode: the permission bits of each file, such as ``0o600``; None for those of the source, or ``0o644`` for
+                contents.
+            exclude: patterns such as ``*.pyc`` or ``build/*``; what matches them is not copied out of a folder.
 
         Raises:
             FileNotFoundError: *local* does not exist.
+            ConfigurationError: an argument is invalid.
             XhyveError: the guest cannot write the copy.
         """
-        from pytest_xhyve.guest import transfer  # noqa: PLC0415
+        from pytest_xhyve.guest import put  # noqa: PLC0415
 
-        transfer.put(self._power.connection(), transfer.as_path(local), remote)
+        options = put.PutOptions(partial(self._script, user), owner, mode, exclude)
+        put.put(self._power.connection(), local, remote, options)
 
-    def get(self, remote: str, local: str | os.PathLike[str], *, max_size: int | str = "16G") -> None:
-        """Copy a file or folder out of the guest, as ``cp -r`` does: if *local* is a folder, into that folder.
+    def get(
+        self,
+        remote: str,
+        local: str | os.PathLike[str],
+        *,
+        user: str | None = None,
+        exclude: Sequence[str] = (),
+        max_size: int | str = "16G",
+    ) -> None:
+        """Copy files or folders out of the guest, as ``cp -rH`` does: if *local* is a folder, into that folder.
 
         A folder is merged into one that is there; no symbolic link in it is followed. A sparse file stays sparse.
         Special files and links that lead out of the copied folder are left out: an `XhyveWarning` names them. It also
         reports files that changed or vanished during the copy.
 
         Args:
-            remote: a path in the guest; if it is a symbolic link, the link is followed.
+            remote: a path in the guest; if it is a symbolic link, the link is followed. A leading ``~`` is the home
+                folder. If it is a pattern such as ``/var/log/*.log``, each match is copied into the folder *local*.
             local: a path on the host; folders above it are created.
+            user: the user who reads the files; None for the user that the image logs in as.
+            exclude: patterns such as ``*.pyc`` or ``build/*``; what matches them is not copied out of a folder.
             max_size: the limit of what all files may have together, such as ``"64G"``.
 
         Raises:
+            ConfigurationError: an argument is invalid.
             XhyveError: the guest has no such file, or cannot read it; or it sent too much, or a damaged archive.
         """
-        from pytest_xhyve.guest import transfer  # noqa: PLC0415
+        from pytest_xhyve.guest import archive, get  # noqa: PLC0415
 
-        got, left_out = transfer.get(
-            self._power.connection(), remote, transfer.as_path(local), most=parse_size(max_size)
-        )
-        self._instance.events.file_fetched(self, got)
-        if left_out:
-            warnings.warn(f"get {remote} from guest {self.name}: {left_out}", XhyveWarning, stacklevel=2)
+        options = get.GetOptions(partial(self._script, user), archive.Allowance(parse_size(max_size)), exclude)
+        target = Path(local).expanduser()
+        found = get.find(self._power.connection(), remote, options)
+        if found != [remote]:
+            target.mkdir(parents=True, exist_ok=True)
+        for each in found:
+            got, left_out = get.get(self._power.connection(), each, target, options)
+            self._instance.events.file_fetched(self, got)
+            if left_out:
+                # Of a pattern, the guest gives the paths.
+                warnings.warn(printable(f"get {each} from guest {self.name}: {left_out}"), XhyveWarning, stacklevel=2)
+
+    def _script(self, user: str | None, script: str) -> str:
+        """The line that runs the shell script *script* as *user*."""
+        return shell.shell_line(["sh", "-c", script], env=None, user=user, login_user=self.image.user, timeout=None)
 
     def wait_for(self, command: Command, timeout: float = 60.0) -> Completed:
         """Run *command* again and again until its exit code is 0.

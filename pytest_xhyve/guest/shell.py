@@ -99,6 +99,18 @@ def check_text(value: object, what: str) -> str:
     return value
 
 
+def check_patterns(patterns: object) -> None:
+    """Raise an error unless *patterns* is a sequence of text.
+
+    Raises:
+        ConfigurationError: it is something else, such as one pattern.
+    """
+    if isinstance(patterns, str) or not isinstance(patterns, Sequence):
+        raise ConfigurationError(f"exclude={short_repr(patterns)} is not a list of patterns")
+    for number, pattern in enumerate(patterns):
+        check_text(pattern, f"item {number} of exclude=")
+
+
 def check_timeout(timeout: object) -> None:
     """Raise an error unless *timeout* is None or a positive number of seconds.
 

@@ -31,14 +31,19 @@ def host_block(name: str, endpoint: Endpoint, image: Image, folder: Path) -> str
         "HostName": endpoint.host,
         "Port": endpoint.port,
         "User": image.user,
-        "IdentityFile": f'"{image.key}"',
+        "IdentityFile": _quoted(image.key),
         "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": f'"{known_hosts}"',
+        "UserKnownHostsFile": _quoted(known_hosts),
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",
         "BatchMode": "yes",
     }
     return f"Host {name}\n" + "".join(f"  {key} {value}\n" for key, value in settings.items())
+
+
+def _quoted(path: Path) -> str:
+    # OpenSSH expands tokens that begin with a percent sign.
+    return '"' + str(path).replace("%", "%%") + '"'
 
 
 def login_command(name: str, block: str, folder: Path) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
-"""The streams of a command in a guest, as files."""
+"""A command in a guest whose streams are files."""
 
 from __future__ import annotations
 
 import io
+import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -22,6 +24,7 @@ _MESSAGES = 1 << 14
 _MAX_MESSAGES = 16 << 20
 # GNU tar fills its last record, of at most 1 MiB, with zeros.
 _MAX_REST = 1 << 20
+_MAX_ITEMS_BYTES = 4 << 20
 
 
 class Input:
@@ -59,6 +62,13 @@ class Output(io.RawIOBase):
         data = self._receive(len(view))
         view[: len(data)] = data
         return len(data)
+
+    def read_items(self, most: int) -> list[str]:
+        """The NUL-terminated items of the output: *most* at most, in 4 MiB at most."""
+        data = bytearray()
+        while data.count(b"\0") < most and len(data) < _MAX_ITEMS_BYTES and (chunk := self._receive(_CHUNK)):
+            data += chunk
+        return [os.fsdecode(bytes(item)) for item in data.split(b"\0")[:-1]][:most]
 
     def read_rest(self) -> bool:
         """Read and ignore the rest; return whether its end was reached within 1 MiB."""
@@ -124,3 +134,33 @@ class Output(io.RawIOBase):
                 self._check()
                 if monotonic() > end:
                     raise TimeoutError
+
+
+@contextmanager
+def running(connection: Connection, line: str, what: str) -> Iterator[tuple[paramiko.Channel, Callable[[], None]]]:
+    """Run *line* while the block runs; its channel, and the check for each wait.
+
+    Raises:
+        BootFailed: the guest has stopped, so that *what* failed.
+        ConnectionFailed: the guest does not answer, or the connection was lost.
+        XhyveError: the guest answers, but the command does not go on.
+    """
+    check = connection.checker(what)
+    channel = connection.begin(line, what, check, monotonic() + connection.stall)
+    if channel is None:
+        raise XhyveError(f"cannot {what}: the guest answers, but did not start the command in {connection.stall:g} s")
+    try:
+        with channel:
+            channel.settimeout(connection.stall)
+            yield channel, check
+    except TimeoutError as error:
+        raise XhyveError(
+            f"cannot {what}: the guest answers, but neither sent nor took data for {connection.stall:g} s"
+        ) from error
+    except (paramiko.SSHException, EOFError) as error:
+        raise connection.lost(what, error) from error
+
+
+def failure(what: str, code: int, messages: str) -> XhyveError:
+    """The error for a command of *what* that failed in the guest."""
+    return XhyveError(f"cannot {what}: {messages or f'the command in the guest failed with exit code {code}'}")

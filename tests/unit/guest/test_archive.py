@@ -7,6 +7,7 @@ import io
 import os
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_xhyve.formats.tar import DamagedArchive, TarReader
-from pytest_xhyve.guest.archive import LeftOut, Unpacker
+from pytest_xhyve.guest.archive import Allowance, LeftOut, Unpacker
 from pytest_xhyve.guest.merge import merge
 from pytest_xhyve.model.errors import XhyveError
 
@@ -31,10 +32,10 @@ def archive(*members: tuple[bytes, bytes]) -> bytes:
     return b"".join(header + content for header, content in members) + bytes(1024)
 
 
-def fetch(data: bytes, target: Path, top: str = "top", most: int = MOST) -> LeftOut:
+def fetch(data: bytes, target: Path, top: str = "top", most: int = MOST, exclude: Sequence[str] = ()) -> LeftOut:
     """As `Guest.get` does with what the guest sent."""
     with tempfile.TemporaryDirectory(dir=target.parent) as box:
-        unpacker = Unpacker(Path(box), [top], "/source", most)
+        unpacker = Unpacker(Path(box), [top], "/source", Allowance(most), exclude)
         unpacker.unpack(TarReader(io.BytesIO(data).read))
         if os.path.lexists(Path(box, top)):
             merge(Path(box, top), target)
@@ -178,7 +179,7 @@ def test_folder_without_a_name_was_asked_for(tmp_path: Path, name: str) -> None:
     box = tmp_path / "box"
     box.mkdir()
     for top in ("", "..", "/"):
-        unpacker = Unpacker(box, [top], "/", MOST)
+        unpacker = Unpacker(box, [top], "/", Allowance(MOST))
         unpacker.unpack(TarReader(io.BytesIO(archive(member(name, content=b"evil"))).read))
         assert unpacker.left_out.count == 1
     assert list(tmp_path.rglob("*")) == [box]
@@ -221,3 +222,20 @@ def test_no_archive_changes_anything_outside(first: bytes, second: bytes, third:
                 except (RuntimeError, OSError):
                     # The links are a ring.
                     assert each.is_symlink()
+
+
+def test_excluded_names_are_not_unpacked(tmp_path: Path) -> None:
+    names = ("top/a.py", "top/a.pyc", "top/build/deep/b", "top/keep/build.txt", "top/src/x")
+    left_out = fetch(
+        archive(*(member(name) for name in names)), tmp_path / "here", exclude=["*.pyc", "build", "src/*", "top"]
+    )
+    assert not left_out
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert found == ["here/a.py", "here/keep/build.txt"]
+
+
+def test_allowance_is_for_all_files_together() -> None:
+    allowance = Allowance(10)
+    allowance.take(6)
+    with pytest.raises(XhyveError, match="more than 10 B"):
+        allowance.take(5)

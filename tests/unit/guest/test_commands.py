@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_xhyve.guest.connection import Connection
-from pytest_xhyve.guest.shell import Command, shell_line
+from pytest_xhyve.guest.shell import Command, quote_path, shell_line
 from pytest_xhyve.model.completed import Completed
 from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, ConfigurationError, ConnectionFailed
 
@@ -57,6 +57,9 @@ def test_folder() -> None:
     assert run(plain("pwd", cwd="/usr/lib")) == "/usr/lib\n"
     assert run(plain(["pwd"], cwd=Path("/usr"), timeout=5, env={"A": "b"})) == "/usr\n"
     assert run(plain("pwd", cwd="~")) == f"{Path.home()}\n"
+    assert run(f"printf %s {quote_path('~/a b')}") == f"{Path.home()}/a b"
+    assert run(f"printf %s {quote_path('~root/')}") == f"{Path('~root').expanduser()}/"
+    assert run(f"printf %s {quote_path('~$x/a')}") == "~$x/a"
     with pytest.raises(subprocess.CalledProcessError):
         run(plain("echo no", cwd="/no/such"))
 

@@ -1,18 +1,17 @@
-"""What a guest sends beside an archive, and what tar in it reports."""
+"""The streams of a command in a guest that may be hostile, or die."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
-from pytest_xhyve.guest import streams, transfer
+from pytest_xhyve.guest import streams
 from pytest_xhyve.guest.connection import Connection
-from pytest_xhyve.guest.streams import Output
+from pytest_xhyve.guest.streams import Output, running
 from pytest_xhyve.model.errors import BootFailed, XhyveError
 
 
@@ -125,7 +124,7 @@ def test_messages_are_printable() -> None:
 def test_death_of_the_guest_is_the_reason() -> None:
     channel = Channel(nothing, code=None)
     connection = connection_of(channel, is_active=False)
-    with pytest.raises(BootFailed, match="has died"), transfer._command(connection, "tar", "copy") as (_, check):
+    with pytest.raises(BootFailed, match="has died"), running(connection, "tar", "copy") as (_, check):
         Output(connection, channel, check).result()  # type: ignore[arg-type]
     channel.end()
 
@@ -137,30 +136,23 @@ def test_copy_that_stands_still_in_a_guest_that_answers() -> None:
     connection = connection_of(channel, step=0.05)
     with (
         pytest.raises(XhyveError, match=r"cannot copy: the guest answers, but neither sent nor took data for 0\.1 s"),
-        transfer._command(connection, "cat", "copy") as (_, check),
+        running(connection, "cat", "copy") as (_, check),
     ):
         Output(connection, channel, check).result()  # type: ignore[arg-type]
     channel.end()
 
 
-@pytest.mark.parametrize(
-    ("messages", "changed"),
-    [
-        ("tar: ./log: file changed as we read it", True),
-        ("tar: ./log: File removed before we read it", True),
-        ("tar: a: No such file or directory\ntar: error exit delayed from previous errors", True),
-        ("tar: a: Permission denied\ntar: error exit delayed from previous errors", False),
-    ],
-)
-def test_code_of_tar_for_files_that_changed(messages: str, changed: bool) -> None:
-    assert transfer._has_changed(messages) == changed
+def test_items() -> None:
+    chunks = iter([b"/a b\0/caf\xe9", b"\0/c\0no end", b""])
+    channel = Channel(lambda _: next(chunks))
+    assert output_of(channel).read_items(9) == ["/a b", "/caf\udce9", "/c"]
+    channel.end()
 
 
-def test_file_without_end(tmp_path: Path) -> None:
-    class Endless:
-        def read(self, most: int) -> bytes:
-            return bytes(most)
-
-    stream: Any = Endless()
-    with pytest.raises(XhyveError, match=r"sends more than .*max_size="):
-        transfer._write_file(stream, tmp_path / "file", 1 << 20)
+def test_items_without_end() -> None:
+    channel = Channel(lambda most: b"x\0" * (most // 2))
+    assert output_of(channel).read_items(3) == ["x", "x", "x"]
+    channel.end()
+    channel = Channel(lambda most: b"x" * most)
+    assert output_of(channel).read_items(3) == []
+    channel.end()

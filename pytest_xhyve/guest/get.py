@@ -1,31 +1,27 @@
-"""Copy files and folders between host and guest.
-
-A tar archive goes through the SSH connection, since small guests have no SFTP server.
-"""
+"""Copy files and folders out of a guest, which may be hostile."""
 
 from __future__ import annotations
 
 import io
 import os
-import shlex
-import tarfile
+import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
-
-import paramiko
+from typing import IO
 
 from pytest_xhyve.formats.tar import DamagedArchive, TarReader
-from pytest_xhyve.guest.archive import LeftOut, Unpacker, too_much
-from pytest_xhyve.guest.connection import Connection, supervise
+from pytest_xhyve.guest.archive import Allowance, LeftOut, Unpacker
+from pytest_xhyve.guest.connection import Connection
 from pytest_xhyve.guest.merge import merge
-from pytest_xhyve.guest.streams import Input, Output
-from pytest_xhyve.model.clock import monotonic
+from pytest_xhyve.guest.shell import check_patterns, check_text, quote_path
+from pytest_xhyve.guest.streams import Output, failure, running
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, XhyveError
 
 _CHUNK = 1 << 17
+_MAX_MATCHES = 1000
+_GLOB = re.compile(r"([*?\[\]!^]+)")
 # readlink follows what is named, as `cp -H` does. A file of /proc or /sys has no size, so that tar copies nothing.
 # In the archive of a folder, such files would be empty or padded with zeros.
 _SEND = """path=$(readlink -f -- REMOTE) || path=REMOTE
@@ -40,45 +36,57 @@ printf 'tar\\000%s\\000' "$path"
 sparse=; case $(tar --version 2>/dev/null) in *GNU*) sparse=-S ;; esac
 exec tar -c $sparse -f - -- "$(basename -- "$path")"
 """
+# A file may have the pattern as its name.
+_LIST = """
+p={literal}; if [ -e "$p" ] || [ -h "$p" ]; then printf '%s\\000' "$p"; exit; fi
+for p in {pattern}; do if [ -e "$p" ] || [ -h "$p" ]; then printf '%s\\000' "$p"; fi; done
+"""
 
 
-def put(connection: Connection, local: Path, remote: str) -> None:
-    """Copy *local*, a file or folder, to *remote* as ``cp -r`` does: into it when it is a folder.
+@dataclass(frozen=True, slots=True)
+class GetOptions:
+    """The options of `pytest_xhyve.Guest.get`.
+
+    Attributes:
+        as_user: turns a shell script into the line that runs it as the user who reads the files.
+        allowance: how many bytes all files may have together.
+        exclude: patterns of names, and of paths inside of a folder, that are not copied.
+    """
+
+    as_user: Callable[[str], str]
+    allowance: Allowance
+    exclude: Sequence[str] = ()
+
+
+def find(connection: Connection, remote: str, options: GetOptions) -> list[str]:
+    """The paths in the guest that match *remote*; if it is not a pattern, only *remote* itself.
 
     Raises:
-        FileNotFoundError: *local* does not exist.
-        XhyveError: the guest refused.
+        ConfigurationError: an argument is invalid.
+        XhyveError: no file matches, or too many do.
     """
-    local.lstat()
-    what = f"put {local} to {remote}"
-    target = PurePosixPath(remote)
-    if remote.endswith("/") or _is_folder(connection, remote):
-        target /= local.name
-    folder = shlex.quote(str(target.parent))
-    with _command(connection, f"mkdir -p {folder} && tar -C {folder} -xf -", what) as (channel, check):
-
-        def send() -> None:
-            with tarfile.open(
-                fileobj=cast(Any, Input(channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
-            ) as archive:
-                archive.add(local, arcname=target.name, filter=_owned_by_the_login)
-
-        refused: OSError | None = None
-        try:
-            supervise(send, check)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            refused = error
+    check_patterns(options.exclude)
+    if not _GLOB.search(check_text(remote, "remote")):
+        return [remote]
+    parts = _GLOB.split(remote)
+    pattern = "".join(part if number % 2 else quote_path(part) for number, part in enumerate(parts))
+    line = _LIST.format(literal=quote_path(remote), pattern=pattern)
+    what = f"get {remote}"
+    with running(connection, options.as_user(line), what) as (channel, check):
         channel.shutdown_write()
-        code, messages = Output(connection, channel, check).result()
-        if code != 0:
-            raise _tar_error(what, code, messages)
-        if refused is not None:
-            raise XhyveError(f"cannot {what}: {refused}") from refused
+        output = Output(connection, channel, check)
+        paths = output.read_items(_MAX_MATCHES + 1)
+        if len(paths) > _MAX_MATCHES:
+            raise XhyveError(f"cannot {what}: more than {_MAX_MATCHES} files match")
+        code, messages = output.result()
+    if code != 0:
+        raise failure(what, code, messages)
+    if not paths:
+        raise XhyveError(f"cannot {what}: no file matches")
+    return paths
 
 
-def get(connection: Connection, remote: str, local: Path, *, most: int) -> tuple[Path, LeftOut]:
+def get(connection: Connection, remote: str, local: Path, options: GetOptions) -> tuple[Path, LeftOut]:
     """Copy *remote*, a file or folder, to *local* as ``cp -rH`` does: into it when it is a folder.
 
     The guest may be hostile. The plugin unpacks what it sends in a new folder, and merges this folder into *local*
@@ -88,7 +96,7 @@ def get(connection: Connection, remote: str, local: Path, *, most: int) -> tuple
         connection: to the guest.
         remote: a path in the guest; if it is a symbolic link, the link is followed.
         local: a path on the host.
-        most: how many bytes all files may have together.
+        options: see `GetOptions`.
 
     Returns:
         the copy, and what was left out: special files, and links that lead out of the copy.
@@ -98,15 +106,15 @@ def get(connection: Connection, remote: str, local: Path, *, most: int) -> tuple
     """
     what = f"get {remote}"
     if local.is_dir():
-        local /= PurePosixPath(remote).name
+        local /= name_of(remote)
     local.parent.mkdir(parents=True, exist_ok=True)
-    line = _SEND.replace("REMOTE", shlex.quote(remote))
+    line = options.as_user(_SEND.replace("REMOTE", quote_path(remote)))
     with tempfile.TemporaryDirectory(prefix=".xhyve-", dir=local.parent) as box:
-        with _command(connection, line, what) as (channel, check):
+        with running(connection, line, what) as (channel, check):
             channel.shutdown_write()
             output = Output(connection, channel, check)
             try:
-                left_out = _receive(output, Path(box), most)
+                left_out = _receive(output, Path(box), options)
             except (BootFailed, ConnectionFailed, TimeoutError):
                 raise
             except (DamagedArchive, XhyveError, OSError) as error:
@@ -114,7 +122,7 @@ def get(connection: Connection, remote: str, local: Path, *, most: int) -> tuple
             code, messages = output.result()
         top = next(Path(box).iterdir(), None)
         if code != 0 and not (code == 1 and top is not None and _has_changed(messages)):
-            raise _tar_error(what, code, messages)
+            raise failure(what, code, messages)
         if top is None:
             raise XhyveError(f"cannot {what}: {'; '.join(left_out.named) or 'the guest sent nothing'}")
         if code != 0:
@@ -126,7 +134,19 @@ def get(connection: Connection, remote: str, local: Path, *, most: int) -> tuple
         return local, left_out
 
 
-def _receive(output: Output, box: Path, most: int) -> LeftOut:
+def name_of(remote: str) -> str:
+    """The name of a copy of *remote* in a folder.
+
+    Raises:
+        XhyveError: it has no name, or one that leads out of the folder.
+    """
+    name = PurePosixPath(remote).name
+    if name in ("", ".", "..", "~"):
+        raise XhyveError(f"cannot get {remote} into a folder: write the path of the copy, with its name")
+    return name
+
+
+def _receive(output: Output, box: Path, options: GetOptions) -> LeftOut:
     """Unpack what the script `_SEND` sends into *box*."""
     with io.BufferedReader(output, _CHUNK) as stream:
         kind, path = (_read_word(stream) for _ in range(2))
@@ -135,9 +155,9 @@ def _receive(output: Output, box: Path, most: int) -> LeftOut:
             return LeftOut()
         source = PurePosixPath(path)
         if kind == "file":
-            _write_file(stream, box / "file", most)
+            _write_file(stream, box / "file", options.allowance)
             return LeftOut()
-        unpacker = Unpacker(box, [source.name], str(source.parent), most)
+        unpacker = Unpacker(box, [source.name], str(source.parent), options.allowance, options.exclude)
         unpacker.unpack(TarReader(stream.read))
         return unpacker.left_out
 
@@ -151,13 +171,10 @@ def _read_word(stream: IO[bytes]) -> str:
     return os.fsdecode(bytes(word))
 
 
-def _write_file(stream: IO[bytes], path: Path, limit: int) -> None:
-    left = limit
+def _write_file(stream: IO[bytes], path: Path, allowance: Allowance) -> None:
     with path.open("xb") as file:
         while chunk := stream.read(_CHUNK):
-            left -= len(chunk)
-            if left < 0:
-                raise too_much(limit)
+            allowance.take(len(chunk))
             file.write(chunk)
 
 
@@ -167,12 +184,8 @@ def _explain(what: str, output: Output, error: Exception) -> XhyveError:
     if damaged and output.read_rest():
         code, messages = output.result()
         if code != 0:
-            return _tar_error(what, code, messages)
+            return failure(what, code, messages)
     return XhyveError(f"cannot {what}: {'the archive that the guest sent is damaged: ' if damaged else ''}{error}")
-
-
-def _tar_error(what: str, code: int, messages: str) -> XhyveError:
-    return XhyveError(f"cannot {what}: {messages or f'tar in the guest failed with exit code {code}'}")
 
 
 def _has_changed(messages: str) -> bool:
@@ -184,44 +197,3 @@ def _has_changed(messages: str) -> bool:
     if not any("error exit delayed" in line for line in lines):
         return True
     return all("error exit delayed" in line or line.endswith("No such file or directory") for line in lines)
-
-
-@contextmanager
-def _command(connection: Connection, line: str, what: str) -> Iterator[tuple[paramiko.Channel, Callable[[], None]]]:
-    """A channel on which *line* runs, and the check for each wait.
-
-    Raises:
-        BootFailed: the guest has stopped, so that *what* failed.
-        ConnectionFailed: the guest does not answer, or the connection was lost.
-        XhyveError: the guest answers, but the command does not go on.
-    """
-    check = connection.checker(what)
-    stalled = f"cannot {what}: the guest answers, but neither sent nor took data for {connection.stall:g} s"
-    channel = connection.begin(line, what, check, monotonic() + connection.stall)
-    if channel is None:
-        raise XhyveError(stalled)
-    try:
-        with channel:
-            channel.settimeout(connection.stall)
-            yield channel, check
-    except TimeoutError as error:
-        raise XhyveError(stalled) from error
-    except (paramiko.SSHException, EOFError) as error:
-        raise connection.lost(what, error) from error
-
-
-def _is_folder(connection: Connection, remote: str) -> bool:
-    with _command(connection, f"test -d {shlex.quote(remote)}", f"look at {remote}") as (channel, check):
-        code, _ = Output(connection, channel, check).result()
-        return code == 0
-
-
-def _owned_by_the_login(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
-
-
-def as_path(path: str | os.PathLike[str]) -> Path:
-    """*path* on the host, with a leading ``~`` replaced."""
-    return Path(path).expanduser()

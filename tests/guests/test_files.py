@@ -1,0 +1,164 @@
+"""Files as people copy them: contents, patterns, home folders, other users."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_xhyve import ConfigurationError, Guest, XhyveError, XhyveWarning
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.guest.put import Source
+from pytest_xhyve.guest.ssh_config import host_block
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
+
+
+@pytest.fixture(scope="module")
+def guest() -> Iterator[Guest]:
+    settings = Settings(hypervisor="qemu", start="warm", images=("tiny",))
+    with closing(Fleet(settings, Home.of_user())) as fleet, fleet.start(ForegroundRequest(GuestSpec())) as guest:
+        guest.run("echo bob:x:1234:1235::/home/bob:/bin/sh >>/etc/passwd; echo crew:x:1236: >>/etc/group")
+        guest.run("mkdir -p /home/bob && chown 1234:1235 /home/bob")
+        yield guest
+
+
+@pytest.fixture
+def folder(guest: Guest) -> Iterator[str]:
+    path = guest.run("mktemp -d && chmod 777 $(ls -td /tmp/tmp.* | head -1)").stdout.strip()
+    yield path
+    guest.run(["rm", "-rf", path])
+
+
+def stat(guest: Guest, path: str) -> str:
+    return guest.run(["stat", "-c", "%a %u %g %s", path]).stdout.strip()
+
+
+def test_contents(guest: Guest, folder: str) -> None:
+    all_contents: tuple[Source, ...] = (b"some text", io.BytesIO(b"some text"), io.StringIO("some text"))
+    for number, contents in enumerate(all_contents):
+        guest.put(contents, f"{folder}/sub/{number}")
+    assert guest.run(["cat", *(f"{folder}/sub/{number}" for number in range(3))]).stdout == 3 * "some text"
+    assert stat(guest, f"{folder}/sub/0") == "644 0 0 9"
+
+
+def test_contents_need_a_name(guest: Guest, folder: str) -> None:
+    with pytest.raises(XhyveError, match=f"cannot put contents to {folder}: it is a folder: name a file in it"):
+        guest.put(b"", folder)
+    with pytest.raises(ConfigurationError, match="17 is not a path, bytes, or a file object"):
+        guest.put(17, folder)  # type: ignore[arg-type]
+
+
+def test_owner_and_mode(guest: Guest, folder: str) -> None:
+    guest.put(b"x", f"{folder}/a", owner="bob:crew", mode=0o4711)
+    assert stat(guest, f"{folder}/a") == "4711 1234 1236 1"
+    guest.put(b"x", f"{folder}/b", owner="bob")
+    assert stat(guest, f"{folder}/b") == "644 1234 1235 1"
+    guest.put(b"x", f"{folder}/c", owner="77:78")
+    assert stat(guest, f"{folder}/c") == "644 77 78 1"
+    with pytest.raises(XhyveError, match='only root can set an owner: pass user="root"'):
+        guest.put(b"x", f"{folder}/d", owner="root", user="bob")
+    for wrong in ("no-such", "bob:no-such"):
+        with pytest.raises(XhyveError, match=r"cannot put contents to .*: .*no-such"):
+            guest.put(b"x", f"{folder}/d", owner=wrong)
+    for invalid in ({"owner": "-a"}, {"owner": "a b"}, {"mode": 0o10000}, {"mode": "644"}, {"exclude": "*.pyc"}):
+        with pytest.raises(ConfigurationError, match=f"^{next(iter(invalid))}="):
+            guest.put(b"x", f"{folder}/d", **invalid)
+
+
+def test_other_user(guest: Guest, folder: str, tmp_path: Path) -> None:
+    guest.put(b"x", f"{folder}/a", user="bob", mode=0o666)
+    assert stat(guest, f"{folder}/a") == "666 1234 1235 1"
+    with pytest.raises(XhyveError, match=r"(?i)permission denied"):
+        guest.put(b"x", "/etc/b", user="bob")
+    guest.run(f"echo secret >{folder}/s; chmod 600 {folder}/s")
+    with pytest.raises(XhyveError, match=r"(?i)permission denied"):
+        guest.get(f"{folder}/s", tmp_path, user="bob")
+    with pytest.raises(XhyveError, match=r"(?i)unknown user.* nobody-here"):
+        guest.get(f"{folder}/*", tmp_path, user="nobody-here")
+    assert list(tmp_path.iterdir()) == []
+    guest.get(f"{folder}/a", tmp_path, user="bob")
+
+
+def test_home_folders(guest: Guest, tmp_path: Path) -> None:
+    guest.put(b"x", "~/dir/my file")
+    home = guest.run("cd && pwd").stdout.strip()
+    assert stat(guest, f"{home}/dir/my file").endswith(" 1")
+    guest.get("~/dir/my file", tmp_path)
+    assert (tmp_path / "my file").read_bytes() == b"x"
+    guest.put(b"y", "~/mine", user="bob")
+    guest.get("~bob/mine", tmp_path)
+    assert (tmp_path / "mine").read_bytes() == b"y"
+
+
+def test_patterns(guest: Guest, folder: str, tmp_path: Path) -> None:
+    guest.run(f"cd {folder} && echo 1 >'a 1.log' && echo 2 >b.log && mkdir c.log && echo 3 >c.log/x && echo 4 >'[z]'")
+    guest.get(f"{folder}/*.log", tmp_path / "logs")
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["a 1.log", "b.log", "c.log"]
+    assert (tmp_path / "logs" / "c.log" / "x").read_text() == "3\n"
+    guest.get(f"{folder}/[a-b]*.log", tmp_path / "some")
+    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["a 1.log", "b.log"]
+    guest.get(f"{folder}/[z]", tmp_path / "a file of this name")
+    assert (tmp_path / "a file of this name").read_text() == "4\n"
+    with pytest.raises(XhyveError, match="no file matches"):
+        guest.get(f"{folder}/*.txt", tmp_path)
+    with pytest.raises(XhyveError, match="more than 3 B"):
+        guest.get(f"{folder}/*.log", tmp_path / "too much", max_size=3)
+
+
+def test_name_that_matches_a_pattern_is_shown_printable(guest: Guest, folder: str, tmp_path: Path) -> None:
+    guest.run(f"mkdir -p {folder}/$(printf 'x\\033[2J') && cd {folder}/x* && mkfifo fifo && echo 1 >file")
+    with pytest.warns(XhyveWarning, match=r"x\\x1b\[2J.*fifo .a FIFO") as caught:
+        guest.get(f"{folder}/x*", tmp_path)
+    assert "\x1b" not in str(caught[0].message)
+    assert (tmp_path / "x\x1b[2J" / "file").read_text() == "1\n"
+
+
+def test_name_cannot_lead_out_of_a_folder(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(XhyveError, match="write the path of the copy"):
+        guest.get("/etc/..", tmp_path / "in")
+
+
+def test_exclude(guest: Guest, folder: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("src/a.py", "src/a.pyc", "build/deep/b", "keep/build.txt"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("x")
+    guest.put(tree, folder, exclude=["*.pyc", "build"])
+    assert guest.run("find . -type f | sort", cwd=f"{folder}/tree").stdout == "./keep/build.txt\n./src/a.py\n"
+    guest.get(f"{folder}/tree", tmp_path / "back", exclude=["src/*"])
+    assert sorted(path.name for path in (tmp_path / "back").rglob("*") if path.is_file()) == ["build.txt"]
+
+
+def test_link_that_is_named_is_followed(guest: Guest, folder: str, tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("real")
+    (tmp_path / "link").symlink_to("real")
+    guest.put(tmp_path / "link", folder)
+    assert guest.run(["cat", f"{folder}/link"]).stdout == "real"
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError):
+        guest.put(tmp_path / "dangling", folder)
+
+
+def test_openssh_takes_a_percent_sign(guest: Guest, tmp_path: Path) -> None:
+    """As Jenkins has it in the folder of a branch."""
+    branch = tmp_path / "feature%2Fname %h"
+    branch.mkdir()
+    key = branch / "key"
+    key.write_bytes(guest.image.key.read_bytes())
+    key.chmod(0o600)
+    image = replace(guest.image, key=key)
+    config = tmp_path / "config"
+    config.write_text(host_block(guest.name, guest._ssh_endpoint(), image, branch))
+    argv = ["ssh", "-F", os.fspath(config), guest.name, "echo", "in"]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
