@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.text import printable
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class _Activity:
         self.name = name
         self.step = ""
         self.has_lines = False
-        self._begin = time.monotonic()
+        self._begin = monotonic()
 
     @property
     def text(self) -> str:
@@ -102,7 +102,7 @@ class _Activity:
 
     @property
     def seconds(self) -> str:
-        return f"{time.monotonic() - self._begin:.0f} s"
+        return f"{monotonic() - self._begin:.0f} s"
 
 
 class _Shown(Protocol):

@@ -6,12 +6,12 @@ import os
 import select
 import shutil
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Self
 
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 
 FAILED = 255
@@ -95,11 +95,11 @@ class SshClient:
 
     def wait(self, timeout: float) -> int | None:
         """The client's exit code as in a shell, or None if it still runs after *timeout* seconds."""
-        end = time.monotonic() + timeout
+        end = monotonic() + timeout
         while self._code is None:
             pid, status = os.waitpid(self._pid, os.WNOHANG | os.WUNTRACED)
             if pid == 0:
-                left = end - time.monotonic()
+                left = end - monotonic()
                 if left <= 0:
                     return None
                 if select.select([self._woken], [], [], left)[0]:

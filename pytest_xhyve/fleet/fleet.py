@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -27,6 +26,7 @@ from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.choice import select_hypervisor
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NotSupported, TemplateError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine, Nic
@@ -175,14 +175,14 @@ class Fleet:
         """A guest's life, from top to bottom; when it ends, the stack undoes all steps from bottom to top."""
         # First, as `prune` keeps the images that a living run may use.
         guardian, run_folder = self._get_guardian()
-        requested = time.monotonic()
+        requested = monotonic()
         spec, hypervisor = request.spec, self.hypervisor
         image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
         check_image(image, self._home.folder("checked"))
         start = spec.start or self._settings.start
         _check_supported(spec, start, hypervisor)
         with ExitStack() as life:
-            begin = time.monotonic()
+            begin = monotonic()
             times = _Times()
             life.callback(self._report_times, times, request)
             slot = request.acquire_slot(self.admission, self._memory(spec, image), life)
@@ -337,14 +337,14 @@ class _Times:
 
     def begin_removal(self) -> None:
         """Called when the removal begins."""
-        self._removal = time.monotonic()
+        self._removal = monotonic()
 
     def collect(self, requested_by: str) -> GuestTimes:
         """The durations of all phases, once the guest is removed."""
         assert self._guest is not None
         if self._guest.first_command is not None:
             self._phases[COMMAND] = self._guest.first_command
-        self._phases[TEARDOWN] = time.monotonic() - self._removal
+        self._phases[TEARDOWN] = monotonic() - self._removal
         return GuestTimes(self._guest.name, self._guest.image.name, requested_by, self._phases)
 
 

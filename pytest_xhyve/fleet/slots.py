@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from itertools import count
 from pathlib import Path
 from uuid import UUID, uuid5
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
+from tenacity import Retrying, retry_if_result, wait_exponential
 
+from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import NoFreeSlot
 
 # A process that takes several slots holds this lock meanwhile, so that two processes do not each get a part.
@@ -73,18 +73,18 @@ class Slots:
         Raises:
             NoFreeSlot: *count* slots did not become free in time.
         """
-        start = time.monotonic()
+        start = monotonic()
         waiting = Retrying(
             retry=retry_if_result(lambda slots: slots is None and not cannot_succeed()),
             wait=wait_exponential(multiplier=0.02, max=0.5),
-            stop=stop_after_delay(timeout),
+            stop=stop_at(start + timeout),
             retry_error_callback=lambda _: None,
         )
         slots: list[Slot] | None = waiting(self._try_acquire if count == 1 else self._try_acquire_alone, count)
         if slots is None:
             wanted = "no free slot" if count == 1 else f"no {count} free slots, which the test needs at once"
             raise NoFreeSlot(
-                f"{wanted}: the limit of running guests is {self._limit} (waited {time.monotonic() - start:.0f} s)\n"
+                f"{wanted}: the limit of running guests is {self._limit} (waited {monotonic() - start:.0f} s)\n"
                 "  `pytest-xhyve ps` lists them; --xhyve-max-guests raises the limit"
             )
         return slots

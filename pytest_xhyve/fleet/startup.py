@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.host.clone import clone_disk
 from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, ImageError, NotSupported, TemplateError, XhyveError
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates import starts
@@ -70,12 +70,12 @@ class ClonedMachine:
     def get(self) -> Machine:
         """The machine to boot."""
         if self._modified is None:
-            begin = time.monotonic()
+            begin = monotonic()
             image = self.instance.image
             disk = clone_disk(
                 Disk(image.disk, image.format), self.instance.process.folder, self.instance.hypervisor.disk_formats
             )
-            self.phases["clone"] = time.monotonic() - begin
+            self.phases["clone"] = monotonic() - begin
             # The clocks of file systems are coarse. After this, each write changes the time.
             os.utime(disk.path, ns=(0, 0))
             self._disk_state = _size_and_mtime(disk)
@@ -162,16 +162,16 @@ def restore(
     """
     machine, instance = cloned.for_restore(), cloned.instance
     with ExitStack() as held:
-        begin = time.monotonic()
+        begin = monotonic()
         template = held.enter_context(cache.using(instance.image, machine, instance.snapshotter, build))
-        found = time.monotonic()
+        found = monotonic()
         folder = instance.process.folder / _RESTORED
         record = folder if resettable else None
         try:
             folder.mkdir(mode=0o700)
             disk = clone_disk(template.disk, folder, instance.hypervisor.disk_formats)
             machine = replace(machine, disks=(disk,))
-            phases = {**cloned.phases, "template": found - begin, "clone": time.monotonic() - found}
+            phases = {**cloned.phases, "template": found - begin, "clone": monotonic() - found}
             guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=phases)
             guest._boot_or_restore(starts.restore(instance, machine, template, record))
         except (XhyveError, OSError) as error:

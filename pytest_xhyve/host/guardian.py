@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 from pytest_xhyve.host import guardian_process
 from pytest_xhyve.host.guardian_process import Channel
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNotFound, XhyveError
 
 _END_SECONDS = 10.0
@@ -139,10 +139,10 @@ class GuardedProcess:
 
     def wait(self, timeout: float) -> int | None:
         """Wait up to *timeout* seconds until the hypervisor exits; return its exit code, or None."""
-        end = time.monotonic() + timeout
+        end = monotonic() + timeout
         with self._lock:
             while self._exit_status is None:
-                left = max(0.0, end - time.monotonic())
+                left = max(0.0, end - monotonic())
                 if not self._channel.pending() and not select.select([self._channel.socket], [], [], left)[0]:
                     return None
                 message, _ = self._channel.receive()

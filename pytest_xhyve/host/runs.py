@@ -25,6 +25,7 @@ import psutil
 from pytest_xhyve.host.guardian_process import PIDFILE, RECORD
 from pytest_xhyve.host.privilege import kill
 from pytest_xhyve.host.processes import find_processes
+from pytest_xhyve.model.clock import monotonic
 
 _LOCK = ".lock"  # not a valid name of a guest
 _END_SECONDS = 5.0
@@ -156,9 +157,9 @@ def end_kept(guest: GuestRecord) -> bool:
     # Another process may have got the process id since, and a process that only reads the guest's files must live.
     if guest.pid in find_hypervisors_of(guest.folder.parent):
         kill([guest.pid])
-    end = time.monotonic() + _END_SECONDS
+    end = monotonic() + _END_SECONDS
     while guest.folder.exists():
-        if time.monotonic() > end:
+        if monotonic() > end:
             return False
         time.sleep(_LOOK_SECONDS)
     return True

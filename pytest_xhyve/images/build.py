@@ -34,6 +34,7 @@ from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.images.recipe import Recipe, read_recipe
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import parse_size
@@ -96,11 +97,11 @@ def build_image(name: str, home: Home, report: Callable[[str], None], *, force: 
         if not force and (image := _find_built(manifest, identity)) is not None:
             return image
         with new_workspace(folder, name) as workspace, _guarded(home) as run:
-            begin = time.monotonic()
+            begin = monotonic()
             report(f"building {name} from Debian's packages; this happens once and takes a few minutes")
             _Build(recipe, workspace, folder / f"{name}.log", report, run).run(pair)
             _publish(recipe, workspace, manifest, key, identity, home)
-            report(f"built {name} in {time.monotonic() - begin:.0f} s")
+            report(f"built {name} in {monotonic() - begin:.0f} s")
         _remove_unused(folder, name, read_manifest(manifest), home)
         return read_manifest(manifest)
 

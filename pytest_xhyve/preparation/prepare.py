@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +26,7 @@ from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError, NotSupported
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
@@ -72,13 +72,13 @@ def prepare_disk(path: Path, context: RunContext) -> Image:
         if image is not None and is_valid_layer(image.disk, digests, checked):
             return image
         with new_workspace(folder, key) as workspace:
-            begin = time.monotonic()
+            begin = monotonic()
             context.events.progress(
                 f"preparing {path.name}: this is done once, and takes about as long as one boot and shutdown of it"
             )
             content = _Preparation(disk, context, workspace).run(key_file, client)
             _publish(workspace, folder / key, content)
-            context.events.progress(f"prepared {path.name} in {time.monotonic() - begin:.0f} s")
+            context.events.progress(f"prepared {path.name} in {monotonic() - begin:.0f} s")
         return read_manifest(manifest)
 
 

@@ -18,6 +18,7 @@ from pytest_xhyve.host.clone import overlay_disk
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
 from pytest_xhyve.hypervisors.base import SnapshotMachine
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import HypervisorExited
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent
@@ -78,11 +79,11 @@ def run_as_root(guest: Guest, line: str, data: bytes) -> str:
 def _wait_until_idle(process: GuardedProcess, timeout: float) -> None:
     """Wait until the hypervisor hardly uses a CPU; work that the guest has not completed, each restored one repeats."""
     assert process.pid is not None
-    end = time.monotonic() + timeout
+    end = monotonic() + timeout
     quiet = 0
     try:
         measured = psutil.Process(process.pid)
-        while quiet < _IDLE_LOOKS and time.monotonic() < end:
+        while quiet < _IDLE_LOOKS and monotonic() < end:
             before = sum(measured.cpu_times()[:2])
             time.sleep(_IDLE_LOOK_SECONDS)
             used = sum(measured.cpu_times()[:2]) - before

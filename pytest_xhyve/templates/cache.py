@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from uuid import uuid4
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Snapshotter
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootTimeout, Cancelled, ConnectionFailed, TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, Machine
@@ -130,7 +130,7 @@ class TemplateCache:
                 f"a template of {image.name} needs {needed >> 20} MiB in {self._folder}, but only {free >> 20} MiB are "
                 "free"
             )
-        begin = time.monotonic()
+        begin = monotonic()
         self._report(f"building a template of {image.name}: this happens once, and takes a little longer than a boot")
         try:
             with self._store.workspace(key) as workspace, self._explain_full_disk():
@@ -145,7 +145,7 @@ class TemplateCache:
                 self._store.record_failure(key, reason)
             self._failures[key] = reason
             raise TemplateError(reason) from error
-        self._report(f"built the template of {image.name} in {time.monotonic() - begin:.0f} s")
+        self._report(f"built the template of {image.name} in {monotonic() - begin:.0f} s")
 
     @contextmanager
     def _explain_full_disk(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.templates.agent import Agent, AgentError, Call, build_program, call
 
 AGENT_PORT = "/dev/ttyS1"
@@ -167,19 +168,19 @@ def set_clock_and_seed(channel: socket.socket, state: AgentState, *, timeout: fl
 
 
 def _set_clock_and_seed(agent: Agent, state: AgentState, more_steps: dict[str, tuple[Call, ...]]) -> None:
-    begin = time.monotonic()
+    begin = monotonic()
     _execute(
         agent,
         {"reseed the kernel's random numbers": _reseed(state), "set the clock": (_set_clock(),), **more_steps},
     )
     # The guest set its clock at some time between the message and the answer, so that time bounds the clock's error.
     for _ in range(_CLOCK_TRIES):
-        if time.monotonic() - begin < CLOCK_SECONDS:
+        if monotonic() - begin < CLOCK_SECONDS:
             break
-        begin = time.monotonic()
+        begin = monotonic()
         _execute(agent, {"set the clock": (_set_clock(),)})
     else:
-        if time.monotonic() - begin > _MAX_CLOCK_SECONDS:
+        if monotonic() - begin > _MAX_CLOCK_SECONDS:
             raise IdentityError(f"the guest is too slow: it took more than {_MAX_CLOCK_SECONDS:g} s to set its clock")
 
 

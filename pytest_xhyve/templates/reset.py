@@ -26,6 +26,7 @@ from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.host.clone import clone_disk
 from pytest_xhyve.hypervisors.base import SnapshotMachine
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.machine import SSH_PORT
 from pytest_xhyve.templates import starts
@@ -169,14 +170,14 @@ class Reset:
 
         A program that a fixture started may keep the guest busy, so the wait ends after *timeout* seconds.
         """
-        end = time.monotonic() + timeout
-        while vm.count_accepted(SSH_PORT) and time.monotonic() < end:
+        end = monotonic() + timeout
+        while vm.count_accepted(SSH_PORT) and monotonic() < end:
             time.sleep(_LOOK_SECONDS / 4)
         pid = self._instance.process.pid
         assert pid is not None
         measured = psutil.Process(pid)
         used = _IDLE_SHARE
-        while used >= _IDLE_SHARE * _LOOK_SECONDS and time.monotonic() < end:
+        while used >= _IDLE_SHARE * _LOOK_SECONDS and monotonic() < end:
             before = sum(measured.cpu_times()[:2])
             time.sleep(_LOOK_SECONDS)
             used = sum(measured.cpu_times()[:2]) - before

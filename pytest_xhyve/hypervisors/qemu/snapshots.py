@@ -25,6 +25,7 @@ from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
 from pytest_xhyve.hypervisors.qemu.machine import QemuMachine
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import HypervisorExited, XhyveError
 from pytest_xhyve.model.machine import Machine
 
@@ -153,9 +154,9 @@ class QemuSnapshotMachine(QemuMachine):
             with self._state_to_load(saved["mac"]) as state:
                 self._qmp.send_file("state", state.fileno())
             self._qmp.execute("migrate-incoming", uri="fd:state")
-            end = time.monotonic() + _SAVE_SECONDS
+            end = monotonic() + _SAVE_SECONDS
             while self._qmp.execute("query-status")["status"] == "inmigrate":
-                if time.monotonic() > end:
+                if monotonic() > end:
                     raise QmpError(f"it did not load the saved state within {_SAVE_SECONDS:g} s")
                 time.sleep(_POLL_SECONDS)
             self._write_uuid(saved)
@@ -168,9 +169,9 @@ class QemuSnapshotMachine(QemuMachine):
             with (self._folder / STATE).open("wb") as state:
                 self._qmp.send_file("state", state.fileno())
             self._qmp.execute("migrate", uri="fd:state")
-            end = time.monotonic() + _SAVE_SECONDS
+            end = monotonic() + _SAVE_SECONDS
             while (done := self._qmp.execute("query-migrate"))["status"] not in _ENDED:
-                if time.monotonic() > end:
+                if monotonic() > end:
                     raise XhyveError(f"QEMU did not save guest {self._machine.name} within {_SAVE_SECONDS:g} s")
                 time.sleep(_POLL_SECONDS)
             if done["status"] != "completed":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -29,6 +28,7 @@ from pytest_xhyve.hypervisors.xhyve.build import Build, ask_build, find_program
 from pytest_xhyve.hypervisors.xhyve.diagnosis import busy_uuid, explain
 from pytest_xhyve.hypervisors.xhyve.identity import ProbeResult, UuidCache, UuidRecord, read_probe
 from pytest_xhyve.hypervisors.xhyve.machine import XhyveMachine
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, NotSupported
 from pytest_xhyve.model.machine import DiskFormat, Machine
 
@@ -168,7 +168,7 @@ class Xhyve:
         O_NONBLOCK on its descriptor (uart_emul.c). That flag belongs to the open file, which this process has open,
         too (fcntl(2)).
         """
-        end = time.monotonic() + _SET_UP_SECONDS
+        end = monotonic() + _SET_UP_SECONDS
         log = process.folder / CONSOLE
         before = log.stat().st_size if log.exists() else 0
         while not fcntl.fcntl(console, fcntl.F_GETFL) & os.O_NONBLOCK:
@@ -179,7 +179,7 @@ class Xhyve:
                 if vmnet.REFUSAL in process.output():
                     self._check_free(uuid)
                 raise self._failed(status, process.output())
-            if time.monotonic() > end:
+            if monotonic() > end:
                 raise self._failed(None, process.output())
 
     def _report_pid(self, process: GuardedProcess) -> None:

@@ -15,6 +15,7 @@ from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
 from pytest_xhyve.hypervisors.guarded import GuardedMachine
 from pytest_xhyve.hypervisors.xhyve.build import Build
 from pytest_xhyve.hypervisors.xhyve.identity import UuidCache, UuidRecord
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.model.machine import SSH_PORT, Machine
 
@@ -119,9 +120,9 @@ class XhyveMachine(GuardedMachine):
         if self.exit_status() is not None:
             raise HypervisorExited(f"guest {self._machine.name} is not running; guest.start() starts it again")
         # If two signals are pending, either may be delivered first (signal(7)), and nothing reports the delivery.
-        time.sleep(max(0.0, self._signalled + _APART_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, self._signalled + _APART_SECONDS - monotonic()))
         self._process.send_signal(number)
-        self._signalled = time.monotonic()
+        self._signalled = monotonic()
 
     def _find_address(self) -> str | None:
         records = leases.read_leases()
