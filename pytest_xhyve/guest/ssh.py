@@ -70,18 +70,18 @@ def wait_for_banner(
 ) -> tuple[socket.socket, Endpoint] | None:
     """Wait until an SSH server shows its banner (RFC 4253, section 4.2), and return the connection.
 
-    A connection proves nothing, as user-mode networks accept before the guest listens. Such a one is given up soon,
-    for its packets are repeated at longer and longer intervals; one that the guest itself has taken is waited for,
-    so that a slow guest need not start its server twice.
+    A connection alone proves nothing: user-mode networks accept connections before the guest listens. The plugin closes
+    such a connection soon, because its packets are repeated at longer and longer intervals. If the guest itself has
+    accepted the connection, the plugin waits for the banner, so that a slow guest need not start its server twice.
 
     Args:
-        find_endpoint: where the port answers, if that is known yet.
-        count_accepted: how many connections the guest itself has taken, or None when all that there are.
-        check_alive: called between looks; raises when waiting has become useless.
-        timeout: seconds.
+        find_endpoint: returns the address of the server, or None if it is not known yet.
+        count_accepted: returns how many connections the guest itself has accepted, or None if it accepts all.
+        check_alive: called while waiting; raises an error if waiting is useless.
+        timeout: the limit in seconds.
 
     Returns:
-        the connection, whose banner is still unread, and where it leads; None when the time was up.
+        the connection, whose banner is still unread, and the server's address; None if there was no banner in time.
     """
 
     def attempt() -> tuple[socket.socket, Endpoint]:
@@ -119,7 +119,11 @@ def _connect(endpoint: Endpoint, end: float) -> socket.socket:
 def _await_banner(
     connection: socket.socket, is_taken: Callable[[], bool], check_alive: Callable[[], None], end: float
 ) -> None:
-    """Return when the banner can be read, without reading it."""
+    """Wait until the banner can be read, without reading it.
+
+    Raises:
+        _NotYet: there is no banner.
+    """
     end = min(end, monotonic() + _BANNER_SECONDS)
     seen = b""
     while monotonic() < end:
@@ -135,10 +139,10 @@ def _await_banner(
         if start.startswith(b"SSH-"):
             return
         if b"\n" in start:
-            # The server may send other lines before it, as one does that has too many connections.
+            # A server may send other lines first; one with too many connections does.
             connection.recv(start.index(b"\n") + 1)
         elif start == seen:
-            # Nothing came, or nothing more after half a line: the guest has closed the connection.
+            # Nothing new arrived, or only half a line: the guest has closed the connection.
             raise _NotYet
         else:
             seen = start
@@ -157,23 +161,23 @@ def log_in(
 ) -> tuple[paramiko.SSHClient, Pulse]:
     """Log in over *connection*; the server must show one of *host_keys*.
 
-    Neither the user's agent, nor other keys, nor any configuration file is asked.
+    The plugin uses no agent, no other keys and no configuration file of the user.
 
     Args:
-        connection: its banner still unread; closed when this fails.
-        endpoint: where it leads.
-        user: who logs in.
-        key: the private key's file.
+        connection: to the server, whose banner is still unread; if the login fails, this closes it.
+        endpoint: the server's address.
+        user: the user to log in as.
+        key: the file with the private key.
         host_keys: public keys, as ``ssh-ed25519 AAAA…``.
-        timeout: seconds for each step of it.
+        timeout: the limit of each step, in seconds.
 
     Returns:
-        the client, and what asks whether the guest still answers.
+        the client, and the `Pulse` that asks whether the guest still answers.
 
     Raises:
-        Refused: the key may not log in.
+        Refused: the guest does not accept the key.
         Broken: the connection ended.
-        ConnectionFailed: the host key is another one.
+        ConnectionFailed: the server has another host key, or the login failed otherwise.
     """
     client = Client()
     # paramiko logs a traceback for each connection that a rebooting guest drops; a user who wants to read them
@@ -210,7 +214,7 @@ def log_in(
 
 
 def _expect(client: paramiko.SSHClient, endpoint: Endpoint, host_keys: Sequence[str]) -> None:
-    """Have *client* accept these *host_keys* only."""
+    """Let *client* accept only these *host_keys*."""
     place = known_hosts_name(endpoint)
     for line in host_keys:
         entry = paramiko.hostkeys.HostKeyEntry.from_line(f"{place} {line}")
@@ -222,8 +226,8 @@ def _expect(client: paramiko.SSHClient, endpoint: Endpoint, host_keys: Sequence[
 class _ExpectedKey(paramiko.PKey):
     """A host key that is compared by its bytes.
 
-    paramiko compares objects of PyNaCl, which are never equal where its modules were loaded twice, as in a process in
-    which pytest runs inside of pytest.
+    paramiko compares objects of PyNaCl. These are never equal if PyNaCl's modules were loaded twice, for example in a
+    process in which pytest runs inside pytest.
     """
 
     def __init__(self, key: paramiko.PKey) -> None:
@@ -258,16 +262,16 @@ def _explain(error: BaseException, user: str, key: Path, endpoint: Endpoint) -> 
     place = f"{endpoint.host}:{endpoint.port}"
     if isinstance(error, paramiko.BadHostKeyException):
         return ConnectionFailed(
-            f"the host key that {place} shows is not the one in the image's manifest\n"
+            f"{place} shows another host key than the one in the image's manifest\n"
             f"  shown:    {error.key.get_name()} {error.key.get_base64()}\n"
             f"  expected: {error.expected_key.get_name()} {error.expected_key.get_base64()}\n"
-            "  the image was changed, or the manifest belongs to another one: mend host_keys in the manifest"
+            "  the image was changed, or the manifest belongs to another image: correct host_keys in the manifest"
         )
     if isinstance(error, paramiko.AuthenticationException):
         return Refused(
             f"{user} may not log in at {place} with {key}\n"
-            "  see that the guest's authorized_keys has its public half, and that user and key in the manifest "
-            "are right"
+            "  check that the guest's authorized_keys has the public half of this key, and that user and key in the "
+            "manifest are right"
         )
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
         return ConnectionFailed(

@@ -69,7 +69,7 @@ KINDS = {
         options=IMPATIENT,
     ),
     "another guest's host key": Bad(
-        ("ConnectionFailed: the host key that ", "is not the one in the image's manifest", "mend host_keys"),
+        ("ConnectionFailed: ", "shows another host key than the one in the image's manifest", "correct host_keys"),
         lambda _: {"host_keys": [KeyPair.generate().public]},
         ways=LOGIN_WAYS,
     ),
