@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
-from pytest_xhyve.cli.guest_options import ADVICE, GuestCommand, guest_options, load_settings
+from pytest_xhyve.cli.guest_options import ADVICE, DiskCommand, GuestCommand, guest_options, load_settings
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
@@ -145,7 +145,59 @@ def build(names: tuple[str, ...], *, force: bool) -> None:
         click.echo(image.manifest)
 
 
-@main.command("import", cls=GuestCommand, short_help="Prepare a disk for guests ahead of time.")
+@main.command(cls=DiskCommand, short_help="Show what is known of an image or a disk.")
+@click.argument("image")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
+@guest_options
+def show(image: str, *, as_json: bool, **options: str | None) -> None:
+    """Show what is known of IMAGE.
+
+    IMAGE is the path of a disk, the path of a manifest, or a name from the catalog. Of a disk without a manifest, the
+    command shows what a helper guest finds on it: partitions, system, kernel, users, SSH server, network. The disk is
+    only read, and nothing is prepared. Of any other image, the command shows what its manifest states.
+
+    \b
+      pytest-xhyve show ubuntu18.img
+      pytest-xhyve show --json tiny
+    """  # noqa: D301  # click wants the character
+    import json
+
+    from pytest_xhyve.cli.show import describe, lines
+    from pytest_xhyve.model.text import printable
+
+    _check_image(image)
+    found = describe(image, load_settings(options), progress=Progress())
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for line in lines(found):
+        click.echo(printable(line))
+
+
+@main.command("boot-files", cls=DiskCommand, short_help="Copy kernel, initial RAM disk and command line of a disk.")
+@click.argument("image")
+@click.argument("folder", type=click.Path(file_okay=False))
+@guest_options
+def boot_files(image: str, folder: str, **options: str | None) -> None:
+    """Copy kernel, initial RAM disk and kernel command line of IMAGE into FOLDER, and print the paths of the copies.
+
+    IMAGE is the path of a disk, the path of a manifest, or the name of an image of the catalog that is built. FOLDER is
+    created if it is missing; it must be empty. Its files are vmlinuz, initrd.img (if the system has one) and cmdline.
+    The disk is only read.
+
+    \b
+      pytest-xhyve boot-files ubuntu18.img boot
+    """  # noqa: D301  # click wants the character
+    from pathlib import Path
+
+    from pytest_xhyve.cli.show import copy_out
+
+    _check_image(image)
+    for path in copy_out(image, Path(folder), load_settings(options), progress=Progress()):
+        click.echo(path)
+
+
+@main.command("import", cls=DiskCommand, short_help="Prepare a disk for guests ahead of time.")
 @click.argument("disk", type=click.Path(exists=True, dir_okay=False))
 @guest_options
 def import_(disk: str, **options: str | None) -> None:

@@ -108,6 +108,13 @@ class GuestCommand(click.Command):
         return args
 
 
+class DiskCommand(GuestCommand):
+    """A command about a disk: its options may stand anywhere, as it has no command for the guest."""
+
+    def _end_options(self, args: list[str]) -> list[str]:
+        return args
+
+
 class _Failed(click.ClickException):
     exit_code = _FAILED
 

@@ -39,6 +39,7 @@ from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.key import identity_parameters
 
 if TYPE_CHECKING:
+    from pytest_xhyve.preparation.run_context import RunContext
     from pytest_xhyve.templates.reset import Reset
 
 _SHUTDOWN_SECONDS = 60.0
@@ -224,6 +225,15 @@ class Fleet:
         """The image that *disk* becomes, which has no manifest."""
         # A run without such a disk does not need this room.
         from pytest_xhyve.preparation.prepare import prepare_disk  # noqa: PLC0415
+
+        return prepare_disk(disk, self.run_context())
+
+    def run_context(self) -> RunContext:
+        """What `pytest_xhyve.preparation` needs of this run to look into a disk, or to prepare it.
+
+        Raises:
+            HypervisorNotFound: no hypervisor found.
+        """
         from pytest_xhyve.preparation.run_context import RunContext  # noqa: PLC0415
 
         guardian, run_folder = self._get_guardian()
@@ -234,7 +244,7 @@ class Fleet:
             return guardian.guard(self._kept_guests.folder_for(folder), [], _shared_record(name, image))
 
         timeouts = self._timeouts(self.hypervisor.info)
-        return prepare_disk(disk, RunContext(self._home, self.hypervisor, timeouts, self._events, guard))
+        return RunContext(self._home, self.hypervisor, timeouts, self._events, guard, run_folder)
 
     def _report_times(self, times: _Times, request: Request) -> None:
         """Report the times of a removed guest, unless no test has used it."""

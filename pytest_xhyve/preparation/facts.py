@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_xhyve.model.text import printable
+
 DISK = "/dev/vdb"
 """The name of the disk in the helper guest."""
 
@@ -50,6 +52,23 @@ class Root:
 
 
 @dataclass(frozen=True, slots=True)
+class User:
+    """A user who may log in: root, or a person.
+
+    Attributes:
+        name: the user's name.
+        uid: the number.
+        password: ``set``, ``none`` (nothing is asked for) or ``locked``.
+        shell: the login shell.
+    """
+
+    name: str
+    uid: int
+    password: str
+    shell: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What was found on a disk; all of it comes from the disk, and none of it is trusted.
 
@@ -77,7 +96,7 @@ class Facts:
                 values.setdefault(key, []).append(value)
         volumes = tuple(Volume(*_split(value, 2)) for value in values.pop("volume", []))
         roots = tuple(Root(*_split(value, 3)) for value in values.pop("root", []))
-        problems = tuple(values.pop("problem", []))
+        problems = tuple(printable(problem) for problem in values.pop("problem", []))
         return cls(volumes, roots, problems, {key: tuple(found) for key, found in values.items()})
 
     def first(self, key: str) -> str:
@@ -111,7 +130,37 @@ class Facts:
     def system(self) -> str:
         """The name of the system, for people."""
         release = self.os_release
-        return release.get("PRETTY_NAME") or release.get("NAME") or "an unknown Linux"
+        return printable(release.get("PRETTY_NAME") or release.get("NAME") or "an unknown Linux")
+
+    @property
+    def partition_table(self) -> str:
+        """``gpt``, ``dos`` (an MBR) or an empty text, as blkid(8) names it."""
+        return self.first("table")
+
+    def size_of(self, volume: Volume) -> int | None:
+        """The size of *volume* in bytes, or None if it is not known."""
+        for value in self.values.get("size", ()):
+            device, size = _split(value, 2)
+            if device == volume.device and size.isdecimal():
+                return int(size)
+        return None
+
+    @property
+    def firmware(self) -> tuple[str, ...]:
+        """The firmware that the disk's own boot loader is for: ``bios``, ``uefi``, both or neither."""
+        has_code = self.first("boot_code") not in ("", "0000")
+        bios = ("bios",) if self.partition_table and has_code else ()
+        return (*bios, *(("uefi",) if self.values.get("efi") else ()))
+
+    @property
+    def users(self) -> tuple[User, ...]:
+        """Root, and the users with a number from 1000 on."""
+        found = []
+        for value in self.values.get("user", ()):
+            name, uid, password, shell = _split(value, 4)
+            if uid.isdecimal():
+                found.append(User(name, int(uid), password, shell))
+        return tuple(found)
 
     @property
     def has_systemd(self) -> bool:

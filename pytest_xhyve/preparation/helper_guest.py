@@ -36,6 +36,8 @@ _READ = (
     "etc/os-release",
     "usr/lib/os-release",
     "etc/passwd",
+    "etc/group",
+    "etc/selinux/config",
     "etc/ssh/sshd_config",
     "etc/ssh/sshd_config.d",
     "etc/ssh/ssh_host_ed25519_key.pub",

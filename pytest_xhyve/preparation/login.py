@@ -60,7 +60,7 @@ def plan_login(facts: Facts, client: KeyPair) -> Login:
 
 def _check_sshd(facts: Facts) -> None:
     """Raise `ImageError` if sshd's configuration keeps root out (sshd_config(5))."""
-    for path, number, key, value in _sshd_settings(facts):
+    for path, number, key, value in sshd_settings(facts):
         refused = (
             (key == "permitrootlogin" and value.lower() in ("no", "forced-commands-only"))
             or (key == "pubkeyauthentication" and value.lower() == "no")
@@ -83,15 +83,15 @@ def _names_root(value: str) -> bool:
 
 def _authorized_keys(facts: Facts) -> str | None:
     """Where sshd looks for root's keys, if it is configured."""
-    for _, _, key, value in _sshd_settings(facts):
+    for _, _, key, value in sshd_settings(facts):
         if key == "authorizedkeysfile" and value.split() and value.split()[0].lower() != "none":
             path = value.split()[0].replace("%h", facts.root_home).replace("%u", "root").replace("%%", "%")
             return posixpath.join(facts.root_home, path)
     return None
 
 
-def _sshd_settings(facts: Facts) -> Iterator[tuple[str, int, str, str]]:
-    """Path, line, key and value of sshd's settings outside of Match blocks; the first of a key counts."""
+def sshd_settings(facts: Facts) -> Iterator[tuple[str, int, str, str]]:
+    """Path, line, key and value of OpenSSH's settings outside of Match blocks; the first of a key counts."""
     seen = set()
     for path, number, key, value in _sshd_lines(facts, "etc/ssh/sshd_config"):
         if key not in seen:

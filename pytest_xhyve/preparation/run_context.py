@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID, uuid4
 
 from pytest_xhyve.guest.events import Events
@@ -28,6 +31,7 @@ class RunContext:
         timeouts: the limits of each step of a guest.
         events: the listener for what happens.
         guard: returns a process of the guardian for a guest with this name and image.
+        folder: the run's folder.
     """
 
     home: Home
@@ -35,6 +39,16 @@ class RunContext:
     timeouts: Timeouts
     events: Events
     guard: Callable[[str, Image], AbstractContextManager[GuardedProcess]]
+    folder: Path
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """A folder for temporary files. If this process is killed, it is removed with the run's folder."""
+        path = Path(tempfile.mkdtemp(dir=self.folder))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
     def booted(self, name: str, image: Image, *disks: Disk) -> Iterator[Guest]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from foreign import copy_disk, debugfs, make_foreign_disk
 from homes import share
 from warm import fleet_of, is_warm
 
@@ -17,21 +18,11 @@ from pytest_xhyve.cli.commands import main
 from pytest_xhyve.cli.prune import find_candidates
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.check import digest_of
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.spec import GuestSpec
 
 LAYERS = "prepared"
-
-
-def debugfs(disk: Path, *commands: str) -> None:
-    """Change the ext4 file system on the whole of *disk*, without mounting it (debugfs(8))."""
-    script = "\n".join(commands)
-    path = "/usr/sbin:/sbin:/usr/bin:/bin"
-    subprocess.run(
-        ["debugfs", "-w", "-f", "-", disk], input=script, text=True, check=True, capture_output=True, env={"PATH": path}
-    )
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +32,7 @@ def bare_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="module")
 def bare_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """tiny's disk as if it came from elsewhere: with an initial RAM disk in /boot, without our key and host key."""
-    image = build_image("tiny", Home.of_user(), print)
-    disk = tmp_path_factory.mktemp("disk") / "foreign.img"
-    subprocess.run(["cp", "--sparse=always", image.disk, disk], check=True)
-    disk.chmod(0o600)
-    listing = subprocess.run(
-        ["/usr/sbin/debugfs", "-R", "ls -p /boot", disk], text=True, check=True, capture_output=True
-    ).stdout
-    version = next(name for name in listing.split("/") if name.startswith("vmlinuz-")).removeprefix("vmlinuz-")
-    debugfs(
-        disk,
-        f"write {image.initrd} /boot/initrd.img-{version}",
-        "rm /root/.ssh/authorized_keys",
-        "rm /etc/dropbear/dropbear_ed25519_host_key",
-    )
+    disk = make_foreign_disk(tmp_path_factory.mktemp("disk") / "foreign.img")
     yield disk
     disk.unlink()
 
@@ -81,8 +58,7 @@ def test_bare_disk_becomes_a_guest_once(bare_home: Home, bare_disk: Path) -> Non
 
 
 def test_content_decides_and_not_the_path(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "moved.img"
-    subprocess.run(["cp", "--sparse=always", bare_disk, moved], check=True)
+    moved = copy_disk(bare_disk, tmp_path / "moved.img")
     said: list[str] = []
     with fleet_of(bare_home, said, str(moved), start="cold") as fleet:
         fleet.catalog.find(moved)
@@ -110,8 +86,7 @@ def test_format_that_qemu_cannot_restore(bare_home: Home, bare_disk: Path, tmp_p
 
 
 def test_disk_that_cannot_become_a_guest_leaves_nothing(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
-    locked = tmp_path / "locked.img"
-    subprocess.run(["cp", "--sparse=always", bare_disk, locked], check=True)
+    locked = copy_disk(bare_disk, tmp_path / "locked.img")
     debugfs(locked, "rm /usr/sbin/dropbear")
     layers = set(bare_home.folder(LAYERS).glob("*/"))
     with (

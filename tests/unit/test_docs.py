@@ -15,6 +15,7 @@ from pathlib import Path
 import pages
 import pytest
 import yaml
+from facts import facts_of
 
 from pytest_xhyve.cli.cache_listing import CacheListing, ImageEntry, TemplateEntry
 from pytest_xhyve.cli.commands import main
@@ -23,8 +24,11 @@ from pytest_xhyve.cli.prune import PruneCandidate, Pruned
 from pytest_xhyve.doctor.examine import Report
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.host.runs import GuestRecord
+from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.settings import OPTIONS
+from pytest_xhyve.preparation.description import describe_disk
+from pytest_xhyve.preparation.disk_file import DiskFile
 
 # Every command on the pages that no test can run, as it takes another machine, or root, or hours.
 NOT_RUN = {
@@ -54,6 +58,8 @@ NOT_RUN = {
     "qemu-img convert -O qcow2 machine.vmdk ubuntu18.qcow2",
     "pytest --xhyve-image=ubuntu18.img",
     "pytest-xhyve import ubuntu18.img",
+    "pytest-xhyve show ubuntu18.img",
+    "pytest-xhyve boot-files ubuntu18.img boot",
     # On a Mac.
     "/usr/libexec/PlistBuddy -c 'Add :com.apple.security.hypervisor bool true' xhyve.entitlements",
     "codesign --force --sign - --entitlements xhyve.entitlements xhyve/build/xhyve",
@@ -117,7 +123,7 @@ def test_names_exist(page: Path) -> None:
     text = page.read_text()
     flags = {option.flag for option in OPTIONS}
     assert set(re.findall(r"--xhyve-[a-z]+(?:-[a-z]+)*", text)) <= flags
-    assert set(re.findall(r"(?:`|^|\$ )pytest-xhyve ([a-z]+)", text, re.MULTILINE)) <= set(main.commands)
+    assert set(re.findall(r"(?:`|^|\$ )pytest-xhyve ([a-z]+(?:-[a-z]+)*)", text, re.MULTILINE)) <= set(main.commands)
     makefile = (pages.TOP / "Makefile").read_text()
     for target in re.findall(r"^make ([a-z]+)|`make ([a-z]+)`", text, re.MULTILINE):
         assert f"\n{''.join(target)}:" in makefile
@@ -214,6 +220,7 @@ def test_every_key_of_json_is_told_of() -> None:
         "reap": Reaped((), ()).as_json(),
         "images": CacheListing((ImageEntry("tiny", "", None, None),), (template,)).as_json(),
         "prune": Pruned((piece,), ((piece, "reason"),)).as_json(dry_run=True),
+        "show": describe_disk(DiskFile(Path("/"), "raw"), facts_of(), KeyPair.generate()),
         "doctor": [*json.loads(Report((), ()).as_json()), *(field.name for field in fields(Finding))],
     }
     page = (pages.TOP / "docs/reference/command-line.md").read_text()

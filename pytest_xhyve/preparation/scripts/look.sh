@@ -13,6 +13,10 @@ field() {
     blkid --probe --output value --match-tag "$2" "$1"
 }
 
+print_fact table "$(field "$disk" PTTYPE)"
+# The first sector of a disk that boots by BIOS has code.
+print_fact boot_code "$(dd if="$disk" bs=2 count=1 2>/dev/null | od -An -tx1 | tr -d ' ')"
+
 # There is no udev here.
 lvm_config="activation/udev_sync=0 activation/udev_rules=0 activation/monitoring=0"
 volumes=$(ls -d "$disk"[0-9]* 2>/dev/null | sort -V)
@@ -41,9 +45,24 @@ found() {
     device=$1 type=$2 subvolume=$3
 }
 
+# The programs of boot loaders on an EFI system partition.
+list_efi() {
+    modprobe -q vfat && modprobe -q nls_cp437 && modprobe -q nls_ascii
+    mount -t vfat -o ro "$1" $top 2>/dev/null || return
+    for program in $top/EFI/*/*.[eE][fF][iI]; do
+        [ -f "$program" ] && print_fact efi "${program#$top/}"
+    done | head -n 20
+    umount $top
+}
+
 for volume in $volumes; do
     kind=$(field "$volume" TYPE)
     print_fact volume "$volume $kind"
+    print_fact size "$volume $(blockdev --getsize64 "$volume")"
+    entry=$(field "$volume" PART_ENTRY_TYPE)
+    print_fact entry "$volume $entry"
+    # The type of an EFI system partition (UEFI Specification 2.10, section 5.3.3 and table 5.4).
+    case $entry in c12a7328-f81f-11d2-ba4b-00a0c93ec93b | 0xef) list_efi "$volume" ;; esac
     case $kind in
         ext2 | ext3 | ext4) kind=ext4 ;;
         xfs | btrfs | f2fs) modprobe -q "$kind" ;;
@@ -114,11 +133,30 @@ inside() {
 print_fact architecture "$(inside dd if=/bin/sh bs=1 skip=18 count=2 2>/dev/null | od -An -tu2 | tr -d ' ')"
 print_fact elf "$(inside dd if=/bin/sh bs=1 skip=1 count=3 2>/dev/null)"
 for path in usr/sbin/sshd usr/bin/sshd usr/sbin/dropbear usr/lib/systemd/systemd lib/systemd/systemd \
-    usr/bin/cloud-init usr/sbin/netplan usr/sbin/ifup sbin/ifup \
+    usr/bin/cloud-init usr/bin/sudo usr/sbin/netplan usr/sbin/ifup sbin/ifup \
     usr/lib/systemd/systemd-networkd lib/systemd/systemd-networkd usr/sbin/NetworkManager \
     etc/ssh/ssh_host_ed25519_key etc/ssh/ssh_host_ecdsa_key etc/ssh/ssh_host_rsa_key; do
     if inside test -e "/$path"; then print_fact there "$path"; fi
 done
+inside sh -c 'cd /; for link in etc/systemd/system/*.wants/ssh*.service etc/systemd/system/*.wants/dropbear*.service \
+    etc/systemd/system/*.wants/ssh*.socket usr/lib/systemd/system/multi-user.target.wants/ssh*.service \
+    etc/rc?.d/S??ssh etc/rc?.d/S??dropbear etc/runlevels/*/sshd etc/runlevels/*/dropbear; do
+    [ -L "$link" ] && echo "$link"
+done' | head -n 20 | while read -r link; do print_fact starts_ssh "$link"; done
+# Without the passwords' hashes, which are not needed.
+{
+    inside cat /etc/shadow 2>/dev/null
+    echo
+    inside cat /etc/passwd 2>/dev/null
+} | awk -F: '
+    { gsub(/[[:cntrl:]]/, "") }
+    $1 == "" { next }
+    NF >= 8 { hash[$1] = $2; next }
+    NF == 7 && ($3 == 0 || ($3 >= 1000 && $3 < 60000)) && printed++ < 50 {
+        of = $1 in hash ? hash[$1] : $2
+        state = of == "" ? "none" : of ~ /^[!*]/ || of == "x" ? "locked" : "set"
+        print "user\t" $1 " " $3 " " state " " $7
+    }'
 # A hostile disk may have any number of files there.
 for file in $(inside ls /boot | head -n 200); do
     if inside test -f "/boot/$file"; then print_fact boot "$file"; fi
