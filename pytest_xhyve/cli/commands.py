@@ -198,24 +198,30 @@ def boot_files(image: str, folder: str, **options: str | None) -> None:
 
 
 @main.command("import", cls=DiskCommand, short_help="Prepare a disk for guests ahead of time.")
-@click.argument("disk", type=click.Path(exists=True, dir_okay=False))
+@click.argument("disk")
+@click.option("--name", help="The name of the image (default: the manifest's, or that of the file).")
 @guest_options
-def import_(disk: str, **options: str | None) -> None:
-    """Prepare DISK for guests, as the first test that uses it would, and print the manifest that describes it.
+def import_(disk: str, name: str | None, **options: str | None) -> None:
+    """Prepare DISK for guests, as the first test that uses it would, and print the manifest that describes the result.
 
-    DISK is in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd, and has a Linux with an SSH server. It is only
-    read: what the preparation writes is kept in the cache folder. A disk that was prepared before is not prepared
-    again.
+    DISK is the path of a disk or of a manifest. A disk is in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd, and
+    has a Linux with an SSH server. It is only read: what the preparation writes is kept in the cache folder. A disk
+    that was prepared before is not prepared again.
 
     \b
       pytest-xhyve import ubuntu18.img
+      pytest-xhyve import ubuntu18.img --name web > web.yaml
     """  # noqa: D301  # click wants the character
+    import yaml
+
     from pytest_xhyve.cli.import_disk import import_disk
+    from pytest_xhyve.images.manifest import as_manifest
     from pytest_xhyve.model.text import printable
 
+    _check_image(disk)
+    image = import_disk(disk, name, load_settings(options), progress=Progress())
     # The disk names its own system.
-    manifest = import_disk(disk, load_settings(options), progress=Progress())
-    click.echo(printable(manifest.read_text()), nl=False)
+    click.echo(printable(yaml.safe_dump(as_manifest(image), sort_keys=False)), nl=False)
 
 
 @main.command()

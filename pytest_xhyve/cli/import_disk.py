@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.catalog import find_source, read_source
+from pytest_xhyve.images.files import check_files
+from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
 
 
-def import_disk(disk: str, settings: Settings, *, progress: Progress) -> Path:
-    """Prepare the disk at the path *disk*; return the path of its manifest.
+def import_disk(disk: str, name: str | None, settings: Settings, *, progress: Progress) -> Image:
+    """Prepare the disk at the path *disk*, or the one of the manifest at that path; return the image.
+
+    Args:
+        disk: the path.
+        name: the image's name; None for the manifest's, or the file's.
+        settings: for the guests that prepare it.
+        progress: shows what takes long.
 
     Raises:
         XhyveError: the file is not a disk, or cannot become an image.
         SystemExit: a signal ended this process; the guests are removed.
     """
-    fleet = Fleet(settings, Home.of_user(), ProgressEvents(progress))
-    with TerminationSignals(), closing(fleet), progress.activity(f"preparing {disk}"):
-        return fleet.catalog.find(disk).manifest
+    manifest = read_source(disk, find_source(disk))
+    if manifest is None:
+        raise ConfigurationError(f"{disk} is an image of the catalog; `pytest-xhyve build {disk}` builds it")
+    if name is not None:
+        manifest = manifest.with_values(name=name)
+    if not manifest.missing:
+        image = manifest.image()
+        check_files(image)
+        return image
+    home = Home.of_user()
+    fleet = Fleet(settings, home, ProgressEvents(progress))
+    with TerminationSignals(), closing(fleet), home.explain_os_errors(), progress.activity(f"preparing {disk}"):
+        return fleet.prepare(manifest)

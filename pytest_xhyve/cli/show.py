@@ -13,15 +13,16 @@ from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import Source, find_source, read_image
+from pytest_xhyve.images.catalog import Source, find_source, read_source
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.keys import client_key
+from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.recipe import read_recipe
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.values import format_size
-from pytest_xhyve.preparation.description import describe_disk, describe_image
+from pytest_xhyve.preparation.description import describe_disk, describe_image, describe_stated
 from pytest_xhyve.preparation.disk_file import look
 from pytest_xhyve.preparation.examine import CMDLINE, INITRD, KERNEL, copy_boot_files, examine, new_files
 from pytest_xhyve.preparation.run_context import RunContext
@@ -39,20 +40,20 @@ def describe(wanted: str, settings: Settings, *, progress: Progress) -> dict[str
     """
     home = Home.of_user()
     source = find_source(wanted)
-    image = _find_image(wanted, source, home)
+    manifest = read_source(wanted, source)
+    image = _find_image(source, manifest, home)
     if image is not None:
         return describe_image(image)
-    if source.recipe is not None:
-        recipe = read_recipe(source.recipe)
+    if manifest is None:
+        recipe = read_recipe(source.recipe or wanted)
         return {"name": recipe.name, "manifest": None, "summary": recipe.summary, "arch": recipe.arch}
-    assert source.disk is not None
-    disk = source.disk
+    disk = manifest.disk
     look(disk)
     _, client = client_key(home.folder("keys"))
     examined, facts = _in_run(
         home, settings, progress, f"looking into {wanted}", lambda context: examine(disk, context)
     )
-    return describe_disk(examined, facts, client)
+    return describe_disk(examined, facts, client) | describe_stated(manifest)
 
 
 def copy_out(wanted: str, folder: Path, settings: Settings, *, progress: Progress) -> list[Path]:
@@ -64,7 +65,8 @@ def copy_out(wanted: str, folder: Path, settings: Settings, *, progress: Progres
     """
     home = Home.of_user()
     source = find_source(wanted)
-    image = _find_image(wanted, source, home)
+    manifest = read_source(wanted, source)
+    image = _find_image(source, manifest, home)
     if image is not None:
         with new_files(folder) as copies:
             shutil.copyfile(image.kernel, copies / KERNEL)
@@ -72,10 +74,9 @@ def copy_out(wanted: str, folder: Path, settings: Settings, *, progress: Progres
                 shutil.copyfile(image.initrd, copies / INITRD)
             (copies / CMDLINE).write_text(f"{image.cmdline}\n")
         return [folder / name for name in (KERNEL, INITRD, CMDLINE) if (folder / name).exists()]
-    if source.recipe is not None:
+    if manifest is None:
         raise ConfigurationError(f"{wanted} is not built yet\n  run `pytest-xhyve build {wanted}` first")
-    assert source.disk is not None
-    disk = source.disk
+    disk = manifest.disk
     look(disk)
     return _in_run(
         home, settings, progress, f"looking into {wanted}", lambda context: copy_boot_files(disk, folder, context)
@@ -122,13 +123,11 @@ def _row(key: str, each: dict[str, Any]) -> str:
     return f"{each['path']}, line {each['line']}: {each['key']} {each['value']}"
 
 
-def _find_image(wanted: str, source: Source, home: Home) -> Image | None:
-    """The image of a manifest, or of a recipe that is built; None for a disk, or a recipe that is not built."""
-    if source.manifest is not None:
-        return read_image(wanted, source.manifest)
-    if source.recipe is not None:
-        return read_if_complete(home.path / "images" / f"{source.recipe}.yaml")
-    return None
+def _find_image(source: Source, manifest: Manifest | None, home: Home) -> Image | None:
+    """The image of a complete manifest, or of a recipe that is built; None for all else."""
+    if manifest is not None:
+        return None if manifest.missing else manifest.image()
+    return read_if_complete(home.path / "images" / f"{source.recipe}.yaml")
 
 
 def _in_run(

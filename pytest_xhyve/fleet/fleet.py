@@ -26,6 +26,7 @@ from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.choice import select_hypervisor
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
+from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NotSupported, TemplateError
 from pytest_xhyve.model.image import Image
@@ -95,7 +96,7 @@ class Fleet:
         self._kept_guests = KeptGuests(
             home.path / "runs", settings.keep, hold_failed, run or secrets.token_hex(8), self._events
         )
-        self.catalog = Catalog(home, self._events.progress, self._prepare)
+        self.catalog = Catalog(home, self._events.progress, self.prepare)
         self.free_slot: Callable[[], bool] = lambda: False
         """Called when a test finds no free slot: removes a prewarmed guest, or returns False."""
 
@@ -221,12 +222,16 @@ class Fleet:
             )
         return guest
 
-    def _prepare(self, disk: Path) -> Image:
-        """The image that *disk* becomes, which has no manifest."""
+    def prepare(self, manifest: Manifest) -> Image:
+        """The image that a disk becomes of which *manifest* does not state all that a guest needs.
+
+        Raises:
+            XhyveError: the disk cannot be prepared.
+        """
         # A run without such a disk does not need this room.
         from pytest_xhyve.preparation.prepare import prepare_disk  # noqa: PLC0415
 
-        return prepare_disk(disk, self.run_context())
+        return prepare_disk(manifest, self.run_context())
 
     def run_context(self) -> RunContext:
         """What `pytest_xhyve.preparation` needs of this run to look into a disk, or to prepare it.

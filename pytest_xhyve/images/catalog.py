@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.manifest import Manifest, parse_manifest
 from pytest_xhyve.images.recipe import RECIPES, recipe_names
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
@@ -39,10 +39,10 @@ class Catalog:
     Args:
         home: the cache folder.
         report: called with a line for each step that takes long.
-        prepare: makes an image of a disk that has no manifest.
+        prepare: makes an image of a disk whose manifest does not state all that a guest needs.
     """
 
-    def __init__(self, home: Home, report: Callable[[str], None], prepare: Callable[[Path], Image]) -> None:
+    def __init__(self, home: Home, report: Callable[[str], None], prepare: Callable[[Manifest], Image]) -> None:
         self._home = home
         self._report = report
         self._prepare = prepare
@@ -67,26 +67,31 @@ class Catalog:
 
     def _find(self, wanted: str) -> Image:
         source = find_source(wanted)
-        if source.manifest is not None:
-            return read_image(wanted, source.manifest)
-        if source.disk is not None:
-            return self._prepare(source.disk)
+        manifest = read_source(wanted, source)
+        if manifest is not None:
+            return self._prepare(manifest) if manifest.missing else manifest.image()
         # A run with a built image does not need this module, which imports much.
         from pytest_xhyve.images.build import build_image  # noqa: PLC0415
 
         return build_image(wanted, self._home, self._report)
 
 
-def read_image(wanted: str, manifest: Path) -> Image:
-    """The image of the *manifest* that `find_source` found for *wanted*.
+def read_source(wanted: str, source: Source) -> Manifest | None:
+    """What is stated of the disk that `find_source` found for *wanted*; None for an image of the catalog.
 
     Raises:
         ConfigurationError: the manifest is invalid, or names another disk than *wanted*.
     """
-    image = read_manifest(manifest)
-    if Path(wanted).suffix not in _MANIFEST_SUFFIXES and image.disk.name != Path(wanted).name:
-        raise ConfigurationError(f"{manifest}: disk: the manifest names {image.disk}, not {wanted}, which is beside it")
-    return image
+    if source.disk is not None:
+        return Manifest.of_disk(source.disk)
+    if source.manifest is None:
+        return None
+    manifest = parse_manifest(source.manifest)
+    if Path(wanted).suffix not in _MANIFEST_SUFFIXES and manifest.disk.name != Path(wanted).name:
+        raise ConfigurationError(
+            f"{source.manifest}: disk: the manifest names {manifest.disk}, not {wanted}, which is beside it"
+        )
+    return manifest
 
 
 def resolve_path(wanted: str, base: Path) -> str:

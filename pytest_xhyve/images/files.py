@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.formats.private_key import find_unusable
 from pytest_xhyve.formats.qcow2 import MAGIC
-from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.manifest import Manifest, read_manifest
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.image import Image
 
@@ -29,18 +30,36 @@ def check_files(image: Image) -> None:
         ImageError: a file is missing, unreadable, truncated or of the wrong kind; the message names the manifest's key.
     """
     files = {"disk": image.disk, "kernel": image.kernel, "initrd": image.initrd, "key": image.key}
+    _check(files, image.manifest, fix_for(image))
+    _check_disk(image)
+
+
+def check_stated_files(manifest: Manifest) -> None:
+    """Like `check_files`, for the files that *manifest* states, but for the disk's format.
+
+    Raises:
+        ImageError: as `check_files`.
+    """
+    if manifest.path is None:
+        return
+    fix = f"repair the file, or correct {manifest.path}"
+    _check({key: manifest.values.get(key) for key in ("disk", "kernel", "initrd", "key")}, manifest.path, fix)
+    _check_size(manifest.path, manifest.disk, manifest.values.get("size"), fix)
+
+
+def _check(files: Mapping[str, Path | None], manifest: Path, fix: str) -> None:
     for key, path in files.items():
         if path is not None:
-            _check_readable(key, path, image)
-    if read_kernel_header(image.kernel) is None:
+            _check_readable(key, path, manifest, fix)
+    kernel, client_key = files["kernel"], files["key"]
+    if kernel is not None and read_kernel_header(kernel) is None:
         raise ImageError(
-            f"{image.manifest}: kernel: {image.kernel} is not a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, "
-            f"not vmlinux)\n  {fix_for(image)}"
+            f"{manifest}: kernel: {kernel} is not a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, "
+            f"not vmlinux)\n  {fix}"
         )
-    unusable = find_unusable(image.key)
+    unusable = None if client_key is None else find_unusable(client_key)
     if unusable is not None:
-        raise ImageError(f"{image.manifest}: key: {image.key} {unusable}")
-    _check_disk(image)
+        raise ImageError(f"{manifest}: key: {client_key} {unusable}")
 
 
 def fix_for(image: Image) -> str:
@@ -50,16 +69,14 @@ def fix_for(image: Image) -> str:
     return f"repair the file, or correct {image.manifest}"
 
 
-def _check_readable(key: str, path: Path, image: Image) -> None:
+def _check_readable(key: str, path: Path, manifest: Path, fix: str) -> None:
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:
-        raise ImageError(
-            f"{image.manifest}: {key}: cannot read {path}: {error.strerror}\n  {fix_for(image)}"
-        ) from error
+        raise ImageError(f"{manifest}: {key}: cannot read {path}: {error.strerror}\n  {fix}") from error
     if empty:
-        raise ImageError(f"{image.manifest}: {key}: {path} is empty\n  {fix_for(image)}")
+        raise ImageError(f"{manifest}: {key}: {path} is empty\n  {fix}")
 
 
 def _check_disk(image: Image) -> None:
@@ -70,9 +87,13 @@ def _check_disk(image: Image) -> None:
             f"{image.manifest}: format: {image.disk} is {found}, but the manifest states {image.format}\n"
             f"  write `format: {found}`, or name another disk"
         )
-    size = image.disk.stat().st_size
-    if image.size is not None and size != image.size:
+    _check_size(image.manifest, image.disk, image.size, fix_for(image))
+
+
+def _check_size(manifest: Path, disk: Path, stated: int | None, fix: str) -> None:
+    size = disk.stat().st_size
+    if stated is not None and size != stated:
         raise ImageError(
-            f"{image.manifest}: size: {image.disk} has {size} bytes, but the manifest states {image.size}: it was "
-            f"{'truncated' if size < image.size else 'altered'}\n  {fix_for(image)}"
+            f"{manifest}: size: {disk} has {size} bytes, but the manifest states {stated}: it was "
+            f"{'truncated' if size < stated else 'altered'}\n  {fix}"
         )

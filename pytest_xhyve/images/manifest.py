@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pytest_xhyve.formats.public_key import parse_public_key
+from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import parse_memory, parse_positive_int, short_repr, suggest
@@ -18,9 +20,101 @@ ARCHITECTURES = ("x86_64",)
 CPU_LEVELS = ("x86-64-v1", "x86-64-v2", "x86-64-v3")
 FORMATS = ("raw", "qcow2")
 
+_NEEDED = ("kernel", "cmdline", "user", "key", "host_keys")
+_DEFAULTS: Mapping[str, Any] = {
+    "arch": "x86_64",
+    "size": None,
+    "sha256": None,
+    "initrd": None,
+    "cpus": 1,
+    "memory": 512 << 20,
+    "cpu": "x86-64-v2",
+    "made": {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a user states of an image; each key but ``disk`` may be left out, and is then found out.
+
+    Attributes:
+        path: the file that this was read from; None for a disk without a manifest.
+        values: the keys that are stated, and their values; paths are absolute.
+    """
+
+    path: Path | None
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of_disk(cls, disk: Path) -> Manifest:
+        """The manifest of a disk of which nothing else is stated."""
+        return cls(None, {"disk": disk.absolute()})
+
+    @property
+    def disk(self) -> Path:
+        path: Path = self.values["disk"]
+        return path
+
+    @property
+    def name(self) -> str:
+        """The image's name, or the name of the manifest's file or of the disk's."""
+        return str(self.values.get("name") or (image_name(self.disk) if self.path is None else self.path.stem))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The keys that a guest needs and that are not stated."""
+        return tuple(key for key in _NEEDED if key not in self.values)
+
+    def with_values(self, **values: Any) -> Manifest:
+        """This manifest with other values."""
+        return Manifest(self.path, {**self.values, **values})
+
+    def image(self) -> Image:
+        """The image, if nothing is missing.
+
+        Raises:
+            ConfigurationError: a key is missing.
+        """
+        if self.missing:
+            raise ConfigurationError(
+                f"{self.path or self.disk}: missing {', '.join(self.missing)}\n"
+                "  a manifest needs at least disk, kernel, cmdline, user, key and host_keys"
+            )
+        values = {"name": self.name, **_DEFAULTS, "format": _format_of(self.disk), **self.values}
+        return Image(manifest=self.path or self.disk, **values)
+
 
 def read_manifest(path: Path) -> Image:
-    """The image that the manifest at *path* describes.
+    """The image that the manifest at *path* describes completely.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is not a manifest, or a key is missing; the message names the
+            file and the key.
+    """
+    return parse_manifest(path).image()
+
+
+def as_manifest(image: Image) -> dict[str, Any]:
+    """The keys of a manifest that describes *image* completely; paths are absolute."""
+    content = {}
+    for each in fields(image):
+        value = getattr(image, each.name)
+        if each.name == "manifest" or value is None:
+            continue
+        content[each.name] = str(value) if isinstance(value, Path) else value
+    return content | {"host_keys": list(image.host_keys), "made": dict(image.made)}
+
+
+def image_name(path: Path) -> str:
+    """The name of the image that the disk at *path* becomes: the file's name without its endings."""
+    stem = path.name
+    while (shorter := Path(stem).stem) != stem and re.fullmatch(r"\.\w{1,6}", Path(stem).suffix):
+        stem = shorter
+    return re.sub(r"[^A-Za-z0-9.]+", "-", stem).strip("-.")[:48] or "disk"
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """The manifest at *path*; keys may be missing.
 
     Raises:
         ConfigurationError: the file cannot be read, or is not a manifest; the message names the file and the key.
@@ -34,21 +128,11 @@ def read_manifest(path: Path) -> Image:
         except RuntimeError as error:
             raise ConfigurationError(f"{short_repr(value)} starts with the home folder of an unknown user") from error
 
-    def choice(*known: str) -> Callable[[Any], str]:
-        def parse(value: Any) -> str:
-            if not isinstance(value, str) or value not in known:
-                raise ConfigurationError(
-                    f"{short_repr(value)} is not one of {', '.join(known)}{suggest(str(value), known)}"
-                )
-            return value
-
-        return parse
-
     parsers: dict[str, Callable[[Any], Any]] = {
         "name": _text,
-        "arch": choice(*ARCHITECTURES),
+        "arch": _choice(*ARCHITECTURES),
         "disk": file,
-        "format": choice(*FORMATS),
+        "format": _choice(*FORMATS),
         "size": parse_positive_int,
         "sha256": _sha256,
         "kernel": file,
@@ -59,21 +143,10 @@ def read_manifest(path: Path) -> Image:
         "host_keys": _public_keys,
         "cpus": parse_positive_int,
         "memory": parse_memory,
-        "cpu": choice(*CPU_LEVELS),
+        "cpu": _choice(*CPU_LEVELS),
         "made": _mapping,
     }
-    values: dict[str, Any] = {
-        "name": path.stem,
-        "arch": "x86_64",
-        "format": "raw",
-        "size": None,
-        "sha256": None,
-        "initrd": None,
-        "cpus": 1,
-        "memory": 512 << 20,
-        "cpu": "x86-64-v2",
-        "made": {},
-    }
+    values: dict[str, Any] = {}
     for key, value in content.items():
         if key not in parsers:
             near = suggest(key, parsers) if isinstance(key, str) else ""
@@ -82,13 +155,29 @@ def read_manifest(path: Path) -> Image:
             values[key] = parsers[key](value)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}: {key}: {error}") from error
-    missing = [key for key in parsers if key not in values]
-    if missing:
-        raise ConfigurationError(
-            f"{path}: missing {', '.join(missing)}\n"
-            "  a manifest needs at least disk, kernel, cmdline, user, key and host_keys"
-        )
-    return Image(manifest=path.absolute(), **values)
+    if "disk" not in values:
+        raise ConfigurationError(f"{path}: missing disk\n  a manifest names the disk that it describes")
+    return Manifest(path.absolute(), values)
+
+
+def _choice(*known: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise ConfigurationError(
+                f"{short_repr(value)} is not one of {', '.join(known)}{suggest(str(value), known)}"
+            )
+        return value
+
+    return parse
+
+
+def _format_of(disk: Path) -> str:
+    """``qcow2`` or ``raw``, by the disk's first bytes; a disk that cannot be read is reported later."""
+    try:
+        with disk.open("rb") as file:
+            return "qcow2" if file.read(len(MAGIC)) == MAGIC else "raw"
+    except OSError:
+        return "raw"
 
 
 class _Loader(yaml.SafeLoader):

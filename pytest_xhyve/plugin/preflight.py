@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import find_source, read_image, resolve_path
-from pytest_xhyve.images.files import check_files, read_if_complete
+from pytest_xhyve.images.catalog import find_source, read_source, resolve_path
+from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
@@ -62,16 +62,16 @@ class Preflight:
             check_files(wanted)
             return
         source = find_source(text)
-        if source.manifest is not None:
-            image = read_image(text, source.manifest)
-            self._check_name(image.name, source.manifest)
-            check_files(image)
-            return
-        if source.disk is not None:
-            from pytest_xhyve.preparation.disk_file import image_name, look  # noqa: PLC0415
+        stated = read_source(text, source)
+        if stated is not None:
+            self._check_name(stated.name, stated.path or stated.disk)
+            if not stated.missing:
+                check_files(stated.image())
+                return
+            from pytest_xhyve.preparation.disk_file import look  # noqa: PLC0415
 
-            look(source.disk)
-            self._check_name(image_name(source.disk), source.disk)
+            check_stated_files(stated)
+            look(stated.disk)
             return
         manifest = self._home.path / "images" / f"{text}.yaml"
         self._check_name(text, manifest)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pytest_xhyve.images.keys import KeyPair
+from pytest_xhyve.images.manifest import Manifest, image_name
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.text import printable
-from pytest_xhyve.preparation.disk_file import DiskFile, image_name
+from pytest_xhyve.preparation.disk_file import DiskFile
 from pytest_xhyve.preparation.facts import Facts, describe_device
 from pytest_xhyve.preparation.kernel import choose_kernel
 from pytest_xhyve.preparation.login import plan_login, sshd_settings
@@ -115,6 +117,13 @@ def describe_image(image: Image) -> dict[str, Any]:
     }
     shown: dict[str, Any] = _printable(found)
     return shown
+
+
+def describe_stated(manifest: Manifest) -> dict[str, Any]:
+    """What a *manifest* states, whose other keys are found out."""
+    values = {key: str(value) if isinstance(value, Path) else value for key, value in manifest.values.items()}
+    stated = {} if manifest.path is None else {"name": manifest.name, "manifest": str(manifest.path), **values}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
 
 
 def _printable(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -40,14 +39,6 @@ class DiskFile:
     def files(self) -> tuple[Path, ...]:
         """All files that a guest's disk is read from."""
         return (self.path, *self.backing)
-
-
-def image_name(path: Path) -> str:
-    """The name of the image that the disk at *path* becomes: the file's name without its endings."""
-    stem = path.name
-    while (shorter := Path(stem).stem) != stem and re.fullmatch(r"\.\w{1,6}", Path(stem).suffix):
-        stem = shorter
-    return re.sub(r"[^A-Za-z0-9.]+", "-", stem).strip("-.")[:48] or "disk"
 
 
 def look(path: Path) -> DiskFile:

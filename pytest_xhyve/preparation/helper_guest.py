@@ -105,7 +105,8 @@ class HelperGuest:
         Raises:
             ImageError: one cannot be copied.
         """
-        self._run("copy.sh", list(copies))
+        if copies:
+            self._run("copy.sh", list(copies))
         self._run("close.sh", [])
         # A hypervisor that is killed instead may have data of the overlay in its memory.
         self._guest.shutdown()

@@ -57,21 +57,34 @@ def choose_kernel(facts: Facts) -> BootFiles:
         ImageError: the disk has no kernel.
     """
     present = set(facts.values.get("boot", ()))
-    entry = next((entry for entry in _entries(facts) if posixpath.basename(entry.kernel) in present), None)
+    entry = _default_entry(facts)
     if entry is not None:
-        name, parameters, source = posixpath.basename(entry.kernel), entry.parameters, entry.source
+        name, source = posixpath.basename(entry.kernel), entry.source
     else:
         kernels = [name for name in present if _KERNEL.fullmatch(name)]
         if not kernels:
             raise ImageError(
                 f"no kernel found in /boot of {facts.system}; /boot has: {', '.join(sorted(present)) or 'nothing'}\n"
-                "  a disk for containers has none; install the distribution's package of the kernel in it"
+                "  a disk for containers has none; install the distribution's package of the kernel in it, or state "
+                "`kernel:` in a manifest"
             )
         name = max(kernels, key=lambda kernel: (_initrd(kernel, present) is not None, _version_key(kernel)))
-        parameters, source = (), "the newest kernel in /boot"
-    cmdline = " ".join([*_root_parameters(facts, parameters), *_kept(parameters), OWN_PARAMETERS])
+        source = "the newest kernel in /boot"
     initrd = _initrd(name, present)
-    return BootFiles(f"boot/{name}", f"boot/{initrd}" if initrd else None, cmdline, source)
+    return BootFiles(f"boot/{name}", f"boot/{initrd}" if initrd else None, choose_cmdline(facts), source)
+
+
+def choose_cmdline(facts: Facts) -> str:
+    """The command line of the disk's own boot loader, if it has one, as a guest needs it."""
+    entry = _default_entry(facts)
+    parameters = () if entry is None else entry.parameters
+    return " ".join([*_root_parameters(facts, parameters), *_kept(parameters), OWN_PARAMETERS])
+
+
+def _default_entry(facts: Facts) -> _Entry | None:
+    """The first entry of a boot loader whose kernel is there."""
+    present = facts.values.get("boot", ())
+    return next((entry for entry in _entries(facts) if posixpath.basename(entry.kernel) in present), None)
 
 
 def _initrd(kernel: str, present: set[str]) -> str | None:

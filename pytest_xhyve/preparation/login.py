@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_xhyve.images.keys import KeyPair
@@ -28,34 +28,43 @@ class Login:
     files: tuple[NewFile, ...]
 
 
-def plan_login(facts: Facts, client: KeyPair) -> Login:
+def plan_login(facts: Facts, client: KeyPair, *, user: str | None = None, host_keys: Sequence[str] = ()) -> Login:
     """Root's login by the plugin's own key; the disk's host keys, or a new one if it has none.
 
+    Args:
+        facts: what was found on the disk.
+        client: the plugin's key.
+        user: logs in by a key or password of its own, so the plugin's key is not written; None for root and that key.
+        host_keys: the keys that the user has stated; empty to find them on the disk.
+
     Raises:
-        ImageError: the system has no SSH server, or one that root cannot log in to; the message names the line.
+        ImageError: the system has no SSH server, or one that the user cannot log in to; the message names the line.
     """
     if not facts.ssh_server:
         raise ImageError(
             f"{facts.system} on this disk has no SSH server, and the plugin uses guests by SSH\n"
             "  install one in it (openssh-server, or dropbear), and shut it down"
         )
-    keys_path = f"{facts.root_home}/.ssh/authorized_keys"
     files = []
-    if facts.ssh_server == "openssh":
-        _check_sshd(facts)
-        keys_path = _authorized_keys(facts) or keys_path
-        host_keys = facts.host_keys
-        if not host_keys:
-            host = KeyPair.generate()
-            host_keys = (host.public,)
-            files.append(NewFile("etc/ssh/ssh_host_ed25519_key", host.private, 0o600))
-            files.append(NewFile("etc/ssh/ssh_host_ed25519_key.pub", f"{host.public}\n".encode()))
+    if host_keys:
+        found = tuple(host_keys)
+    elif facts.ssh_server == "openssh" and facts.host_keys:
+        found = facts.host_keys
     else:
         host = KeyPair.generate()
-        host_keys = (host.public,)
-        files.append(NewFile("etc/dropbear/dropbear_ed25519_host_key", host.dropbear, 0o600))
-    files.append(NewFile(keys_path.lstrip("/"), f"\n{client.public}\n".encode(), 0o600, append=True))
-    return Login("root", host_keys, tuple(files))
+        found = (host.public,)
+        if facts.ssh_server == "openssh":
+            files.append(NewFile("etc/ssh/ssh_host_ed25519_key", host.private, 0o600))
+            files.append(NewFile("etc/ssh/ssh_host_ed25519_key.pub", f"{host.public}\n".encode()))
+        else:
+            files.append(NewFile("etc/dropbear/dropbear_ed25519_host_key", host.dropbear, 0o600))
+    if user is None:
+        keys_path = f"{facts.root_home}/.ssh/authorized_keys"
+        if facts.ssh_server == "openssh":
+            _check_sshd(facts)
+            keys_path = _authorized_keys(facts) or keys_path
+        files.append(NewFile(keys_path.lstrip("/"), f"\n{client.public}\n".encode(), 0o600, append=True))
+    return Login(user or "root", found, tuple(files))
 
 
 def _check_sshd(facts: Facts) -> None:

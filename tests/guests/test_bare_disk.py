@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
+from command_line import run_separately
 from foreign import copy_disk, debugfs, make_foreign_disk
 from homes import share
 from warm import fleet_of, is_warm
 
-from pytest_xhyve.cli.commands import main
 from pytest_xhyve.cli.prune import find_candidates
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -65,15 +66,60 @@ def test_content_decides_and_not_the_path(bare_home: Home, bare_disk: Path, tmp_
     assert not [line for line in said if "prepar" in line]
 
 
-def test_imported_ahead_of_time(bare_home: Home, bare_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(HOME_VARIABLE, str(bare_home.path))
-    result = CliRunner().invoke(main, ["import", str(bare_disk)])
+def test_imported_ahead_of_time(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
+    home = {HOME_VARIABLE: str(bare_home.path)}
+    result = run_separately("import", str(bare_disk), "--name", "web", **home)
     manifest = yaml.safe_load(result.stdout)
     assert manifest["made"]["from"] == str(bare_disk)
-    assert (manifest["name"], manifest["user"], manifest["made"]["state"]) == ("foreign", "root", "running")
+    assert (manifest["name"], manifest["user"], manifest["made"]["state"]) == ("web", "root", "running")
+    # What was printed is a manifest that needs nothing else, wherever it is.
+    printed = tmp_path / "web.yaml"
+    printed.write_text(result.stdout)
+    assert yaml.safe_load(run_separately("import", str(printed), **home).stdout) == manifest
     assert [each for each in find_candidates(bare_home) if each.kind == "prepared disk"] == []
     (candidate,) = (each for each in find_candidates(bare_home, images=True) if each.kind == "prepared disk")
     assert candidate.name.startswith("foreign (")
+
+
+def test_what_a_manifest_states_is_taken(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
+    own, host = KeyPair.generate(), KeyPair.generate()
+    (tmp_path / "own_key").write_bytes(own.private)
+    (tmp_path / "own_key").chmod(0o600)
+    (tmp_path / "authorized_keys").write_text(f"{own.public}\n")
+    (tmp_path / "host_key").write_bytes(host.dropbear)
+    disk = copy_disk(bare_disk, tmp_path / "stated.img")
+    debugfs(
+        disk,
+        f"write {tmp_path / 'authorized_keys'} /root/.ssh/authorized_keys",
+        f"write {tmp_path / 'host_key'} /etc/dropbear/dropbear_ed25519_host_key",
+    )
+    kernel = shutil.copyfile(build_image("tiny", Home.of_user(), print).kernel, tmp_path / "own-kernel")
+    initrd = shutil.copyfile(str(build_image("tiny", Home.of_user(), print).initrd), tmp_path / "own-initrd")
+    stated = {
+        "name": "own",
+        "disk": disk.name,
+        "sha256": digest_of(disk),
+        "kernel": kernel.name,
+        "initrd": Path(initrd).name,
+        "key": "own_key",
+        "host_keys": [host.public],
+        "memory": "192M",
+    }
+    manifest = tmp_path / "own.yaml"
+    manifest.write_text(yaml.safe_dump(stated))
+    with fleet_of(bare_home, [], str(manifest), start="cold") as fleet:
+        guest = fleet.start(ForegroundRequest(GuestSpec()))
+        image = guest.image
+        assert (image.name, image.user, image.key) == ("own", "root", tmp_path / "own_key")
+        assert (image.kernel, image.memory) == (kernel, 192 << 20)
+        assert image.host_keys == (host.public,)
+        assert image.cmdline.startswith("root=/dev/vda rw ")
+        # The plugin's key is not written, as the manifest states another one.
+        assert guest.run("cat /root/.ssh/authorized_keys").stdout == f"{own.public}\n"
+    assert kernel.stat().st_mode & 0o200
+    manifest.write_text(yaml.safe_dump(stated | {"sha256": "0" * 64}))
+    with fleet_of(bare_home, [], str(manifest)) as fleet, pytest.raises(ImageError, match="was altered: its SHA-256"):
+        fleet.catalog.find(manifest)
 
 
 def test_format_that_qemu_cannot_restore(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:

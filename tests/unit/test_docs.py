@@ -25,7 +25,7 @@ from pytest_xhyve.doctor.examine import Report
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.host.runs import GuestRecord
 from pytest_xhyve.images.keys import KeyPair
-from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.manifest import parse_manifest
 from pytest_xhyve.model.settings import OPTIONS
 from pytest_xhyve.preparation.description import describe_disk
 from pytest_xhyve.preparation.disk_file import DiskFile
@@ -57,7 +57,7 @@ NOT_RUN = {
     "ssh root@machine 'cat /etc/ssh/ssh_host_*_key.pub /proc/cmdline'",
     "qemu-img convert -O qcow2 machine.vmdk ubuntu18.qcow2",
     "pytest --xhyve-image=ubuntu18.img",
-    "pytest-xhyve import ubuntu18.img",
+    "pytest-xhyve import ubuntu18.img --name web > web.yaml",
     "pytest-xhyve show ubuntu18.img",
     "pytest-xhyve boot-files ubuntu18.img boot",
     # On a Mac.
@@ -142,7 +142,7 @@ def test_data_examples(tmp_path: Path) -> None:
             if "disk" in data:
                 path = tmp_path / (block.title or "")
                 path.write_text(block.text)
-                assert read_manifest(path).disk == tmp_path / data["disk"]
+                assert parse_manifest(path).disk == tmp_path / data["disk"]
                 manifests += 1
     assert manifests
 

@@ -71,7 +71,7 @@ def test_command(case: tuple[list[str], int, tuple[str, ...]], tmp_path: Path) -
     [
         ({"kernl": "vmlinuz"}, "unknown key 'kernl'; did you mean kernel"),
         ({"user": 5}, "user: expected text, not 5"),
-        ({"cmdline": None}, "missing cmdline"),
+        ({"disk": None}, "missing disk"),
         ({"initrd": "gone"}, "initrd: cannot read"),
         ({"kernel": "initrd"}, "is not a Linux kernel"),
         ({"cpus": 0}, "cpus: 0 is not a whole number from 1"),

@@ -191,7 +191,7 @@ def test_host_key_is_compared_by_its_bytes(keys: Keys, monkeypatch: pytest.Monke
 def test_unknown_host_key_is_refused(keys: Keys) -> None:
     other = KeyPair.generate().public
     with listening(keys.serve) as endpoint:
-        with pytest.raises(ConnectionFailed, match="shows another host key than the one in the image's manifest") as raised:
+        with pytest.raises(ConnectionFailed, match="shows another host key than the one in") as raised:
             log_in(endpoint, keys, host_keys=[other])
         assert other in str(raised.value)
         assert keys.host.public in str(raised.value)
@@ -201,7 +201,7 @@ def test_host_key_of_another_kind_is_refused(keys: Keys) -> None:
     rsa = paramiko.RSAKey.generate(2048)
     with (
         listening(keys.serve) as endpoint,
-        pytest.raises(ConnectionFailed, match="shows another host key than the one in the image's manifest"),
+        pytest.raises(ConnectionFailed, match="shows another host key than the one in"),
     ):
         log_in(endpoint, keys, host_keys=[f"ssh-rsa {rsa.get_base64()}"])
 

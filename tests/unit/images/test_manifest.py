@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_images import write_image
+import yaml
+from fake_images import qcow2, write_image
 
-from pytest_xhyve.images.catalog import Source, find_source
-from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.catalog import Source, find_source, read_source
+from pytest_xhyve.images.manifest import as_manifest, parse_manifest, read_manifest
 from pytest_xhyve.model.errors import ConfigurationError
 
 
@@ -76,3 +77,38 @@ def test_unknown_image_is_refused(name: str) -> None:
 def test_near_names_are_suggested() -> None:
     with pytest.raises(ConfigurationError, match="did you mean debian12"):
         find_source("debian21")
+
+
+def test_every_key_but_the_disk_may_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text("disk: any.vmdk\n")
+    manifest = parse_manifest(path)
+    assert (manifest.name, manifest.disk) == ("web", tmp_path / "any.vmdk")
+    assert manifest.missing == ("kernel", "cmdline", "user", "key", "host_keys")
+    with pytest.raises(ConfigurationError, match="missing kernel, cmdline, user, key, host_keys"):
+        manifest.image()
+    assert parse_manifest(write_image(tmp_path)).missing == ()
+
+
+def test_bare_disk_states_only_itself(tmp_path: Path) -> None:
+    disk = tmp_path / "a b.img"
+    disk.write_bytes(b"disk")
+    manifest = read_source(str(disk), find_source(disk))
+    assert manifest is not None
+    assert (manifest.path, manifest.name, manifest.disk) == (None, "a-b", disk)
+
+
+def test_format_is_found_out(tmp_path: Path) -> None:
+    path = write_image(tmp_path)
+    assert read_manifest(path).format == "raw"
+    qcow2(tmp_path / "ubuntu18.img")
+    assert read_manifest(path).format == "qcow2"
+
+
+def test_printed_manifest_describes_the_same_image(tmp_path: Path) -> None:
+    image = read_manifest(write_image(tmp_path))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "ubuntu18.yaml").write_text(yaml.safe_dump(as_manifest(image)))
+    again = as_manifest(read_manifest(elsewhere / "ubuntu18.yaml"))
+    assert again == as_manifest(image)

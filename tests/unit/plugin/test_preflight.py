@@ -113,7 +113,8 @@ KINDS = {
     ),
     "wrong key": Bad(("ubuntu18.yaml: unknown key 'kernl'", "did you mean kernel"), {"kernl": "x"}),
     "wrong type": Bad(("ubuntu18.yaml: user: expected text, not 5", "in quotes"), {"user": 5}),
-    "missing key": Bad(("ubuntu18.yaml: missing cmdline", "at least disk, kernel"), {"cmdline": None}),
+    "missing key": Bad(("ubuntu18.yaml: missing disk",), {"disk": None}),
+    "manifest of what is not a disk": Bad(("ubuntu18.img is not a disk: it is a text file",), {"cmdline": None}),
     "key that is there twice": Bad(
         ("ubuntu18.yaml: ", "duplicate key 'kernel'", "line "), prepare=lambda folder: add(folder, "kernel: other\n")
     ),

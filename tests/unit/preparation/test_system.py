@@ -6,8 +6,9 @@ import pytest
 from facts import facts_of
 from fake_images import qcow2
 
+from pytest_xhyve.images.manifest import image_name
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
-from pytest_xhyve.preparation.disk_file import image_name, look
+from pytest_xhyve.preparation.disk_file import look
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.system import check_system
 
