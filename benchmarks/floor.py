@@ -160,6 +160,7 @@ def log_in(image: Image, connection: socket.socket, port: int) -> paramiko.SSHCl
         assert entry.key is not None
         client.get_host_keys().add(place, entry.key.get_name(), entry.key)
     connection.settimeout(None)
+    assert image.key is not None
     key = paramiko.PKey.from_path(image.key)
     client.connect(HOST, port, username=image.user, pkey=key, sock=connection, allow_agent=False, look_for_keys=False)
     return client

@@ -16,6 +16,9 @@ from pytest_xhyve.model.values import StartMode, parse_choice
 _NAMES = (
     "hypervisor",
     "executable",
+    "user",
+    "key",
+    "seed",
     "accel",
     "start",
     "cpus",
@@ -56,7 +59,7 @@ def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:
             option.name,
             metavar=option.metavar,
             callback=_checked_by(option),
-            help=f"{text[0].upper()}{text[1:]}.",
+            help=with_cli_option_names(f"{text[0].upper()}{text[1:]}."),
         )
         command = add(command)
     return command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from pytest_xhyve.cli.password import with_password
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
@@ -11,6 +12,7 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.catalog import find_source, read_source
 from pytest_xhyve.images.files import check_files
+from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
@@ -32,9 +34,11 @@ def import_disk(disk: str, name: str | None, settings: Settings, *, progress: Pr
     manifest = read_source(disk, find_source(disk))
     if manifest is None:
         raise ConfigurationError(f"{disk} is an image of the catalog; `pytest-xhyve build {disk}` builds it")
+    settings = with_password(settings, disk)
+    manifest = OwnLogin.of(settings).applied_to(manifest)
     if name is not None:
         manifest = manifest.with_values(name=name)
-    if not manifest.missing:
+    if not manifest.needs_preparation:
         image = manifest.image()
         check_files(image)
         return image

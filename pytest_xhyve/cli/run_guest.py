@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from pytest_xhyve.cli import ssh_client
+from pytest_xhyve.cli.password import with_password
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.fleet.fleet import Fleet
@@ -16,7 +17,7 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.hypervisors.base import ExitReason
 from pytest_xhyve.model.errors import HypervisorExited
-from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.settings import PASSWORD_VARIABLE, Settings
 from pytest_xhyve.model.spec import GuestSpec
 
 _LOOK_SECONDS = 0.5
@@ -57,7 +58,7 @@ def _in_new_guest(
     image: str, settings: Settings, options: Sequence[str], command: Sequence[str], progress: Progress
 ) -> int:
     ssh = ssh_client.find_ssh()
-
+    settings = with_password(settings, image)
     fleet = Fleet(settings, Home.of_user(), ProgressEvents(progress))
     with ssh_client.TerminationSignals() as signals, closing(fleet):
         with progress.activity("looking for a hypervisor"):
@@ -73,7 +74,7 @@ def _in_new_guest(
 
 
 def _wait_for_ssh(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSignals) -> int:
-    with ssh_client.running(argv, signals) as client:
+    with ssh_client.running(argv, signals, _password_environment(guest)) as client:
         while (code := client.wait(_LOOK_SECONDS)) is None:
             try:
                 # This raises an error after a kernel panic; ssh alone would wait for the guest's output.
@@ -86,6 +87,21 @@ def _wait_for_ssh(guest: Guest, argv: Sequence[str], signals: ssh_client.Termina
         _explain_loss(guest)
         return ssh_client.FAILED
     return code
+
+
+def _password_environment(guest: Guest) -> dict[str, str]:
+    """The environment in which ssh gets the password of the guest's image, if it logs in by one (ssh(1))."""
+    image = guest.image
+    if image.key is not None or image.password is None:
+        return {}
+    program = guest.console.path.parent / "askpass"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "${PASSWORD_VARIABLE}"\n')
+    program.chmod(0o700)
+    return {
+        "SSH_ASKPASS": str(program),
+        "SSH_ASKPASS_REQUIRE": "force",
+        PASSWORD_VARIABLE: image.password.reveal(),
+    }
 
 
 def _explain_loss(guest: Guest) -> None:

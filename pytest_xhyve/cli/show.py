@@ -126,7 +126,7 @@ def _row(key: str, each: dict[str, Any]) -> str:
 def _find_image(source: Source, manifest: Manifest | None, home: Home) -> Image | None:
     """The image of a complete manifest, or of a recipe that is built; None for all else."""
     if manifest is not None:
-        return None if manifest.missing else manifest.image()
+        return None if manifest.needs_preparation else manifest.image()
     return read_if_complete(home.path / "images" / f"{source.recipe}.yaml")
 
 

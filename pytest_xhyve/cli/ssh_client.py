@@ -6,7 +6,7 @@ import os
 import select
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Self
@@ -123,13 +123,21 @@ class SshClient:
 
 
 @contextmanager
-def running(argv: Sequence[str], signals: TerminationSignals) -> Iterator[SshClient]:
-    """Start the client with the command line *argv*, which starts with its path; the block's end ends it."""
+def running(
+    argv: Sequence[str], signals: TerminationSignals, environment: Mapping[str, str] | None = None
+) -> Iterator[SshClient]:
+    """Start the client; the block's end ends it.
+
+    Args:
+        argv: the command line, which starts with the client's path.
+        signals: raises `SystemExit` in the block.
+        environment: variables for the client, beside those of this process.
+    """
     with ExitStack() as stack:
         woken = stack.enter_context(_woken_by_children())
         with signals.blocked():
             # In this process's group, so that it has the terminal, and gets the terminal's signals.
-            pid = os.posix_spawn(argv[0], list(argv), os.environ, setsigdef=[signal.SIGPIPE])
+            pid = os.posix_spawn(argv[0], list(argv), {**os.environ, **(environment or {})}, setsigdef=[signal.SIGPIPE])
             client = SshClient(pid, woken)
             stack.callback(client.end)
         signals.raise_blocked()

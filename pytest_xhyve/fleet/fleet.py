@@ -27,6 +27,7 @@ from pytest_xhyve.hypervisors.choice import select_hypervisor
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_image
 from pytest_xhyve.images.manifest import Manifest
+from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NotSupported, TemplateError
 from pytest_xhyve.model.image import Image
@@ -96,7 +97,7 @@ class Fleet:
         self._kept_guests = KeptGuests(
             home.path / "runs", settings.keep, hold_failed, run or secrets.token_hex(8), self._events
         )
-        self.catalog = Catalog(home, self._events.progress, self.prepare)
+        self.catalog = Catalog(home, self._events.progress, self.prepare, OwnLogin.of(settings))
         self.free_slot: Callable[[], bool] = lambda: False
         """Called when a test finds no free slot: removes a prewarmed guest, or returns False."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import paramiko
 
 from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection, is_long
+from pytest_xhyve.guest.shell import ShellLine
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.completed import RUNNING, Completed
 from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, XhyveError
@@ -49,7 +50,7 @@ class _Stream:
 
 def run(
     connection: Connection,
-    line: str,
+    line: ShellLine,
     *,
     shown: str,
     check: bool,
@@ -111,8 +112,8 @@ def run(
             late.add_note(f"the guest did not answer over SSH for the last {silent:.0f} s")
         raise late
     if code == -1 and not connection.transport.is_active():
-        lost = connection.lost(what, EOFError("it ended while the command ran"), line)
-        if check or is_long(line):
+        lost = connection.lost(what, EOFError("it ended while the command ran"), line.text)
+        if check or is_long(line.text):
             lost.add_note(completed(-1).report())
             raise lost
     if check and code != 0:
@@ -127,7 +128,7 @@ def _short(shown: str) -> str:
 
 def _talk(
     connection: Connection,
-    line: str,
+    line: ShellLine,
     what: str,
     streams: tuple[_Stream, _Stream],
     end: float | None,
@@ -139,12 +140,12 @@ def _talk(
 ) -> tuple[int, bool]:
     """Run *line*; return its exit code, or -1 if it has none, and whether it ended in time."""
     __tracebackhide__ = True
-    channel = connection.begin(line, what, check_guest, end, tty=tty)
+    channel = connection.begin(line.text, what, check_guest, end, tty=tty)
     if channel is None:
         return -1, False
     with channel:
-        if data:
-            threading.Thread(target=_write, args=(channel, data), daemon=True).start()
+        if line.first_input or data:
+            threading.Thread(target=_write, args=(channel, line, data or b""), daemon=True).start()
         else:
             channel.shutdown_write()
         in_time = _read_to_end(channel, streams, end, check_guest, most)
@@ -191,9 +192,9 @@ def _read_to_end(
             check_guest()
 
 
-def _write(channel: paramiko.Channel, data: bytes) -> None:
+def _write(channel: paramiko.Channel, line: ShellLine, data: bytes) -> None:
     try:
-        channel.sendall(data)
+        channel.sendall(line.first_input + data)
         channel.shutdown_write()
     except (OSError, EOFError, paramiko.SSHException):
         # The command ended before it had read all of it, as `head` does; or the connection was lost.

@@ -15,7 +15,7 @@ from pytest_xhyve.formats.tar import DamagedArchive, TarReader
 from pytest_xhyve.guest.archive import Allowance, LeftOut, Unpacker
 from pytest_xhyve.guest.connection import Connection
 from pytest_xhyve.guest.merge import merge
-from pytest_xhyve.guest.shell import check_patterns, check_text, quote_path
+from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
 from pytest_xhyve.guest.streams import Output, failure, running
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, XhyveError
 
@@ -53,7 +53,7 @@ class GetOptions:
         exclude: patterns of names, and of paths inside of a folder, that are not copied.
     """
 
-    as_user: Callable[[str], str]
+    as_user: Callable[[str], ShellLine]
     allowance: Allowance
     exclude: Sequence[str] = ()
 

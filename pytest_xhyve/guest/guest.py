@@ -16,11 +16,11 @@ from pytest_xhyve.guest import restarts, shell, ssh_config, waits
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.power import Power
-from pytest_xhyve.guest.shell import Command
+from pytest_xhyve.guest.shell import Command, ShellLine
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.errors import XhyveError, XhyveWarning
+from pytest_xhyve.model.errors import NotSupported, XhyveError, XhyveWarning
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import SSH_PORT, Machine
 from pytest_xhyve.model.text import printable
@@ -243,6 +243,7 @@ class Guest:
             ConnectionFailed: the guest did not answer for too long, or restarted. A command that runs and prints
                 nothing does not count as silence.
             ConfigurationError: an argument has a type or a value that no command can have.
+            NotSupported: *tty* and *user* in a guest whose sudo may ask for a password.
             XhyveError: the guest is off, or the command printed too much.
         """
         __tracebackhide__ = True
@@ -277,7 +278,21 @@ class Guest:
         begin = monotonic()
         from pytest_xhyve.guest import commands as remote  # noqa: PLC0415
 
-        line = shell.shell_line(command, env=env, user=user, login_user=self.image.user, timeout=timeout, cwd=cwd)
+        line = shell.shell_line(
+            command,
+            env=env,
+            user=user,
+            login_user=self.image.user,
+            timeout=timeout,
+            cwd=cwd,
+            password=self.image.password,
+        )
+        if tty and line.first_input:
+            # The terminal would show the password in the output.
+            raise NotSupported(
+                f"guest {self.name}: no terminal for another user if sudo may ask for a password\n"
+                "  leave tty=True or user= out, or let sudo run commands without a password (NOPASSWD in sudoers)"
+            )
         try:
             completed = remote.run(
                 self._power.connection(connect),
@@ -373,9 +388,16 @@ class Guest:
                 # Of a pattern, the guest gives the paths.
                 warnings.warn(printable(f"get {each} from guest {self.name}: {left_out}"), XhyveWarning, stacklevel=2)
 
-    def _script(self, user: str | None, script: str) -> str:
+    def _script(self, user: str | None, script: str) -> ShellLine:
         """The line that runs the shell script *script* as *user*."""
-        return shell.shell_line(["sh", "-c", script], env=None, user=user, login_user=self.image.user, timeout=None)
+        return shell.shell_line(
+            ["sh", "-c", script],
+            env=None,
+            user=user,
+            login_user=self.image.user,
+            timeout=None,
+            password=self.image.password,
+        )
 
     def wait_for(self, command: Command, timeout: float = 60.0) -> Completed:
         """Run *command* again and again until its exit code is 0.

@@ -207,6 +207,7 @@ class Power:
                     *found,
                     user=self.image.user,
                     key=self.image.key,
+                    password=self.image.password,
                     host_keys=self.image.host_keys,
                     timeout=self.timeouts.step,
                 )

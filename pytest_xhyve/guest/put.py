@@ -20,7 +20,7 @@ from typing import IO, Any, cast
 
 from pytest_xhyve.guest.archive import is_excluded
 from pytest_xhyve.guest.connection import Connection, supervise
-from pytest_xhyve.guest.shell import check_patterns, check_text, quote_path
+from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
 from pytest_xhyve.guest.streams import Input, Output, failure, running
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.values import short_repr
@@ -72,7 +72,7 @@ class PutOptions:
         exclude: patterns of names, and of paths inside of a folder, that are not copied.
     """
 
-    as_user: Callable[[str], str]
+    as_user: Callable[[str], ShellLine]
     owner: str | None = None
     mode: int | None = None
     exclude: Sequence[str] = ()

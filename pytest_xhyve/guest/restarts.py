@@ -121,12 +121,18 @@ def _run_last_command(power: Power, command: str) -> int:
     from pytest_xhyve.guest.shell import shell_line  # noqa: PLC0415
     from pytest_xhyve.guest.streams import Output  # noqa: PLC0415
 
-    line = shell_line(command, env=None, user="root", login_user=power.image.user, timeout=None)
+    line = shell_line(
+        command, env=None, user="root", login_user=power.image.user, timeout=None, password=power.image.password
+    )
     connection = power.connection()
     check = connection.checker(command)
     try:
-        with connection.begin(line, command, check) or contextlib.nullcontext() as channel:
-            return -1 if channel is None else Output(connection, channel, check).exit_code()
+        with connection.begin(line.text, command, check) or contextlib.nullcontext() as channel:
+            if channel is None:
+                return -1
+            if line.first_input:
+                channel.sendall(line.first_input)
+            return Output(connection, channel, check).exit_code()
     except (BootFailed, ConnectionFailed, EOFError, OSError, paramiko.SSHException):
         return -1
     finally:

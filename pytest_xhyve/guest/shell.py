@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import short_repr
 
 Command = str | Sequence[str | os.PathLike[str]]
@@ -24,6 +27,22 @@ _AS_USER = (
     "case $s in ''|*/nologin|*/false) s=/bin/sh ;; esac; "
     'exec su -s "$s" -c {line} {user}'
 )
+# sudo reads the password from standard input if it asks for one, and leaves it there for the command if it does not.
+# So a line of random digits follows: the command begins behind it.
+_SKIP_FIRST_LINES = 'IFS= read -r line; [ "$line" = {} ] || IFS= read -r line; exec "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class ShellLine:
+    """A line for the guest's shell.
+
+    Attributes:
+        text: the line.
+        first_input: what has to precede the command's standard input: a password, if sudo may ask for it.
+    """
+
+    text: str
+    first_input: bytes = field(default=b"", repr=False)
 
 
 def shell_line(
@@ -34,7 +53,8 @@ def shell_line(
     login_user: str,
     timeout: float | None,
     cwd: str | os.PathLike[str] | None = None,
-) -> str:
+    password: Secret | None = None,
+) -> ShellLine:
     """The line for the guest's shell that runs *command* as asked.
 
     Args:
@@ -44,11 +64,12 @@ def shell_line(
         login_user: the user that the plugin logs in as.
         timeout: seconds after which the guest itself ends the command, as a closed connection does not.
         cwd: the folder in which it runs; a leading ``~`` is that user's home folder.
+        password: the login user's, if sudo may ask for it.
 
     Raises:
         ConfigurationError: an argument has a type or a value that no command can have.
     """
-    line = join(command)
+    line, first_input = join(command), b""
     variables = _check_env(env)
     check_timeout(timeout)
     if cwd is not None:
@@ -62,11 +83,18 @@ def shell_line(
             # su is in every guest; the one of BusyBox takes just these options.
             line = _AS_USER.format(user=user, pattern=user.replace(".", "[.]"), line=shlex.quote(line))
         else:
-            line = shlex.join(["sudo", "-n", "-H", "-u", user, "--", "sh", "-c", f"cd ~ 2>/dev/null || cd /\n{line}"])
+            # -S: the password is on standard input; -k: what sudo remembers of an earlier one does not count.
+            asking, skip = ["-n"], []
+            if password is not None:
+                mark = secrets.token_hex(8)
+                asking, skip = ["-S", "-k", "-p", ""], ["sh", "-c", _SKIP_FIRST_LINES.format(mark), "sh"]
+                first_input = f"{password.reveal()}\n{mark}\n".encode(errors="surrogateescape")
+            at_home = f"cd ~ 2>/dev/null || cd /\n{line}"
+            line = shlex.join(["sudo", *asking, "-H", "-u", user, "--", *skip, "sh", "-c", at_home])
     if timeout is not None:
         # A little later than the plugin's own limit, by which the error has the output until then.
         line = shlex.join(["timeout", "-s", "KILL", f"{math.ceil(timeout) + 1}", "sh", "-c", line])
-    return line
+    return ShellLine(line, first_input)
 
 
 def join(command: Command) -> str:

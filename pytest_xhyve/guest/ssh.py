@@ -19,6 +19,7 @@ from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import ConnectionFailed
+from pytest_xhyve.model.secret import Secret
 
 LOGGER = "pytest_xhyve.ssh"
 
@@ -155,9 +156,10 @@ def log_in(
     endpoint: Endpoint,
     *,
     user: str,
-    key: Path,
+    key: Path | None,
     host_keys: Sequence[str],
     timeout: float,
+    password: Secret | None = None,
 ) -> tuple[paramiko.SSHClient, Pulse]:
     """Log in over *connection*; the server must show one of *host_keys*.
 
@@ -167,15 +169,16 @@ def log_in(
         connection: to the server, whose banner is still unread; if the login fails, this closes it.
         endpoint: the server's address.
         user: the user to log in as.
-        key: the file with the private key.
+        key: the file with the private key, or None to log in by the password.
         host_keys: public keys, as ``ssh-ed25519 AAAA…``.
         timeout: the limit of each step, in seconds.
+        password: the user's; it is used only without a key.
 
     Returns:
         the client, and the `Pulse` that asks whether the guest still answers.
 
     Raises:
-        Refused: the guest does not accept the key.
+        Refused: the guest does not accept the key or the password.
         Broken: the connection ended.
         ConnectionFailed: the server has another host key, or the login failed otherwise.
     """
@@ -187,13 +190,15 @@ def log_in(
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     connection.settimeout(timeout)
     heard = HeardSocket.adopt(connection)
+    failure: BaseException
     try:
         _expect(client, endpoint, host_keys)
         client.connect(
             endpoint.host,
             endpoint.port,
             username=user,
-            pkey=_load_key(key),
+            pkey=None if key is None else _load_key(key),
+            password=None if key is not None or password is None else password.reveal(),
             sock=heard,
             allow_agent=False,
             look_for_keys=False,
@@ -205,12 +210,19 @@ def log_in(
     except BaseException as error:
         client.close()
         heard.close()
+        failure = error
         if isinstance(error, paramiko.SSHException | OSError | EOFError):
-            raise _explain(error, user, key, endpoint) from error
-        raise
-    transport = client.get_transport()
-    assert transport is not None
-    return client, Pulse(transport, heard)
+            failure = _explain(error, user, key, endpoint)
+            if key is not None:
+                raise failure from error
+        elif key is not None:
+            raise
+    else:
+        transport = client.get_transport()
+        assert transport is not None
+        return client, Pulse(transport, heard)
+    # Without the frames of paramiko: a report that shows variables would show the password.
+    raise failure.with_traceback(None)
 
 
 def _expect(client: paramiko.SSHClient, endpoint: Endpoint, host_keys: Sequence[str]) -> None:
@@ -258,7 +270,7 @@ def _load_key(path: Path) -> paramiko.PKey:
         raise ConnectionFailed(f"{path} is not a usable private key: {error}") from error
 
 
-def _explain(error: BaseException, user: str, key: Path, endpoint: Endpoint) -> ConnectionFailed:
+def _explain(error: BaseException, user: str, key: Path | None, endpoint: Endpoint) -> ConnectionFailed:
     place = f"{endpoint.host}:{endpoint.port}"
     if isinstance(error, paramiko.BadHostKeyException):
         return ConnectionFailed(
@@ -266,6 +278,12 @@ def _explain(error: BaseException, user: str, key: Path, endpoint: Endpoint) -> 
             f"  shown:    {error.key.get_name()} {error.key.get_base64()}\n"
             f"  expected: {error.expected_key.get_name()} {error.expected_key.get_base64()}\n"
             "  the image was changed, or the manifest belongs to another image: correct host_keys in the manifest"
+        )
+    if isinstance(error, paramiko.AuthenticationException) and key is None:
+        return Refused(
+            f"{user} may not log in at {place} with the password that was given\n"
+            "  see that the password is right, and that the guest's SSH server takes passwords "
+            "(PasswordAuthentication in sshd_config)"
         )
     if isinstance(error, paramiko.AuthenticationException):
         return Refused(

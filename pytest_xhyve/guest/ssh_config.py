@@ -31,12 +31,10 @@ def host_block(name: str, endpoint: Endpoint, image: Image, folder: Path) -> str
         "HostName": endpoint.host,
         "Port": endpoint.port,
         "User": image.user,
-        "IdentityFile": _quoted(image.key),
-        "IdentitiesOnly": "yes",
+        **_login_settings(image),
         "UserKnownHostsFile": _quoted(known_hosts),
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",
-        "BatchMode": "yes",
     }
     return f"Host {name}\n" + "".join(f"  {key} {value}\n" for key, value in settings.items())
 
@@ -44,6 +42,17 @@ def host_block(name: str, endpoint: Endpoint, image: Image, folder: Path) -> str
 def _quoted(path: Path) -> str:
     # OpenSSH expands tokens that begin with a percent sign.
     return '"' + str(path).replace("%", "%%") + '"'
+
+
+def _login_settings(image: Image) -> dict[str, str]:
+    if image.key is not None:
+        return {"IdentityFile": _quoted(image.key), "IdentitiesOnly": "yes", "BatchMode": "yes"}
+    # OpenSSH asks for the password at the terminal, or by SSH_ASKPASS.
+    return {
+        "PubkeyAuthentication": "no",
+        "PreferredAuthentications": "password,keyboard-interactive",
+        "NumberOfPasswordPrompts": "1",
+    }
 
 
 def login_command(name: str, block: str, folder: Path) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import paramiko
 
 from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection
+from pytest_xhyve.guest.shell import ShellLine
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.text import printable
@@ -137,7 +138,9 @@ class Output(io.RawIOBase):
 
 
 @contextmanager
-def running(connection: Connection, line: str, what: str) -> Iterator[tuple[paramiko.Channel, Callable[[], None]]]:
+def running(
+    connection: Connection, line: ShellLine, what: str
+) -> Iterator[tuple[paramiko.Channel, Callable[[], None]]]:
     """Run *line* while the block runs; its channel, and the check for each wait.
 
     Raises:
@@ -146,12 +149,14 @@ def running(connection: Connection, line: str, what: str) -> Iterator[tuple[para
         XhyveError: the guest answers, but the command does not go on.
     """
     check = connection.checker(what)
-    channel = connection.begin(line, what, check, monotonic() + connection.stall)
+    channel = connection.begin(line.text, what, check, monotonic() + connection.stall)
     if channel is None:
         raise XhyveError(f"cannot {what}: the guest answers, but did not start the command in {connection.stall:g} s")
     try:
         with channel:
             channel.settimeout(connection.stall)
+            if line.first_input:
+                channel.sendall(line.first_input)
             yield channel, check
     except TimeoutError as error:
         raise XhyveError(

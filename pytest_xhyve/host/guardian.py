@@ -23,6 +23,7 @@ from pytest_xhyve.host import guardian_process
 from pytest_xhyve.host.guardian_process import Channel
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNotFound, XhyveError
+from pytest_xhyve.model.settings import PASSWORD_VARIABLE
 
 _END_SECONDS = 10.0
 _KILL_SECONDS = 5.0
@@ -229,6 +230,8 @@ class Guardian:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), lock_fd],
                 cwd="/",
+                # The hypervisors inherit it, and need no password.
+                env={name: value for name, value in os.environ.items() if name != PASSWORD_VARIABLE},
                 start_new_session=True,
             )
         self._channel = Channel(ours)

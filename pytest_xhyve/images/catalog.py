@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.manifest import Manifest, parse_manifest
+from pytest_xhyve.images.own_login import OwnLogin, explain_missing_password
 from pytest_xhyve.images.recipe import RECIPES, recipe_names
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
@@ -40,12 +41,20 @@ class Catalog:
         home: the cache folder.
         report: called with a line for each step that takes long.
         prepare: makes an image of a disk whose manifest does not state all that a guest needs.
+        login: how to log in to disks that are not of the catalog, if options state it.
     """
 
-    def __init__(self, home: Home, report: Callable[[str], None], prepare: Callable[[Manifest], Image]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        report: Callable[[str], None],
+        prepare: Callable[[Manifest], Image],
+        login: OwnLogin = OwnLogin(),  # noqa: B008  # it is frozen
+    ) -> None:
         self._home = home
         self._report = report
         self._prepare = prepare
+        self._login = login
         self._found: dict[str, Image] = {}
 
     def find(self, wanted: str | os.PathLike[str] | Image) -> Image:
@@ -69,7 +78,10 @@ class Catalog:
         source = find_source(wanted)
         manifest = read_source(wanted, source)
         if manifest is not None:
-            return self._prepare(manifest) if manifest.missing else manifest.image()
+            manifest = self._login.applied_to(manifest)
+            if manifest.needs_password:
+                raise ConfigurationError(explain_missing_password(manifest))
+            return self._prepare(manifest) if manifest.needs_preparation else manifest.image()
         # A run with a built image does not need this module, which imports much.
         from pytest_xhyve.images.build import build_image  # noqa: PLC0415
 

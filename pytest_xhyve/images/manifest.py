@@ -14,6 +14,7 @@ from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import parse_memory, parse_positive_int, short_repr, suggest
 
 ARCHITECTURES = ("x86_64",)
@@ -26,6 +27,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "size": None,
     "sha256": None,
     "initrd": None,
+    "key": None,
     "cpus": 1,
     "memory": 512 << 20,
     "cpu": "x86-64-v2",
@@ -62,8 +64,29 @@ class Manifest:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The keys that a guest needs and that are not stated."""
-        return tuple(key for key in _NEEDED if key not in self.values)
+        """The keys that a guest needs and that are not stated; a user other than root may have a password instead."""
+        needed = [key for key in _NEEDED if key not in self.values]
+        if "key" in needed and (self.values.get("user", "root") != "root" or "password" in self.values):
+            needed.remove("key")
+        return tuple(needed)
+
+    @property
+    def needs_preparation(self) -> bool:
+        """Whether something has to be found out, or to be written into a layer over the disk."""
+        return bool(self.missing) or "seed" in self.values
+
+    @property
+    def own_user(self) -> str | None:
+        """The user who logs in by a key or password of the disk's own; None for root by the plugin's key."""
+        user: str | None = self.values.get("user")
+        if "key" in self.values:
+            return user or "root"
+        return user if user is not None and (user != "root" or "password" in self.values) else None
+
+    @property
+    def needs_password(self) -> bool:
+        """Whether the user can log in only by a password, which is not stated."""
+        return self.own_user is not None and "key" not in self.values and self.values.get("password") is None
 
     def with_values(self, **values: Any) -> Manifest:
         """This manifest with other values."""
@@ -81,6 +104,7 @@ class Manifest:
                 "  a manifest needs at least disk, kernel, cmdline, user, key and host_keys"
             )
         values = {"name": self.name, **_DEFAULTS, "format": _format_of(self.disk), **self.values}
+        values.pop("seed", None)
         return Image(manifest=self.path or self.disk, **values)
 
 
@@ -99,7 +123,7 @@ def as_manifest(image: Image) -> dict[str, Any]:
     content = {}
     for each in fields(image):
         value = getattr(image, each.name)
-        if each.name == "manifest" or value is None:
+        if each.name in ("manifest", "password") or value is None:
             continue
         content[each.name] = str(value) if isinstance(value, Path) else value
     return content | {"host_keys": list(image.host_keys), "made": dict(image.made)}
@@ -140,6 +164,7 @@ def parse_manifest(path: Path) -> Manifest:
         "cmdline": _text,
         "user": _text,
         "key": file,
+        "password": _secret,
         "host_keys": _public_keys,
         "cpus": parse_positive_int,
         "memory": parse_memory,
@@ -196,8 +221,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def _load(path: Path) -> dict[str, Any]:
+    text = ""
     try:
-        content = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  # _Loader is a SafeLoader
+        text = path.read_text("utf-8")
+        content = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except OSError as error:
         raise ConfigurationError(f"cannot read the manifest {path}: {error.strerror}") from error
     except ConfigurationError as error:
@@ -207,7 +234,8 @@ def _load(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is not YAML{line}: {error.problem or error}") from error
     except Exception as error:
         # Besides YAMLError: errors of int(), date() and others for values that look like numbers or dates.
-        raise ConfigurationError(f"{path} is not YAML: {error}") from error
+        reason = type(error).__name__ if "password" in text else error
+        raise ConfigurationError(f"{path} is not YAML: {reason}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"{path}: a manifest is a mapping of keys to values, for example `disk: {path.stem}.img`"
@@ -223,6 +251,16 @@ def _text(value: Any) -> str:
     if not text or re.search(r"[\x00-\x1f\x7f]", text):
         raise ConfigurationError(f"expected text on one line, not {short_repr(value)}")
     return text
+
+
+def _secret(value: Any) -> Secret | None:
+    """The password; None if the key has no value, so that the password comes from elsewhere."""
+    if value is None:
+        return None
+    # The error does not show the value.
+    if not isinstance(value, str) or not value or "\n" in value or "\0" in value:
+        raise ConfigurationError("expected text on one line; put it in quotes")
+    return Secret(value)
 
 
 def _sha256(value: Any) -> str:

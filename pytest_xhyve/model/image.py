@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_xhyve.model.machine import DiskFormat
+from pytest_xhyve.model.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Image:
         initrd: the initial RAM disk, or None.
         cmdline: the kernel's command line.
         user: the user that the plugin logs in as.
-        key: the private key that the plugin logs in with.
+        key: the private key that the plugin logs in with, or None.
+        password: the user's password, for the login without a key and for sudo; None if it is not known.
         host_keys: the guest's public host keys (``ssh-ed25519 AAAA…``); the guest must present one of them.
         cpus: virtual CPUs of a guest, unless an option or a marker sets another number.
         memory: bytes of memory of a guest, with the same exception.
@@ -45,9 +47,10 @@ class Image:
     initrd: Path | None
     cmdline: str
     user: str
-    key: Path
+    key: Path | None
     host_keys: tuple[str, ...]
     cpus: int
     memory: int
     cpu: str
     made: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    password: Secret | None = field(default=None, repr=False)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_args
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import (
@@ -28,11 +28,17 @@ from pytest_xhyve.model.values import (
     parse_size,
 )
 
+if TYPE_CHECKING:
+    from pytest_xhyve.model.secret import Secret
+
 INI = "ini value"
 """The prefix of a source's name if the value comes from the ini file."""
 
 MAX_GUESTS = 200
 """The highest limit of guests; no host has memory for more. A hypervisor may have a lower limit."""
+
+PASSWORD_VARIABLE = "PYTEST_XHYVE_PASSWORD"  # noqa: S105  # a name
+"""The environment variable with the password of ``--xhyve-user``. It is not an option, as process lists show those."""
 
 EMULATION_FACTOR = 4.0
 """The factor by which the plugin multiplies timeouts when the hypervisor emulates the CPU."""
@@ -90,6 +96,27 @@ OPTIONS = (
         "runs once on each image (default: debian12)",
         environment=True,
         repeatable=True,
+    ),
+    Option(
+        "user",
+        "NAME",
+        "the user of the disk's own that the plugin logs in as, by --xhyve-key or by a password, for which sudo may "
+        "ask, too; the password is that of PYTEST_XHYVE_PASSWORD or the manifest, or is asked for at the terminal; "
+        "images of the catalog have their own login (default: root, by the plugin's key, which is added to a layer "
+        "over the disk)",
+    ),
+    Option(
+        "key",
+        "FILE",
+        "the private key of --xhyve-user, without a passphrase (default: the plugin's own)",
+        parse_path,
+    ),
+    Option(
+        "seed",
+        "FOLDER",
+        "folder with your own user-data for cloud-init, and with meta-data, network-config and vendor-data if you have "
+        "them (default: what makes the network card get its address by DHCP)",
+        parse_path,
     ),
     Option(
         "hypervisor",
@@ -194,6 +221,10 @@ class Settings:
 
     Attributes:
         images: names or paths, at least one.
+        user: the user to log in as, or None for the image's.
+        key: the private key of that user, or None for the image's.
+        seed: the folder with data for cloud-init, or None.
+        password: the password of that user, or None.
         hypervisor: ``auto`` or a name.
         executable: path of the hypervisor's program, or None to look it up in PATH.
         accel: ``auto``, ``kvm``, ``hvf`` or ``tcg``.
@@ -212,6 +243,10 @@ class Settings:
     """
 
     images: tuple[str, ...] = ("debian12",)
+    user: str | None = None
+    key: Path | None = None
+    seed: Path | None = None
+    password: Secret | None = field(default=None, repr=False)
     hypervisor: HypervisorName = "auto"
     executable: str | None = None
     accel: Acceleration = "auto"
@@ -255,7 +290,19 @@ class Settings:
             found[option.name] = parsed if option.repeatable else parsed[-1]
         if "image" in found:
             found["images"] = found.pop("image")
-        return cls(given=given, **found)
+        return cls(given=given, password=_find_password(environment), **found)
+
+
+def _find_password(environment: Mapping[str, str]) -> Secret | None:
+    password = environment.get(PASSWORD_VARIABLE)
+    if password is None:
+        return None
+    if not password:
+        raise ConfigurationError(f"{PASSWORD_VARIABLE}: the value is empty")
+    # Few runs have a password.
+    from pytest_xhyve.model.secret import Secret
+
+    return Secret(password)
 
 
 def _find(option: Option, values: OptionSource, environment: Mapping[str, str]) -> tuple[str | None, tuple[str, ...]]:

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _SUMMARY_KEY = "xhyve_summary"
+_PASSWORD_KEY = "xhyve_password"  # noqa: S105  # not a password, but a key
 _PROBLEM = pytest.StashKey[str]()
 _MARKER = (
     "xhyve(image=None, cpus=None, memory=None, name=None, start=None, reset=None): what the test's guest is made of; "
@@ -72,6 +73,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     try:
         settings = Settings.load(config)
+        if (password := getattr(config, "workerinput", {}).pop(_PASSWORD_KEY, None)) is not None:
+            from pytest_xhyve.model.secret import Secret
+
+            settings = replace(settings, password=Secret(password))
+            del password
+        if settings.user or settings.key or settings.seed:
+            from pytest_xhyve.plugin.preflight import resolve_login
+
+            settings = resolve_login(settings, config)
         if config.getoption("xhyve_executable") is not None:
             from pytest_xhyve.plugin.preflight import check_program
 
@@ -140,7 +150,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if wanting:
         from pytest_xhyve.plugin.preflight import find_problems
 
-        for concerned, problem in find_problems(wanting, session.config.stash[SETTINGS]):
+        settings, problems = find_problems(wanting, session.config.stash[SETTINGS])
+        session.config.stash[SETTINGS] = settings
+        for concerned, problem in problems:
             _reject_tests(concerned, problem)
 
 
@@ -172,6 +184,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         output[_SUMMARY_KEY] = summary.to_message()
     elif summary.leaks and session.config.stash[SETTINGS].strict and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In the xdist controller, send a worker the password that the user was asked for: a worker has no terminal."""
+    password = node.config.stash[SETTINGS].password
+    if password is not None:
+        node.workerinput[_PASSWORD_KEY] = password.reveal()
 
 
 @pytest.hookimpl(optionalhook=True)

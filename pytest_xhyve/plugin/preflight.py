@@ -14,6 +14,8 @@ import pytest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.catalog import find_source, read_source, resolve_path
 from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
+from pytest_xhyve.images.manifest import Manifest
+from pytest_xhyve.images.own_login import OwnLogin, explain_missing_password
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
@@ -28,10 +30,15 @@ class Preflight:
 
     Args:
         home: the cache folder; it is only read.
+        login: how to log in to disks that are not of the catalog, if options state it.
+
+    Attributes:
+        login: the same, with the password that the user was asked for.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, login: OwnLogin) -> None:
         self._home = home
+        self.login = login
         self._checked: dict[str, XhyveError | None] = {}
         self._manifests: dict[str, Path] = {}
 
@@ -64,8 +71,11 @@ class Preflight:
         source = find_source(text)
         stated = read_source(text, source)
         if stated is not None:
+            stated = self.login.applied_to(stated)
             self._check_name(stated.name, stated.path or stated.disk)
-            if not stated.missing:
+            if stated.needs_password:
+                stated = self._ask_password(stated)
+            if not stated.needs_preparation:
                 check_files(stated.image())
                 return
             from pytest_xhyve.preparation.disk_file import look  # noqa: PLC0415
@@ -78,6 +88,20 @@ class Preflight:
         built = read_if_complete(manifest)
         if built is not None:
             check_files(built)
+
+    def _ask_password(self, stated: Manifest) -> Manifest:
+        """*stated* with the password that the user types.
+
+        Raises:
+            ConfigurationError: there is no terminal, or no answer.
+        """
+        from pytest_xhyve.host.terminal import ask_password  # noqa: PLC0415
+
+        password = ask_password(f"Password of {stated.own_user} on {stated.disk.name}: ")
+        if password is None:
+            raise ConfigurationError(explain_missing_password(stated))
+        self.login = replace(self.login, password=password)
+        return self.login.applied_to(stated)
 
     def _check_name(self, name: str, path: Path) -> None:
         """Check that no other manifest or disk has the image's *name*; *path* is that of this one."""
@@ -103,7 +127,7 @@ def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
     source = settings.given["image"]
     written = source.startswith(INI)
     base = base_folder(source, config)
-    preflight = Preflight(Home.of_user())
+    preflight = Preflight(Home.of_user(), OwnLogin.of(settings))
     images = []
     for image in settings.images:
         try:
@@ -116,7 +140,16 @@ def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
                 raise type(error)(f"{source}: {error}") from error
             settled = image
         images.append(settled)
-    return replace(settings, images=tuple(images))
+    return replace(settings, images=tuple(images), password=preflight.login.password)
+
+
+def resolve_login(settings: Settings, config: pytest.Config) -> Settings:
+    """*settings* with absolute paths of key and seed, so that they stay valid if a test changes the folder."""
+
+    def absolute(name: str, path: Path | None) -> Path | None:
+        return None if path is None else base_folder(settings.given[name], config) / path
+
+    return replace(settings, key=absolute("key", settings.key), seed=absolute("seed", settings.seed))
 
 
 def check_program(settings: Settings) -> None:
@@ -134,7 +167,9 @@ def check_program(settings: Settings) -> None:
         )
 
 
-def find_problems(items: Iterable[pytest.Item], settings: Settings) -> list[tuple[list[pytest.Item], str]]:
+def find_problems(
+    items: Iterable[pytest.Item], settings: Settings
+) -> tuple[Settings, list[tuple[list[pytest.Item], str]]]:
     """Check the cache folder, the folder for artifacts, and the images of *items*; ignore tests that may not run.
 
     Args:
@@ -142,23 +177,25 @@ def find_problems(items: Iterable[pytest.Item], settings: Settings) -> list[tupl
         settings: the run's settings.
 
     Returns:
-        for each problem, the tests that have it, and a message that names them.
+        the settings, with the password that the user was asked for; and for each problem, the tests that have it, and a
+        message that names them.
     """
     sure = [item for item in items if not any(item.get_closest_marker(mark) for mark in _MAY_NOT_RUN)]
     if not sure:
-        return []
+        return settings, []
     try:
         home = Home.of_user()
         home.folder("runs")
         _check_artifacts(settings)
     except XhyveError as error:
-        return [(sure, str(error))]
-    preflight = Preflight(home)
+        return settings, [(sure, str(error))]
+    preflight = Preflight(home, OwnLogin.of(settings))
     found: dict[str, list[pytest.Item]] = {}
     for item in sure:
         for problem in _image_problems(item, settings, preflight):
             found.setdefault(problem, []).append(item)
-    return [(concerned, f"{_name_tests(concerned)}: {problem}") for problem, concerned in found.items()]
+    settings = replace(settings, password=preflight.login.password)
+    return settings, [(concerned, f"{_name_tests(concerned)}: {problem}") for problem, concerned in found.items()]
 
 
 def _check_artifacts(settings: Settings) -> None:

@@ -6,9 +6,11 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.values import suggest
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.new_file import NewFile
 
@@ -28,14 +30,25 @@ class Login:
     files: tuple[NewFile, ...]
 
 
-def plan_login(facts: Facts, client: KeyPair, *, user: str | None = None, host_keys: Sequence[str] = ()) -> Login:
-    """Root's login by the plugin's own key; the disk's host keys, or a new one if it has none.
+@dataclass(frozen=True, slots=True)
+class StatedLogin:
+    """What the user states about the login; what is not stated is found out.
 
-    Args:
-        facts: what was found on the disk.
-        client: the plugin's key.
-        user: logs in by a key or password of its own, so the plugin's key is not written; None for root and that key.
-        host_keys: the keys that the user has stated; empty to find them on the disk.
+    Attributes:
+        user: logs in by a key or password of the disk's own; None for root by the plugin's key.
+        by: what that user has.
+        host_keys: the public host keys, or none.
+        may_be_new: whether the system may create the user when it boots, as cloud-init does.
+    """
+
+    user: str | None = None
+    by: Literal["key", "password"] = "key"
+    host_keys: tuple[str, ...] = ()
+    may_be_new: bool = False
+
+
+def plan_login(facts: Facts, client: KeyPair, stated: StatedLogin = StatedLogin()) -> Login:
+    """Root's login by the plugin's own key, or the stated one; the disk's host keys, or a new one if it has none.
 
     Raises:
         ImageError: the system has no SSH server, or one that the user cannot log in to; the message names the line.
@@ -45,9 +58,14 @@ def plan_login(facts: Facts, client: KeyPair, *, user: str | None = None, host_k
             f"{facts.system} on this disk has no SSH server, and the plugin uses guests by SSH\n"
             "  install one in it (openssh-server, or dropbear), and shut it down"
         )
+    user = stated.user or "root"
+    if stated.user is not None and not stated.may_be_new:
+        _check_user(facts, user, stated.by)
+    if facts.ssh_server == "openssh":
+        _check_sshd(facts, user, stated.by)
     files = []
-    if host_keys:
-        found = tuple(host_keys)
+    if stated.host_keys:
+        found = stated.host_keys
     elif facts.ssh_server == "openssh" and facts.host_keys:
         found = facts.host_keys
     else:
@@ -58,36 +76,73 @@ def plan_login(facts: Facts, client: KeyPair, *, user: str | None = None, host_k
             files.append(NewFile("etc/ssh/ssh_host_ed25519_key.pub", f"{host.public}\n".encode()))
         else:
             files.append(NewFile("etc/dropbear/dropbear_ed25519_host_key", host.dropbear, 0o600))
-    if user is None:
-        keys_path = f"{facts.root_home}/.ssh/authorized_keys"
+    if stated.user is None:
+        path = f"{facts.root_home}/.ssh/authorized_keys"
         if facts.ssh_server == "openssh":
-            _check_sshd(facts)
-            keys_path = _authorized_keys(facts) or keys_path
-        files.append(NewFile(keys_path.lstrip("/"), f"\n{client.public}\n".encode(), 0o600, append=True))
-    return Login(user or "root", found, tuple(files))
+            path = _authorized_keys(facts) or path
+        files.append(NewFile(path.lstrip("/"), f"\n{client.public}\n".encode(), 0o600, append=True))
+    return Login(user, found, tuple(files))
 
 
-def _check_sshd(facts: Facts) -> None:
-    """Raise `ImageError` if sshd's configuration keeps root out (sshd_config(5))."""
+def _check_user(facts: Facts, user: str, by: str) -> None:
+    """Raise `ImageError` if the disk has no such *user*, or one without a password to log in by."""
+    names = [line.partition(":")[0] for line in facts.text("etc/passwd").splitlines()]
+    if user not in names:
+        known = ", ".join(each.name for each in facts.users) or "none"
+        raise ImageError(f"this disk has no user {user}{suggest(user, tuple(names))}\n  users who may log in: {known}")
+    state = next((each.password for each in facts.users if each.name == user), "set")
+    if by == "password" and state != "set":
+        reason = "the password is locked" if state == "locked" else "there is no password, and SSH asks for one"
+        raise ImageError(
+            f"user {user} of this disk cannot log in by password: {reason}\n"
+            "  give a key by --xhyve-key, or leave --xhyve-user out: then the plugin logs in as root by its own key"
+        )
+
+
+def _check_sshd(facts: Facts, user: str, by: str) -> None:
+    """Raise `ImageError` if OpenSSH's configuration keeps *user* out (sshd_config(5))."""
+    groups = _groups_of(facts, user)
     for path, number, key, value in sshd_settings(facts):
+        low = value.lower()
+        words = value.split()
+        root_refused = low in ("no", "forced-commands-only") or (
+            by == "password" and low in ("prohibit-password", "without-password")
+        )
         refused = (
-            (key == "permitrootlogin" and value.lower() in ("no", "forced-commands-only"))
-            or (key == "pubkeyauthentication" and value.lower() == "no")
-            or (key == "allowusers" and not _names_root(value))
-            or (key == "denyusers" and _names_root(value))
-            or (key == "allowgroups" and "root" not in value.split())
-            or (key == "denygroups" and "root" in value.split())
+            (key == "permitrootlogin" and user == "root" and root_refused)
+            or (key == "pubkeyauthentication" and by == "key" and low == "no")
+            or (key == "allowusers" and not _names_one(words, user))
+            or (key == "denyusers" and _names_one(words, user))
+            or (key == "allowgroups" and not any(_names_one(words, group) for group in groups))
+            or (key == "denygroups" and any(_names_one(words, group) for group in groups))
         )
         if refused:
             raise ImageError(
-                f"the SSH server of this disk does not let root log in by key: /{path}, line {number}: {key} {value}\n"
+                f"the SSH server of this disk does not let {user} log in by {by}: "
+                f"/{path}, line {number}: {key} {value}\n"
                 "  change that line on the disk, and shut it down cleanly"
             )
 
 
-def _names_root(value: str) -> bool:
-    patterns = [word.partition("@")[0] for word in value.split()]
-    return any(re.fullmatch(re.escape(one).replace(r"\*", ".*").replace(r"\?", "."), "root") for one in patterns)
+def _names_one(patterns: Sequence[str], name: str) -> bool:
+    """Whether one of the *patterns* of sshd_config(5) is for *name*."""
+    parts = (pattern.partition("@")[0] for pattern in patterns)
+    return any(re.fullmatch(re.escape(one).replace(r"\*", ".*").replace(r"\?", "."), name) for one in parts)
+
+
+def _groups_of(facts: Facts, user: str) -> list[str]:
+    """The names of the groups of *user* (group(5))."""
+    primary = {line.split(":")[0]: line.split(":")[3] for line in _records(facts, "etc/passwd", 4)}
+    groups = [
+        fields[0]
+        for fields in (line.split(":") for line in _records(facts, "etc/group", 4))
+        if fields[2] == primary.get(user) or user in fields[3].split(",")
+    ]
+    return groups or [user]
+
+
+def _records(facts: Facts, path: str, fields: int) -> list[str]:
+    return [line for line in facts.text(path).splitlines() if line.count(":") + 1 >= fields]
 
 
 def _authorized_keys(facts: Facts) -> str | None:

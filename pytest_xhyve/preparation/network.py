@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterable, Mapping
 
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.new_file import NewFile
+from pytest_xhyve.preparation.seed import plan_seed
 
 # The kernel's name for the card, as the command line has net.ifnames=0. Names that udev gives depend on the slot of the
 # card, so they differ between the machine that the disk comes from and a guest.
@@ -19,33 +21,23 @@ _INTERFACES_TEXT = f"\nallow-hotplug {_CARD}\niface {_CARD} inet dhcp\n"
 # Netplan's format, which cloud-init takes too (network-config version 2).
 _NETWORK_CONFIG = "version: 2\nethernets:\n  {}: {{dhcp4: true}}\n"
 _NETPLAN_TEXT = "network:\n" + textwrap.indent(_NETWORK_CONFIG.format(_CARD), "  ")
-_META_DATA = "instance-id: pytest-xhyve\n"
-_USER_DATA = """\
-#cloud-config
-ssh_deletekeys: false
-ssh_genkeytypes: []
-disable_root: false
-ssh_pwauth: false
-preserve_hostname: true
-growpart: {mode: "off"}
-package_update: false
-package_upgrade: false
-"""
-_SEED = "var/lib/cloud/seed/nocloud"
 
 
-def plan_network(facts: Facts) -> tuple[NewFile, ...]:
-    """The files that configure the guest's one network card by DHCP."""
-    names = configured_names(facts)
+def plan_network(facts: Facts, seed: Mapping[str, bytes] | None = None) -> tuple[NewFile, ...]:
+    """The files that configure the guest's one network card by DHCP.
+
+    Args:
+        facts: what was found on the disk.
+        seed: the user's own data for cloud-init, by the names of its files; None for the plugin's.
+    """
+    own = (seed or {}).get("network-config")
+    names = configured_names(facts) if own is None else _ethernet_names(_netplan_names(own.decode("utf-8", "replace")))
     card = names[0] if names else _CARD
     files: list[NewFile] = []
     if card != _CARD:
         files.append(NewFile(_LINK, _LINK_TEXT.format(card).encode()))
     if facts.has_cloud_init:
-        # A seed of the data source NoCloud, without which cloud-init waits for a cloud.
-        files.append(NewFile(f"{_SEED}/meta-data", _META_DATA.encode()))
-        files.append(NewFile(f"{_SEED}/user-data", _USER_DATA.encode(), 0o600))
-        files.append(NewFile(f"{_SEED}/network-config", _NETWORK_CONFIG.format(card).encode()))
+        files += plan_seed(seed, _NETWORK_CONFIG.format(card))
     elif not names:
         files += _configure_card(facts)
     return tuple(files)
@@ -80,8 +72,11 @@ def configured_names(facts: Facts) -> tuple[str, ...]:
             found += re.findall(r"^\s*interface-name=(\S+)\s*$", text, re.MULTILINE)
         elif match := re.fullmatch(r"etc/sysconfig/network-scripts/ifcfg-(\S+)", path):
             found.append(match[1])
-    names = [name for name in dict.fromkeys(found) if name != "lo" and re.fullmatch(r"[A-Za-z][\w.-]{0,14}", name)]
-    return tuple(names)
+    return _ethernet_names(found)
+
+
+def _ethernet_names(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in dict.fromkeys(names) if name != "lo" and re.fullmatch(r"[A-Za-z][\w.-]{0,14}", name))
 
 
 def _netplan_names(text: str) -> list[str]:
@@ -89,8 +84,9 @@ def _netplan_names(text: str) -> list[str]:
 
     try:
         content = yaml.safe_load(text)
-        cards = content["network"]["ethernets"]
-    except (yaml.YAMLError, KeyError, TypeError):
+        # In cloud-init's network-config, the outer key may be missing.
+        cards = content.get("network", content)["ethernets"]
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return []
     if not isinstance(cards, dict):
         return []

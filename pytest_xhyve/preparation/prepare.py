@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_xhyve.formats.bzimage import read_kernel_header
+from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.waits import wait_for_units
 from pytest_xhyve.host.clone import create_overlay
 from pytest_xhyve.images.backing import is_valid_layer
@@ -26,18 +27,22 @@ from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.images.files import check_stated_files, read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Manifest, read_manifest
+from pytest_xhyve.images.own_login import read_seed
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ConfigurationError, ImageError, NotSupported
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
+from pytest_xhyve.model.settings import PASSWORD_VARIABLE
+from pytest_xhyve.model.text import printable
 from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole, copy_as_qcow2, look
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.helper_guest import open_disk
 from pytest_xhyve.preparation.kernel import BootFiles, choose_cmdline, choose_kernel
-from pytest_xhyve.preparation.login import plan_login
+from pytest_xhyve.preparation.login import Login, StatedLogin, plan_login
 from pytest_xhyve.preparation.network import plan_network
 from pytest_xhyve.preparation.run_context import RunContext
+from pytest_xhyve.preparation.seed import seed_host_keys
 from pytest_xhyve.preparation.system import check_system
 
 _FORMAT = 2
@@ -71,7 +76,8 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
     key_file, client = client_key(context.home.folder("keys"))
     digests = [known_digest(file, checked) for file in disk.files]
     _check_stated(manifest, disk, digests)
-    key = _key(disk.format, digests, client, _preparation_inputs(manifest, checked))
+    seed = None if "seed" not in manifest.values else read_seed(manifest.values["seed"])
+    key = _key(disk.format, digests, client, _preparation_inputs(manifest, seed, checked))
     with FileLock(folder / f"{key}.lock"):
         target = folder / key / _MANIFEST
         image = read_if_complete(target)
@@ -82,12 +88,13 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
                 context.events.progress(
                     f"preparing {name}: this is done once, and takes about as long as one boot and shutdown of it"
                 )
-                content = _Preparation(disk, manifest, context, workspace).run(key_file, client)
+                content = _Preparation(disk, manifest, seed, context, workspace).run(key_file, client)
                 _publish(workspace, folder / key, content)
                 context.events.progress(f"prepared {name} in {monotonic() - begin:.0f} s")
             image = read_manifest(target)
     # Nothing of these changes what a preparation does.
-    stated = {key: manifest.values[key] for key in ("key", "cpus", "memory", "cpu") if key in manifest.values}
+    free = ("key", "password", "cpus", "memory", "cpu")
+    stated = {key: manifest.values[key] for key in free if key in manifest.values}
     made = {**image.made, **manifest.values.get("made", {})}
     return replace(image, name=manifest.name, made=made, **stated)
 
@@ -108,25 +115,13 @@ def _check_stated(manifest: Manifest, disk: DiskFile, digests: Sequence[str]) ->
         )
 
 
-def _preparation_inputs(manifest: Manifest, checked: Path) -> dict[str, Any]:
+def _preparation_inputs(manifest: Manifest, seed: Mapping[str, bytes] | None, checked: Path) -> dict[str, Any]:
     """What the manifest states that changes what a preparation does."""
     values = manifest.values
     inputs = {key: values[key] for key in ("user", "cmdline", "host_keys") if key in values}
     inputs |= {key: known_digest(values[key], checked) for key in ("kernel", "initrd") if key in values}
-    return inputs | {"own_login": _own_user(manifest)}
-
-
-def _own_user(manifest: Manifest) -> str | None:
-    """The user who logs in by a key of its own; None for root, who gets the plugin's key."""
-    user: str | None = manifest.values.get("user")
-    if "key" in manifest.values:
-        return user or "root"
-    if user not in (None, "root"):
-        raise ConfigurationError(
-            f"{manifest.path}: user: {user} needs a key to log in with\n"
-            "  state the path of the private key as `key:`, or leave `user:` out: then the plugin logs in as root"
-        )
-    return None
+    inputs["seed"] = {name: hashlib.sha256(content).hexdigest() for name, content in (seed or {}).items()}
+    return inputs | {"own_login": manifest.own_user}
 
 
 def _key(disk_format: str, digests: Sequence[str], client: KeyPair, inputs: Mapping[str, Any]) -> str:
@@ -137,8 +132,16 @@ def _key(disk_format: str, digests: Sequence[str], client: KeyPair, inputs: Mapp
 class _Preparation:
     """One preparation, in a folder of its own."""
 
-    def __init__(self, disk: DiskFile, manifest: Manifest, context: RunContext, workspace: Path) -> None:
+    def __init__(
+        self,
+        disk: DiskFile,
+        manifest: Manifest,
+        seed: Mapping[str, bytes] | None,
+        context: RunContext,
+        workspace: Path,
+    ) -> None:
         self._disk = disk
+        self._seed = seed
         self._manifest = manifest
         self._stated = manifest.values
         self._context = context
@@ -161,10 +164,15 @@ class _Preparation:
             copy_as_qcow2(self._disk, self._layer.path)
         context.events.progress("  looking into it")
         content = self._change(client)
-        own_key = self._stated.get("key")
-        content["key"] = os.path.relpath(key_file, self._workspace) if own_key is None else str(own_key)
+        if "key" in self._stated:
+            content["key"] = str(self._stated["key"])
+        elif self._manifest.own_user is None:
+            content["key"] = os.path.relpath(key_file, self._workspace)
+        else:
+            # The password is in no file.
+            content["password"] = None
         write_manifest(self._workspace / _MANIFEST, content)
-        image = read_manifest(self._workspace / _MANIFEST)
+        image = replace(read_manifest(self._workspace / _MANIFEST), password=self._stated.get("password"))
         if read_kernel_header(image.kernel) is None:
             raise ImageError(f"the kernel on {self._disk.path} is not a Linux kernel for x86-64 (a bzImage)")
         context.events.progress(f"  booting {content['made']['system']}")
@@ -177,10 +185,8 @@ class _Preparation:
             facts = helper.look()
             check_system(facts, self._disk.path)
             boot = self._choose_boot_files(facts)
-            login = plan_login(
-                facts, client, user=_own_user(self._manifest), host_keys=self._stated.get("host_keys", ())
-            )
-            helper.write([*login.files, *plan_network(facts)])
+            login = self._plan_login(facts, client)
+            helper.write([*login.files, *plan_network(facts, self._seed)])
             copies = {}
             if "kernel" not in self._stated:
                 copies[boot.kernel] = self._workspace / _KERNEL
@@ -223,13 +229,48 @@ class _Preparation:
             cmdline=stated["cmdline"] if "cmdline" in stated else choose_cmdline(facts),
         )
 
+    def _plan_login(self, facts: Facts, client: KeyPair) -> Login:
+        """The login and the host keys: what is stated, and what was found on the disk."""
+        stated = StatedLogin(
+            self._manifest.own_user,
+            "key" if "key" in self._stated else "password",
+            self._stated.get("host_keys", ()),
+            may_be_new=self._seed is not None,
+        )
+        if self._manifest.own_user is None:
+            stated = replace(stated, by="key")
+        login = plan_login(facts, client, stated)
+        if self._seed is None:
+            return login
+        if not facts.has_cloud_init:
+            raise ImageError(
+                f"{facts.system} on this disk has no cloud-init, which --xhyve-seed is for\n  leave the option out"
+            )
+        own = seed_host_keys(self._seed)
+        types = {key.partition(" ")[0] for key in own}
+        # cloud-init replaces the keys of these types.
+        kept = [key for key in login.host_keys if key.partition(" ")[0] not in types]
+        return replace(login, host_keys=(*own, *kept))
+
     def _boot_once(self, image: Image) -> str:
         """Boot the layer, wait until the system is at rest, and shut it down; return the state of the system."""
         with self._context.booted(image.name, image, self._layer) as guest:
+            self._check_root(guest)
             state = wait_for_units(guest.run, self._context.timeouts.settle)
             self._context.events.progress("  shutting it down")
             guest.shutdown()
         return state
+
+    def _check_root(self, guest: Guest) -> None:
+        """Check that the user can run commands as root; this is also the one time that sudo gives its lecture."""
+        done = guest.run("true", check=False, user="root", timeout=self._context.timeouts.boot)
+        if done.returncode != 0:
+            reason = (printable(done.stderr).strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise ImageError(
+                f"user {guest.image.user} of {self._disk.path} cannot run commands as root: {reason}\n"
+                "  the plugin needs that to shut guests down and to restore them: let the user run sudo on the disk, "
+                f"set {PASSWORD_VARIABLE} if sudo asks for a password, or log in as root"
+            )
 
 
 def _publish(workspace: Path, target: Path, content: dict[str, Any]) -> None:

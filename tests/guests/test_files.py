@@ -154,6 +154,7 @@ def test_openssh_takes_a_percent_sign(guest: Guest, tmp_path: Path) -> None:
     branch = tmp_path / "feature%2Fname %h"
     branch.mkdir()
     key = branch / "key"
+    assert guest.image.key is not None
     key.write_bytes(guest.image.key.read_bytes())
     key.chmod(0o600)
     image = replace(guest.image, key=key)

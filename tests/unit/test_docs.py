@@ -59,6 +59,9 @@ NOT_RUN = {
     "pytest --xhyve-image=ubuntu18.img",
     "pytest-xhyve import ubuntu18.img --name web > web.yaml",
     "pytest-xhyve show ubuntu18.img",
+    "pytest --xhyve-image=ubuntu18.img --xhyve-user=tester --xhyve-key=tester_key",
+    "pytest --xhyve-image=ubuntu18.img --xhyve-user=tester",
+    "pytest --xhyve-image=cloud.qcow2 --xhyve-seed=seed --xhyve-user=tester --xhyve-key=tester_key",
     "pytest-xhyve boot-files ubuntu18.img boot",
     # On a Mac.
     "/usr/libexec/PlistBuddy -c 'Add :com.apple.security.hypervisor bool true' xhyve.entitlements",

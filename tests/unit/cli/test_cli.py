@@ -50,6 +50,9 @@ def test_options_are_those_of_the_plugin() -> None:
     given = {
         "hypervisor": "qemu",
         "executable": "/bin/qemu",
+        "user": "joe",
+        "key": "/own/key",
+        "seed": "/own/seed",
         "accel": "tcg",
         "start": "cold",
         "cpus": "2",
@@ -65,6 +68,9 @@ def test_options_are_those_of_the_plugin() -> None:
         assert load_settings(given) == Settings(
             hypervisor="qemu",
             executable="/bin/qemu",
+            user="joe",
+            key=Path("/own/key"),
+            seed=Path("/own/seed"),
             accel="tcg",
             start="cold",
             cpus=2,

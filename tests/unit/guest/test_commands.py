@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 from math import inf, nan
 from pathlib import Path
@@ -14,9 +16,13 @@ from pytest_xhyve.guest.connection import Connection
 from pytest_xhyve.guest.shell import Command, quote_path, shell_line
 from pytest_xhyve.model.completed import Completed
 from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, ConfigurationError, ConnectionFailed
+from pytest_xhyve.model.secret import Secret
 
 # What an argument and an environment variable can hold (execve(2)).
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+PASSWORD = Secret("p\u00e4$s 'w\"rd")
 
 
 def run(line: str) -> str:
@@ -25,7 +31,9 @@ def run(line: str) -> str:
 
 def plain(command: Command, **options: object) -> str:
     defaults: dict[str, object] = {"env": None, "user": None, "login_user": "root", "timeout": None}
-    return shell_line(command, **(defaults | options))  # type: ignore[arg-type]
+    line = shell_line(command, **(defaults | options))  # type: ignore[arg-type]
+    assert line.first_input == b""
+    return line.text
 
 
 @given(st.lists(words, min_size=1, max_size=4))
@@ -94,6 +102,29 @@ def test_words_may_be_paths_and_bytes_of_a_name() -> None:
 def test_argument_that_no_command_can_have(arguments: dict[str, object], match: str) -> None:
     with pytest.raises(ConfigurationError, match=match):
         plain(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("data", [b"", b"one\ntwo\n"])
+def test_password_reaches_sudo_alone(asks: bool, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether sudo asks depends on the guest's configuration, and the command must not read the password instead."""
+    sudo = tmp_path / "sudo"
+    read = f'IFS= read -r typed; [ "$typed" = {shlex.quote(PASSWORD.reveal())} ] || exit 1' if asks else ":"
+    sudo.write_text(f'#!/bin/sh\n{read}\nwhile [ "$1" != -- ]; do shift; done; shift\nexec "$@"\n')
+    sudo.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    line = shell_line(
+        'cat; printf %s "$VALUE"',
+        env={"VALUE": "it's"},
+        user="root",
+        login_user="tester",
+        timeout=10,
+        password=PASSWORD,
+    )
+    assert PASSWORD.reveal() not in line.text
+    assert PASSWORD.reveal() not in repr(line)
+    done = subprocess.run(["sh", "-c", line.text], input=line.first_input + data, capture_output=True, check=True)
+    assert done.stdout == data + b"it's"
 
 
 @pytest.fixture

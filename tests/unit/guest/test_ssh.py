@@ -17,6 +17,7 @@ from pytest_xhyve.guest import ssh
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.model.errors import ConnectionFailed, KernelPanic
+from pytest_xhyve.model.secret import Secret
 
 # It logs each connection that a test cuts.
 logging.getLogger("test.server").setLevel(logging.CRITICAL + 1)
@@ -132,8 +133,11 @@ def test_stops_at_once_when_the_guest_dies() -> None:
         wait(endpoint, 600, alive=panic)
 
 
+PASSWORD = Secret("p\u00e4ssw\u00f6rd")
+
+
 class Server(paramiko.ServerInterface):
-    """Lets in one key."""
+    """Lets in one key, and one password."""
 
     def __init__(self, welcome: str) -> None:
         self._welcome = welcome
@@ -142,8 +146,12 @@ class Server(paramiko.ServerInterface):
         known = f"{key.get_name()} {key.get_base64()}" == self._welcome
         return paramiko.common.AUTH_SUCCESSFUL if known and username == "root" else paramiko.common.AUTH_FAILED
 
+    def check_auth_password(self, username: str, password: str) -> int:
+        known = password == PASSWORD.reveal() and username == "root"
+        return paramiko.common.AUTH_SUCCESSFUL if known else paramiko.common.AUTH_FAILED
+
     def get_allowed_auths(self, username: str) -> str:  # noqa: ARG002
-        return "publickey"
+        return "publickey,password"
 
 
 class Keys:
@@ -218,6 +226,29 @@ def test_refused_key_says_which(keys: Keys) -> None:
     expected = pytest.raises(ssh.Refused, match=f"ubuntu may not log in at .* with {keys.path}")
     with listening(keys.serve) as endpoint, expected:
         log_in(endpoint, keys, user="ubuntu")
+
+
+def test_login_by_password(keys: Keys) -> None:
+    with listening(keys.serve) as endpoint, log_in(endpoint, keys, key=None, password=PASSWORD) as client:
+        assert client.get_transport().is_authenticated()  # type: ignore[union-attr]
+
+
+def test_refused_password_is_shown_nowhere(keys: Keys) -> None:
+    wrong = "wr\u00f6ng password"
+    with (
+        listening(keys.serve) as endpoint,
+        pytest.raises(ssh.Refused, match=r"root may not log in at .* with the password that was given") as raised,
+    ):
+        log_in(endpoint, keys, key=None, password=Secret(wrong))
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+    # What a report with local variables would show.
+    shown = [str(raised.value)]
+    trace = raised.value.__traceback__
+    while trace is not None:
+        shown.append(repr(trace.tb_frame.f_locals))
+        trace = trace.tb_next
+    assert sum(wrong in text for text in shown) == 1, "only this test's own variable"
 
 
 def test_key_that_is_none(keys: Keys, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_xhyve.guest import streams
 from pytest_xhyve.guest.connection import Connection
+from pytest_xhyve.guest.shell import ShellLine
 from pytest_xhyve.guest.streams import Output, running
 from pytest_xhyve.model.errors import BootFailed, XhyveError
 
@@ -124,7 +125,7 @@ def test_messages_are_printable() -> None:
 def test_death_of_the_guest_is_the_reason() -> None:
     channel = Channel(nothing, code=None)
     connection = connection_of(channel, is_active=False)
-    with pytest.raises(BootFailed, match="has died"), running(connection, "tar", "copy") as (_, check):
+    with pytest.raises(BootFailed, match="has died"), running(connection, ShellLine("tar"), "copy") as (_, check):
         Output(connection, channel, check).result()  # type: ignore[arg-type]
     channel.end()
 
@@ -136,7 +137,7 @@ def test_copy_that_stands_still_in_a_guest_that_answers() -> None:
     connection = connection_of(channel, step=0.05)
     with (
         pytest.raises(XhyveError, match=r"cannot copy: the guest answers, but neither sent nor took data for 0\.1 s"),
-        running(connection, "cat", "copy") as (_, check),
+        running(connection, ShellLine("cat"), "copy") as (_, check),
     ):
         Output(connection, channel, check).result()  # type: ignore[arg-type]
     channel.end()

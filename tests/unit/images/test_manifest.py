@@ -8,8 +8,10 @@ import yaml
 from fake_images import qcow2, write_image
 
 from pytest_xhyve.images.catalog import Source, find_source, read_source
-from pytest_xhyve.images.manifest import as_manifest, parse_manifest, read_manifest
+from pytest_xhyve.images.manifest import Manifest, as_manifest, parse_manifest, read_manifest
+from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.secret import Secret
 
 
 def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
@@ -96,6 +98,67 @@ def test_bare_disk_states_only_itself(tmp_path: Path) -> None:
     manifest = read_source(str(disk), find_source(disk))
     assert manifest is not None
     assert (manifest.path, manifest.name, manifest.disk) == (None, "a-b", disk)
+
+
+@pytest.mark.parametrize("value", ["12345", "[hush]", "''", "{a: hush}", "'hush", "0x", "hush\n  more: hush: hush"])
+def test_error_about_a_password_does_not_show_it(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text(f"disk: a.img\nuser: joe\npassword: {value}\n")
+    try:
+        manifest = parse_manifest(path)
+    except ConfigurationError as error:
+        assert "password" in str(error) or "is not YAML" in str(error)
+        assert "hush" not in str(error)
+        assert "12345" not in str(error)
+    else:
+        assert "hush" not in repr(manifest)
+
+
+def test_password_is_read_and_not_printed(tmp_path: Path) -> None:
+    manifest = parse_manifest(write_image(tmp_path, password="hush", key=None, user="joe"))
+    assert manifest.missing == ()
+    assert (manifest.own_user, manifest.needs_password) == ("joe", False)
+    image = manifest.image()
+    assert image.password == Secret("hush")
+    assert "hush" not in f"{image} {as_manifest(image)} {manifest}"
+
+
+def test_user_without_key_and_password_needs_one(tmp_path: Path) -> None:
+    manifest = parse_manifest(write_image(tmp_path, key=None, user="joe"))
+    assert (manifest.missing, manifest.own_user, manifest.needs_password) == ((), "joe", True)
+    # For root there is the plugin's key, which has to be written.
+    manifest = parse_manifest(write_image(tmp_path, key=None))
+    assert (manifest.missing, manifest.own_user, manifest.needs_password) == (("key",), None, False)
+
+
+def test_root_may_have_a_login_of_the_disks_own(tmp_path: Path) -> None:
+    path = write_image(tmp_path, key=None)
+    asked = OwnLogin("root").applied_to(parse_manifest(path))
+    assert (asked.own_user, asked.needs_password) == ("root", True)
+    path.write_text(path.read_text() + "password:\n")
+    manifest = parse_manifest(path)
+    assert (manifest.missing, manifest.own_user, manifest.needs_password) == ((), "root", True)
+
+
+def test_options_beat_the_manifest(tmp_path: Path) -> None:
+    manifest = parse_manifest(write_image(tmp_path, password="hush", user="joe"))
+    own = OwnLogin("ann", tmp_path / "key", Secret("other")).applied_to(manifest)
+    assert (own.own_user, own.values["key"], own.values["password"]) == ("ann", tmp_path / "key", Secret("other"))
+    assert OwnLogin().applied_to(manifest) == manifest
+
+
+@pytest.mark.parametrize(
+    ("login", "message"),
+    [
+        (OwnLogin(key=Path("/no/key")), "--xhyve-key: cannot read /no/key"),
+        (OwnLogin(key=Path(__file__)), "--xhyve-key: .* is not a private key"),
+        (OwnLogin(seed=Path("/no/seed")), "--xhyve-seed: /no/seed is not a folder"),
+        (OwnLogin(seed=Path(__file__).parent), "--xhyve-seed: .* has no file user-data"),
+    ],
+)
+def test_login_that_cannot_be_used(login: OwnLogin, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        login.applied_to(Manifest.of_disk(Path("/disk.img")))
 
 
 def test_format_is_found_out(tmp_path: Path) -> None:

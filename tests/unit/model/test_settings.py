@@ -87,6 +87,14 @@ def test_zero_counts_as_given(name: str) -> None:
         Settings.load(Given({f"xhyve_{name}": "0"}, {f"xhyve_{name}": "1"}), {})
 
 
+def test_password_comes_from_the_environment() -> None:
+    settings = Settings.load(Given(), {"PYTEST_XHYVE_PASSWORD": "hush"})
+    assert settings.password is not None
+    assert settings.password.reveal() == "hush"
+    with pytest.raises(ConfigurationError, match="PYTEST_XHYVE_PASSWORD: the value is empty"):
+        Settings.load(Given(), {"PYTEST_XHYVE_PASSWORD": ""})
+
+
 def test_near_miss_is_suggested() -> None:
     with pytest.raises(ConfigurationError, match="did you mean qemu"):
         Settings.load(Given({"xhyve_hypervisor": "quemu"}), {})

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from facts import facts_of
 
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.model.errors import ImageError
-from pytest_xhyve.preparation.login import plan_login
+from pytest_xhyve.preparation.facts import Facts
+from pytest_xhyve.preparation.login import Login, StatedLogin, plan_login
 
 CLIENT = KeyPair.generate()
 SSHD = ("usr/sbin/sshd",)
@@ -73,6 +76,47 @@ def test_line_that_keeps_root_out_is_named(config: str, line: str) -> None:
 )
 def test_lines_that_let_root_in(config: str) -> None:
     assert plan_login(facts_of(there=SSHD, files={"etc/ssh/sshd_config": config.encode()}), CLIENT).user == "root"
+
+
+PASSWD = b"root:x:0:0::/root:/bin/sh\njoe:x:1000:1000::/home/joe:/bin/sh\n"
+GROUP = b"joe:x:1000:\nstaff:x:50:ann,joe\n"
+
+
+def login_of(stated: StatedLogin, config: str = "", users: str = "user\tjoe 1000 set /bin/sh") -> Login:
+    facts = facts_of(
+        there=SSHD, files={"etc/passwd": PASSWD, "etc/group": GROUP, "etc/ssh/sshd_config": config.encode()}
+    )
+    found = Facts.parse(users)
+    return plan_login(replace(facts, values={**facts.values, **found.values}), CLIENT, stated)
+
+
+def test_own_login_leaves_the_disk_without_our_key() -> None:
+    login = login_of(StatedLogin("joe", "password", (PUBLIC,)))
+    assert (login.user, login.host_keys, login.files) == ("joe", (PUBLIC,), ())
+
+
+@pytest.mark.parametrize(
+    ("stated", "config", "users", "message"),
+    [
+        (StatedLogin("jo", "key"), "", "", r"no user jo; did you mean joe\?"),
+        (StatedLogin("joe", "password"), "", "user\tjoe 1000 locked /bin/sh", "cannot log in by password: .* locked"),
+        (StatedLogin("joe", "password"), "", "user\tjoe 1000 none /bin/sh", "there is no password, and SSH asks"),
+        (StatedLogin("joe", "key"), "AllowGroups wheel", "", "let joe log in by key: .*line 1: allowgroups wheel"),
+        (StatedLogin("root", "password"), "PermitRootLogin prohibit-password", "", "let root log in by password"),
+    ],
+)
+def test_own_login_that_cannot_work(stated: StatedLogin, config: str, users: str, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        login_of(stated, config, users)
+
+
+@pytest.mark.parametrize("config", ["AllowGroups st*", "PermitRootLogin no", "PubkeyAuthentication no"])
+def test_own_login_that_works(config: str) -> None:
+    assert login_of(StatedLogin("joe", "password"), config).user == "joe"
+
+
+def test_user_of_the_seed_may_be_new() -> None:
+    assert login_of(StatedLogin("new", "key", may_be_new=True)).user == "new"
 
 
 def test_included_files_come_first() -> None:

@@ -35,7 +35,10 @@ def test_netplan_that_names_no_card(text: str) -> None:
 
 def test_cloud_image_gets_a_seed() -> None:
     files = {file.path: file for file in plan_network(facts_of(there=(SYSTEMD, "usr/bin/cloud-init")))}
-    assert set(files) == {f"var/lib/cloud/seed/nocloud/{name}" for name in ("meta-data", "user-data", "network-config")}
+    assert set(files) == {
+        "etc/cloud/cloud.cfg.d/99-pytest-xhyve.cfg",
+        *(f"var/lib/cloud/seed/nocloud/{name}" for name in ("meta-data", "user-data", "network-config")),
+    }
     assert b"ssh_deletekeys: false" in files["var/lib/cloud/seed/nocloud/user-data"].content
 
 
@@ -49,3 +52,10 @@ def test_cloud_image_gets_a_seed() -> None:
 )
 def test_system_without_a_configuration_gets_one(program: str, path: str) -> None:
     assert path in [file.path for file in plan_network(facts_of(there=(SYSTEMD, program)))]
+
+
+def test_card_of_the_users_network_config() -> None:
+    seed = {"user-data": b"", "network-config": b"version: 2\nethernets: {ens7: {dhcp4: true}}\n"}
+    files = {file.path: file for file in plan_network(facts_of(there=(SYSTEMD, "usr/bin/cloud-init")), seed)}
+    assert b"\nName=ens7\n" in files["etc/systemd/network/10-pytest-xhyve.link"].content
+    assert files["var/lib/cloud/seed/nocloud/network-config"].content == seed["network-config"]
