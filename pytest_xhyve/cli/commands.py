@@ -289,7 +289,9 @@ def images(*, as_json: bool) -> None:
     metavar="DAYS",
     help="Remove only what was not used for this long.",
 )
-@click.option("--images", is_flag=True, help="Remove the images of the catalog and prepared disks, too; asks first.")
+@click.option(
+    "--images", is_flag=True, help="Remove the images of the catalog, and unpacked and prepared disks, too; asks first."
+)
 @click.option("--yes", is_flag=True, help="With --images: do not ask.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only print what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
@@ -312,7 +314,9 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
     progress = Progress()
     with progress.activity(f"looking at {home.path}"):
         candidates = find_candidates(home, older_than=older_than * 86400, images=images)
-    built = [candidate.name for candidate in candidates if candidate.kind in ("image", "prepared disk")]
+    built = [
+        candidate.name for candidate in candidates if candidate.kind in ("image", "prepared disk", "unpacked disk")
+    ]
     if built and not (yes or dry_run):
         click.confirm(f"Remove {', '.join(built)}, too? Each takes minutes to make again.", abort=True, err=True)
     with progress.activity(f"{'looking at' if dry_run else 'removing'} {len(candidates)} candidates"):

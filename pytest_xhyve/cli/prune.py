@@ -26,10 +26,11 @@ from pytest_xhyve.cli.cache_listing import find_store, iso_time
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import recipe_names
-from pytest_xhyve.model.errors import ConfigurationError, XhyveError
+from pytest_xhyve.model.errors import ConfigurationError, ImageError, XhyveError
 from pytest_xhyve.templates.store import TemplateStore
 
 # The name of an image's folder, from `pytest_xhyve.images.build`; all other files there belong to the user.
@@ -43,7 +44,8 @@ class PruneCandidate:
     """Something that can be removed.
 
     Attributes:
-        kind: ``template``, ``leftover``, ``earlier build``, ``image``, ``prepared disk`` or ``digests``.
+        kind: ``template``, ``leftover``, ``earlier build``, ``image``, ``prepared disk``, ``unpacked disk`` or
+            ``digests``.
         name: its name, for people.
         path: its path.
         size: bytes on the disk.
@@ -99,7 +101,7 @@ def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False
     Args:
         home: the cache folder.
         older_than: leave out what was used within this number of seconds.
-        images: include the images of the catalog, and what was prepared of disks.
+        images: include the images of the catalog, and what was unpacked and prepared of disks.
 
     Raises:
         XhyveError: the cache folder cannot be read.
@@ -108,6 +110,7 @@ def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False
     with ExitStack() as stack:
         stack.enter_context(_explain_os_errors(home))
         found = [*_templates(home), *_images(home, current=images), *_prepared(home, current=images)]
+        found += _unpacked(home, current=images)
         found += _digests(home, latest)
     return [candidate for candidate in found if candidate.used <= latest or not older_than]
 
@@ -206,12 +209,24 @@ class _Builds:
             return _remove(path, name)
         return False
 
+    def remove_unpacked(self, key: str, path: Path) -> bool:
+        """Remove the folder *path* of an unpacked disk; it is renamed first, so that no process finds it any more."""
+        with contextlib.suppress(Timeout), FileLock(self._lock(key), timeout=0):
+            hidden = path.with_name(f".{key}.pruned")
+            path.rename(hidden)
+            if self._find_use(path, None):
+                # A run may have found it just before.
+                hidden.rename(path)
+                return False
+            return _remove(hidden, key)
+        return False
+
     def _find_use(self, build: Path, until: float | None) -> str:
         """Whether a guest uses *build*, or may use it soon, as a reason; see `blocked_by`."""
         folder = self._home.find_folder("runs")
         if folder is None:
             return ""
-        if any(Path(guest.image_disk).parent == build for guest in runs.live_guests(folder)):
+        if any(build in _folders_of(Path(guest.image_disk)) for guest in runs.live_guests(folder)):
             return "a guest uses it"
         # A run looks up images after it began, and uses what it has found until it ends.
         if any(until is None or began < until + _CLOCK_SECONDS for began in runs.living_runs(folder)):
@@ -289,6 +304,35 @@ def _prepared(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
             away = partial(builds.remove_current, path.name, manifest, path)
             name = f"{image.name} ({path.name})"
             yield PruneCandidate("prepared disk", name, path, size_on_disk(path), used, blocked_by, away)
+
+
+def _unpacked(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
+    """What `pytest_xhyve.preparation.unpack` has unpacked."""
+    folder = home.find_folder("unpacked")
+    if folder is None:
+        return
+    builds = _Builds(home, folder)
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if path.name.startswith("."):
+            key = path.name.removeprefix(".").partition(".")[0]
+            blocked_by, away = partial(builds.blocked_by, key, None, None), partial(builds.remove, key, path)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
+        elif current:
+            disk = path / "disk"
+            used = max(disk.stat().st_atime if disk.exists() else 0.0, _changed(path))
+            blocked_by = partial(builds.blocked_by, path.name, path, None)
+            away = partial(builds.remove_unpacked, path.name, path)
+            yield PruneCandidate("unpacked disk", path.name, path, size_on_disk(path), used, blocked_by, away)
+
+
+def _folders_of(disk: Path) -> set[Path]:
+    """The folders of *disk* and of the files that it is based on."""
+    try:
+        files = backing_files(disk)
+    except (OSError, ImageError):
+        # It is being removed, or is damaged.
+        files = ()
+    return {file.parent for file in (disk, *files)}
 
 
 def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:

@@ -53,7 +53,7 @@ def describe(wanted: str, settings: Settings, *, progress: Progress) -> dict[str
     examined, facts = _in_run(
         home, settings, progress, f"looking into {wanted}", lambda context: examine(disk, context)
     )
-    return describe_disk(examined, facts, client) | describe_stated(manifest)
+    return describe_disk(disk, examined, facts, client) | describe_stated(manifest)
 
 
 def copy_out(wanted: str, folder: Path, settings: Settings, *, progress: Progress) -> list[Path]:

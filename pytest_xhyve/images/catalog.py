@@ -16,7 +16,8 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import parse_path, suggest
 
 _MANIFEST_SUFFIXES = (".yaml", ".yml")
-_IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2", ".vmdk", ".vdi", ".vhdx")
+_COMPRESSED_SUFFIXES = (".xz", ".zst", ".gz")
+_IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2", ".vmdk", ".vdi", ".vhdx", *_COMPRESSED_SUFFIXES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,9 @@ def find_source(wanted: str | os.PathLike[str], base: Path = Path()) -> Source:
             f"image {text!r} not found{suggest(text, known) or _near_files(path)}\n"
             f"  names: {', '.join(known)} (recipes in {RECIPES}); or give the path of a disk or a manifest"
         )
-    beside = [path.with_suffix(suffix) for suffix in _MANIFEST_SUFFIXES]
+    # The manifest of disk.img.xz is disk.yaml, as is that of disk.img.
+    plain = path.with_suffix("") if path.suffix in _COMPRESSED_SUFFIXES else path
+    beside = [plain.with_suffix(suffix) for suffix in _MANIFEST_SUFFIXES]
     found = [manifest for manifest in beside if _is_file(manifest)]
     if len(found) > 1:
         raise ConfigurationError(

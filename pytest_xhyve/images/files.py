@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_xhyve.formats.bzimage import read_kernel_header
+from pytest_xhyve.formats.disk_file import HEAD_BYTES, identify
 from pytest_xhyve.formats.private_key import find_unusable
 from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.images.manifest import Manifest, read_manifest
@@ -81,7 +82,14 @@ def _check_readable(key: str, path: Path, manifest: Path, fix: str) -> None:
 
 def _check_disk(image: Image) -> None:
     with image.disk.open("rb") as disk:
-        found = "qcow2" if disk.read(len(MAGIC)) == MAGIC else "raw"
+        head = disk.read(HEAD_BYTES)
+    kind = identify(head)
+    if kind.kind == "compressed":
+        raise ImageError(
+            f"{image.manifest}: disk: {image.disk} is compressed by {kind.name}\n"
+            f"  unpack it: {kind.name} --keep --decompress {image.disk.name}"
+        )
+    found = "qcow2" if head.startswith(MAGIC) else "raw"
     if found != image.format:
         raise ImageError(
             f"{image.manifest}: format: {image.disk} is {found}, but the manifest states {image.format}\n"

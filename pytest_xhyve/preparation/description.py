@@ -26,19 +26,20 @@ _NETWORK = (
 )
 
 
-def describe_disk(disk: DiskFile, facts: Facts, client: KeyPair) -> dict[str, Any]:
-    """What was found on *disk*; a value is None or empty if it was not found.
+def describe_disk(path: Path, disk: DiskFile, facts: Facts, client: KeyPair) -> dict[str, Any]:
+    """What was found on a disk; a value is None or empty if it was not found.
 
     Args:
-        disk: the disk's file.
+        path: the path that the user gave.
+        disk: the disk's file; another one if the given one is compressed.
         facts: what the helper guest found.
         client: the plugin's key.
     """
     release = facts.os_release
     root = facts.roots[0] if len(facts.roots) == 1 else None
     found: dict[str, Any] = {
-        "name": image_name(disk.path),
-        "disk": str(disk.path),
+        "name": image_name(path),
+        "disk": str(path),
         "format": disk.format,
         "backing": [str(path) for path in disk.backing],
         "examined_by": "helper guest",
@@ -78,7 +79,7 @@ def describe_disk(disk: DiskFile, facts: Facts, client: KeyPair) -> dict[str, An
         "unusable": None,
     }
     try:
-        check_system(facts, disk.path)
+        check_system(facts, path)
         boot = choose_kernel(facts)
         found |= {
             "kernel": f"/{boot.kernel}",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
+from pytest_xhyve.formats.compression import DamagedFile, decompressed
 from pytest_xhyve.formats.disk_file import HEAD_BYTES, FileKind, identify
 from pytest_xhyve.formats.partitions import needed_size
 from pytest_xhyve.host.processes import with_parent_death_signal
@@ -15,6 +17,7 @@ from pytest_xhyve.model.errors import ConfigurationError, ImageError
 
 _CHECK_SECONDS = 300.0
 _COPY_SECONDS = 3600.0
+_FORMATS = "  give a disk in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd, also compressed (xz, zstd, gzip)"
 _CAN_BE_SAVED = {"raw", "qcow2"}
 
 
@@ -26,6 +29,8 @@ class DiskFile:
         path: the file; absolute.
         format: its format as QEMU names it (qemu-img(1)): ``raw``, ``qcow2``, ``vmdk``, ``vdi``, ``vhdx`` or ``vpc``.
         backing: the files that it is based on, the nearest first.
+        compression: ``gzip``, ``xz`` or ``zstd`` if the file is compressed (the format is that of the disk in it), else
+            empty.
         can_be_saved: whether QEMU can save and restore a machine that reads these files; it cannot with vmdk, vdi, vhdx
             and vpc, which block migration (block/vmdk.c and others in its sources).
     """
@@ -34,6 +39,7 @@ class DiskFile:
     format: str
     backing: tuple[Path, ...] = ()
     can_be_saved: bool = True
+    compression: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -50,14 +56,15 @@ def look(path: Path) -> DiskFile:
     """
     kind = _identify(path)
     if kind.kind == "other":
-        raise ConfigurationError(
-            f"{path} is not a disk: it is {kind.name}\n"
-            "  give a disk in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd"
-        )
+        raise ConfigurationError(f"{path} is not a disk: it is {kind.name}\n{_FORMATS}")
     if kind.kind == "compressed":
-        raise ConfigurationError(
-            f"{path} is compressed by {kind.name}\n  unpack it: {kind.name} --keep --decompress {path.name}"
-        )
+        inside = _identify_inside(path, kind.name)
+        if inside.kind != "disk":
+            what = f"compressed by {inside.name} once more" if inside.kind == "compressed" else inside.name
+            raise ConfigurationError(
+                f"{path} is compressed by {kind.name}, and there is no disk in it: {what}\n{_FORMATS}"
+            )
+        return DiskFile(path.absolute(), inside.name, compression=kind.name)
     if kind.name == "raw":
         _check_whole(path)
     backing = backing_files(path)
@@ -71,6 +78,22 @@ def _identify(path: Path) -> FileKind:
             return identify(file.read(HEAD_BYTES))
     except OSError as error:
         raise ConfigurationError(f"cannot read the disk {path}: {error.strerror}") from error
+
+
+def _identify_inside(path: Path, compression: str) -> FileKind:
+    """What is in the compressed file at *path*, by the first bytes of its content."""
+    try:
+        with path.open("rb") as file, BytesIO() as start:
+            for piece in decompressed(file, compression):
+                start.write(piece)
+                if start.tell() >= HEAD_BYTES:
+                    break
+            head = start.getvalue()
+    except DamagedFile as error:
+        raise ImageError(f"{path} is damaged or cut off: {error}\n  copy the file again") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the disk {path}: {error.strerror}") from error
+    return identify(head[:HEAD_BYTES])
 
 
 def _check_whole(path: Path) -> None:

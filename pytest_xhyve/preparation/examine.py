@@ -11,12 +11,13 @@ from pathlib import Path
 from pytest_xhyve.host.clone import create_overlay
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.machine import Disk
-from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole, look
+from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.helper_guest import HelperGuest, open_disk
 from pytest_xhyve.preparation.kernel import choose_kernel
 from pytest_xhyve.preparation.run_context import RunContext
 from pytest_xhyve.preparation.system import check_system
+from pytest_xhyve.preparation.unpack import look_inside
 
 KERNEL, INITRD, CMDLINE = "vmlinuz", "initrd.img", "cmdline"
 """The names of the files that `copy_boot_files` writes."""
@@ -29,7 +30,7 @@ def examine(path: Path, context: RunContext) -> tuple[DiskFile, Facts]:
         ConfigurationError: the file is not a disk.
         ImageError: the disk is damaged or in use, or its system cannot be read.
     """
-    disk = look(path)
+    disk = look_inside(path, context.home, context.events.progress)
     with _opened(disk, context) as helper:
         return disk, helper.look()
 
@@ -50,7 +51,7 @@ def copy_boot_files(path: Path, folder: Path, context: RunContext) -> list[Path]
         ImageError: the disk has no kernel, or cannot be read; or *folder* has files, or cannot be written.
     """
     with new_files(folder) as copies:
-        disk = look(path)
+        disk = look_inside(path, context.home, context.events.progress)
         with _opened(disk, context) as helper:
             facts = helper.look()
             check_system(facts, path)

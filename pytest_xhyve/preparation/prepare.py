@@ -35,7 +35,7 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.settings import PASSWORD_VARIABLE
 from pytest_xhyve.model.text import printable
-from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole, copy_as_qcow2, look
+from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole, copy_as_qcow2
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.helper_guest import open_disk
 from pytest_xhyve.preparation.kernel import BootFiles, choose_cmdline, choose_kernel
@@ -44,6 +44,7 @@ from pytest_xhyve.preparation.network import plan_network
 from pytest_xhyve.preparation.run_context import RunContext
 from pytest_xhyve.preparation.seed import seed_host_keys
 from pytest_xhyve.preparation.system import check_system
+from pytest_xhyve.preparation.unpack import look_inside
 
 _FORMAT = 2
 """Counts what we ourselves changed in how a disk is prepared."""
@@ -70,12 +71,12 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
         BootFailed: the system on the disk did not boot.
     """
     check_stated_files(manifest)
-    disk = look(manifest.disk)
+    disk = look_inside(manifest.disk, context.home, context.events.progress)
     folder = context.home.folder("prepared")
     checked = context.home.folder("checked")
     key_file, client = client_key(context.home.folder("keys"))
     digests = [known_digest(file, checked) for file in disk.files]
-    _check_stated(manifest, disk, digests)
+    _check_stated(manifest, disk, known_digest(manifest.disk, checked))
     seed = None if "seed" not in manifest.values else read_seed(manifest.values["seed"])
     key = _key(disk.format, digests, client, _preparation_inputs(manifest, seed, checked))
     with FileLock(folder / f"{key}.lock"):
@@ -84,7 +85,7 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
         if image is None or not is_valid_layer(image.disk, digests, checked):
             with new_workspace(folder, key) as workspace:
                 begin = monotonic()
-                name = disk.path.name
+                name = manifest.disk.name
                 context.events.progress(
                     f"preparing {name}: this is done once, and takes about as long as one boot and shutdown of it"
                 )
@@ -99,18 +100,18 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
     return replace(image, name=manifest.name, made=made, **stated)
 
 
-def _check_stated(manifest: Manifest, disk: DiskFile, digests: Sequence[str]) -> None:
+def _check_stated(manifest: Manifest, disk: DiskFile, digest: str) -> None:
     """Raise an error if the disk is not the one that *manifest* states."""
     stated = manifest.values.get("format", disk.format)
     if stated != disk.format:
         raise ConfigurationError(
-            f"{manifest.path}: format: {disk.path} is {disk.format}, but the manifest states {stated}\n"
+            f"{manifest.path}: format: {manifest.disk} is {disk.format}, but the manifest states {stated}\n"
             f"  leave `format:` out, or name another disk"
         )
-    digest = manifest.values.get("sha256", digests[0])
-    if digest != digests[0]:
+    expected = manifest.values.get("sha256", digest)
+    if expected != digest:
         raise ImageError(
-            f"{disk.path} was altered: its SHA-256 is {digests[0]}, but {manifest.path} states {digest}\n"
+            f"{manifest.disk} was altered: its SHA-256 is {digest}, but {manifest.path} states {expected}\n"
             f"  repair the file, or correct {manifest.path}"
         )
 
@@ -174,7 +175,7 @@ class _Preparation:
         write_manifest(self._workspace / _MANIFEST, content)
         image = replace(read_manifest(self._workspace / _MANIFEST), password=self._stated.get("password"))
         if read_kernel_header(image.kernel) is None:
-            raise ImageError(f"the kernel on {self._disk.path} is not a Linux kernel for x86-64 (a bzImage)")
+            raise ImageError(f"the kernel on {self._manifest.disk} is not a Linux kernel for x86-64 (a bzImage)")
         context.events.progress(f"  booting {content['made']['system']}")
         content["made"]["state"] = self._boot_once(image)
         return content
@@ -183,7 +184,7 @@ class _Preparation:
         """Write what the plugin needs into the layer, and copy the kernel out; return what the manifest states."""
         with open_disk(self._context, self._layer, self._workspace) as helper:
             facts = helper.look()
-            check_system(facts, self._disk.path)
+            check_system(facts, self._manifest.disk)
             boot = self._choose_boot_files(facts)
             login = self._plan_login(facts, client)
             helper.write([*login.files, *plan_network(facts, self._seed)])
@@ -208,7 +209,7 @@ class _Preparation:
             "memory": self._stated.get("memory", _MEMORY),
             **{key: self._stated[key] for key in ("cpus", "cpu") if key in self._stated},
             "made": {
-                "from": str(self._disk.path),
+                "from": str(self._manifest.disk),
                 "system": facts.system,
                 "kernel": f"/{boot.kernel} ({boot.source})",
                 "on": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -267,7 +268,7 @@ class _Preparation:
         if done.returncode != 0:
             reason = (printable(done.stderr).strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise ImageError(
-                f"user {guest.image.user} of {self._disk.path} cannot run commands as root: {reason}\n"
+                f"user {guest.image.user} of {self._manifest.disk} cannot run commands as root: {reason}\n"
                 "  the plugin needs that to shut guests down and to restore them: let the user run sudo on the disk, "
                 f"set {PASSWORD_VARIABLE} if sudo asks for a password, or log in as root"
             )

@@ -131,6 +131,21 @@ def test_format_that_qemu_cannot_restore(bare_home: Home, bare_disk: Path, tmp_p
     assert digest_of(disk) == before
 
 
+def test_compressed_disk(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "small.img.zst"
+    subprocess.run(["zstd", "-q", "-1", bare_disk, "-o", disk], check=True)
+    before = digest_of(disk)
+    said: list[str] = []
+    with fleet_of(bare_home, said, str(disk), start="cold") as fleet:
+        guest = fleet.start(ForegroundRequest(GuestSpec()))
+        assert guest.image.name == "small"
+        assert guest.run("id -un").stdout == "root\n"
+    # The content is that of a disk that was prepared before.
+    assert [line for line in said if line.startswith("unpacking small.img.zst (")]
+    assert not [line for line in said if "preparing" in line]
+    assert digest_of(disk) == before
+
+
 def test_disk_that_cannot_become_a_guest_leaves_nothing(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
     locked = copy_disk(bare_disk, tmp_path / "locked.img")
     debugfs(locked, "rm /usr/sbin/dropbear")

@@ -223,7 +223,7 @@ def test_every_key_of_json_is_told_of() -> None:
         "reap": Reaped((), ()).as_json(),
         "images": CacheListing((ImageEntry("tiny", "", None, None),), (template,)).as_json(),
         "prune": Pruned((piece,), ((piece, "reason"),)).as_json(dry_run=True),
-        "show": describe_disk(DiskFile(Path("/"), "raw"), facts_of(), KeyPair.generate()),
+        "show": describe_disk(Path("/"), DiskFile(Path("/"), "raw"), facts_of(), KeyPair.generate()),
         "doctor": [*json.loads(Report((), ()).as_json()), *(field.name for field in fields(Finding))],
     }
     page = (pages.TOP / "docs/reference/command-line.md").read_text()

@@ -74,11 +74,12 @@ def test_recipe_that_is_not_built(tmp_path: Path) -> None:
 
 def test_disk_that_cannot_become_a_guest_is_shown_all_the_same() -> None:
     facts = facts_of(there=("usr/sbin/dropbear",), boot=("vmlinuz-1", "initrd.img-1"))
-    disk = DiskFile(Path("/disks/some.img"), "raw")
+    path = Path("/disks/some.img")
+    disk = DiskFile(path, "raw")
     client = KeyPair.generate()
-    text = "\n".join(lines(describe_disk(disk, facts, client)))
+    text = "\n".join(lines(describe_disk(path, disk, facts, client)))
     assert "kernel:          /boot/vmlinuz-1\n" in text
     assert "unusable" not in text
-    text = "\n".join(lines(describe_disk(disk, facts_of(), client)))
+    text = "\n".join(lines(describe_disk(path, disk, facts_of(), client)))
     assert "system:          name: Debian\n" in text
     assert "unusable:        no kernel found in /boot" in text
