@@ -39,16 +39,22 @@ def known_digest(path: Path, cache: Path) -> str:
     """Like `digest_of`, but the file is read again only if it has changed."""
     record = _record_of(path, cache)
     with FileLock(record.with_suffix(".lock")):
-        try:
-            known = json.loads(record.read_text())
-            if known["state"] == _state_of(path):
-                return str(known["sha256"])
-        except (OSError, ValueError, KeyError):
-            # The record is missing or damaged.
-            pass
+        known = remembered_digest(path, cache)
+        if known is not None:
+            return known
         digest = digest_of(path)
         remember_digest(path, digest, cache)
         return digest
+
+
+def remembered_digest(path: Path, cache: Path) -> str | None:
+    """The SHA-256 of the file at *path* if it is known without reading the file, or else None."""
+    try:
+        known = json.loads(_record_of(path, cache).read_text())
+        return str(known["sha256"]) if known["state"] == _state_of(path) else None
+    except (OSError, ValueError, KeyError):
+        # The record or the file is missing, or the record is damaged.
+        return None
 
 
 def remember_digest(path: Path, digest: str, cache: Path) -> None:

@@ -26,13 +26,11 @@ def header_lines(settings: Settings) -> list[str]:
 def _header_lines(settings: Settings, home: Home) -> list[str]:
     from pytest_xhyve.host.runs import live_guests
     from pytest_xhyve.hypervisors.choice import select_hypervisor
-    from pytest_xhyve.images.catalog import find_source
 
     images = []
     for name in settings.images:
         try:
-            built = find_source(name).recipe is None or (home.path / "images" / f"{name}.yaml").is_file()
-            images.append(name if built else f"{name} (not built yet; the first guest builds it)")
+            images.append(_describe_image(name, settings, home))
         except XhyveError as error:
             images.append(f"{name} ({str(error).splitlines()[0]})")
     shown = f"image {', '.join(images)}"
@@ -52,3 +50,22 @@ def _header_lines(settings: Settings, home: Home) -> list[str]:
             f"xhyve: the CPU is emulated, which is many times slower; timeouts are {EMULATION_FACTOR:g} times as long"
         )
     return lines
+
+
+def _describe_image(name: str, settings: Settings, home: Home) -> str:
+    """The image *name*, with what the first guest has to do first, and how long that takes."""
+    from pytest_xhyve.images.catalog import find_source, read_source
+    from pytest_xhyve.images.own_login import OwnLogin
+
+    manifest = read_source(name, find_source(name))
+    if manifest is None:
+        built = (home.path / "images" / f"{name}.yaml").is_file()
+        return name if built else f"{name} (not built yet; the first guest builds it)"
+    manifest = OwnLogin.of(settings).applied_to(manifest)
+    if not manifest.needs_preparation:
+        return name
+    from pytest_xhyve.preparation.prepared import describe_duration, is_prepared
+
+    if is_prepared(manifest, home):
+        return name
+    return f"{name} (not prepared yet; the first guest prepares it, which {describe_duration(home)})"

@@ -6,11 +6,8 @@ that fails or is interrupted leaves nothing that is ever taken for an image.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +24,6 @@ from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.images.files import check_stated_files, read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Manifest, read_manifest
-from pytest_xhyve.images.own_login import read_seed
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ConfigurationError, ImageError, NotSupported
@@ -41,17 +37,20 @@ from pytest_xhyve.preparation.helper_guest import open_disk
 from pytest_xhyve.preparation.kernel import BootFiles, choose_cmdline, choose_kernel
 from pytest_xhyve.preparation.login import Login, StatedLogin, plan_login
 from pytest_xhyve.preparation.network import plan_network
+from pytest_xhyve.preparation.prepared import (
+    FOLDER,
+    MANIFEST,
+    describe_duration,
+    preparation_key,
+    record_duration,
+    stated_seed,
+)
 from pytest_xhyve.preparation.run_context import RunContext
 from pytest_xhyve.preparation.seed import seed_host_keys
 from pytest_xhyve.preparation.system import check_system
 from pytest_xhyve.preparation.unpack import look_inside
 
-_FORMAT = 2
-"""Counts what we ourselves changed in how a disk is prepared."""
-
-_DIGITS = 16
 _MEMORY = "1G"
-_MANIFEST = "manifest.yaml"
 _KERNEL = "vmlinuz"
 _INITRD = "initrd.img"
 
@@ -72,26 +71,25 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
     """
     check_stated_files(manifest)
     disk = look_inside(manifest.disk, context.home, context.events.progress)
-    folder = context.home.folder("prepared")
+    folder = context.home.folder(FOLDER)
     checked = context.home.folder("checked")
     key_file, client = client_key(context.home.folder("keys"))
     digests = [known_digest(file, checked) for file in disk.files]
     _check_stated(manifest, disk, known_digest(manifest.disk, checked))
-    seed = None if "seed" not in manifest.values else read_seed(manifest.values["seed"])
-    key = _key(disk.format, digests, client, _preparation_inputs(manifest, seed, checked))
+    key = preparation_key(manifest, disk.format, digests, key_file, lambda path: known_digest(path, checked))
     with FileLock(folder / f"{key}.lock"):
-        target = folder / key / _MANIFEST
+        target = folder / key / MANIFEST
         image = read_if_complete(target)
         if image is None or not is_valid_layer(image.disk, digests, checked):
             with new_workspace(folder, key) as workspace:
                 begin = monotonic()
                 name = manifest.disk.name
-                context.events.progress(
-                    f"preparing {name}: this is done once, and takes about as long as one boot and shutdown of it"
-                )
-                content = _Preparation(disk, manifest, seed, context, workspace).run(key_file, client)
+                context.events.progress(f"preparing {name}: this is done once, and {describe_duration(context.home)}")
+                content = _Preparation(disk, manifest, context, workspace).run(key_file, client)
                 _publish(workspace, folder / key, content)
-                context.events.progress(f"prepared {name} in {monotonic() - begin:.0f} s")
+                seconds = monotonic() - begin
+                record_duration(context.home, seconds)
+                context.events.progress(f"prepared {name} in {seconds:.0f} s")
             image = read_manifest(target)
     # Nothing of these changes what a preparation does.
     free = ("key", "password", "cpus", "memory", "cpu")
@@ -116,33 +114,12 @@ def _check_stated(manifest: Manifest, disk: DiskFile, digest: str) -> None:
         )
 
 
-def _preparation_inputs(manifest: Manifest, seed: Mapping[str, bytes] | None, checked: Path) -> dict[str, Any]:
-    """What the manifest states that changes what a preparation does."""
-    values = manifest.values
-    inputs = {key: values[key] for key in ("user", "cmdline", "host_keys") if key in values}
-    inputs |= {key: known_digest(values[key], checked) for key in ("kernel", "initrd") if key in values}
-    inputs["seed"] = {name: hashlib.sha256(content).hexdigest() for name, content in (seed or {}).items()}
-    return inputs | {"own_login": manifest.own_user}
-
-
-def _key(disk_format: str, digests: Sequence[str], client: KeyPair, inputs: Mapping[str, Any]) -> str:
-    text = json.dumps([_FORMAT, disk_format, digests, client.public, inputs], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
-
-
 class _Preparation:
     """One preparation, in a folder of its own."""
 
-    def __init__(
-        self,
-        disk: DiskFile,
-        manifest: Manifest,
-        seed: Mapping[str, bytes] | None,
-        context: RunContext,
-        workspace: Path,
-    ) -> None:
+    def __init__(self, disk: DiskFile, manifest: Manifest, context: RunContext, workspace: Path) -> None:
         self._disk = disk
-        self._seed = seed
+        self._seed = stated_seed(manifest)
         self._manifest = manifest
         self._stated = manifest.values
         self._context = context
@@ -172,8 +149,8 @@ class _Preparation:
         else:
             # The password is in no file.
             content["password"] = None
-        write_manifest(self._workspace / _MANIFEST, content)
-        image = replace(read_manifest(self._workspace / _MANIFEST), password=self._stated.get("password"))
+        write_manifest(self._workspace / MANIFEST, content)
+        image = replace(read_manifest(self._workspace / MANIFEST), password=self._stated.get("password"))
         if read_kernel_header(image.kernel) is None:
             raise ImageError(f"the kernel on {self._manifest.disk} is not a Linux kernel for x86-64 (a bzImage)")
         context.events.progress(f"  booting {content['made']['system']}")
@@ -281,6 +258,6 @@ def _publish(workspace: Path, target: Path, content: dict[str, Any]) -> None:
     # A file that the manifest states has an absolute path, and belongs to the user.
     own = [content[key] for key in ("disk", "kernel", "initrd") if not Path(content.get(key, "/")).is_absolute()]
     seal(*(workspace / name for name in own))
-    write_manifest(workspace / _MANIFEST, content)
+    write_manifest(workspace / MANIFEST, content)
     shutil.rmtree(target, ignore_errors=True)
     workspace.rename(target)

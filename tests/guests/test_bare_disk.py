@@ -20,8 +20,10 @@ from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.check import digest_of
 from pytest_xhyve.images.keys import KeyPair
+from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.preparation.prepared import describe_duration, is_prepared
 
 LAYERS = "prepared"
 
@@ -47,6 +49,9 @@ def test_bare_disk_becomes_a_guest_once(bare_home: Home, bare_disk: Path) -> Non
         assert guest.run("id -un").stdout == "root\n"
         guest.run("echo written > /written")
     assert [line for line in said if "prepared foreign.img in" in line]
+    assert describe_duration(bare_home).startswith("usually takes about ")
+    assert is_prepared(Manifest.of_disk(bare_disk), bare_home)
+    assert not is_prepared(Manifest.of_disk(bare_disk).with_values(cmdline="root=/dev/vda"), bare_home)
     said.clear()
     with fleet_of(bare_home, said, str(bare_disk), start="warm") as fleet:
         guest = fleet.start(ForegroundRequest(GuestSpec()))
