@@ -13,6 +13,7 @@ from pytest_xhyve.model.text import printable
 from pytest_xhyve.preparation.disk_file import DiskFile
 from pytest_xhyve.preparation.facts import Facts, describe_device
 from pytest_xhyve.preparation.kernel import choose_kernel
+from pytest_xhyve.preparation.likely_causes import likely_causes
 from pytest_xhyve.preparation.login import plan_login, sshd_settings
 from pytest_xhyve.preparation.network import configured_names
 from pytest_xhyve.preparation.system import check_system
@@ -75,7 +76,7 @@ def describe_disk(path: Path, disk: DiskFile, facts: Facts, client: KeyPair) -> 
             "files": [f"/{path}" for path in sorted(facts.files) if path.startswith(_NETWORK)],
             "cloud_init": facts.has_cloud_init,
         },
-        "problems": list(facts.problems),
+        "problems": [*facts.problems, *likely_causes(facts)],
         "unusable": None,
     }
     try:

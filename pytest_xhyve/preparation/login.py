@@ -10,9 +10,13 @@ from typing import Literal
 
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.machine import SSH_PORT
+from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.values import suggest
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.new_file import NewFile
+
+_LOOPBACK = re.compile(r"127\.|\[?::1\b|localhost\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ def plan_login(facts: Facts, client: KeyPair, stated: StatedLogin = StatedLogin(
         _check_user(facts, user, stated.by)
     if facts.ssh_server == "openssh":
         _check_sshd(facts, user, stated.by)
+        _check_address(facts)
     files = []
     if stated.host_keys:
         found = stated.host_keys
@@ -88,7 +93,7 @@ def _check_user(facts: Facts, user: str, by: str) -> None:
     """Raise `ImageError` if the disk has no such *user*, or one without a password to log in by."""
     names = [line.partition(":")[0] for line in facts.text("etc/passwd").splitlines()]
     if user not in names:
-        known = ", ".join(each.name for each in facts.users) or "none"
+        known = ", ".join(printable(each.name) for each in facts.users) or "none"
         raise ImageError(f"this disk has no user {user}{suggest(user, tuple(names))}\n  users who may log in: {known}")
     state = next((each.password for each in facts.users if each.name == user), "set")
     if by == "password" and state != "set":
@@ -119,9 +124,26 @@ def _check_sshd(facts: Facts, user: str, by: str) -> None:
         if refused:
             raise ImageError(
                 f"the SSH server of this disk does not let {user} log in by {by}: "
-                f"/{path}, line {number}: {key} {value}\n"
+                f"/{printable(path)}, line {number}: {key} {printable(value)}\n"
                 "  change that line on the disk, and shut it down cleanly"
             )
+
+
+def _check_address(facts: Facts) -> None:
+    """Raise `ImageError` if OpenSSH listens on another port, or on the loopback interface only (sshd_config(5))."""
+    lines = list(_sshd_lines(facts, "etc/ssh/sshd_config"))
+    ports = [line for line in lines if line[2] == "port"]
+    addresses = [line for line in lines if line[2] == "listenaddress"]
+    # An address may have a port of its own.
+    only_elsewhere = ports and all(value != str(SSH_PORT) for *_, value in ports) and not addresses
+    only_loopback = addresses and all(_LOOPBACK.match(value) for *_, value in addresses)
+    if only_elsewhere or only_loopback:
+        path, number, key, value = (ports if only_elsewhere else addresses)[0]
+        raise ImageError(
+            f"the SSH server of this disk does not listen on port {SSH_PORT} of the network card: "
+            f"/{printable(path)}, line {number}: {key} {printable(value)}\n"
+            "  change that line on the disk, and shut it down cleanly"
+        )
 
 
 def _names_one(patterns: Sequence[str], name: str) -> bool:

@@ -12,15 +12,17 @@ from pytest_xhyve.preparation.seed import plan_seed
 
 # The kernel's name for the card, as the command line has net.ifnames=0. Names that udev gives depend on the slot of the
 # card, so they differ between the machine that the disk comes from and a guest.
-_CARD = "eth0"
+CARD = "eth0"
+"""The name of the network card in guests, unless the configuration of the disk expects another one."""
+
 # systemd.link(5): udev gives the card the name that the configuration of the disk expects.
 _LINK = "etc/systemd/network/10-pytest-xhyve.link"
 _LINK_TEXT = "[Match]\nDriver=virtio_net\n\n[Link]\nName={}\n"
-_NETWORKD_TEXT = f"[Match]\nName={_CARD}\n\n[Network]\nDHCP=yes\n"
-_INTERFACES_TEXT = f"\nallow-hotplug {_CARD}\niface {_CARD} inet dhcp\n"
+_NETWORKD_TEXT = f"[Match]\nName={CARD}\n\n[Network]\nDHCP=yes\n"
+_INTERFACES_TEXT = f"\nallow-hotplug {CARD}\niface {CARD} inet dhcp\n"
 # Netplan's format, which cloud-init takes too (network-config version 2).
 _NETWORK_CONFIG = "version: 2\nethernets:\n  {}: {{dhcp4: true}}\n"
-_NETPLAN_TEXT = "network:\n" + textwrap.indent(_NETWORK_CONFIG.format(_CARD), "  ")
+_NETPLAN_TEXT = "network:\n" + textwrap.indent(_NETWORK_CONFIG.format(CARD), "  ")
 
 
 def plan_network(facts: Facts, seed: Mapping[str, bytes] | None = None) -> tuple[NewFile, ...]:
@@ -32,9 +34,9 @@ def plan_network(facts: Facts, seed: Mapping[str, bytes] | None = None) -> tuple
     """
     own = (seed or {}).get("network-config")
     names = configured_names(facts) if own is None else _ethernet_names(_netplan_names(own.decode("utf-8", "replace")))
-    card = names[0] if names else _CARD
+    card = names[0] if names else CARD
     files: list[NewFile] = []
-    if card != _CARD:
+    if card != CARD:
         files.append(NewFile(_LINK, _LINK_TEXT.format(card).encode()))
     if facts.has_cloud_init:
         files += plan_seed(seed, _NETWORK_CONFIG.format(card))

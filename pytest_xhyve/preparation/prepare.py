@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +28,7 @@ from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Manifest, read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.errors import ConfigurationError, ImageError, NotSupported
+from pytest_xhyve.model.errors import BootFailed, ConfigurationError, ConnectionFailed, ImageError, NotSupported
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.settings import PASSWORD_VARIABLE
@@ -35,6 +37,7 @@ from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole,
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.helper_guest import open_disk
 from pytest_xhyve.preparation.kernel import BootFiles, choose_cmdline, choose_kernel
+from pytest_xhyve.preparation.likely_causes import likely_causes
 from pytest_xhyve.preparation.login import Login, StatedLogin, plan_login
 from pytest_xhyve.preparation.network import plan_network
 from pytest_xhyve.preparation.prepared import (
@@ -125,6 +128,7 @@ class _Preparation:
         self._context = context
         self._workspace = workspace
         self._layer = Disk(workspace / "layer.qcow2", "qcow2")
+        self._likely_causes: tuple[str, ...] = ()
 
     def run(self, key_file: Path, client: KeyPair) -> dict[str, Any]:
         """Prepare the disk in the workspace; return the content of the manifest."""
@@ -154,7 +158,8 @@ class _Preparation:
         if read_kernel_header(image.kernel) is None:
             raise ImageError(f"the kernel on {self._manifest.disk} is not a Linux kernel for x86-64 (a bzImage)")
         context.events.progress(f"  booting {content['made']['system']}")
-        content["made"]["state"] = self._boot_once(image)
+        with self._explaining_failure():
+            content["made"]["state"] = self._boot_once(image)
         return content
 
     def _change(self, client: KeyPair) -> dict[str, Any]:
@@ -163,6 +168,7 @@ class _Preparation:
             facts = helper.look()
             check_system(facts, self._manifest.disk)
             boot = self._choose_boot_files(facts)
+            self._likely_causes = likely_causes(facts)
             login = self._plan_login(facts, client)
             helper.write([*login.files, *plan_network(facts, self._seed)])
             copies = {}
@@ -238,6 +244,21 @@ class _Preparation:
             self._context.events.progress("  shutting it down")
             guest.shutdown()
         return state
+
+    @contextmanager
+    def _explaining_failure(self) -> Iterator[None]:
+        """Add to an error of the first boot which disk it is about, and what on the disk may be the cause."""
+        begin = f"cannot prepare {self._manifest.disk}: "
+        try:
+            yield
+        except BootFailed as error:
+            error.message = f"{begin}{error.message}"
+            error.hints = [*self._likely_causes, *error.hints]
+            raise
+        except ConnectionFailed as error:
+            causes = "".join(f"\n  on this disk: {cause}" for cause in self._likely_causes)
+            error.args = (f"{begin}{error}{causes}",)
+            raise
 
     def _check_root(self, guest: Guest) -> None:
         """Check that the user can run commands as root; this is also the one time that sudo gives its lecture."""

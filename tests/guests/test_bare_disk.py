@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import run_separately
-from foreign import copy_disk, debugfs, make_foreign_disk
+from foreign import copy_disk, debugfs, make_foreign_disk, replace_file
 from homes import share
 from warm import fleet_of, is_warm
 
@@ -21,7 +21,7 @@ from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.check import digest_of
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import Manifest
-from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.errors import BootFailed, ImageError
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.preparation.prepared import describe_duration, is_prepared
 
@@ -162,6 +162,22 @@ def test_disk_that_cannot_become_a_guest_leaves_nothing(bare_home: Home, bare_di
         fleet.catalog.find(locked)
     assert set(bare_home.folder(LAYERS).glob("*/")) == layers
     assert not list(bare_home.folder(LAYERS).glob(".*"))
+
+
+def test_system_that_does_not_boot(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
+    broken = copy_disk(bare_disk, tmp_path / "broken.img")
+    debugfs(broken, "rm /sbin/init", "rm /usr/sbin/init", "rm /bin/sh", "rm /usr/bin/sh", "mkdir /etc/network")
+    replace_file(broken, "/etc/network/interfaces", b"iface eth0 inet static\n")
+    layers = set(bare_home.folder(LAYERS).glob("*/"))
+    with fleet_of(bare_home, [], str(broken), start="cold") as fleet, pytest.raises(BootFailed) as raised:
+        fleet.catalog.find(broken)
+    assert str(raised.value).startswith(f"cannot prepare {broken}: ")
+    assert raised.value.console
+    assert (
+        "the network card has a fixed address, and guests get theirs by DHCP: /etc/network/interfaces, line 1"
+        in str(raised.value)
+    )
+    assert set(bare_home.folder(LAYERS).glob("*/")) == layers
 
 
 def test_disk_in_use_is_refused(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:

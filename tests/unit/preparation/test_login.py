@@ -65,8 +65,24 @@ def test_line_that_keeps_root_out_is_named(config: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ("# Port 22\nPort 2222\nPort 2223", "line 2: port 2222"),
+        ("ListenAddress 127.0.0.1\nListenAddress [::1]:22", "line 1: listenaddress 127.0.0.1"),
+        ("listenaddress=localhost", "line 1: listenaddress localhost"),
+    ],
+)
+def test_line_that_keeps_the_server_from_the_network_is_named(config: str, line: str) -> None:
+    facts = facts_of(there=SSHD, files={"etc/ssh/sshd_config": config.encode()})
+    with pytest.raises(ImageError, match=f"does not listen on port 22 .*/etc/ssh/sshd_config, {line}"):
+        plan_login(facts, CLIENT)
+
+
+@pytest.mark.parametrize(
     "config",
     [
+        "Port 2222\nPort 22",
+        "ListenAddress 127.0.0.1\nListenAddress 0.0.0.0",
         "PermitRootLogin prohibit-password",
         "#PermitRootLogin no",
         "PermitRootLogin yes\nPermitRootLogin no",
