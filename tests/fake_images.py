@@ -56,13 +56,14 @@ def write_image(folder: Path, name: str = "ubuntu18", **changes: Any) -> Path:
     return manifest
 
 
-def qcow2(path: Path, backing: str = "", *, encryption: int = 0) -> Path:
+def qcow2(path: Path, backing: str = "", *, encryption: int = 0, size: int = 0) -> Path:
     """The header of a qcow2 file (docs/interop/qcow2.txt in QEMU's sources)."""
     header = bytearray(200)
     header[:4] = b"QFI\xfb"
     if backing:
         header[8:20] = (104).to_bytes(8) + len(backing).to_bytes(4)
         header[104 : 104 + len(backing)] = backing.encode()
+    header[24:32] = size.to_bytes(8)
     header[32:36] = encryption.to_bytes(4)
     path.write_bytes(header)
     return path

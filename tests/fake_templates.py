@@ -22,10 +22,10 @@ def quiet(line: str) -> None:
     """Nobody listens."""
 
 
-def fill(workspace: Path, size: int = 1 << 16) -> Disk:
+def fill(workspace: Path, size: int = 1 << 16) -> tuple[Disk, ...]:
     for name in FILES:
         (workspace / name).write_bytes(os.urandom(size))
-    return Disk(workspace / "disk.qcow2", "qcow2")
+    return (Disk(workspace / "disk.qcow2", "qcow2"),)
 
 
 class FakeSnapshotter:

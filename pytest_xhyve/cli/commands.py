@@ -8,7 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
-from pytest_xhyve.cli.guest_options import ADVICE, DiskCommand, GuestCommand, guest_options, load_settings
+from pytest_xhyve.cli.guest_options import (
+    ADVICE,
+    DiskCommand,
+    GuestCommand,
+    guest_options,
+    load_settings,
+    load_spec,
+    machine_options,
+)
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
@@ -60,8 +68,16 @@ def main() -> None:
     count=True,
     help="Run COMMAND on a terminal, for example for an editor; given twice, even if standard input is not a terminal.",
 )
+@machine_options
 @guest_options
-def run(image: str, command: tuple[str, ...], ttys: int, **options: str | None) -> None:
+def run(
+    image: str,
+    command: tuple[str, ...],
+    ttys: int,
+    disks: tuple[str, ...],
+    disk_size: str | None,
+    **options: str | None,
+) -> None:
     """Run COMMAND in a new guest of IMAGE, then remove the guest.
 
     IMAGE is a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
@@ -82,14 +98,16 @@ def run(image: str, command: tuple[str, ...], ttys: int, **options: str | None) 
     from pytest_xhyve.cli.run_guest import run_command
 
     _check_image(image)
-    code = run_command(image, load_settings(options), command, ttys=ttys, progress=Progress())
+    spec = load_spec(image, disks=disks, disk_size=disk_size)
+    code = run_command(spec, load_settings(options), command, ttys=ttys, progress=Progress())
     raise click.exceptions.Exit(code)
 
 
 @main.command(cls=GuestCommand, short_help="Log in to a new guest, without a test.")
 @click.argument("image")
+@machine_options
 @guest_options
-def shell(image: str, **options: str | None) -> None:
+def shell(image: str, disks: tuple[str, ...], disk_size: str | None, **options: str | None) -> None:
     """Log in to a new guest of IMAGE; when the shell ends, the guest is removed.
 
     IMAGE is a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
@@ -106,7 +124,8 @@ def shell(image: str, **options: str | None) -> None:
     from pytest_xhyve.cli.run_guest import run_shell
 
     _check_image(image)
-    raise click.exceptions.Exit(run_shell(image, load_settings(options), progress=Progress()))
+    spec = load_spec(image, disks=disks, disk_size=disk_size)
+    raise click.exceptions.Exit(run_shell(spec, load_settings(options), progress=Progress()))
 
 
 def _check_image(image: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn, get_args
 
@@ -11,6 +11,7 @@ import click
 
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.settings import OPTIONS, Option, Settings
+from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import StartMode, parse_choice
 
 _NAMES = (
@@ -48,6 +49,36 @@ def _ours() -> list[Option]:
 
 def _flag(option: Option) -> str:
     return option.flag.replace("--xhyve-", "--")
+
+
+def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the keys of the marker that are not options of the plugin to *command*; `load_spec` takes their values."""
+    add_disks = click.option(
+        "--disk",
+        "disks",
+        multiple=True,
+        metavar="SIZE",
+        help="Give the guest an empty disk, such as 1G: /dev/vdb, and for further ones /dev/vdc and so on.",
+    )
+    add_size = click.option(
+        "--disk-size",
+        metavar="SIZE",
+        help="Size of the guest's disk /dev/vda; the root file system grows into it (default: the image's).",
+    )
+    return add_disks(add_size(command))
+
+
+def load_spec(image: str, *, disks: Sequence[str], disk_size: str | None) -> GuestSpec:
+    """The guest of *image* with the values of `machine_options`.
+
+    Raises:
+        ConfigurationError: a value is invalid; the message names its option.
+    """
+    try:
+        return GuestSpec.parse(image=image, disks=disks or None, disk_size=disk_size)
+    except ConfigurationError as error:
+        text = re.sub(r"^disks: ", "--disk: ", str(error))
+        raise ConfigurationError(re.sub(r"^disk_size: ", "--disk-size: ", text)) from error
 
 
 def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,11 +27,11 @@ _ALIVE = ("-o", "ServerAliveInterval=15")
 _NORMAL = (ExitReason.POWERED_OFF, ExitReason.RESTARTED, ExitReason.HALTED)
 
 
-def run_command(image: str, settings: Settings, command: Sequence[str], *, ttys: int, progress: Progress) -> int:
-    """Run a command in a new guest of *image*, as ``ssh guest COMMAND`` does.
+def run_command(spec: GuestSpec, settings: Settings, command: Sequence[str], *, ttys: int, progress: Progress) -> int:
+    """Run a command in a new guest, as ``ssh guest COMMAND`` does.
 
     Args:
-        image: a name from the catalog, or a path.
+        spec: the guest.
         settings: the guest's settings.
         command: the command's arguments, which ssh joins for the guest's shell.
         ttys: how often the user gave ``-t``, as ssh counts it.
@@ -44,28 +44,28 @@ def run_command(image: str, settings: Settings, command: Sequence[str], *, ttys:
         XhyveError: the guest did not start, or it died.
         SystemExit: a signal ended this process; the guest is removed.
     """
-    return _in_new_guest(image, settings, ["-t"] * ttys, ["--", *command], progress)
+    return _in_new_guest(spec, settings, ["-t"] * ttys, ["--", *command], progress)
 
 
-def run_shell(image: str, settings: Settings, *, progress: Progress) -> int:
+def run_shell(spec: GuestSpec, settings: Settings, *, progress: Progress) -> int:
     """Like `run_command`, but run the guest's login shell: on the terminal, or with a script on standard input."""
     has_terminal = sys.stdin is not None and sys.stdin.isatty()
     # Without -T, ssh warns that standard input is not a terminal.
-    return _in_new_guest(image, settings, [] if has_terminal else ["-T"], [], progress)
+    return _in_new_guest(spec, settings, [] if has_terminal else ["-T"], [], progress)
 
 
 def _in_new_guest(
-    image: str, settings: Settings, options: Sequence[str], command: Sequence[str], progress: Progress
+    spec: GuestSpec, settings: Settings, options: Sequence[str], command: Sequence[str], progress: Progress
 ) -> int:
     ssh = ssh_client.find_ssh()
-    settings = with_password(settings, image)
+    settings = with_password(settings, str(spec.image))
     fleet = Fleet(settings, Home.of_user(), ProgressEvents(progress))
     with ssh_client.TerminationSignals() as signals, closing(fleet):
         with progress.activity("looking for a hypervisor"):
             # First, because without a hypervisor it is useless to build an image.
             hypervisor = fleet.hypervisor.info.name
-        with progress.activity(f"starting a guest of {image} under {hypervisor}"):
-            guest = fleet.start(ForegroundRequest(GuestSpec(image=image)))
+        with progress.activity(f"starting a guest of {spec.image} under {hypervisor}"):
+            guest = fleet.start(ForegroundRequest(spec))
         with guest:
             _, *login, name = guest.ssh_command()
             argv = [ssh, *login, *_ALIVE, *options, name, *command]

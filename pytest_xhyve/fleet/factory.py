@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.model.image import Image
@@ -31,6 +31,8 @@ class GuestFactory:
         name: str | None = None,
         cpus: int | None = None,
         memory: int | str | None = None,
+        disks: Sequence[int | str] | None = None,
+        disk_size: int | str | None = None,
         start: StartMode | None = None,
         reset: bool | None = None,
     ) -> Guest:
@@ -41,6 +43,8 @@ class GuestFactory:
             name: the guest's name and host name; generated if None.
             cpus: number of virtual CPUs.
             memory: bytes, or a text such as ``512M``.
+            disks: the sizes of empty disks, as for *memory*: ``/dev/vdb``, ``/dev/vdc`` and so on.
+            disk_size: the size of ``/dev/vda``; the root file system grows into it.
             start: ``cold`` boots the guest, ``warm`` restores it, ``auto`` restores it if possible; the option
                 ``--xhyve-start`` decides if it is None.
             reset: whether each test finds the guest in the state in which the fixtures that tests share left it.
@@ -49,5 +53,14 @@ class GuestFactory:
             ConfigurationError: an argument is invalid.
             XhyveError: the guest cannot be started; the class of the error states the reason.
         """
-        spec = GuestSpec.parse(image=image, name=name, cpus=cpus, memory=memory, start=start, reset=reset)
+        spec = GuestSpec.parse(
+            image=image,
+            name=name,
+            cpus=cpus,
+            memory=memory,
+            disks=disks,
+            disk_size=disk_size,
+            start=start,
+            reset=reset,
+        )
         return self._make(spec.with_defaults(self._default))

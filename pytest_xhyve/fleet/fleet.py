@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from pytest_xhyve.guest.events import EventList, Events
 from pytest_xhyve.guest.guest import Guest, KeepPolicy, Ownership
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.disk_size import check_size
 from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
@@ -31,7 +32,7 @@ from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NotSupported, TemplateError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import Disk, Machine, Nic
+from pytest_xhyve.model.machine import Disk, DiskSizes, Machine, Nic
 from pytest_xhyve.model.settings import EMULATION_FACTOR, Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.timeouts import Timeouts
@@ -182,6 +183,7 @@ class Fleet:
         spec, hypervisor = request.spec, self.hypervisor
         image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
         check_image(image, self._home.folder("checked"))
+        check_size(spec.disk_size, image.disk)
         start = spec.start or self._settings.start
         _check_supported(spec, start, hypervisor)
         with ExitStack() as life:
@@ -194,13 +196,17 @@ class Fleet:
             folder = self._kept_guests.folder_for(run_folder / name)
             process = life.enter_context(guardian.guard(folder, [slot.fd], _shared_record(name, image)))
             request.started_in(process)
-            instance = self._instance(image, process, failures)
+            instance = self._instance(image, spec.disk_sizes, process, failures)
             machine = self._machine(spec, image, hypervisor.identify(slot.uuids()), name)
             cloned = ClonedMachine(instance, machine, request.hook, {"image": begin - requested})
             started = None
             if start != "cold" and hypervisor.snapshotter is not None:
                 place = run_folder / f"{name}{_TEMPLATE}"
-                build = self._template_builder(image, guardian, place, failures) if request.may_build else None
+                build = (
+                    self._template_builder(image, spec.disk_sizes, guardian, place, failures)
+                    if request.may_build
+                    else None
+                )
                 try:
                     started = restore(cloned, self.templates, build, request, life, resettable=bool(spec.reset))
                 except TemplateError as error:
@@ -257,22 +263,24 @@ class Fleet:
         if times.guest is not None and request.requested_by is not None:
             self._events.removed(times.collect(request.requested_by))
 
-    def _instance(self, image: Image, process: GuardedProcess, failures: Events) -> Instance:
+    def _instance(self, image: Image, sizes: DiskSizes, process: GuardedProcess, failures: Events) -> Instance:
         timeouts = self._timeouts(self.hypervisor.info)
         # The failures first: they add diagnostics to the error, which the other listener reports.
-        return Instance(image, self.hypervisor, process, timeouts, EventList(failures, self._events))
+        return Instance(image, self.hypervisor, process, timeouts, EventList(failures, self._events), sizes)
 
-    def _template_builder(self, image: Image, guardian: Guardian, place: Path, failures: Events) -> BuildTemplate:
+    def _template_builder(
+        self, image: Image, sizes: DiskSizes, guardian: Guardian, place: Path, failures: Events
+    ) -> BuildTemplate:
         """The function that builds a template in a process of its own, while the guest waits for it."""
 
-        def build(workspace: Path, machine: Machine) -> tuple[Disk, AgentState]:
+        def build(workspace: Path, machine: Machine) -> tuple[Sequence[Disk], AgentState]:
             # Imported only if there is no template yet.
             from pytest_xhyve.templates.builder import build_template  # noqa: PLC0415
 
             with guardian.guard(
                 self._kept_guests.folder_for(place), [], _shared_record(machine.name, image)
             ) as process:
-                return build_template(self._instance(image, process, failures), machine, workspace)
+                return build_template(self._instance(image, sizes, process, failures), machine, workspace)
 
         return build
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.fleet.request import MachineHook, Request
+from pytest_xhyve.guest.growth import grow_root
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.start import Start
-from pytest_xhyve.host.clone import clone_disk
+from pytest_xhyve.host.clone import clone_disk, clone_disks
+from pytest_xhyve.host.disk_size import create_empty_disks, enlarge
 from pytest_xhyve.host.guardian_process import CONSOLE
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, ImageError, NotSupported, TemplateError, XhyveError
@@ -47,7 +49,9 @@ class Started:
 
 
 class ClonedMachine:
-    """A machine with a clone of its image's disk, modified by the hook. The first `get` clones and calls the hook.
+    """A machine with a clone of its image's disk and with its empty disks, modified by the hook.
+
+    The first `get` makes the disks and calls the hook.
 
     Args:
         instance: what all starts of the guest have in common.
@@ -65,21 +69,24 @@ class ClonedMachine:
         self._hook = hook
         self._cloned: Machine | None = None
         self._modified: Machine | None = None
-        self._disk_state = (0, 0)
+        self._disk_states: list[tuple[int, int]] = []
 
     def get(self) -> Machine:
         """The machine to boot."""
         if self._modified is None:
             begin = monotonic()
-            image = self.instance.image
-            disk = clone_disk(
-                Disk(image.disk, image.format), self.instance.process.folder, self.instance.hypervisor.disk_formats
-            )
+            image, sizes, folder = self.instance.image, self.instance.disk_sizes, self.instance.process.folder
+            formats = self.instance.hypervisor.disk_formats
+            root = clone_disk(Disk(image.disk, image.format), folder, formats)
+            if sizes.root is not None:
+                enlarge(root, sizes.root)
+            disks = (root, *create_empty_disks(sizes.empty, folder, formats))
             self.phases["clone"] = monotonic() - begin
-            # The clocks of file systems are coarse. After this, each write changes the time.
-            os.utime(disk.path, ns=(0, 0))
-            self._disk_state = _size_and_mtime(disk)
-            self._cloned = replace(self._machine, disks=(disk,))
+            for disk in disks:
+                # The clocks of file systems are coarse. After this, each write changes the time.
+                os.utime(disk.path, ns=(0, 0))
+            self._disk_states = [_size_and_mtime(disk) for disk in disks]
+            self._cloned = replace(self._machine, disks=disks)
             self._modified = self._cloned if self._hook is None else self._hook(self._cloned)
         return self._modified
 
@@ -97,21 +104,21 @@ class ClonedMachine:
         # The hook gets the same machine as before a boot: with the clone of the image's disk.
         machine = self._machine if self._hook is None else self.get()
         if self._cloned is not None and (
-            self.has_other_disks or _size_and_mtime(self._cloned.disks[0]) != self._disk_state
+            self.has_other_disks or [_size_and_mtime(disk) for disk in self._cloned.disks] != self._disk_states
         ):
             raise TemplateError("the hook pytest_xhyve_machine has changed the disks")
         if machine.cdroms or len(machine.nics) != 1 or machine.nics[0].mac is None:
-            raise TemplateError("only a machine with one disk and one network card can be restored")
+            raise TemplateError("only a machine with one network card and no CD drive can be restored")
         return machine
 
     def discard(self) -> None:
-        """Remove the clone; a restored guest uses its template's disk."""
+        """Remove the disks; a restored guest uses its template's."""
         for disk in self._cloned.disks if self._cloned is not None else ():
             disk.path.unlink(missing_ok=True)
 
 
 def boot(cloned: ClonedMachine, *, resettable: bool) -> Started:
-    """Boot the guest from the clone of its image's disk.
+    """Boot the guest from the clone of its image's disk, and grow its root file system into it.
 
     Args:
         cloned: the machine to boot.
@@ -127,13 +134,19 @@ def boot(cloned: ClonedMachine, *, resettable: bool) -> Started:
         if cloned.has_other_disks:
             raise NotSupported(
                 "the hook pytest_xhyve_machine has changed the disks of a guest with reset=True\n"
-                "  only a guest whose one disk is the clone of its image can be reset; do not change the disks, or "
-                "remove reset=True"
+                "  the plugin does not know when such a disk changes, so it cannot reset the guest\n"
+                "  do not change the disks, or remove reset=True; for empty disks, use disks=[…]"
             )
         record = instance.process.folder / _RECORDED
         record.mkdir(mode=0o700)
     guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=cloned.phases)
     guest._boot_or_restore()
+    if instance.disk_sizes.root is not None:
+        try:
+            grow_root(guest, instance.timeouts.step)
+        except BaseException:
+            guest._switch_off()
+            raise
     return Started(guest, record, None)
 
 
@@ -163,14 +176,16 @@ def restore(
     machine, instance = cloned.for_restore(), cloned.instance
     with ExitStack() as held:
         begin = monotonic()
-        template = held.enter_context(cache.using(instance.image, machine, instance.snapshotter, build))
+        template = held.enter_context(
+            cache.using(instance.image, machine, instance.disk_sizes, instance.snapshotter, build)
+        )
         found = monotonic()
         folder = instance.process.folder / _RESTORED
         record = folder if resettable else None
         try:
             folder.mkdir(mode=0o700)
-            disk = clone_disk(template.disk, folder, instance.hypervisor.disk_formats)
-            machine = replace(machine, disks=(disk,))
+            disks = clone_disks(template.disks, folder, instance.hypervisor.disk_formats)
+            machine = replace(machine, disks=disks)
             phases = {**cloned.phases, "template": found - begin, "clone": monotonic() - found}
             guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=phases)
             guest._boot_or_restore(starts.restore(instance, machine, template, record))

@@ -19,10 +19,12 @@ class Qcow2Header:
     Attributes:
         backing: the name of the file that this one is based on, as written; None if there is none.
         encrypted: whether the data is encrypted.
+        size: the size of the disk, as the guest sees it, in bytes.
     """
 
     backing: str | None
     encrypted: bool
+    size: int
 
 
 def read_qcow2_header(path: Path) -> Qcow2Header | None:
@@ -36,9 +38,9 @@ def read_qcow2_header(path: Path) -> Qcow2Header | None:
         if len(header) < 72 or not header.startswith(MAGIC):
             return None
         offset, length = struct.unpack_from(">QI", header, 8)
-        (encryption,) = struct.unpack_from(">I", header, 32)
+        size, encryption = struct.unpack_from(">QI", header, 24)
         backing = None
         if offset:
             file.seek(offset)
             backing = file.read(min(length, _NAME_BYTES)).decode("utf-8", "surrogateescape")
-    return Qcow2Header(backing, encrypted=encryption != 0)
+    return Qcow2Header(backing, encrypted=encryption != 0, size=size)

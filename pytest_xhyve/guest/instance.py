@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytest_xhyve.guest.events import Events
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.hypervisors.base import Hypervisor, Snapshotter
 from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.machine import DiskSizes
 from pytest_xhyve.model.timeouts import Timeouts
 
 
@@ -21,6 +22,7 @@ class Instance:
         process: what the guardian owns for the guest: its folder, its slot and its hypervisor's process.
         timeouts: the limit of each step.
         events: the listener for the guest's events.
+        disk_sizes: the sizes of the guest's disks.
     """
 
     image: Image
@@ -28,6 +30,7 @@ class Instance:
     process: GuardedProcess
     timeouts: Timeouts
     events: Events
+    disk_sizes: DiskSizes = field(default_factory=DiskSizes)
 
     @property
     def snapshotter(self) -> Snapshotter:

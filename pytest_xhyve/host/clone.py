@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from pytest_xhyve.model.machine import Disk, DiskFormat
 
 _FICLONE = 0x40049409  # <linux/fs.h>; fcntl.FICLONE comes with Python 3.12
 _CHUNK = 1 << 20
+
+DISK = "disk"
+"""The name of a guest's first disk, without its suffix."""
 
 # The errors of clonefile(2) and ioctl_ficlone(2) that mean: not supported for these two files.
 _NOT_HERE = {
@@ -41,13 +44,14 @@ class CloneMethodUnavailable(Exception):
     """This method of cloning does not work for this source and target."""
 
 
-def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Disk:
+def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat], name: str = DISK) -> Disk:
     """Clone *source* into *folder* with the first method that works there.
 
     Args:
         source: the image's disk; it is only read.
         folder: gets the clone, named ``disk.raw`` or ``disk.qcow2``.
         formats: the formats that the hypervisor supports.
+        name: another name than ``disk``.
 
     Returns:
         the clone.
@@ -61,14 +65,14 @@ def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Di
             f"{source.path} is {source.format}, but this hypervisor supports only {', '.join(sorted(formats))}; "
             "use QEMU, or convert the disk with `qemu-img convert -O raw`"
         )
-    same_format = folder / f"disk.{source.format}"
+    same_format = folder / f"{name}.{source.format}"
     methods: list[tuple[Disk, Callable[[Path], None]]] = [
         (Disk(same_format, source.format), lambda target: clone_by_clonefile(source.path, target)),
         (Disk(same_format, source.format), lambda target: clone_by_reflink(source.path, target)),
         (Disk(same_format, source.format), lambda target: clone_by_copy(source.path, target)),
     ]
     if "qcow2" in formats:
-        methods.insert(2, (Disk(folder / "disk.qcow2", "qcow2"), lambda target: clone_by_overlay(source, target)))
+        methods.insert(2, (Disk(folder / f"{name}.qcow2", "qcow2"), lambda target: clone_by_overlay(source, target)))
     for disk, method in methods:
         try:
             method(disk.path)
@@ -83,7 +87,7 @@ def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Di
 
 def overlay_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Disk:
     """Like `clone_disk`, but the clone contains only the differences, if the hypervisor supports qcow2."""
-    overlay = Disk(folder / "disk.qcow2", "qcow2")
+    overlay = Disk(folder / f"{DISK}.qcow2", "qcow2")
     if overlay.format in formats and source.format in formats:
         try:
             clone_by_overlay(source, overlay.path)
@@ -92,6 +96,16 @@ def overlay_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> 
             return clone_disk(source, folder, formats)
         return overlay
     return clone_disk(source, folder, formats)
+
+
+def clone_disks(sources: Sequence[Disk], folder: Path, formats: frozenset[DiskFormat]) -> tuple[Disk, ...]:
+    """Like `clone_disk` for all disks of a machine, in their order."""
+    return tuple(clone_disk(disk, folder, formats, disk_name(number)) for number, disk in enumerate(sources))
+
+
+def disk_name(number: int) -> str:
+    """The name of a guest's disk *number*, from 0, without its suffix: ``disk``, ``disk1``, ``disk2`` and so on."""
+    return f"{DISK}{number or ''}"
 
 
 def clone_file(source: Path, target: Path) -> None:

@@ -178,8 +178,8 @@ class Snapshotter(Protocol):
     ) -> AbstractContextManager[SnapshotMachine]:
         """Like `Hypervisor.running`, but the machine waits until `SnapshotMachine.restore` loads it from *folder*.
 
-        Nothing in *folder* changes. The machine's disk must be in the state in which it was when *folder* was saved.
-        The machine cannot be saved again.
+        Nothing in *folder* changes. The machine's disks must be in the state in which they were when *folder* was
+        saved. The machine cannot be saved again.
         """
 
 

@@ -22,6 +22,19 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskSizes:
+    """The sizes of a guest's disks, in bytes.
+
+    Attributes:
+        root: the first disk; None leaves it as large as the image's.
+        empty: the disks behind it, which are empty.
+    """
+
+    root: int | None = None
+    empty: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Nic:
     """A network card.
 
@@ -44,7 +57,8 @@ class Machine:
         cpus: the number of virtual CPUs.
         cpu: the x86-64 level that the userland needs, as the x86-64 psABI names it (``x86-64-v2``).
         memory: bytes of RAM.
-        disks: the disks, in the order in which the guest numbers them (``/dev/vda``, ``/dev/vdb``, …).
+        disks: the disks, in the order in which the guest numbers them (``/dev/vda``, ``/dev/vdb``, …); the first one
+            is the clone of the image's disk.
         nics: the network cards, in the order in which the guest numbers them.
         kernel: a Linux bzImage; the hypervisor loads it without a boot loader.
         initrd: the initial RAM disk, or None.

@@ -10,9 +10,11 @@ from typing import Any, get_args
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.machine import DiskSizes
 from pytest_xhyve.model.values import (
     StartMode,
     parse_choice,
+    parse_disk_size,
     parse_memory,
     parse_positive_int,
     short_repr,
@@ -20,6 +22,9 @@ from pytest_xhyve.model.values import (
 )
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+MAX_EMPTY_DISKS = 20
+"""A machine of each hypervisor has about 30 slots for devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class GuestSpec:
         name: the guest's name and host name: letters, digits and dashes (RFC 1123); if None, the plugin generates it.
         cpus: virtual CPUs.
         memory: bytes.
+        disks: the sizes of empty disks, in bytes: ``/dev/vdb``, ``/dev/vdc`` and so on.
+        disk_size: the size of the disk that is cloned from the image's, in bytes; the root file system grows into it.
         start: ``cold`` boots the guest, ``warm`` restores it from a template, ``auto`` restores it if possible.
         reset: whether each test gets a shared guest in the state in which the fixtures left it.
     """
@@ -39,6 +46,8 @@ class GuestSpec:
     name: str | None = None
     cpus: int | None = None
     memory: int | None = None
+    disks: tuple[int, ...] | None = None
+    disk_size: int | None = None
     start: StartMode | None = None
     reset: bool | None = None
 
@@ -54,6 +63,8 @@ class GuestSpec:
             "name": _parse_name,
             "cpus": parse_positive_int,
             "memory": parse_memory,
+            "disks": _parse_disks,
+            "disk_size": parse_disk_size,
             "start": parse_choice(*get_args(StartMode)),
             "reset": _parse_flag,
         }
@@ -67,6 +78,11 @@ class GuestSpec:
                 raise ConfigurationError(f"{key}: {error}") from error
         return cls(**values)
 
+    @property
+    def disk_sizes(self) -> DiskSizes:
+        """The sizes of all disks."""
+        return DiskSizes(self.disk_size, self.disks or ())
+
     def with_defaults(self, other: GuestSpec) -> GuestSpec:
         """A copy of this spec that takes the value of *other* for each None."""
         given = {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
@@ -77,6 +93,14 @@ def _parse_name(value: Any) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise ConfigurationError(f"{short_repr(value)} is not a host name: use letters, digits and dashes, at most 63")
     return value
+
+
+def _parse_disks(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigurationError(f'{short_repr(value)} is not a list of sizes; write ["1G", "512M"]')
+    if len(value) > MAX_EMPTY_DISKS:
+        raise ConfigurationError(f"{len(value)} disks are too many; a guest can have {MAX_EMPTY_DISKS} empty ones")
+    return tuple(parse_disk_size(size) for size in value)
 
 
 def _parse_flag(value: Any) -> bool:

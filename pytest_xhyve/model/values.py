@@ -31,6 +31,8 @@ _SIZE = r"([0-9]{1,19})\s*([KMGT]?)(?:i?B)?"
 _COUNT = r"[0-9]{1,19}"
 _MAX_BYTES = (1 << 63) - 1
 _MIN_MEMORY = 16 << 20
+_SECTOR = 512
+_MIN_DISK, _MAX_DISK = 1 << 20, 16 << 40
 _SHOWN = 100
 
 
@@ -58,6 +60,20 @@ def parse_memory(text: str | int) -> int:
         raise ConfigurationError(
             f"{short_repr(text)} is {size} bytes of memory, too few to boot Linux; write 512M or 2G"
         )
+    return size
+
+
+def parse_disk_size(text: str | int) -> int:
+    """Bytes of a guest's disk, as `parse_size` reads them.
+
+    Raises:
+        ConfigurationError: *text* is not a size from 1 MiB to 16 TiB, or not a multiple of 512 bytes.
+    """
+    size = parse_size(text)
+    if not _MIN_DISK <= size <= _MAX_DISK:
+        raise ConfigurationError(f"{short_repr(text)} is {size} bytes; a disk has from 1M to 16T")
+    if size % _SECTOR:
+        raise ConfigurationError(f"{short_repr(text)} is {size} bytes, which is not a multiple of {_SECTOR}")
     return size
 
 

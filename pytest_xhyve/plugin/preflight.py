@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_xhyve.host.disk_size import check_size
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.catalog import find_source, read_source, resolve_path
 from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
@@ -19,7 +20,8 @@ from pytest_xhyve.images.own_login import OwnLogin, explain_missing_password
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
-from pytest_xhyve.plugin.selection import base_folder, named_images
+from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.plugin.selection import base_folder, wanted_specs
 
 # A test that may be skipped may not need its image, and an xfail test may be about an invalid one.
 _MAY_NOT_RUN = ("skip", "skipif", "xfail")
@@ -41,6 +43,8 @@ class Preflight:
         self.login = login
         self._checked: dict[str, XhyveError | None] = {}
         self._manifests: dict[str, Path] = {}
+        # Of the images whose disk exists already as their guests will see it.
+        self._disks: dict[str, Path] = {}
 
     def check(self, wanted: Any) -> None:
         """Check that guests can be cloned from *wanted*, without reading its disk.
@@ -53,7 +57,7 @@ class Preflight:
         Raises:
             XhyveError: the image is missing or invalid, or another one has its name.
         """
-        text = str(wanted.manifest if isinstance(wanted, Image) else wanted)
+        text = _as_text(wanted)
         if text not in self._checked:
             self._checked[text] = None
             try:
@@ -64,9 +68,20 @@ class Preflight:
         if error is not None:
             raise error
 
+    def check_disk_size(self, spec: GuestSpec) -> None:
+        """Check that the disk of a guest is at least as large as that of its image, which was checked.
+
+        Raises:
+            XhyveError: the disk is smaller.
+        """
+        disk = self._disks.get(_as_text(spec.image))
+        if disk is not None:
+            check_size(spec.disk_size, disk)
+
     def _check(self, wanted: Any, text: str) -> None:
         if isinstance(wanted, Image):
             check_files(wanted)
+            self._disks[text] = wanted.disk
             return
         source = find_source(text)
         stated = read_source(text, source)
@@ -76,7 +91,9 @@ class Preflight:
             if stated.needs_password:
                 stated = self._ask_password(stated)
             if not stated.needs_preparation:
-                check_files(stated.image())
+                image = stated.image()
+                check_files(image)
+                self._disks[text] = image.disk
                 return
             from pytest_xhyve.preparation.disk_file import look  # noqa: PLC0415
 
@@ -88,6 +105,7 @@ class Preflight:
         built = read_if_complete(manifest)
         if built is not None:
             check_files(built)
+            self._disks[text] = built.disk
 
     def _ask_password(self, stated: Manifest) -> Manifest:
         """*stated* with the password that the user types.
@@ -112,6 +130,10 @@ class Preflight:
                 "  give one of them another `name:` in its manifest, or rename the disk that has none, so that "
                 "reports, host names and `pytest-xhyve ps` show different names"
             )
+
+
+def _as_text(wanted: Any) -> str:
+    return str(wanted.manifest if isinstance(wanted, Image) else wanted)
 
 
 def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
@@ -213,12 +235,17 @@ def _check_artifacts(settings: Settings) -> None:
 
 
 def _image_problems(item: pytest.Item, settings: Settings, preflight: Preflight) -> Iterator[str]:
-    for image in named_images(item):
+    for spec in wanted_specs(item):
         try:
-            preflight.check(image)
+            preflight.check(spec.image)
         except XhyveError as error:
-            given = settings.given.get("image", "") if image in settings.images else ""
+            given = settings.given.get("image", "") if spec.image in settings.images else ""
             yield f"{given}: {error}" if given else str(error)
+            continue
+        try:
+            preflight.check_disk_size(spec)
+        except XhyveError as error:
+            yield str(error)
 
 
 def _name_tests(items: list[pytest.Item]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,10 +26,13 @@ from pytest_xhyve.plugin.wanted import (
     wanted_spec,
 )
 
+if TYPE_CHECKING:
+    from pytest_xhyve.model.spec import GuestSpec
+
 SHARED_FIXTURES = tuple(name for name, owner in OWNERS.items() if owner is not None)
 """The fixtures whose guests several tests share."""
 
-_MARKER_KEYS = ("image", "cpus", "memory", "name", "start", "reset")
+_MARKER_KEYS = ("image", "cpus", "memory", "disks", "disk_size", "name", "start", "reset")
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
 
 
@@ -51,15 +54,15 @@ def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tupl
     return () if len(fixture_definitions(definition, IMAGE_FIXTURE)) > 1 else images
 
 
-def named_images(item: pytest.Item) -> Iterator[Any]:
-    """The images that the guests of *item* will be cloned from, as far as known before it runs."""
+def wanted_specs(item: pytest.Item) -> Iterator[GuestSpec]:
+    """What the guests of *item* will be made of, as far as known before it runs."""
     names = fixture_names(item)
     for fixture in (name for name in OWNERS if name in names):
         # `check_markers` has reported an invalid marker.
         with contextlib.suppress(XhyveError):
             spec = wanted_spec(item, fixture)
             if spec is not None:
-                yield spec.image
+                yield spec
 
 
 def starts_either_way(metafunc: pytest.Metafunc) -> bool:

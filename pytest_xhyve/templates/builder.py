@@ -11,10 +11,12 @@ from typing import cast
 
 import psutil
 
+from pytest_xhyve.guest.growth import grow_root
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.waits import wait_for_units
 from pytest_xhyve.host.clone import overlay_disk
+from pytest_xhyve.host.disk_size import create_empty_disks, enlarge
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
 from pytest_xhyve.hypervisors.base import SnapshotMachine
@@ -30,27 +32,32 @@ _IDLE_LOOKS = 3
 _INSTALL_SECONDS = 60.0
 
 
-def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[Disk, AgentState]:
+def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[tuple[Disk, ...], AgentState]:
     """Boot a guest, wait until it is idle, and save it.
 
     Args:
         instance: the template's instance, with a process of its own.
-        machine: a machine with a template's identity and no disk; this function makes the disk.
+        machine: a machine with a template's identity and no disks; this function makes the disks.
         folder: an empty folder, which gets the saved state.
 
     Returns:
-        the disk in the state in which the guest was saved, and what the agent in the guest holds open.
+        the disks in the state in which the guest was saved, and what the agent in the guest holds open.
 
     Raises:
         IdentityError: the plugin cannot give a restored guest of this image its own identity.
         XhyveError: the guest does not boot, or cannot be saved.
     """
-    image = instance.image
-    disk = overlay_disk(Disk(image.disk, image.format), folder, instance.hypervisor.disk_formats)
-    machine = replace(machine, disks=(disk,))
+    image, sizes, formats = instance.image, instance.disk_sizes, instance.hypervisor.disk_formats
+    root = overlay_disk(Disk(image.disk, image.format), folder, formats)
+    if sizes.root is not None:
+        enlarge(root, sizes.root)
+    disks = (root, *create_empty_disks(sizes.empty, folder, formats))
+    machine = replace(machine, disks=disks)
     guest = Guest(instance, machine, boot=record(instance, machine, folder))
     try:
         guest._boot_or_restore()
+        if sizes.root is not None:
+            grow_root(guest, instance.timeouts.step)
         wait_for_units(guest.run, instance.timeouts.settle)
         vm = cast("SnapshotMachine", guest._power.machine)
         agent = install_agent(partial(run_as_root, guest), vm.agent, guest.mac, instance.timeouts.step)
@@ -61,7 +68,7 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
         shutil.copyfile(guest.console.path, folder / CONSOLE)
     finally:
         guest.kill()
-    return disk, agent
+    return disks, agent
 
 
 def run_as_root(guest: Guest, line: str, data: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -14,7 +14,7 @@ from pytest_xhyve.hypervisors.base import Snapshotter
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootTimeout, Cancelled, ConnectionFailed, TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import Disk, Machine
+from pytest_xhyve.model.machine import Disk, DiskSizes, Machine
 from pytest_xhyve.templates.identity import AgentState, IdentityError
 from pytest_xhyve.templates.key import as_template, template_key
 from pytest_xhyve.templates.store import Template, TemplateDamaged, TemplateStore
@@ -24,8 +24,8 @@ _OVERHEAD = 256 << 20
 # A disk with less free space counts as full.
 _FULL = 4 << 20
 
-BuildTemplate = Callable[[Path, Machine], tuple[Disk, AgentState]]
-"""Builds a template of a machine in a folder; returns its disk, and what the agent in it holds open."""
+BuildTemplate = Callable[[Path, Machine], tuple[Sequence[Disk], AgentState]]
+"""Builds a template of a machine in a folder; returns its disks, and what the agent in it holds open."""
 
 
 class TemplateCache:
@@ -48,7 +48,12 @@ class TemplateCache:
 
     @contextmanager
     def using(
-        self, image: Image, machine: Machine, snapshotter: Snapshotter, build: BuildTemplate | None
+        self,
+        image: Image,
+        machine: Machine,
+        sizes: DiskSizes,
+        snapshotter: Snapshotter,
+        build: BuildTemplate | None,
     ) -> Iterator[Template]:
         """The template that *machine* can be restored from; no process removes it before the end of the block.
 
@@ -57,6 +62,7 @@ class TemplateCache:
         Args:
             image: the image that the machine's disk is cloned from.
             machine: the machine to restore.
+            sizes: the sizes of its disks.
             snapshotter: the snapshotter of its hypervisor.
             build: builds the template if there is none; None if none may be built.
 
@@ -67,7 +73,8 @@ class TemplateCache:
         """
         with ExitStack() as stack:
             try:
-                template = self._find_or_build(stack, image, machine, snapshotter, build)
+                key = template_key(image, machine, sizes, snapshotter, self._checked)
+                template = self._find_or_build(stack, key, image, machine, build)
             except OSError as error:
                 raise TemplateError(f"cannot use the templates in {self._folder}: {error}") from error
             yield template
@@ -85,9 +92,8 @@ class TemplateCache:
             self._store.quarantine(template, reason)
 
     def _find_or_build(
-        self, stack: ExitStack, image: Image, machine: Machine, snapshotter: Snapshotter, build: BuildTemplate | None
+        self, stack: ExitStack, key: str, image: Image, machine: Machine, build: BuildTemplate | None
     ) -> Template:
-        key = template_key(image, machine, snapshotter, self._checked)
         template = self._find(stack, key, image)
         if template is None:
             self._check_failure(key)
@@ -134,8 +140,8 @@ class TemplateCache:
         self._report(f"building a template of {image.name}: this happens once, and takes a little longer than a boot")
         try:
             with self._store.workspace(key) as workspace, self._explain_full_disk():
-                disk, agent = build(workspace, machine)
-                self._store.publish(workspace, key, image.name, disk, agent)
+                disks, agent = build(workspace, machine)
+                self._store.publish(workspace, key, image.name, disks, agent)
         except (BootTimeout, ConnectionFailed):
             # If the guest booted from its own clone, it would fail in the same way, after the same wait.
             raise

@@ -15,7 +15,7 @@ class Checkpoint:
 
     Attributes:
         folder: contains the guest's memory and the state of its devices.
-        machine: the guest's machine; no guest writes to its disk any more.
+        machine: the guest's machine; no guest writes to its disks any more.
         agent: what the agent in the guest holds open.
     """
 

@@ -11,12 +11,11 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from pytest_xhyve.guest.agent import PLACE_PROGRAM, Agent, AgentError, Call, RunAsRoot, build_program, call
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.templates.agent import Agent, AgentError, Call, build_program, call
 
 AGENT_PORT = "/dev/ttyS1"
 CLOCK_SECONDS = 0.05
@@ -31,19 +30,12 @@ _SETPRIORITY, _SETHOSTNAME, _CLOCK_SETTIME = 141, 170, 227
 _RNDADDENTROPY, _RNDRESEEDCRNG, _SIOCSIFHWADDR = 0x40085203, 0x5207, 0x8924
 _ARPHRD_ETHER = 1
 
-# The script runs each copy with empty standard input, because a folder may be mounted noexec. It opens the port before
-# it ends: a later open would discard what has arrived by then (serial8250_do_startup in Linux), and the agent would
-# wait forever. The subshell leads no session, so the port does not become its terminal, which hangs up at logout.
-_INSTALL = """
-umask 077
-for folder in /tmp /var/tmp /root /dev/shm; do
-    agent=$folder/.xhyve-agent-$$
-    if [ -z "$from" ]; then cat >"$agent" && from=$agent; else cp "$from" "$agent"; fi 2>/dev/null || continue
-    chmod 700 "$agent"
-    if "$agent" </dev/null 2>/dev/null; then found=$agent; break; fi
-done
-[ -n "$from" ] && [ "$from" != "$found" ] && rm -f "$from"
-[ -n "$found" ] || { echo "no folder found in which programs may run" >&2; exit 1; }
+# The script opens the port before it ends: a later open would discard what has arrived by then (serial8250_do_startup
+# in Linux), and the agent would wait forever. The subshell leads no session, so the port does not become its terminal,
+# which hangs up at logout.
+_INSTALL = (
+    PLACE_PROGRAM
+    + """
 stty -F PORT 115200 raw -echo clocal 2>/dev/null || { rm -f "$found"; echo "no serial port PORT" >&2; exit 1; }
 ( exec 3<>PORT || exit; "$found" <&3 >&3 2>/dev/null & ) || { rm -f "$found"; exit 1; }
 echo "$found"
@@ -51,6 +43,7 @@ for device in /sys/class/net/*/device; do
     grep -li MAC "${device%/device}/address"
 done
 """.replace("PORT", AGENT_PORT)
+)
 
 
 class IdentityError(Exception):
@@ -83,9 +76,7 @@ class AgentState:
         return asdict(self)
 
 
-def install_agent(
-    run_as_root: Callable[[str, bytes], str], channel: socket.socket, mac: str, timeout: float
-) -> AgentState:
+def install_agent(run_as_root: RunAsRoot, channel: socket.socket, mac: str, timeout: float) -> AgentState:
     """Start the agent in a running guest, and let it open the files that it needs.
 
     Args:

@@ -13,9 +13,9 @@ from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.model.errors import ImageError, TemplateError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import Machine, Nic
+from pytest_xhyve.model.machine import DiskSizes, Machine, Nic
 
-FORMAT = 6
+FORMAT = 7
 """Incremented when a new version of the plugin builds or restores templates differently."""
 
 _NAME = "template"
@@ -45,12 +45,13 @@ def _mac(uuid: UUID) -> str:
     return "02:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-5:])
 
 
-def template_key(image: Image, machine: Machine, snapshotter: Snapshotter, checked: Path) -> str:
+def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: Snapshotter, checked: Path) -> str:
     """The key of the template from which *machine* may be restored.
 
     Args:
         image: the image that the machine's disk is cloned from.
         machine: the machine; the key does not depend on its identity.
+        sizes: the sizes of its disks.
         snapshotter: the snapshotter of its hypervisor.
         checked: the folder of cached digests.
 
@@ -74,6 +75,7 @@ def template_key(image: Image, machine: Machine, snapshotter: Snapshotter, check
         "cpus": machine.cpus,
         "cpu": machine.cpu,
         "memory": machine.memory,
+        "disks": [sizes.root, *sizes.empty],
         "nics": len(machine.nics),
         **snapshotter.depends_on(machine),
     }

@@ -1,7 +1,7 @@
 """Reset a shared guest: save it with everything that runs in it, and restore it before each test.
 
 The memory of such a guest is in a file, so that it can be saved. After the fixtures have run, the guest is saved, which
-ends its machine. Each test gets a new machine, restored from the saved state, with a clone of the saved disk. Whatever
+ends its machine. Each test gets a new machine, restored from the saved state, with clones of the saved disks. Whatever
 a test does to its machine is removed with that machine.
 
 Before each test, the user waits for one restore, as for a guest that is restored from a template.
@@ -24,7 +24,7 @@ import psutil
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.start import Start
-from pytest_xhyve.host.clone import clone_disk
+from pytest_xhyve.host.clone import clone_disks
 from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
@@ -131,8 +131,8 @@ class Reset:
             self._check_space(checkpoint.machine.memory + _OVERHEAD if recorded else _FULL)
             folder.mkdir(mode=0o700)
             self._current = folder
-            disk = clone_disk(checkpoint.machine.disks[0], folder, self._instance.hypervisor.disk_formats)
-            machine = replace(checkpoint.machine, disks=(disk,))
+            disks = clone_disks(checkpoint.machine.disks, folder, self._instance.hypervisor.disk_formats)
+            machine = replace(checkpoint.machine, disks=disks)
             record = folder if recorded else None
             guest._replace_machine(
                 machine,

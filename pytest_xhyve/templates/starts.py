@@ -34,7 +34,7 @@ def restore(
 
     Args:
         instance: the guest's instance.
-        machine: the machine with its own identity, and with a clone of the template's disk.
+        machine: the machine with its own identity, and with clones of the template's disks.
         template: the saved state.
         record: a folder that the machine can be saved to again; None if it cannot.
     """
@@ -72,7 +72,7 @@ def resume(
 
     Args:
         instance: the guest's instance.
-        machine: the checkpoint's machine, with a clone of its disk.
+        machine: the checkpoint's machine, with clones of its disks.
         checkpoint: the saved state.
         record: a folder that the machine can be saved to again; None if it cannot.
     """

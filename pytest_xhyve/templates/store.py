@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +43,14 @@ class Template:
         key: the result of `pytest_xhyve.templates.key.template_key`.
         image: the name of its image, for people.
         folder: contains all its files.
-        disk: the disk in the state in which the guest was saved.
+        disks: the disks in the state in which the guest was saved, the clone of the image's disk first.
         agent: what the agent in the guest holds open.
     """
 
     key: str
     image: str
     folder: Path
-    disk: Disk
+    disks: tuple[Disk, ...]
     agent: AgentState
 
     @property
@@ -132,14 +132,14 @@ class TemplateStore:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def publish(self, workspace: Path, key: str, image: str, disk: Disk, agent: AgentState) -> None:
+    def publish(self, workspace: Path, key: str, image: str, disks: Sequence[Disk], agent: AgentState) -> None:
         """Turn *workspace* into the template *key*, in one step.
 
         Args:
             workspace: a folder from `workspace`, with all files of the template.
             key: the template's key.
             image: the name of its image.
-            disk: its disk, in *workspace*.
+            disks: its disks, in *workspace*.
             agent: what the agent in the guest holds open.
         """
         digests = {}
@@ -151,7 +151,7 @@ class TemplateStore:
                 os.fsync(file.fileno())
         about = {
             "image": image,
-            "disk": [disk.path.name, disk.format],
+            "disks": [[disk.path.name, disk.format] for disk in disks],
             "agent": agent.to_dict(),
             "sha256": digests,
         }
@@ -345,7 +345,10 @@ def _digest(about: dict[str, Any]) -> str:
 
 
 def _parse(folder: Path, about: dict[str, Any]) -> Template:
-    name, disk_format = about["disk"]
+    disks = tuple(_disk(folder / name, disk_format) for name, disk_format in about["disks"])
+    return Template(_key_of(folder), about["image"], folder, disks, AgentState.from_dict(about["agent"]))
+
+
+def _disk(path: Path, disk_format: str) -> Disk:
     kind: DiskFormat = "qcow2" if disk_format == "qcow2" else "raw"
-    disk = Disk(folder / name, kind)
-    return Template(_key_of(folder), about["image"], folder, disk, AgentState.from_dict(about["agent"]))
+    return Disk(path, kind)

@@ -43,7 +43,7 @@ def forged(template: Path, other_home: Home) -> Template:
         state = (workspace / "state").read_bytes()
         (workspace / "state").write_bytes(state[:5000] + os.urandom(len(state) - 5000))
         (good,) = [one for one in TemplateStore(template.parent, other_home.folder("checked")).all() if one.key == key]
-        store.publish(workspace, key, "tiny", Disk(workspace / "disk.qcow2", "qcow2"), good.agent)
+        store.publish(workspace, key, "tiny", [Disk(workspace / "disk.qcow2", "qcow2")], good.agent)
     (made,) = store.all()
     return made
 

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from uuid import UUID
@@ -23,7 +24,7 @@ from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
-from pytest_xhyve.model.machine import DiskFormat, Machine
+from pytest_xhyve.model.machine import Disk, DiskFormat, Machine
 from pytest_xhyve.model.settings import MAX_GUESTS
 from pytest_xhyve.model.values import Acceleration
 
@@ -163,24 +164,8 @@ class Qemu:
         # fmt: on
         if machine.initrd is not None:
             argv += ["-initrd", str(machine.initrd)]
-        for number, disk in enumerate(machine.disks):
-            node = f"disk{number}"
-            # The clone is removed with the guest, so QEMU does not have to wait for the host's disk. Data that the
-            # guest has synced still survives a power cut of the guest: it is in the host's page cache.
-            cache = {"no-flush": True}
-            block = {
-                "node-name": node,
-                "driver": disk.format,
-                "cache": cache,
-                "discard": "unmap",
-                "file": {
-                    "driver": "file",
-                    "filename": str(disk.path),
-                    "cache": cache,
-                    "discard": "unmap",
-                },
-            }
-            argv += ["-blockdev", json.dumps(block), "-device", f"virtio-blk-pci,drive={node}"]
+        disks = [_disk_options(number, disk) for number, disk in enumerate(machine.disks)]
+        argv += chain.from_iterable(disks[:1])
         for number, cdrom in enumerate(machine.cdroms):
             file = {"driver": "file", "filename": str(cdrom), "node-name": f"cdrom{number}", "read-only": True}
             argv += ["-device", f"ich9-ahci,id=ahci{number}", "-blockdev", json.dumps(file)]
@@ -192,7 +177,8 @@ class Qemu:
             # stops the timer at the guest's next restart (virtio_net_reset in hw/net/virtio-net.c). A user-mode
             # network does not need the announcement.
             argv += ["-device", f"virtio-net-pci,netdev=net{number},mac={nic.mac},romfile=,guest_announce=off"]
-        return argv
+        # Some systems name their card after its place on the bus, which more disks must not change.
+        return [*argv, *chain.from_iterable(disks[1:])]
 
     def cpu_options(self, machine: Machine) -> list[str]:
         """The part of the command line that states the machine type, the acceleration and the CPU."""
@@ -229,3 +215,24 @@ class Qemu:
             f"QEMU {self.info.version} {event} before the guest started; its output:\n"
             + "\n".join(f"    {line}" for line in output.splitlines())
         )
+
+
+def _disk_options(number: int, disk: Disk) -> list[str]:
+    """The part of the command line for the machine's disk *number*."""
+    node = f"disk{number}"
+    # The clone is removed with the guest, so QEMU does not have to wait for the host's disk. Data that the guest has
+    # synced still survives a power cut of the guest: it is in the host's page cache.
+    cache = {"no-flush": True}
+    block = {
+        "node-name": node,
+        "driver": disk.format,
+        "cache": cache,
+        "discard": "unmap",
+        "file": {
+            "driver": "file",
+            "filename": str(disk.path),
+            "cache": cache,
+            "discard": "unmap",
+        },
+    }
+    return ["-blockdev", json.dumps(block), "-device", f"virtio-blk-pci,drive={node}"]

@@ -41,7 +41,7 @@ def write_template(home: Home, key: str = "57c71a1aa0fac907", image: str = "tiny
     with store.workspace(key) as workspace:
         disk = workspace / "disk.raw"
         disk.write_bytes(os.urandom(1 << 16))
-        store.publish(workspace, key, image, Disk(disk, "raw"), AgentState(3, 4, "eth0", 5))
+        store.publish(workspace, key, image, [Disk(disk, "raw")], AgentState(3, 4, "eth0", 5))
     [template] = [template for template in store.all() if template.key == key]
     for path in [*template.folder.iterdir(), template.folder]:
         os.utime(path, (used, used))

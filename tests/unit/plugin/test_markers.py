@@ -18,7 +18,15 @@ def test_markers_are_explained(pytester: pytest.Pytester) -> None:
         ("cpus=0", "*@pytest.mark.xhyve: cpus: 0 is not a whole number*"),
         ("memory='much'", "*@pytest.mark.xhyve: memory: 'much' is not a size*"),
         ("name='a b'", "*@pytest.mark.xhyve: name: 'a b' is not a host name*"),
-        ("'tiny'", "*takes keywords only: image, cpus, memory, name*"),
+        ("'tiny'", "*takes keywords only: image, cpus, memory, disks, disk_size, name*"),
+        ("disks='1G'", "*@pytest.mark.xhyve: disks: '1G' is not a list of sizes; write*"),
+        ("disks=['1G', '0']", "*@pytest.mark.xhyve: disks: '0' is not a size*"),
+        ("disks=['-1G']", "*@pytest.mark.xhyve: disks: '-1G' is not a size*"),
+        ("disks=['1000K']", "*@pytest.mark.xhyve: disks: '1000K' is 1024000 bytes; a disk has from 1M to 16T*"),
+        ("disks=['1G'] * 30", "*@pytest.mark.xhyve: disks: 30 disks are too many; a guest can have 20 empty ones*"),
+        ("disk_size='x'", "*@pytest.mark.xhyve: disk_size: 'x' is not a size*"),
+        ("disk_size='2000001'", "*@pytest.mark.xhyve: disk_size: *is not a multiple of 512*"),
+        ("disk_size='17T'", "*@pytest.mark.xhyve: disk_size: *a disk has from 1M to 16T*"),
     ],
 )
 def test_invalid_marker_ends_the_run_before_any_test(pytester: pytest.Pytester, marker: str, message: str) -> None:

@@ -17,7 +17,7 @@ from fake_templates import PREPARED, FakeSnapshotter, fill, named, quiet
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.errors import TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import Disk, Machine
+from pytest_xhyve.model.machine import Disk, DiskSizes, Machine
 from pytest_xhyve.templates.cache import TemplateCache
 from pytest_xhyve.templates.identity import AgentState, IdentityError
 
@@ -30,16 +30,16 @@ class TestLibrary:
     def test_it_is_made_once_and_held(self, home: Home, image: Image, machine: Machine) -> None:
         made: list[Machine] = []
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
+        def make(workspace: Path, template: Machine) -> tuple[tuple[Disk, ...], AgentState]:
             made.append(template)
             return fill(workspace), PREPARED
 
         said: list[str] = []
         # The limit is below what one takes.
         cache = TemplateCache(home, 1, said.append)
-        with cache.using(image, machine, FakeSnapshotter(), make) as first:
+        with cache.using(image, machine, DiskSizes(), FakeSnapshotter(), make) as first:
             other = named(image, "g-2", UUID(int=2), "52:54:00:00:00:08")
-            with cache.using(image, other, FakeSnapshotter(), make) as second:
+            with cache.using(image, other, DiskSizes(), FakeSnapshotter(), make) as second:
                 assert first == second
         assert [template.name for template in made] == ["template"]
         assert len(said) == 2
@@ -48,7 +48,7 @@ class TestLibrary:
         made: list[Machine] = []
         got: list[Path] = []
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
+        def make(workspace: Path, template: Machine) -> tuple[tuple[Disk, ...], AgentState]:
             made.append(template)
             time.sleep(0.3)
             return fill(workspace), PREPARED
@@ -56,7 +56,7 @@ class TestLibrary:
         cache = TemplateCache(home, 1 << 30, quiet)
 
         def want() -> None:
-            with cache.using(image, machine, FakeSnapshotter(), make) as template:
+            with cache.using(image, machine, DiskSizes(), FakeSnapshotter(), make) as template:
                 got.append(template.folder)
 
         threads = [threading.Thread(target=want) for _ in range(6)]
@@ -88,7 +88,7 @@ class TestLibrary:
     ) -> None:
         tries: list[Path] = []
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
+        def make(workspace: Path, template: Machine) -> tuple[tuple[Disk, ...], AgentState]:
             tries.append(workspace)
             raise error
 
@@ -96,7 +96,7 @@ class TestLibrary:
         for _ in range(3):
             with (
                 pytest.raises(TemplateError, match=r"cannot build a template of ubuntu18: .*no"),
-                cache.using(image, machine, FakeSnapshotter(), make),
+                cache.using(image, machine, DiskSizes(), FakeSnapshotter(), make),
             ):
                 pass
         assert len(tries) == 1
@@ -108,7 +108,7 @@ class TestLibrary:
         tries: list[Path] = []
         failures: list[str] = []
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
+        def make(workspace: Path, template: Machine) -> tuple[tuple[Disk, ...], AgentState]:
             tries.append(workspace)
             time.sleep(0.3)
             raise XhyveError("no")
@@ -117,7 +117,7 @@ class TestLibrary:
 
         def want() -> None:
             try:
-                with cache.using(image, machine, FakeSnapshotter(), make):
+                with cache.using(image, machine, DiskSizes(), FakeSnapshotter(), make):
                     pass
             except TemplateError as error:
                 failures.append(str(error))
@@ -134,14 +134,14 @@ class TestLibrary:
         said: list[str] = []
         cache = TemplateCache(home, 1 << 30, said.append)
 
-        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
+        def make(workspace: Path, template: Machine) -> tuple[tuple[Disk, ...], AgentState]:
             return fill(workspace), PREPARED
 
-        with cache.using(image, machine, FakeSnapshotter(), make) as first:
+        with cache.using(image, machine, DiskSizes(), FakeSnapshotter(), make) as first:
             pass
         (first.folder / "state").write_bytes(b"?")
         said.clear()
-        with cache.using(image, machine, FakeSnapshotter(), make) as second:
+        with cache.using(image, machine, DiskSizes(), FakeSnapshotter(), make) as second:
             assert second.folder != first.folder
         assert "state is not as it was saved" in said[0]
         assert "\n" not in said[0]
@@ -149,32 +149,35 @@ class TestLibrary:
     def test_a_machine_whose_template_needs_too_much_space_is_an_error(
         self, home: Home, image: Image, machine: Machine
     ) -> None:
-        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
+        def make(workspace: Path, template: Machine) -> tuple[tuple[Disk, ...], AgentState]:
             raise AssertionError
 
         cache = TemplateCache(home, 1 << 30, quiet)
         huge = replace(machine, memory=shutil.disk_usage(home.path).free)
-        with pytest.raises(TemplateError, match="MiB are free"), cache.using(image, huge, FakeSnapshotter(), make):
+        with (
+            pytest.raises(TemplateError, match="MiB are free"),
+            cache.using(image, huge, DiskSizes(), FakeSnapshotter(), make),
+        ):
             pass
 
     def test_a_folder_that_cannot_be_used_is_an_error(self, home: Home, image: Image, machine: Machine) -> None:
-        def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
+        def make(workspace: Path, template: Machine) -> tuple[tuple[Disk, ...], AgentState]:
             raise AssertionError
 
         cache = TemplateCache(home, 1 << 30, quiet)
         shutil.rmtree(home.path / "templates")
         with (
             pytest.raises(TemplateError, match="cannot use"),
-            cache.using(image, machine, FakeSnapshotter(), make),
+            cache.using(image, machine, DiskSizes(), FakeSnapshotter(), make),
         ):
             pass
 
 
 def _want(home: Home, image: Image, machine: Machine, notes: Path) -> None:
-    def make(workspace: Path, template: Machine) -> tuple[Disk, AgentState]:
+    def make(workspace: Path, template: Machine) -> tuple[tuple[Disk, ...], AgentState]:
         (notes / f"made-{os.getpid()}").touch()
         time.sleep(2)
         return fill(workspace), PREPARED
 
-    with TemplateCache(home, 1 << 30, quiet).using(image, machine, FakeSnapshotter(), make) as template:
+    with TemplateCache(home, 1 << 30, quiet).using(image, machine, DiskSizes(), FakeSnapshotter(), make) as template:
         (notes / f"got-{os.getpid()}").write_text(str(template.folder))

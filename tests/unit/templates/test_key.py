@@ -11,7 +11,7 @@ import pytest
 from fake_templates import FakeSnapshotter, named
 
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import Disk, Machine, Nic
+from pytest_xhyve.model.machine import Disk, DiskSizes, Machine, Nic
 from pytest_xhyve.templates.key import as_template, template_key
 
 
@@ -22,11 +22,14 @@ class TestKey:
         return tmp_path / "checked"
 
     def test_an_identity_of_its_own_makes_no_difference(self, image: Image, machine: Machine, checked: Path) -> None:
-        key = template_key(image, machine, FakeSnapshotter(), checked)
+        key = template_key(image, machine, DiskSizes(), FakeSnapshotter(), checked)
         for name, uuid, mac in [("g-2", UUID(int=1), "52:54:00:00:00:07"), ("other", uuid4(), "52:54:00:00:00:08")]:
-            assert template_key(image, named(image, name, uuid, mac), FakeSnapshotter(), checked) == key
+            assert template_key(image, named(image, name, uuid, mac), DiskSizes(), FakeSnapshotter(), checked) == key
         # Nor does what is told of the disk's place.
-        assert template_key(image, replace(machine, disks=(Disk(Path("/x")),)), FakeSnapshotter(), checked) == key
+        assert (
+            template_key(image, replace(machine, disks=(Disk(Path("/x")),)), DiskSizes(), FakeSnapshotter(), checked)
+            == key
+        )
 
     @pytest.mark.parametrize(
         "change",
@@ -43,18 +46,25 @@ class TestKey:
     def test_a_changed_machine_has_another(
         self, image: Image, machine: Machine, checked: Path, change: dict[str, Any]
     ) -> None:
-        before = template_key(image, machine, FakeSnapshotter(), checked)
-        assert template_key(image, replace(machine, **change), FakeSnapshotter(), checked) != before
+        before = template_key(image, machine, DiskSizes(), FakeSnapshotter(), checked)
+        assert template_key(image, replace(machine, **change), DiskSizes(), FakeSnapshotter(), checked) != before
+
+    def test_other_disks_have_another(self, image: Image, machine: Machine, checked: Path) -> None:
+        each = [
+            template_key(image, machine, sizes, FakeSnapshotter(), checked)
+            for sizes in (DiskSizes(), DiskSizes(1 << 30), DiskSizes(None, (1 << 30,)), DiskSizes(1 << 30, (1 << 30,)))
+        ]
+        assert len(set(each)) == len(each)
 
     @pytest.mark.parametrize("name", ["disk", "kernel", "initrd"])
     def test_a_changed_file_has_another(self, image: Image, machine: Machine, checked: Path, name: str) -> None:
-        before = template_key(image, machine, FakeSnapshotter(), checked)
+        before = template_key(image, machine, DiskSizes(), FakeSnapshotter(), checked)
         path: Path = getattr(image, name)
         content = path.read_bytes()
         path.write_bytes(content[:-1] + b"?")
-        assert template_key(image, machine, FakeSnapshotter(), checked) != before
+        assert template_key(image, machine, DiskSizes(), FakeSnapshotter(), checked) != before
         path.write_bytes(content)
-        assert template_key(image, machine, FakeSnapshotter(), checked) == before
+        assert template_key(image, machine, DiskSizes(), FakeSnapshotter(), checked) == before
 
     @pytest.mark.parametrize(
         "change", [{"user": "debian"}, {"host_keys": ("ssh-ed25519 AAAA",)}, {"format": "qcow2"}], ids=str
@@ -62,15 +72,15 @@ class TestKey:
     def test_a_changed_image_has_another(
         self, image: Image, machine: Machine, checked: Path, change: dict[str, Any]
     ) -> None:
-        before = template_key(image, machine, FakeSnapshotter(), checked)
-        assert template_key(replace(image, **change), machine, FakeSnapshotter(), checked) != before
+        before = template_key(image, machine, DiskSizes(), FakeSnapshotter(), checked)
+        assert template_key(replace(image, **change), machine, DiskSizes(), FakeSnapshotter(), checked) != before
 
     @pytest.mark.parametrize("what", ["hypervisor", "computer", "host"])
     def test_another_hypervisor_or_host_has_another(
         self, image: Image, machine: Machine, checked: Path, what: str
     ) -> None:
-        before = template_key(image, machine, FakeSnapshotter(), checked)
-        assert template_key(image, machine, FakeSnapshotter(**{what: "another"}), checked) != before
+        before = template_key(image, machine, DiskSizes(), FakeSnapshotter(), checked)
+        assert template_key(image, machine, DiskSizes(), FakeSnapshotter(**{what: "another"}), checked) != before
 
     def test_a_template_has_nothing_of_the_machine_it_is_made_for(self, image: Image) -> None:
         uuid = uuid4()

@@ -64,7 +64,7 @@ class TestStore:
         again = find(TemplateStore(folder, folder.parent / "checked"))
         assert again == published
         assert (published.key, published.image, published.agent) == (KEY, "tiny", PREPARED)
-        assert published.disk == Disk(published.folder / "disk.qcow2", "qcow2")
+        assert published.disks[0] == Disk(published.folder / "disk.qcow2", "qcow2")
         assert published.size >= 4 << 16
         assert find(store, "fedcba9876543210") is None
 
@@ -146,12 +146,12 @@ class TestStore:
             publish(store)
             first = guests.enter_context(store.using(KEY))
             assert first is not None
-            content = first.disk.path.read_bytes()
+            content = first.disks[0].path.read_bytes()
             store.quarantine(first, "a guest could not be restored")
             second = publish(store)
             store.prune(keep=second.size)
-            assert first.disk.path.read_bytes() == content
-            assert second.disk.path != first.disk.path
+            assert first.disks[0].path.read_bytes() == content
+            assert second.disks[0].path != first.disks[0].path
         store.prune(keep=second.size)
         assert not first.folder.exists()
         assert find(store) == second

@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -17,13 +18,13 @@ from pathlib import Path
 import pytest
 from assembler import assemble, needs_assembler
 
-from pytest_xhyve.templates.agent import Agent, AgentError, build_program, call
+from pytest_xhyve.guest.agent import Agent, AgentError, build_program, call, execute_over_ssh
 
 HEADERS = 64 + 2 * 56
 SECONDS = 10.0
 
 # arch/x86/entry/syscalls/syscall_64.tbl in Linux
-WRITE, OPEN, CLOSE, PWRITE64, GETPID, UNLINK = 1, 2, 3, 18, 39, 87
+WRITE, OPEN, CLOSE, LSEEK, PWRITE64, WRITEV, GETPID, UNLINK = 1, 2, 3, 8, 18, 20, 39, 87
 
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64", reason="the agent is a program for Linux on x86-64"
@@ -55,7 +56,7 @@ def test_its_code_is_what_its_source_says(tmp_path: Path) -> None:
 
 
 def test_it_is_as_small_as_its_description_says() -> None:
-    from pytest_xhyve.templates import agent
+    from pytest_xhyve.guest import agent
 
     assert f"a program of {len(build_program())} bytes" in (agent.__doc__ or "")
 
@@ -144,6 +145,37 @@ def test_it_ends_well_when_the_port_is_closed(
     channel.sendall(sent)
     channel.shutdown(socket.SHUT_WR)
     assert running.wait(SECONDS) == 0
+
+
+@needs_linux
+def test_a_structure_can_point_into_itself(agent: Agent, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    (opened,) = agent.execute(call(OPEN, os.fsencode(path) + b"\0", os.O_WRONLY | os.O_CREAT, 0o600))
+    # struct iovec (writev(2)): an address and a length; the text follows.
+    results = agent.execute(
+        call(WRITE, opened, b"before ", 7),
+        call(WRITEV, opened, lambda address: struct.pack("<QQ", address + 16, 5) + b"after", 1),
+    )
+    assert results == [7, 5]
+    assert path.read_bytes() == b"before after"
+
+
+def in_shell(line: str, data: bytes) -> str:
+    done = subprocess.run(["sh", "-c", line], input=data, check=True, capture_output=True)
+    return os.fsdecode(done.stdout)
+
+
+@needs_linux
+def test_calls_over_a_shell(tmp_path: Path) -> None:
+    path = tmp_path / "a file"
+    path.write_text("content")
+    results = execute_over_ssh(in_shell, [call(LSEEK, 3, 0, os.SEEK_END), call(LSEEK, 4, 0, 0)], [str(path)])
+    assert results == [7, -errno.EBADF]
+
+
+def test_an_answer_that_is_too_short_is_an_error() -> None:
+    with pytest.raises(AgentError, match="sent 4 bytes instead of 56"):
+        execute_over_ssh(lambda *_: "/tmp", [call(GETPID)])
 
 
 @needs_linux

@@ -1,4 +1,4 @@
-# The agent of pytest_xhyve/templates/agent.py, for GNU as on x86-64 Linux.
+# The agent of pytest_xhyve/guest/agent.py, for GNU as on x86-64 Linux.
 #
 # It reads a message from standard input: eight bytes with the length of what follows, then records, then whatever the
 # records point to. A record is the number of a system call and its six arguments, eight bytes each; a number below 0

@@ -1,0 +1,180 @@
+"""Grow a guest's root file system, while it is mounted, to the size of its disk.
+
+Nothing is needed in the guest but a shell, ``cat``, ``dd`` and ``stat``: the kernel does it on request (ioctl(2)), and
+few systems have the programs that ask it. XFS needs ``xfs_growfs``, which is there if its root is XFS.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from pytest_xhyve.formats.partition_growth import HEAD_SECTORS, SECTOR, CannotExtend, extend_partition
+from pytest_xhyve.guest.agent import AgentError, Call, call, execute_over_ssh
+from pytest_xhyve.model.errors import NotSupported, XhyveError
+
+if TYPE_CHECKING:
+    from pytest_xhyve.guest.guest import Guest
+
+# "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw" (proc(5))
+_LOOK = """
+cat /proc/self/mountinfo; echo; stat -f -c %S /
+grep -s . /sys/class/block/*/dev /sys/class/block/*/partition /sys/class/block/*/start /sys/class/block/*/size
+"""
+_MOUNT = re.compile(r"^\d+ \d+ (\d+:\d+) \S+ / .* - (\S+) (\S+) ", re.MULTILINE)
+_BLOCK = re.compile(r"^/sys/class/block/([^/]+)/(dev|partition|start|size):(\S+)$", re.MULTILINE)
+_DISK = "vda"
+# No line here prints as much.
+_MAX_OUTPUT_BYTES = 16 << 20
+
+# arch/x86/entry/syscalls/syscall_64.tbl, fs/ext4/ext4.h, include/uapi/linux/btrfs.h and blkpg.h in Linux
+_IOCTL = 16
+_EXT4_IOC_RESIZE_FS = 0x40086610
+_BTRFS_IOC_RESIZE = 0x50009403
+_BLKPG, _BLKPG_RESIZE_PARTITION = 0x1269, 3
+# The descriptors of what the agent holds open.
+_ROOT_FD, _DISK_FD = 3, 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """Where the root file system is.
+
+    Attributes:
+        kind: the file system's type.
+        block: the size of its blocks, in bytes.
+        partition: its number, or None if it has the whole disk.
+        start: the partition's first sector.
+        sectors: the sectors of the file system's device.
+        disk_sectors: the sectors of the disk.
+    """
+
+    kind: str
+    block: int
+    partition: int | None
+    start: int
+    sectors: int
+    disk_sectors: int
+
+
+def grow_root(guest: Guest, timeout: float) -> None:
+    """Grow the root file system of *guest* to the size of its first disk.
+
+    Args:
+        guest: a running guest.
+        timeout: the limit of each step, in seconds.
+
+    Raises:
+        NotSupported: the plugin cannot grow this kind of root file system; the message states the reason.
+        XhyveError: the guest refused.
+    """
+    # Not by guest.run, which records the commands of a test.
+    from pytest_xhyve.guest import commands, shell  # noqa: PLC0415
+
+    def run_as_root(line: str, data: bytes = b"") -> str:
+        as_root = shell.shell_line(
+            line,
+            env=None,
+            user="root",
+            login_user=guest.image.user,
+            timeout=timeout,
+            password=guest.image.password,
+        )
+        done = commands.run(
+            guest._power.connection(),
+            as_root,
+            shown="grow the root",
+            check=False,
+            timeout=timeout,
+            input=data,
+            most=_MAX_OUTPUT_BYTES,
+        )
+        if done.returncode != 0:
+            raise XhyveError((done.stderr or done.stdout).strip() or f"exit code {done.returncode}")
+        return done.stdout
+
+    try:
+        root = _parse_root(run_as_root(f"{_LOOK}true"))
+        sectors = root.sectors
+        if root.partition is not None:
+            head = os.fsencode(run_as_root(f"dd if=/dev/{_DISK} bs={SECTOR} count={HEAD_SECTORS} 2>/dev/null"))
+            extension = extend_partition(head, root.partition, root.disk_sectors)
+            for at, content in extension.writes:
+                run_as_root(f"dd of=/dev/{_DISK} bs={SECTOR} seek={at} conv=notrunc,fsync 2>/dev/null", content)
+            sectors = extension.sectors
+        calls = {}
+        if root.partition is not None:
+            calls["the kernel to use the larger partition"] = _resize_partition(root, sectors)
+        if root.kind == "ext4":
+            blocks = struct.pack("<Q", sectors * SECTOR // root.block)
+            calls["ext4 to grow"] = call(_IOCTL, _ROOT_FD, _EXT4_IOC_RESIZE_FS, blocks)
+        elif root.kind == "btrfs":
+            calls["btrfs to grow"] = call(_IOCTL, _ROOT_FD, _BTRFS_IOC_RESIZE, struct.pack("<q4088s", 0, b"max"))
+        results = execute_over_ssh(run_as_root, list(calls.values()), ("/", f"/dev/{_DISK}"))
+        for what, result in zip(calls, results, strict=True):
+            if result < 0:
+                raise XhyveError(f"cannot get {what}: {os.strerror(-result)}")
+        if root.kind == "xfs":
+            run_as_root("xfs_growfs -d /")
+        # A power cut would lose what the kernel has not written yet.
+        run_as_root("sync")
+    except (CannotExtend, _Unknown) as error:
+        raise NotSupported(
+            f"cannot grow the root file system of guest {guest.name} (disk_size=): {error}\n"
+            "  leave disk_size out, or grow the image itself; disks=[…] gives a guest more room, too"
+        ) from error
+    except (XhyveError, AgentError) as error:
+        raise XhyveError(f"cannot grow the root file system of guest {guest.name} (disk_size=): {error}") from error
+
+
+class _Unknown(Exception):
+    """A root file system that this module cannot grow; the message states the reason."""
+
+
+def _parse_root(output: str) -> _Root:
+    """The root file system, from the output of the lines in `_LOOK`."""
+    mounts, _, rest = output.partition("\n\n")
+    # What was mounted last is on top.
+    found = _MOUNT.findall(f"{mounts}\n")
+    block, _, blocks = rest.partition("\n")
+    if not found or not block.isdecimal() or not int(block):
+        raise _Unknown("the guest does not show where its root file system is")
+    number, kind, source = found[-1]
+    devices: dict[str, dict[str, str]] = {}
+    for name, key, value in _BLOCK.findall(blocks):
+        devices.setdefault(name, {})[key] = value
+    # The number of btrfs is not that of its device.
+    by_number = (name for name, keys in devices.items() if keys.get("dev") == number)
+    name = next(by_number, PurePosixPath(source).name)
+    if name != _DISK and not re.fullmatch(rf"{_DISK}\d+", name):
+        raise _Unknown(f"it is on {source}, not on /dev/{_DISK} or a partition of it")
+    if kind not in ("ext4", "xfs", "btrfs"):
+        raise _Unknown(f"it is {kind}; the plugin can grow ext4, XFS and btrfs")
+    try:
+        return _Root(
+            kind=kind,
+            block=int(block),
+            partition=None if name == _DISK else int(devices[name]["partition"]),
+            start=0 if name == _DISK else int(devices[name]["start"]),
+            sectors=int(devices[name]["size"]),
+            disk_sectors=int(devices[_DISK]["size"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise _Unknown(f"the guest does not show the size of /dev/{name}") from error
+
+
+def _resize_partition(root: _Root, sectors: int) -> Call:
+    assert root.partition is not None
+    # struct blkpg_partition: start, length, pno, devname, volname
+    partition = struct.pack("<qqi64s64s4x", root.start * SECTOR, sectors * SECTOR, root.partition, b"", b"")
+
+    def request(address: int) -> bytes:
+        # struct blkpg_ioctl_arg: op, flags, datalen, data
+        head = struct.Struct("<iii4xQ")
+        return head.pack(_BLKPG_RESIZE_PARTITION, 0, len(partition), address + head.size) + partition
+
+    return call(_IOCTL, _DISK_FD, _BLKPG, request)
