@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pytest_xhyve.guest.screen import take as take_screenshot
 from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
@@ -30,13 +31,18 @@ def collect_evidence(guest: Guest, start: int = 0, max_bytes: int | None = None)
     except XhyveError:
         where = "off"
     console = recent = ""
+    screen = b""
     with contextlib.suppress(XhyveError):
         log = guest.console
         begin = start if max_bytes is None else max(start, log.size - max_bytes)
         console = log.text_from(begin)
         recent = log.text_from(max(begin, log.begin))
+    if guest.machine.graphics:
+        # The guest may be off, or its hypervisor may have exited.
+        with contextlib.suppress(XhyveError, OSError):
+            screen = take_screenshot(guest.name, guest.machine, guest._own_power.machine)
     made = _describe_start(guest.image, guest.machine, guest.hypervisor, guest.phases)
-    return Evidence(guest.name, (*made, where), console, recent)
+    return Evidence(guest.name, (*made, where), console, recent, screen)
 
 
 def _describe_start(

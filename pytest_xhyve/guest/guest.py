@@ -457,6 +457,27 @@ class Guest:
         endpoint = self._power.machine.forward(port)
         return endpoint.host, endpoint.port
 
+    def screenshot(self, path: str | os.PathLike[str]) -> Path:
+        """Save a picture of the guest's screen.
+
+        Args:
+            path: the PNG file to write; folders above it are created.
+
+        Returns:
+            *path*.
+
+        Raises:
+            NotSupported: the guest has no graphics card.
+            XhyveError: the guest is off.
+        """
+        from pytest_xhyve.guest import screen  # noqa: PLC0415
+
+        target = Path(path)
+        picture = screen.take(self.name, self._machine, self._power.machine)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(picture)
+        return target
+
     def reboot(self) -> None:
         """Reboot the guest from inside, and wait until SSH answers again.
 

@@ -116,6 +116,9 @@ class VirtualMachine(Protocol):
     def output(self) -> str:
         """The hypervisor's standard output and standard error."""
 
+    def screenshot(self) -> bytes:
+        """The contents of the screen, as a PNG file; only for a machine with a graphics card."""
+
     def pause(self) -> None:
         """Pause all CPUs of the guest."""
 

@@ -18,18 +18,25 @@ class Evidence:
         made: how the guest was made, as lines.
         console: all output of the serial port, as text.
         recent: the part of it that followed the restore; all of it if the guest booted.
+        screen: the contents of the screen, as a PNG file; empty if the guest has no graphics card.
     """
 
     name: str
     made: tuple[str, ...]
     console: str
     recent: str
+    screen: bytes = b""
 
-    def section(self) -> str:
-        """The text for a report: how the guest was made, and the last lines of its console."""
+    def section(self, screen: str = "") -> str:
+        """The text for a report: how the guest was made, and the last lines of its console.
+
+        Args:
+            screen: where the picture of the screen is; empty to say nothing of it.
+        """
         lines = self.recent.rstrip().splitlines()
         since = "" if self.recent == self.console else " since it was restored"
         cut = f", its last {_SECTION_LINES} lines" if len(lines) > _SECTION_LINES else ""
         head = f"console{since}{cut}:"
         shown = [f"  {line}" for line in lines[-_SECTION_LINES:]] or ["  (nothing)"]
-        return printable("\n".join([*self.made, head, *shown]) + "\n")
+        made = [*self.made, f"screen: {screen}"] if screen else self.made
+        return printable("\n".join([*made, head, *shown]) + "\n")

@@ -64,6 +64,7 @@ class Machine:
         initrd: the initial RAM disk, or None.
         cmdline: the kernel's command line.
         cdroms: ISO files, each in its own drive behind an AHCI controller.
+        graphics: whether there is a graphics card, so that `Guest.screenshot` works; it has no window.
     """
 
     name: str
@@ -77,3 +78,4 @@ class Machine:
     initrd: Path | None
     cmdline: str
     cdroms: tuple[Path, ...] = ()
+    graphics: bool = False

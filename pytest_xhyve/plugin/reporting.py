@@ -25,7 +25,7 @@ from pytest_xhyve.plugin.harmless import make_harmless
 from pytest_xhyve.plugin.summary import RunSummary
 from pytest_xhyve.plugin.tracebacks import shorten_traceback
 from pytest_xhyve.plugin.tracking import TrackedGuest
-from pytest_xhyve.report.artifacts import Artifacts
+from pytest_xhyve.report.artifacts import SCREEN, Artifacts
 from pytest_xhyve.report.assertions import RecentCommands
 
 if TYPE_CHECKING:
@@ -183,17 +183,18 @@ class Reporter(Events):
         self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None, used: list[TrackedGuest]
     ) -> None:
         """Add a section to *report* for each guest of *item*, which has failed."""
-        known = []
+        known: list[tuple[Evidence, str]] = []
         for tracked in used:
             tracked.failed_test = tracked.failed_test or item.nodeid
-            known.append(tracked.evidence())
+            known.append((tracked.evidence(), ""))
         for evidence in _find_evidence(error):
-            known.append(evidence)
+            screen = "--xhyve-artifacts=DIR keeps a picture of it"
             if self._artifacts is not None:
                 with self._note_if_not_saved(f"the artifacts of guest {evidence.name}"):
-                    self._artifacts.save_evidence(item.nodeid, evidence)
-        for evidence in known:
-            title, text = _SECTION.format(evidence.name), evidence.section()
+                    screen = str(self._artifacts.save_evidence(item.nodeid, evidence) / SCREEN)
+            known.append((evidence, screen if evidence.screen else ""))
+        for evidence, screen in known:
+            title, text = _SECTION.format(evidence.name), evidence.section(screen)
             report.sections.append((f"Captured {title} {report.when}", text))
             # JUnit XML takes captured sections from the teardown's report.
             item.add_report_section(report.when, title, text)

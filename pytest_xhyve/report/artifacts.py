@@ -20,6 +20,9 @@ _MADE = "made.txt"
 _CONSOLE = "console.log"
 _JOURNAL = "journal.log"
 _FETCHED = "fetched"
+SCREEN = "screen.png"
+"""The picture of a guest's screen, in the guest's folder."""
+
 # Comes before the number of a rerun; if the name of a test's own folder contains it, a digest follows.
 _RERUN = ".rerun-"
 # A file's name has at most 255 bytes (NAME_MAX); the rest is for suffixes.
@@ -65,6 +68,8 @@ class Artifacts:
         folder = self._of(test, evidence.name)
         (folder / _MADE).write_text("\n".join(evidence.made) + "\n")
         (folder / _CONSOLE).write_text(evidence.console, errors="backslashreplace")
+        if evidence.screen:
+            (folder / SCREEN).write_bytes(evidence.screen)
         return folder
 
     def save_fetched(self, test: str, guest: Guest, local: Path) -> None:

@@ -77,6 +77,7 @@ def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: 
         "memory": machine.memory,
         "disks": [sizes.root, *sizes.empty],
         "nics": len(machine.nics),
+        "graphics": machine.graphics,
         **snapshotter.depends_on(machine),
     }
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:_DIGITS]

@@ -31,6 +31,7 @@ from pytest_xhyve.model.values import Acceleration
 PROGRAM = "qemu-system-x86_64"
 # These devices are off: the guest does not need them, and each makes its boot slower.
 _MACHINE = "q35,usb=off,smbus=off,sata=off,vmport=off,hpet=off"
+_VGA_SLOT = 0x1E
 _QMP_FD = 10
 _ANSWER_SECONDS = 60.0
 _EXIT_SECONDS = 5.0
@@ -178,6 +179,9 @@ class Qemu:
             # network does not need the announcement.
             argv += ["-device", f"virtio-net-pci,netdev=net{number},mac={nic.mac},romfile=,guest_announce=off"]
         # Some systems name their card after its place on the bus, which more disks must not change.
+        if machine.graphics:
+            # In a place of its own, for the same reason: where no device that QEMU places itself comes.
+            argv += ["-device", f"VGA,addr={_VGA_SLOT:#x}"]
         return [*argv, *chain.from_iterable(disks[1:])]
 
     def cpu_options(self, machine: Machine) -> list[str]:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from pytest_xhyve.formats.png import png_from_ppm
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
@@ -93,6 +94,16 @@ class QemuMachine(GuardedMachine):
             f"its clone cannot be written to, because no space is left on the host\n{about_room(self._process.folder)}"
         )
 
+    def screenshot(self) -> bytes:
+        # QEMU writes PNG only since 7.1, and only if it was built with libpng.
+        with tempfile.TemporaryDirectory(dir=self._process.folder) as folder:
+            picture = Path(folder) / "screen.ppm"
+            self._execute("screendump", filename=str(picture))
+            try:
+                return png_from_ppm(picture.read_bytes())
+            except (OSError, ValueError) as error:
+                raise XhyveError(f"QEMU did not write the screen of {self._machine.name}: {error}") from error
+
     def pause(self) -> None:
         self._execute("stop")
 
@@ -111,9 +122,9 @@ class QemuMachine(GuardedMachine):
         except QmpClosed:
             return []
 
-    def _execute(self, command: str) -> None:
+    def _execute(self, command: str, **arguments: str) -> None:
         try:
-            self._qmp.execute(command)
+            self._qmp.execute(command, **arguments)
         except QmpClosed as error:
             raise HypervisorExited(
                 f"guest {self._machine.name} is not running; guest.start() starts it again"

@@ -91,6 +91,8 @@ def check_machine(machine: Machine, build: Build) -> None:
         raise NotSupported(f"{name} supports at most {_MAX_CPUS} CPUs, not {machine.cpus}; use QEMU for more")
     if len(machine.nics) > 1:
         raise NotSupported(f"{name} supports one network card, not {len(machine.nics)}; use QEMU for more")
+    if machine.graphics:
+        raise NotSupported(f"{name} has no graphics card that the plugin can read; use QEMU for one")
     if any(disk.format != "raw" for disk in machine.disks):
         raise NotSupported(f"{name} supports only raw disks; use QEMU for qcow2")
     max_drives = _LPC_SLOT - _FIRST_DISK_SLOT

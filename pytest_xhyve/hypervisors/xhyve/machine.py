@@ -101,6 +101,9 @@ class XhyveMachine(GuardedMachine):
         status = self.exit_status()
         return None if status is None else self._build.exit_reason(status)
 
+    def screenshot(self) -> bytes:
+        raise NotSupported(f"{self._build.name} shows no screen; use QEMU")
+
     def pause(self) -> None:
         self._signal_cpus(signal.SIGUSR1)
 

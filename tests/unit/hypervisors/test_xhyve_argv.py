@@ -155,6 +155,7 @@ def test_question_for_the_address_is_understood(build: StandInBuild) -> None:
         ({"nics": (Nic(None), Nic(None))}, NotSupported, r"one network card, not 2; use QEMU"),
         ({"disks": (Disk(Path("/dev/null"), "qcow2"),)}, NotSupported, r"only raw disks; use QEMU"),
         ({"disks": (Disk(Path("/dev/null")),) * 28}, NotSupported, r"at most 27 drives"),
+        ({"graphics": True}, NotSupported, r"no graphics card that the plugin can read; use QEMU"),
         ({"memory": 1000}, ConfigurationError, r"at least 1M"),
         ({"memory": 2 << 20}, ImageError, r"need 4M of memory, but the guest has 2M"),
         ({"cmdline": "x" * 2047}, ImageError, r"has 2047 bytes, but .*vmlinuz accepts at most 2047"),

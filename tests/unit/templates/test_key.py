@@ -40,6 +40,7 @@ class TestKey:
             {"cmdline": "root=/dev/vda quiet"},
             {"nics": (Nic("52:54:00:00:00:07"), Nic("52:54:00:00:00:08"))},
             {"initrd": None},
+            {"graphics": True},
         ],
         ids=lambda change: next(iter(change)),
     )
