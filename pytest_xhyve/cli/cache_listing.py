@@ -150,7 +150,7 @@ def _image(name: str, folder: Path | None) -> ImageEntry:
         return ImageEntry(name, summary, None, built, str(error))
     missing = [path for path in (image.disk, image.kernel, image.initrd) if path is not None and not path.exists()]
     problem = f"{missing[0]} is missing" if missing else ""
-    files = {image.disk, image.kernel, *([image.initrd] if image.initrd else [])}
+    files = {path for path in (image.disk, image.kernel, image.initrd) if path is not None}
     return ImageEntry(name, summary, sum(size_on_disk(path) for path in files), built, problem)
 
 

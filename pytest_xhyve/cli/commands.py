@@ -76,6 +76,7 @@ def run(
     ttys: int,
     disks: tuple[str, ...],
     disk_size: str | None,
+    firmware: str | None,
     **options: str | None,
 ) -> None:
     """Run COMMAND in a new guest of IMAGE, then remove the guest.
@@ -98,7 +99,7 @@ def run(
     from pytest_xhyve.cli.run_guest import run_command
 
     _check_image(image)
-    spec = load_spec(image, disks=disks, disk_size=disk_size)
+    spec = load_spec(image, disks=disks, disk_size=disk_size, firmware=firmware)
     code = run_command(spec, load_settings(options), command, ttys=ttys, progress=Progress())
     raise click.exceptions.Exit(code)
 
@@ -107,7 +108,9 @@ def run(
 @click.argument("image")
 @machine_options
 @guest_options
-def shell(image: str, disks: tuple[str, ...], disk_size: str | None, **options: str | None) -> None:
+def shell(
+    image: str, disks: tuple[str, ...], disk_size: str | None, firmware: str | None, **options: str | None
+) -> None:
     """Log in to a new guest of IMAGE; when the shell ends, the guest is removed.
 
     IMAGE is a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
@@ -124,7 +127,7 @@ def shell(image: str, disks: tuple[str, ...], disk_size: str | None, **options: 
     from pytest_xhyve.cli.run_guest import run_shell
 
     _check_image(image)
-    spec = load_spec(image, disks=disks, disk_size=disk_size)
+    spec = load_spec(image, disks=disks, disk_size=disk_size, firmware=firmware)
     raise click.exceptions.Exit(run_shell(spec, load_settings(options), progress=Progress()))
 
 

@@ -65,20 +65,25 @@ def machine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="SIZE",
         help="Size of the guest's disk /dev/vda; the root file system grows into it (default: the image's).",
     )
-    return add_disks(add_size(command))
+    add_firmware = click.option(
+        "--firmware",
+        metavar="NAME",
+        help="Boot the guest by the boot loader of its disk: bios or uefi (default: load the kernel directly).",
+    )
+    return add_disks(add_size(add_firmware(command)))
 
 
-def load_spec(image: str, *, disks: Sequence[str], disk_size: str | None) -> GuestSpec:
+def load_spec(image: str, *, disks: Sequence[str], disk_size: str | None, firmware: str | None) -> GuestSpec:
     """The guest of *image* with the values of `machine_options`.
 
     Raises:
         ConfigurationError: a value is invalid; the message names its option.
     """
     try:
-        return GuestSpec.parse(image=image, disks=disks or None, disk_size=disk_size)
+        return GuestSpec.parse(image=image, disks=disks or None, disk_size=disk_size, firmware=firmware)
     except ConfigurationError as error:
-        text = re.sub(r"^disks: ", "--disk: ", str(error))
-        raise ConfigurationError(re.sub(r"^disk_size: ", "--disk-size: ", text)) from error
+        key, _, problem = str(error).partition(": ")
+        raise ConfigurationError(f"--{key.removesuffix('s').replace('_', '-')}: {problem}") from error
 
 
 def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:

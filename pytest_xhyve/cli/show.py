@@ -67,7 +67,7 @@ def copy_out(wanted: str, folder: Path, settings: Settings, *, progress: Progres
     source = find_source(wanted)
     manifest = read_source(wanted, source)
     image = _find_image(source, manifest, home)
-    if image is not None:
+    if image is not None and image.kernel is not None:
         with new_files(folder) as copies:
             shutil.copyfile(image.kernel, copies / KERNEL)
             if image.initrd is not None:

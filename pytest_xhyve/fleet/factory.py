@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.values import StartMode
+from pytest_xhyve.model.values import Firmware, StartMode
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
@@ -33,6 +33,7 @@ class GuestFactory:
         memory: int | str | None = None,
         disks: Sequence[int | str] | None = None,
         disk_size: int | str | None = None,
+        firmware: Firmware | None = None,
         start: StartMode | None = None,
         reset: bool | None = None,
     ) -> Guest:
@@ -45,6 +46,7 @@ class GuestFactory:
             memory: bytes, or a text such as ``512M``.
             disks: the sizes of empty disks, as for *memory*: ``/dev/vdb``, ``/dev/vdc`` and so on.
             disk_size: the size of ``/dev/vda``; the root file system grows into it.
+            firmware: ``bios`` or ``uefi`` boots the guest by the boot loader of its disk.
             start: ``cold`` boots the guest, ``warm`` restores it, ``auto`` restores it if possible; the option
                 ``--xhyve-start`` decides if it is None.
             reset: whether each test finds the guest in the state in which the fixtures that tests share left it.
@@ -60,6 +62,7 @@ class GuestFactory:
             memory=memory,
             disks=disks,
             disk_size=disk_size,
+            firmware=firmware,
             start=start,
             reset=reset,
         )

@@ -26,7 +26,7 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.choice import select_hypervisor
 from pytest_xhyve.images.catalog import Catalog
-from pytest_xhyve.images.check import check_image
+from pytest_xhyve.images.check import check_boots_by, check_image
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.model.clock import monotonic
@@ -184,6 +184,7 @@ class Fleet:
         image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
         check_image(image, self._home.folder("checked"))
         check_size(spec.disk_size, image.disk)
+        check_boots_by(spec.firmware or image.firmware, image)
         start = spec.start or self._settings.start
         _check_supported(spec, start, hypervisor)
         with ExitStack() as life:
@@ -291,6 +292,7 @@ class Fleet:
 
     def _machine(self, spec: GuestSpec, image: Image, identity: Identity, name: str) -> Machine:
         settings = self._settings
+        firmware = spec.firmware or image.firmware
         return Machine(
             name=name,
             uuid=identity.uuid,
@@ -302,6 +304,9 @@ class Fleet:
             kernel=image.kernel,
             initrd=image.initrd,
             cmdline=" ".join([image.cmdline, *identity_parameters(name, identity.uuid)]),
+            # Boot loaders write to the screen, and some of GRUB's do not work without one.
+            graphics=firmware is not None,
+            firmware=firmware,
         )
 
     def _memory(self, spec: GuestSpec, image: Image) -> int:

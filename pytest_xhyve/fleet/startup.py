@@ -13,6 +13,7 @@ from pytest_xhyve.fleet.request import MachineHook, Request
 from pytest_xhyve.guest.growth import grow_root
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.names import set_names
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.host.clone import clone_disk, clone_disks
 from pytest_xhyve.host.disk_size import create_empty_disks, enlarge
@@ -141,12 +142,14 @@ def boot(cloned: ClonedMachine, *, resettable: bool) -> Started:
         record.mkdir(mode=0o700)
     guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=cloned.phases)
     guest._boot_or_restore()
-    if instance.disk_sizes.root is not None:
-        try:
+    try:
+        if machine.firmware is not None:
+            set_names(guest, instance.timeouts.step)
+        if instance.disk_sizes.root is not None:
             grow_root(guest, instance.timeouts.step)
-        except BaseException:
-            guest._switch_off()
-            raise
+    except BaseException:
+        guest._switch_off()
+        raise
     return Started(guest, record, None)
 
 

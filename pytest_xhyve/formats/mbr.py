@@ -1,4 +1,4 @@
-"""The partition table of a disk with one partition."""
+"""The first sector of a disk: the partition table of a disk with one partition, and whether a boot loader is there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ FIRST = 1 << 20
 """The first byte of the partition: 1 MiB, the alignment of sfdisk and parted."""
 
 _LINUX = 0x83
+_BOOT_CODE = 440
 # This cylinder, head and sector mean: the address is too large for this field, use the sector's number.
 _NO_CHS = b"\xfe\xff\xff"
+
+
+def has_boot_loader(sector: bytes) -> bool:
+    """Whether a BIOS takes *sector*, the first one of a disk, for a boot loader."""
+    return has_signature(sector) and any(sector[:_BOOT_CODE])
+
+
+def has_signature(sector: bytes) -> bool:
+    """Whether *sector*, the first one of a disk, may have a partition table; a disk that boots always has one."""
+    return sector[510:512] == b"\x55\xaa"
 
 
 def master_boot_record(size: int, signature: int) -> bytes:

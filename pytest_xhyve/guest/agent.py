@@ -9,6 +9,7 @@ library or interpreter, which a guest may lack. It runs on every Linux for x86-6
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
@@ -142,6 +143,13 @@ class Agent:
             AgentError: the agent does not answer.
         """
         return _results(self._exchange(_message(calls), _CALL.size * len(calls)))
+
+    def discard_input(self) -> None:
+        """Discard what was written to the port before the agent used it: UEFI firmware writes to every serial port."""
+        self._channel.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self._channel.recv(1 << 16):
+                pass
 
     def _exchange(self, message: bytes, size: int) -> bytes:
         answer = b""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_xhyve.formats.partition_growth import HEAD_SECTORS, SECTOR, CannotExtend, extend_partition
 from pytest_xhyve.guest.agent import AgentError, Call, call, execute_over_ssh
+from pytest_xhyve.guest.root_shell import root_shell
 from pytest_xhyve.model.errors import NotSupported, XhyveError
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ grep -s . /sys/class/block/*/dev /sys/class/block/*/partition /sys/class/block/*
 _MOUNT = re.compile(r"^\d+ \d+ (\d+:\d+) \S+ / .* - (\S+) (\S+) ", re.MULTILINE)
 _BLOCK = re.compile(r"^/sys/class/block/([^/]+)/(dev|partition|start|size):(\S+)$", re.MULTILINE)
 _DISK = "vda"
-# No line here prints as much.
-_MAX_OUTPUT_BYTES = 16 << 20
 
 # arch/x86/entry/syscalls/syscall_64.tbl, fs/ext4/ext4.h, include/uapi/linux/btrfs.h and blkpg.h in Linux
 _IOCTL = 16
@@ -72,36 +71,13 @@ def grow_root(guest: Guest, timeout: float) -> None:
         NotSupported: the plugin cannot grow this kind of root file system; the message states the reason.
         XhyveError: the guest refused.
     """
-    # Not by guest.run, which records the commands of a test.
-    from pytest_xhyve.guest import commands, shell  # noqa: PLC0415
-
-    def run_as_root(line: str, data: bytes = b"") -> str:
-        as_root = shell.shell_line(
-            line,
-            env=None,
-            user="root",
-            login_user=guest.image.user,
-            timeout=timeout,
-            password=guest.image.password,
-        )
-        done = commands.run(
-            guest._power.connection(),
-            as_root,
-            shown="grow the root",
-            check=False,
-            timeout=timeout,
-            input=data,
-            most=_MAX_OUTPUT_BYTES,
-        )
-        if done.returncode != 0:
-            raise XhyveError((done.stderr or done.stdout).strip() or f"exit code {done.returncode}")
-        return done.stdout
+    run_as_root = root_shell(guest, timeout)
 
     try:
-        root = _parse_root(run_as_root(f"{_LOOK}true"))
+        root = _parse_root(run_as_root(f"{_LOOK}true", b""))
         sectors = root.sectors
         if root.partition is not None:
-            head = os.fsencode(run_as_root(f"dd if=/dev/{_DISK} bs={SECTOR} count={HEAD_SECTORS} 2>/dev/null"))
+            head = os.fsencode(run_as_root(f"dd if=/dev/{_DISK} bs={SECTOR} count={HEAD_SECTORS} 2>/dev/null", b""))
             extension = extend_partition(head, root.partition, root.disk_sectors)
             for at, content in extension.writes:
                 run_as_root(f"dd of=/dev/{_DISK} bs={SECTOR} seek={at} conv=notrunc,fsync 2>/dev/null", content)
@@ -119,9 +95,9 @@ def grow_root(guest: Guest, timeout: float) -> None:
             if result < 0:
                 raise XhyveError(f"cannot get {what}: {os.strerror(-result)}")
         if root.kind == "xfs":
-            run_as_root("xfs_growfs -d /")
+            run_as_root("xfs_growfs -d /", b"")
         # A power cut would lose what the kernel has not written yet.
-        run_as_root("sync")
+        run_as_root("sync", b"")
     except (CannotExtend, _Unknown) as error:
         raise NotSupported(
             f"cannot grow the root file system of guest {guest.name} (disk_size=): {error}\n"

@@ -112,7 +112,7 @@ class Guest:
 
     @property
     def name(self) -> str:
-        """The guest's name. A restored guest has it as its host name, as has any guest with systemd."""
+        """The guest's name. It is the host name, unless the guest boots directly and has no systemd."""
         return self._machine.name
 
     @property

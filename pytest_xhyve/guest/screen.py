@@ -17,6 +17,6 @@ def take(name: str, machine: Machine, vm: VirtualMachine) -> bytes:
     if not machine.graphics:
         raise NotSupported(
             f"guest {name} has no graphics card, so it has no screen\n"
-            "  give it one in the hook pytest_xhyve_machine: dataclasses.replace(machine, graphics=True)"
+            '  firmware="bios" or "uefi" gives it one, and so does graphics=True in the hook pytest_xhyve_machine'
         )
     return vm.screenshot()

@@ -9,9 +9,11 @@ from typing import Any
 
 from filelock import FileLock
 
+from pytest_xhyve.formats.mbr import SECTOR, has_boot_loader, has_signature
 from pytest_xhyve.images.files import check_files, fix_for
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.values import Firmware
 
 
 def check_image(image: Image, cache: Path) -> None:
@@ -27,6 +29,27 @@ def check_image(image: Image, cache: Path) -> None:
     check_files(image)
     if image.sha256 is not None:
         _check_digest(image, cache)
+
+
+def check_boots_by(firmware: Firmware | None, image: Image) -> None:
+    """Check that the disk of *image* has what *firmware* boots, as far as its first sector shows.
+
+    Args:
+        firmware: what boots the guest; None for a direct boot of the kernel.
+        image: an image whose files were checked.
+
+    Raises:
+        ImageError: no guest can boot from the disk by *firmware*.
+    """
+    if firmware is None or image.format != "raw":
+        return
+    with image.disk.open("rb") as disk:
+        sector = disk.read(SECTOR)
+    if has_signature(sector) and (firmware == "uefi" or has_boot_loader(sector)):
+        return
+    missing = "boot loader for a BIOS" if has_signature(sector) else "boot loader, and no partition table"
+    direct = "\n  leave firmware out: guests of this image boot its kernel directly" if image.kernel is not None else ""
+    raise ImageError(f'firmware="{firmware}": {image.disk} has no {missing}{direct}')
 
 
 def digest_of(path: Path) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -15,7 +15,7 @@ from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.secret import Secret
-from pytest_xhyve.model.values import parse_memory, parse_positive_int, short_repr, suggest
+from pytest_xhyve.model.values import Firmware, parse_memory, parse_positive_int, short_repr, suggest
 
 ARCHITECTURES = ("x86_64",)
 CPU_LEVELS = ("x86-64-v1", "x86-64-v2", "x86-64-v3")
@@ -31,8 +31,10 @@ _DEFAULTS: Mapping[str, Any] = {
     "cpus": 1,
     "memory": 512 << 20,
     "cpu": "x86-64-v2",
+    "firmware": None,
     "made": {},
 }
+_OF_DIRECT_BOOT = {"kernel": None, "cmdline": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,9 @@ class Manifest:
     def missing(self) -> tuple[str, ...]:
         """The keys that a guest needs and that are not stated; a user other than root may have a password instead."""
         needed = [key for key in _NEEDED if key not in self.values]
+        if "firmware" in self.values:
+            # The boot loader has them.
+            needed = [key for key in needed if key not in _OF_DIRECT_BOOT]
         if "key" in needed and (self.values.get("user", "root") != "root" or "password" in self.values):
             needed.remove("key")
         return tuple(needed)
@@ -101,9 +106,10 @@ class Manifest:
         if self.missing:
             raise ConfigurationError(
                 f"{self.path or self.disk}: missing {', '.join(self.missing)}\n"
-                "  a manifest needs at least disk, kernel, cmdline, user, key and host_keys"
+                "  a manifest needs at least disk, kernel, cmdline, user, key and host_keys; with firmware, no kernel "
+                "and cmdline"
             )
-        values = {"name": self.name, **_DEFAULTS, "format": _format_of(self.disk), **self.values}
+        values = {"name": self.name, **_DEFAULTS, **_OF_DIRECT_BOOT, "format": _format_of(self.disk), **self.values}
         values.pop("seed", None)
         return Image(manifest=self.path or self.disk, **values)
 
@@ -123,7 +129,7 @@ def as_manifest(image: Image) -> dict[str, Any]:
     content = {}
     for each in fields(image):
         value = getattr(image, each.name)
-        if each.name in ("manifest", "password") or value is None:
+        if each.name in ("manifest", "password") or value in (None, ""):
             continue
         content[each.name] = str(value) if isinstance(value, Path) else value
     return content | {"host_keys": list(image.host_keys), "made": dict(image.made)}
@@ -169,6 +175,7 @@ def parse_manifest(path: Path) -> Manifest:
         "cpus": parse_positive_int,
         "memory": parse_memory,
         "cpu": _choice(*CPU_LEVELS),
+        "firmware": _choice(*get_args(Firmware)),
         "made": _mapping,
     }
     values: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_xhyve.model.machine import DiskFormat
 from pytest_xhyve.model.secret import Secret
+from pytest_xhyve.model.values import Firmware
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Image:
         format: ``raw`` or ``qcow2``.
         size: bytes of the disk's file, or None if the manifest does not state it.
         sha256: digest of the disk's file, in hexadecimal, or None.
-        kernel: a bzImage.
+        kernel: a bzImage; only an image with *firmware* may have None.
         initrd: the initial RAM disk, or None.
         cmdline: the kernel's command line.
         user: the user that the plugin logs in as.
@@ -33,6 +34,8 @@ class Image:
         cpus: virtual CPUs of a guest, unless an option or a marker sets another number.
         memory: bytes of memory of a guest, with the same exception.
         cpu: the x86-64 level that the userland needs (x86-64 psABI, section 3.1.1).
+        firmware: ``bios`` or ``uefi`` if guests boot by the boot loader of the disk; None if the hypervisor loads the
+            kernel.
         made: how the image was built, for people; the plugin reads from it whether the recipe has changed.
     """
 
@@ -43,7 +46,7 @@ class Image:
     format: DiskFormat
     size: int | None
     sha256: str | None
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None
     cmdline: str
     user: str
@@ -52,5 +55,6 @@ class Image:
     cpus: int
     memory: int
     cpu: str
+    firmware: Firmware | None = None
     made: Mapping[str, Any] = field(default_factory=dict, compare=False)
     password: Secret | None = field(default=None, repr=False)

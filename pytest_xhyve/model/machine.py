@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
+from pytest_xhyve.model.values import Firmware
+
 DiskFormat = Literal["raw", "qcow2"]
 
 SSH_PORT = 22
@@ -60,11 +62,14 @@ class Machine:
         disks: the disks, in the order in which the guest numbers them (``/dev/vda``, ``/dev/vdb``, …); the first one
             is the clone of the image's disk.
         nics: the network cards, in the order in which the guest numbers them.
-        kernel: a Linux bzImage; the hypervisor loads it without a boot loader.
+        kernel: a Linux bzImage, which the hypervisor loads without a boot loader; only a machine with *firmware* may
+            have None.
         initrd: the initial RAM disk, or None.
         cmdline: the kernel's command line.
         cdroms: ISO files, each in its own drive behind an AHCI controller.
         graphics: whether there is a graphics card, so that `Guest.screenshot` works; it has no window.
+        firmware: ``bios`` or ``uefi`` starts the boot loader of the first disk, which loads the kernel; *kernel*,
+            *initrd* and *cmdline* have no effect then. None loads the kernel directly.
     """
 
     name: str
@@ -74,8 +79,9 @@ class Machine:
     memory: int
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None
     cmdline: str
     cdroms: tuple[Path, ...] = ()
     graphics: bool = False
+    firmware: Firmware | None = None

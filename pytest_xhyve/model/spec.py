@@ -12,6 +12,7 @@ from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes
 from pytest_xhyve.model.values import (
+    Firmware,
     StartMode,
     parse_choice,
     parse_disk_size,
@@ -38,6 +39,8 @@ class GuestSpec:
         memory: bytes.
         disks: the sizes of empty disks, in bytes: ``/dev/vdb``, ``/dev/vdc`` and so on.
         disk_size: the size of the disk that is cloned from the image's, in bytes; the root file system grows into it.
+        firmware: ``bios`` or ``uefi`` boots the guest by the boot loader of its disk; without it, the hypervisor loads
+            the kernel.
         start: ``cold`` boots the guest, ``warm`` restores it from a template, ``auto`` restores it if possible.
         reset: whether each test gets a shared guest in the state in which the fixtures left it.
     """
@@ -48,6 +51,7 @@ class GuestSpec:
     memory: int | None = None
     disks: tuple[int, ...] | None = None
     disk_size: int | None = None
+    firmware: Firmware | None = None
     start: StartMode | None = None
     reset: bool | None = None
 
@@ -65,6 +69,7 @@ class GuestSpec:
             "memory": parse_memory,
             "disks": _parse_disks,
             "disk_size": parse_disk_size,
+            "firmware": parse_choice(*get_args(Firmware)),
             "start": parse_choice(*get_args(StartMode)),
             "reset": _parse_flag,
         }

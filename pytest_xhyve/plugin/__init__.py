@@ -45,8 +45,8 @@ _SUMMARY_KEY = "xhyve_summary"
 _PASSWORD_KEY = "xhyve_password"  # noqa: S105  # not a password, but a key
 _PROBLEM = pytest.StashKey[str]()
 _MARKER = (
-    "xhyve(image=None, cpus=None, memory=None, disks=None, disk_size=None, name=None, start=None, reset=None): what "
-    "the test's guest is made of; on a class or module also that of its shared guest"
+    "xhyve(image=None, cpus=None, memory=None, disks=None, disk_size=None, firmware=None, name=None, start=None, "
+    "reset=None): what the test's guest is made of; on a class or module also that of its shared guest"
 )
 
 

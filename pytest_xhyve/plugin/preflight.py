@@ -14,6 +14,7 @@ import pytest
 from pytest_xhyve.host.disk_size import check_size
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.catalog import find_source, read_source, resolve_path
+from pytest_xhyve.images.check import check_boots_by
 from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.own_login import OwnLogin, explain_missing_password
@@ -43,8 +44,8 @@ class Preflight:
         self.login = login
         self._checked: dict[str, XhyveError | None] = {}
         self._manifests: dict[str, Path] = {}
-        # Of the images whose disk exists already as their guests will see it.
-        self._disks: dict[str, Path] = {}
+        # Those whose disk exists already as their guests will see it.
+        self._images: dict[str, Image] = {}
 
     def check(self, wanted: Any) -> None:
         """Check that guests can be cloned from *wanted*, without reading its disk.
@@ -68,20 +69,21 @@ class Preflight:
         if error is not None:
             raise error
 
-    def check_disk_size(self, spec: GuestSpec) -> None:
-        """Check that the disk of a guest is at least as large as that of its image, which was checked.
+    def check_disk(self, spec: GuestSpec) -> None:
+        """Check that the disk of the image, which was checked, suits what a guest is made of.
 
         Raises:
-            XhyveError: the disk is smaller.
+            XhyveError: it is larger than the guest's disk, or has no boot loader.
         """
-        disk = self._disks.get(_as_text(spec.image))
-        if disk is not None:
-            check_size(spec.disk_size, disk)
+        image = self._images.get(_as_text(spec.image))
+        if image is not None:
+            check_size(spec.disk_size, image.disk)
+            check_boots_by(spec.firmware or image.firmware, image)
 
     def _check(self, wanted: Any, text: str) -> None:
         if isinstance(wanted, Image):
             check_files(wanted)
-            self._disks[text] = wanted.disk
+            self._images[text] = wanted
             return
         source = find_source(text)
         stated = read_source(text, source)
@@ -93,7 +95,7 @@ class Preflight:
             if not stated.needs_preparation:
                 image = stated.image()
                 check_files(image)
-                self._disks[text] = image.disk
+                self._images[text] = image
                 return
             from pytest_xhyve.preparation.disk_file import look  # noqa: PLC0415
 
@@ -105,7 +107,7 @@ class Preflight:
         built = read_if_complete(manifest)
         if built is not None:
             check_files(built)
-            self._disks[text] = built.disk
+            self._images[text] = built
 
     def _ask_password(self, stated: Manifest) -> Manifest:
         """*stated* with the password that the user types.
@@ -243,7 +245,7 @@ def _image_problems(item: pytest.Item, settings: Settings, preflight: Preflight)
             yield f"{given}: {error}" if given else str(error)
             continue
         try:
-            preflight.check_disk_size(spec)
+            preflight.check_disk(spec)
         except XhyveError as error:
             yield str(error)
 

@@ -106,7 +106,7 @@ def describe_image(image: Image) -> dict[str, Any]:
         "format": image.format,
         "size": image.size,
         "sha256": image.sha256,
-        "kernel": str(image.kernel),
+        "kernel": None if image.kernel is None else str(image.kernel),
         "initrd": None if image.initrd is None else str(image.initrd),
         "cmdline": image.cmdline,
         "user": image.user,

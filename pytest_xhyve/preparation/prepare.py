@@ -95,7 +95,7 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
                 context.events.progress(f"prepared {name} in {seconds:.0f} s")
             image = read_manifest(target)
     # Nothing of these changes what a preparation does.
-    free = ("key", "password", "cpus", "memory", "cpu")
+    free = ("key", "password", "cpus", "memory", "cpu", "firmware")
     stated = {key: manifest.values[key] for key in free if key in manifest.values}
     made = {**image.made, **manifest.values.get("made", {})}
     return replace(image, name=manifest.name, made=made, **stated)
@@ -155,6 +155,7 @@ class _Preparation:
             content["password"] = None
         write_manifest(self._workspace / MANIFEST, content)
         image = replace(read_manifest(self._workspace / MANIFEST), password=self._stated.get("password"))
+        assert image.kernel is not None
         if read_kernel_header(image.kernel) is None:
             raise ImageError(f"the kernel on {self._manifest.disk} is not a Linux kernel for x86-64 (a bzImage)")
         context.events.progress(f"  booting {content['made']['system']}")

@@ -68,7 +68,8 @@ def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: 
         # The template's disk contains only the differences to the image's disk, which it names by its path.
         "disk": [str(image.disk.resolve()), image.format, known_digest(image.disk, checked)],
         "backing": [known_digest(path, checked) for path in backing],
-        "kernel": known_digest(machine.kernel, checked),
+        "firmware": machine.firmware,
+        "kernel": None if machine.kernel is None else known_digest(machine.kernel, checked),
         "initrd": None if machine.initrd is None else known_digest(machine.initrd, checked),
         "login": [image.user, *image.host_keys],
         "cmdline": plain.cmdline,

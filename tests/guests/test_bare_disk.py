@@ -98,7 +98,7 @@ def test_what_a_manifest_states_is_taken(bare_home: Home, bare_disk: Path, tmp_p
         f"write {tmp_path / 'authorized_keys'} /root/.ssh/authorized_keys",
         f"write {tmp_path / 'host_key'} /etc/dropbear/dropbear_ed25519_host_key",
     )
-    kernel = shutil.copyfile(build_image("tiny", Home.of_user(), print).kernel, tmp_path / "own-kernel")
+    kernel = shutil.copyfile(str(build_image("tiny", Home.of_user(), print).kernel), tmp_path / "own-kernel")
     initrd = shutil.copyfile(str(build_image("tiny", Home.of_user(), print).initrd), tmp_path / "own-initrd")
     stated = {
         "name": "own",

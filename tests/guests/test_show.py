@@ -73,6 +73,7 @@ def test_show_of_a_partitioned_disk() -> None:
 def test_boot_files_are_copied_out(disk: Path, tmp_path: Path) -> None:
     image = build_image("tiny", Home.of_user(), print)
     assert image.initrd is not None
+    assert image.kernel is not None
     before = digest_of(disk)
     folder = tmp_path / "new" / "boot"
     result = run_separately("boot-files", str(disk), str(folder))

@@ -41,6 +41,7 @@ def test_boots_to_its_login_prompt(
 ) -> None:
     (tmp_path / "boot").mkdir()
     assert partitioned.initrd is not None
+    assert partitioned.kernel is not None
     (tmp_path / "boot" / "vmlinuz").symlink_to(partitioned.kernel)
     (tmp_path / "boot" / "initrd.img").symlink_to(partitioned.initrd)
     copy_disk(partitioned, tmp_path / "ubuntu18.img")

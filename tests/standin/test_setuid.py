@@ -90,6 +90,7 @@ def test_cannot_remove_its_pidfile(run: Callable[..., subprocess.CompletedProces
 def test_boots_as_the_user(tiny: Image, folder: Path, programs: dict[Build, Path], behave: Callable[..., None]) -> None:
     behave()
     kernel = folder / "vmlinuz"
+    assert tiny.kernel is not None
     kernel.write_bytes(tiny.kernel.read_bytes())
     words = [
         *NIC,

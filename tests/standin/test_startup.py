@@ -143,6 +143,7 @@ def patched(kernel: bytes, offset: int, form: str, value: int) -> bytes:
 )
 def test_kernels_that_are_refused(run: Run, tiny: Image, tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     kernel = tmp_path / "vmlinuz"
+    assert tiny.kernel is not None
     kernel.write_bytes(change(tiny.kernel.read_bytes()))
     done = run("-f", f"kexec,{kernel},,")
     assert (done.returncode, done.stderr) == (-signal.SIGABRT, f"kexec: failed to load kernel {kernel}\n")

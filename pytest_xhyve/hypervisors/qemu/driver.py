@@ -20,6 +20,7 @@ from pytest_xhyve.host.guardian_process import CONSOLE, PIDFILE
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.qemu import acceleration
+from pytest_xhyve.hypervisors.qemu.firmware import Ovmf, find_ovmf
 from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
@@ -131,6 +132,8 @@ class Qemu:
         try:
             with theirs:
                 record = {"hypervisor": "qemu", "uuid": str(machine.uuid)}
+                if machine.firmware == "uefi":
+                    self._ovmf.create_variables(process.folder)
                 argv = [*self.argv(machine, process.folder), *options]
                 process.start(argv, record, {_QMP_FD: theirs.fileno(), **fds})
             try:
@@ -153,8 +156,6 @@ class Qemu:
             "-uuid", str(machine.uuid),
             *self.cpu_options(machine),
             "-m", f"{machine.memory // (1 << 20)}M",
-            "-kernel", str(machine.kernel),
-            "-append", machine.cmdline,
             # The socket's path is relative, so it is short enough. QEMU writes the log even without a client.
             "-chardev", f"socket,id=console,path=console.sock,server=on,wait=off,logfile={CONSOLE},logappend=on",
             "-serial", "chardev:console",
@@ -163,9 +164,10 @@ class Qemu:
             "-device", "virtio-rng-pci",
         ]
         # fmt: on
-        if machine.initrd is not None:
-            argv += ["-initrd", str(machine.initrd)]
-        disks = [_disk_options(number, disk) for number, disk in enumerate(machine.disks)]
+        argv += self._boot_options(machine, folder)
+        # Without an order of boot, OVMF tries the network first.
+        first = "" if machine.firmware is None else ",bootindex=0"
+        disks = [_disk_options(number, disk, "" if number else first) for number, disk in enumerate(machine.disks)]
         argv += chain.from_iterable(disks[:1])
         for number, cdrom in enumerate(machine.cdroms):
             file = {"driver": "file", "filename": str(cdrom), "node-name": f"cdrom{number}", "read-only": True}
@@ -183,6 +185,23 @@ class Qemu:
             # In a place of its own, for the same reason: where no device that QEMU places itself comes.
             argv += ["-device", f"VGA,addr={_VGA_SLOT:#x}"]
         return [*argv, *chain.from_iterable(disks[1:])]
+
+    def firmware_state(self, machine: Machine) -> str:
+        """A value that changes if the firmware of *machine* is replaced; SeaBIOS belongs to QEMU."""
+        return self._ovmf.state if machine.firmware == "uefi" else ""
+
+    @cached_property
+    def _ovmf(self) -> Ovmf:
+        return find_ovmf(Path(self._executable))
+
+    def _boot_options(self, machine: Machine, folder: Path) -> list[str]:
+        """The part of the command line that states what boots."""
+        if machine.firmware == "uefi":
+            return self._ovmf.options(folder)
+        if machine.firmware == "bios":
+            return []
+        options = ["-kernel", str(machine.kernel), "-append", machine.cmdline]
+        return options if machine.initrd is None else [*options, "-initrd", str(machine.initrd)]
 
     def cpu_options(self, machine: Machine) -> list[str]:
         """The part of the command line that states the machine type, the acceleration and the CPU."""
@@ -221,8 +240,8 @@ class Qemu:
         )
 
 
-def _disk_options(number: int, disk: Disk) -> list[str]:
-    """The part of the command line for the machine's disk *number*."""
+def _disk_options(number: int, disk: Disk, properties: str) -> list[str]:
+    """The part of the command line for the machine's disk *number*, with more *properties* of the device."""
     node = f"disk{number}"
     # The clone is removed with the guest, so QEMU does not have to wait for the host's disk. Data that the guest has
     # synced still survives a power cut of the guest: it is in the host's page cache.
@@ -239,4 +258,4 @@ def _disk_options(number: int, disk: Disk) -> list[str]:
             "discard": "unmap",
         },
     }
-    return ["-blockdev", json.dumps(block), "-device", f"virtio-blk-pci,drive={node}"]
+    return ["-blockdev", json.dumps(block), "-device", f"virtio-blk-pci,drive={node}{properties}"]

@@ -55,6 +55,8 @@ class _Qemu(Protocol):
 
     def cpu_options(self, machine: Machine) -> list[str]: ...
 
+    def firmware_state(self, machine: Machine) -> str: ...
+
     def started(
         self, machine: Machine, process: GuardedProcess, options: Sequence[str] = ..., fds: Mapping[int, int] = ...
     ) -> AbstractContextManager[QmpClient]: ...
@@ -74,7 +76,7 @@ class QemuSnapshotter:
         info = self._qemu.info
         depends = {
             "hypervisor": f"{info.name} {info.version} {self._qemu.program_state()}",
-            "computer": " ".join(self._qemu.cpu_options(machine)),
+            "computer": " ".join([*self._qemu.cpu_options(machine), self._qemu.firmware_state(machine)]),
         }
         if not info.emulated:
             # The guest knows the features of the host's CPU, and the host's kernel has to load the CPU's state.

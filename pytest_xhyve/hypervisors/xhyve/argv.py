@@ -36,6 +36,7 @@ def argv_for(machine: Machine, build: Build, folder: Path) -> list[str]:
         build: the program that it is for.
         folder: the guest's folder, in which xhyve runs.
     """
+    assert machine.kernel is not None
     kernel = _link(machine.kernel, folder, "kernel")
     initrd = "" if machine.initrd is None else _link(machine.initrd, folder, "initrd")
     disks = [_link(disk.path, folder, f"disk{number}") for number, disk in enumerate(machine.disks)]
@@ -87,6 +88,11 @@ def check_machine(machine: Machine, build: Build) -> None:
         ImageError: xhyve cannot load the kernel, or this user may not write to a disk.
     """
     name = build.name
+    if machine.firmware == "bios":
+        raise NotSupported(f'{name} has no BIOS: it loads a kernel itself; use QEMU for firmware="bios"')
+    if machine.firmware is not None:
+        # Its -l bootrom takes a firmware that was built for bhyve (pci_lpc.c, bootrom.c).
+        raise NotSupported(f'the plugin has no UEFI firmware for {name}; use QEMU for firmware="uefi"')
     if machine.cpus > _MAX_CPUS:
         raise NotSupported(f"{name} supports at most {_MAX_CPUS} CPUs, not {machine.cpus}; use QEMU for more")
     if len(machine.nics) > 1:
@@ -124,6 +130,7 @@ def remove_stale_pidfile(path: Path) -> None:
 
 
 def _check_kernel(machine: Machine, name: str) -> None:
+    assert machine.kernel is not None
     header = read_kernel_header(machine.kernel)
     if header is None or not header.setup_sectors or not header.loaded_high or header.protocol < _PROTOCOL:
         problem = (

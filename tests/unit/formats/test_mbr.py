@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import struct
 
-from pytest_xhyve.formats.mbr import FIRST, SECTOR, master_boot_record
+from pytest_xhyve.formats.mbr import FIRST, SECTOR, has_boot_loader, has_signature, master_boot_record
 
 GIB = 1 << 30
 
@@ -20,3 +20,13 @@ def test_one_linux_partition_to_the_end() -> None:
     start, sectors = struct.unpack_from("<II", entry, 8)
     assert start * SECTOR == FIRST == 1 << 20
     assert (start + sectors) * SECTOR == GIB
+
+
+def test_a_boot_loader_is_code_before_the_table() -> None:
+    table = master_boot_record(64 << 20, 1)
+    assert has_signature(table)
+    assert not has_boot_loader(table)
+    assert has_boot_loader(b"\xeb\x63" + table[2:])
+    assert not has_signature(bytes(512))
+    assert not has_boot_loader(b"\xeb\x63" + bytes(510))
+    assert not has_boot_loader(b"")

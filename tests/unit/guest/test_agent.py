@@ -69,6 +69,21 @@ def test_it_answers_with_what_the_call_returned(
 
 
 @needs_linux
+def test_what_came_before_is_discarded(tmp_path: Path) -> None:
+    file = tmp_path / "agent"
+    file.write_bytes(build_program())
+    file.chmod(0o700)
+    ours, theirs = socket.socketpair()
+    with ours, closing(theirs):
+        theirs.sendall(b"UEFI Interactive Shell" * 100)
+        agent = Agent(ours, SECONDS)
+        agent.discard_input()
+        with subprocess.Popen([str(file)], stdin=theirs.fileno(), stdout=theirs.fileno()) as running:
+            assert agent.execute(call(GETPID)) == [running.pid]
+            running.kill()
+
+
+@needs_linux
 def test_calls_are_made_in_their_order(agent: Agent, tmp_path: Path) -> None:
     path = tmp_path / "file"
     name = os.fsencode(path) + b"\0"

@@ -96,6 +96,7 @@ def test_wrong_option_is_told_in_qemus_words(tmp_path: Path, process: GuardedPro
 
 
 def test_kernel_that_is_none_is_told_in_qemus_words(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:
+    assert machine.kernel is not None
     machine.kernel.write_bytes(b"x" * 100)
     with pytest.raises(HypervisorExited, match=r"(?i)kernel"):  # noqa: SIM117
         with qemu(tmp_path).running(machine, process):

@@ -155,6 +155,8 @@ def test_question_for_the_address_is_understood(build: StandInBuild) -> None:
         ({"nics": (Nic(None), Nic(None))}, NotSupported, r"one network card, not 2; use QEMU"),
         ({"disks": (Disk(Path("/dev/null"), "qcow2"),)}, NotSupported, r"only raw disks; use QEMU"),
         ({"disks": (Disk(Path("/dev/null")),) * 28}, NotSupported, r"at most 27 drives"),
+        ({"firmware": "bios"}, NotSupported, r'has no BIOS: .*use QEMU for firmware="bios"'),
+        ({"firmware": "uefi", "kernel": None}, NotSupported, r'no UEFI firmware .*use QEMU for firmware="uefi"'),
         ({"graphics": True}, NotSupported, r"no graphics card that the plugin can read; use QEMU"),
         ({"memory": 1000}, ConfigurationError, r"at least 1M"),
         ({"memory": 2 << 20}, ImageError, r"need 4M of memory, but the guest has 2M"),
@@ -166,6 +168,7 @@ def test_what_cannot_be_said_is_refused_before_anything_starts(
     machine: Machine, changes: dict[str, object], error: type[Exception], words: str
 ) -> None:
     if "memory" in changes:
+        assert machine.kernel is not None
         machine.kernel.write_bytes(make_kernel(init_size=3 << 20 if changes["memory"] != 1000 else 0))
         machine = replace(machine, initrd=None)
     with pytest.raises(error, match=words):
@@ -187,6 +190,7 @@ def test_whole_machine_is_taken(machine: Machine) -> None:
     ],
 )
 def test_kernel_that_would_end_in_an_abort(machine: Machine, kernel: bytes) -> None:
+    assert machine.kernel is not None
     machine.kernel.write_bytes(kernel)
     with pytest.raises(ImageError, match=r"cannot boot .*vmlinuz.*protocol 2\.10"):
         check_machine(machine, build_of("head"))

@@ -73,6 +73,7 @@ def test_missing_file(tmp_path: Path, missing: str) -> None:
 
 def test_kernel_that_is_none(tmp_path: Path) -> None:
     image = read_manifest(write_image(tmp_path))
+    assert image.kernel is not None
     image.kernel.write_bytes(b"\x7fELF" + b"\0" * 4096)
     with pytest.raises(ImageError, match="is not a Linux kernel"):
         check_image(image, tmp_path)

@@ -22,9 +22,18 @@ def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
     assert (image.memory, image.cpus) == (2 << 30, 4)
 
 
+def test_disk_that_boots_by_its_own_loader_needs_no_kernel(tmp_path: Path) -> None:
+    image = read_manifest(write_image(tmp_path, firmware="uefi", kernel=None, initrd=None, cmdline=None))
+    assert (image.firmware, image.kernel, image.cmdline) == ("uefi", None, "")
+    assert read_manifest(write_image(tmp_path, firmware="bios")).kernel == tmp_path / "vmlinuz"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"firmware": "efi"}, "firmware: 'efi' is not one of bios, uefi; did you mean uefi"),
+        ({"firmware": None, "kernel": None}, "missing kernel\n.*with firmware, no kernel"),
+        ({"firmware": "bios", "user": None}, "missing user"),
         ({"cpuss": 2}, "unknown key 'cpuss'; did you mean cpus"),
         ({"cpus": 0}, "cpus: 0 is not a whole number"),
         ({"cpus": True}, "cpus: True is not"),

@@ -122,6 +122,17 @@ KINDS = {
         options=(),
         tests=marked(image="ubuntu18.img", disk_size="1M"),
     ),
+    "disk without a boot loader": Bad(
+        ('test_it.py::test_guest: firmware="uefi": ', "ubuntu18.img has no boot loader", "leave firmware out"),
+        options=(),
+        tests=marked(image="ubuntu18.img", firmware="uefi"),
+    ),
+    "disk without a boot loader that its manifest wants": Bad(
+        ('test_it.py::test_guest: firmware="bios": ', "has no boot loader, and no partition table"),
+        {"firmware": "bios", "kernel": None, "initrd": None, "cmdline": None},
+        options=(),
+        tests=marked(image="ubuntu18.img"),
+    ),
     "key that is there twice": Bad(
         ("ubuntu18.yaml: ", "duplicate key 'kernel'", "line "), prepare=lambda folder: add(folder, "kernel: other\n")
     ),

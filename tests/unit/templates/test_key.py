@@ -41,6 +41,7 @@ class TestKey:
             {"nics": (Nic("52:54:00:00:00:07"), Nic("52:54:00:00:00:08"))},
             {"initrd": None},
             {"graphics": True},
+            {"firmware": "bios"},
         ],
         ids=lambda change: next(iter(change)),
     )

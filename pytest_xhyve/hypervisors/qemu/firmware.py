@@ -1,0 +1,95 @@
+"""The firmware of a machine that boots by its own boot loader: SeaBIOS comes with QEMU, OVMF (UEFI) does not always."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_xhyve.model.errors import HypervisorNotFound
+
+VARIABLES = "efi-variables.fd"
+"""The file in the guest's folder in which the firmware keeps its variables, such as the order of boot."""
+
+# Code and variables: Debian and Ubuntu (4 MiB since 2022), Fedora, openSUSE, Arch.
+_PLACES = (
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+    ("/usr/share/edk2-ovmf/x64/OVMF_CODE.fd", "/usr/share/edk2-ovmf/x64/OVMF_VARS.fd"),
+    ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
+)
+# Beside QEMU itself: Homebrew, MacPorts, and a QEMU that was built from its sources. The variables serve x86_64, too.
+_BESIDE_QEMU = ("../share/qemu/edk2-x86_64-code.fd", "../share/qemu/edk2-i386-vars.fd")
+
+
+@dataclass(frozen=True, slots=True)
+class Ovmf:
+    """The files of OVMF.
+
+    Attributes:
+        code: the program, which no guest changes.
+        variables: the variables of a new machine; each guest gets a copy.
+    """
+
+    code: Path
+    variables: Path
+
+    @property
+    def state(self) -> str:
+        """A value that changes if one of the files is replaced."""
+        return " ".join(
+            f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in (self.code, self.variables)
+        )
+
+    def create_variables(self, folder: Path) -> None:
+        """Give the guest in *folder* its copy of the variables, unless it has one: they outlive a power-off.
+
+        For a machine that is restored, QEMU overwrites the copy with the saved one (pflash_post_load in its sources).
+        """
+        variables = folder / VARIABLES
+        if not variables.exists():
+            shutil.copyfile(self.variables, variables)
+            variables.chmod(0o600)
+
+    def options(self, folder: Path) -> list[str]:
+        """The part of QEMU's command line for a guest in *folder*."""
+        # fmt: off
+        return [
+            "-machine", "pflash0=efi-code,pflash1=efi-variables",
+            *_flash("efi-code", self.code, read_only=True),
+            *_flash("efi-variables", folder / VARIABLES, read_only=False),
+        ]
+        # fmt: on
+
+
+def find_ovmf(executable: Path, places: Sequence[tuple[str, str]] = _PLACES) -> Ovmf:
+    """OVMF's files on this host.
+
+    Args:
+        executable: QEMU's program.
+        places: where distributions install the files.
+
+    Raises:
+        HypervisorNotFound: they are not found; the message names the packages.
+    """
+    beside = tuple(str(executable.resolve().parent / path) for path in _BESIDE_QEMU)
+    tried = [*places, (beside[0], beside[1])]
+    for code, variables in tried:
+        if Path(code).is_file() and Path(variables).is_file():
+            return Ovmf(Path(code), Path(variables))
+    looked = "\n".join(f"    {code}" for code, _ in tried)
+    raise HypervisorNotFound(
+        f"the UEFI firmware OVMF is not found; looked for:\n{looked}\n"
+        "  install it (Debian and Ubuntu: apt install ovmf, Fedora: dnf install edk2-ovmf; Homebrew's QEMU has it),\n"
+        '  or use firmware="bios" if the disk boots by it'
+    )
+
+
+def _flash(name: str, path: Path, *, read_only: bool) -> list[str]:
+    file = {"driver": "file", "filename": str(path)}
+    block = {"node-name": name, "driver": "raw", "read-only": read_only, "file": file}
+    return ["-blockdev", json.dumps(block)]

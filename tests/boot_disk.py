@@ -1,0 +1,97 @@
+"""A disk that boots by its own boot loader, by BIOS and by UEFI: tiny, with GRUB from Debian's packages."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from pytest_xhyve.formats.mbr import FIRST, SECTOR
+from pytest_xhyve.model.image import Image
+
+_GRUB = Path("/usr/lib/grub")
+_PATH = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
+_MIB = 1 << 20
+_ESP_BYTES = 4 * _MIB
+_ESP = 0xEF
+# Of the first sector, what comes before the disk's signature is the boot loader's.
+_BOOT_CODE_BYTES = 440
+_MODULES = ("part_msdos", "ext2", "linux", "boot")
+_CONFIG = """\
+set root=({disk},msdos1)
+linux /boot/{kernel} {cmdline}
+initrd /boot/initrd.img
+boot
+"""
+
+
+def build_boot_disk(image: Image, folder: Path, cmdline: str | None = None) -> Path:
+    """Build the disk in *folder*, and return its manifest, which has no kernel.
+
+    Args:
+        image: the image ``tiny-partitioned``.
+        folder: gets the disk and the manifest.
+        cmdline: the kernel's command line; None for the image's.
+    """
+    disk = folder / "bootable.img"
+    _tool("cp", "--sparse=always", str(image.disk), str(disk))
+    disk.chmod(0o600)
+    partition = f"{disk}?offset={FIRST}"
+    listing = _tool("debugfs", "-R", "ls -p /boot", partition)
+    kernel = next(name for name in listing.split("/") if name.startswith("vmlinuz-"))
+    _tool("debugfs", "-w", "-R", f"write {image.initrd} /boot/initrd.img", partition)
+    cmdline = image.cmdline if cmdline is None else cmdline
+    core = _core(folder, "i386-pc", _CONFIG.format(disk="hd0", kernel=kernel, cmdline=cmdline), "biosdisk")
+    efi = _core(folder, "x86_64-efi", _CONFIG.format(disk="hd0", kernel=kernel, cmdline=cmdline))
+    with disk.open("r+b") as file:
+        file.write((_GRUB / "i386-pc" / "boot.img").read_bytes()[:_BOOT_CODE_BYTES])
+        # It reads the rest from the second sector on, before the first partition.
+        assert core.stat().st_size <= FIRST - SECTOR
+        file.seek(SECTOR)
+        file.write(core.read_bytes())
+        start = file.seek(0, 2)
+        file.write(_efi_system_partition(folder, efi))
+    script = f"start={start // SECTOR}, size={_ESP_BYTES // SECTOR}, type={_ESP:x}\n"
+    subprocess.run(
+        ["sfdisk", "--quiet", "--append", str(disk)],
+        input=script,
+        text=True,
+        check=True,
+        capture_output=True,
+        env=_PATH,
+    )
+    manifest = folder / "bootable.yaml"
+    content = {
+        "disk": disk.name,
+        "firmware": "bios",
+        "user": image.user,
+        "key": str(image.key),
+        "host_keys": list(image.host_keys),
+        "memory": "256M",
+    }
+    manifest.write_text(yaml.safe_dump(content))
+    return manifest
+
+
+def _core(folder: Path, target: str, config: str, *modules: str) -> Path:
+    """GRUB with its modules and its configuration in one file."""
+    written, core = folder / f"{target}.cfg", folder / f"{target}.img"
+    written.write_text(config)
+    _tool("grub-mkimage", "-O", target, "-c", str(written), "-p", "/", "-o", str(core), *_MODULES, *modules)
+    return core
+
+
+def _efi_system_partition(folder: Path, efi: Path) -> bytes:
+    fat = folder / "esp.img"
+    with fat.open("wb") as file:
+        file.truncate(_ESP_BYTES)
+    _tool("mformat", "-i", str(fat), "::")
+    _tool("mmd", "-i", str(fat), "::/EFI", "::/EFI/BOOT")
+    # The path of removable media (UEFI Specification 2.10, section 3.5.1.1).
+    _tool("mcopy", "-i", str(fat), str(efi), "::/EFI/BOOT/BOOTX64.EFI")
+    return fat.read_bytes()
+
+
+def _tool(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True, env=_PATH).stdout
