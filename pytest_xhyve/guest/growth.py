@@ -1,7 +1,7 @@
 """Grow a guest's root file system, while it is mounted, to the size of its disk.
 
-Nothing is needed in the guest but a shell, ``cat``, ``dd`` and ``stat``: the kernel does it on request (ioctl(2)), and
-few systems have the programs that ask it. XFS needs ``xfs_growfs``, which is there if its root is XFS.
+Nothing is needed in the guest but a shell, ``cat``, ``dd``, ``grep`` and ``stat``: the kernel does it on request
+(ioctl(2)), and few systems have the programs that ask it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ _MOUNT = re.compile(r"^\d+ \d+ (\d+:\d+) \S+ / .* - (\S+) (\S+) ", re.MULTILINE)
 _BLOCK = re.compile(r"^/sys/class/block/([^/]+)/(dev|partition|start|size):(\S+)$", re.MULTILINE)
 _DISK = "vda"
 
-# arch/x86/entry/syscalls/syscall_64.tbl, fs/ext4/ext4.h, include/uapi/linux/btrfs.h and blkpg.h in Linux
+# arch/x86/entry/syscalls/syscall_64.tbl, fs/ext4/ext4.h, fs/xfs/libxfs/xfs_fs.h and xfs_format.h,
+# include/uapi/linux/btrfs.h and blkpg.h in Linux
 _IOCTL = 16
 _EXT4_IOC_RESIZE_FS = 0x40086610
+_XFS_IOC_FSGROWFSDATA = 0x4010586E
+_XFS_IMAXPCT_AT = 127
 _BTRFS_IOC_RESIZE = 0x50009403
 _BLKPG, _BLKPG_RESIZE_PARTITION = 0x1269, 3
 # The descriptors of what the agent holds open.
@@ -45,6 +48,7 @@ class _Root:
 
     Attributes:
         kind: the file system's type.
+        device: the name of its device in ``/dev``.
         block: the size of its blocks, in bytes.
         partition: its number, or None if it has the whole disk.
         start: the partition's first sector.
@@ -53,6 +57,7 @@ class _Root:
     """
 
     kind: str
+    device: str
     block: int
     partition: int | None
     start: int
@@ -88,14 +93,19 @@ def grow_root(guest: Guest, timeout: float) -> None:
         if root.kind == "ext4":
             blocks = struct.pack("<Q", sectors * SECTOR // root.block)
             calls["ext4 to grow"] = call(_IOCTL, _ROOT_FD, _EXT4_IOC_RESIZE_FS, blocks)
+        elif root.kind == "xfs":
+            superblock = os.fsencode(run_as_root(f"dd if=/dev/{root.device} bs={SECTOR} count=1 2>/dev/null", b""))
+            if not superblock.startswith(b"XFSB"):
+                raise _Unknown(f"/dev/{root.device} does not begin with XFS")
+            # struct xfs_growfs_data: newblocks, imaxpct, which stays
+            request = struct.pack("<QI4x", sectors * SECTOR // root.block, superblock[_XFS_IMAXPCT_AT])
+            calls["XFS to grow"] = call(_IOCTL, _ROOT_FD, _XFS_IOC_FSGROWFSDATA, request)
         elif root.kind == "btrfs":
             calls["btrfs to grow"] = call(_IOCTL, _ROOT_FD, _BTRFS_IOC_RESIZE, struct.pack("<q4088s", 0, b"max"))
         results = execute_over_ssh(run_as_root, list(calls.values()), ("/", f"/dev/{_DISK}"))
         for what, result in zip(calls, results, strict=True):
             if result < 0:
                 raise XhyveError(f"cannot get {what}: {os.strerror(-result)}")
-        if root.kind == "xfs":
-            run_as_root("xfs_growfs -d /", b"")
         # A power cut would lose what the kernel has not written yet.
         run_as_root("sync", b"")
     except (CannotExtend, _Unknown) as error:
@@ -133,6 +143,7 @@ def _parse_root(output: str) -> _Root:
     try:
         return _Root(
             kind=kind,
+            device=name,
             block=int(block),
             partition=None if name == _DISK else int(devices[name]["partition"]),
             start=0 if name == _DISK else int(devices[name]["start"]),

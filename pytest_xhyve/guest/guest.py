@@ -79,7 +79,7 @@ class Guest:
         self._boot = boot or Start.boot(instance, machine)
         self._phases = dict(phases or {})
         # If there is an owner, `remove` closes its stack, which switches this off.
-        self._own_power = Power(machine.name, instance)
+        self._own_power = Power(machine, instance)
         self._before_use: Callable[[], None] | None = None
         self._owner: Ownership | None = None
         self._is_removed = False

@@ -23,7 +23,7 @@ from pytest_xhyve.model.errors import (
     LeaseNotFound,
     XhyveError,
 )
-from pytest_xhyve.model.machine import SSH_PORT
+from pytest_xhyve.model.machine import SSH_PORT, Machine
 
 if TYPE_CHECKING:
     import paramiko
@@ -45,12 +45,13 @@ class Power:
     """Switches a guest on and off, connects to it, and checks that it is alive.
 
     Args:
-        name: the guest's name, for messages.
+        machine: the guest's machine.
         instance: has the image, the limits, and the listener for the phases of a start.
     """
 
-    def __init__(self, name: str, instance: Instance) -> None:
-        self.name = name
+    def __init__(self, machine: Machine, instance: Instance) -> None:
+        self.name = machine.name
+        self._has_boot_loader = machine.firmware is not None
         self.image = instance.image
         self.timeouts = instance.timeouts
         self._events = instance.events
@@ -384,7 +385,8 @@ class Power:
             longer = "--xhyve-boot-timeout or " if phase == _BOOT else ""
             hints.append(f"give it more time: {longer}--xhyve-timeout-factor=2")
             if progress.is_silent:
-                hints.append("see the kernel's messages: add console=ttyS0 to cmdline in the manifest")
+                where = "the kernel's command line on the disk" if self._has_boot_loader else "cmdline in the manifest"
+                hints.append(f"see the kernel's messages: add console=ttyS0 to {where}")
                 if not self.timeouts.reason:
                     hints.append("run without acceleration: --xhyve-accel=tcg")
             hints.append("log in if it boots after all: --xhyve-keep=on-failure leaves it running")

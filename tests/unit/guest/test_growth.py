@@ -25,12 +25,12 @@ def shown(mount: str, block: str = "4096", blocks: str = BLOCKS) -> str:
 
 def test_whole_disk() -> None:
     root = _parse_root(shown("24 1 254:0 / / rw,relatime - ext4 /dev/root rw"))
-    assert root == _Root("ext4", 4096, None, 0, 4194304, 4194304)
+    assert root == _Root("ext4", "vda", 4096, None, 0, 4194304, 4194304)
 
 
 def test_partition_with_optional_fields() -> None:
     root = _parse_root(shown("24 1 254:1 / / rw,relatime shared:1 master:2 - xfs /dev/vda1 rw,attr2"))
-    assert root == _Root("xfs", 4096, 1, 2048, 2095104, 4194304)
+    assert root == _Root("xfs", "vda1", 4096, 1, 2048, 2095104, 4194304)
 
 
 def test_btrfs_has_a_number_of_its_own() -> None:
