@@ -345,7 +345,9 @@ def _digest(about: dict[str, Any]) -> str:
 
 
 def _parse(folder: Path, about: dict[str, Any]) -> Template:
-    disks = tuple(_disk(folder / name, disk_format) for name, disk_format in about["disks"])
+    # An earlier version wrote one disk. No guest is restored from such a template, but listings and `prune` find it.
+    written = about["disks"] if "disks" in about else [about["disk"]]
+    disks = tuple(_disk(folder / name, disk_format) for name, disk_format in written)
     return Template(_key_of(folder), about["image"], folder, disks, AgentState.from_dict(about["agent"]))
 
 

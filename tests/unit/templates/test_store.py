@@ -68,6 +68,16 @@ class TestStore:
         assert published.size >= 4 << 16
         assert find(store, "fedcba9876543210") is None
 
+    def test_template_of_an_earlier_version_is_listed_and_removed(self, store: TemplateStore) -> None:
+        path = publish(store).folder / ABOUT
+        about = json.loads(path.read_text())
+        about["disk"] = about.pop("disks")[0]
+        path.write_text(json.dumps(about))
+        (template,) = store.all()
+        assert [disk.path.name for disk in template.disks] == ["disk.qcow2"]
+        assert store.prune() == [template]
+        assert store.all() == []
+
     def test_nothing_is_found_before_it_is_published(self, store: TemplateStore) -> None:
         with store.building(KEY, quiet), store.workspace(KEY) as workspace:
             fill(workspace)
