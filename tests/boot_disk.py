@@ -19,20 +19,21 @@ _ESP = 0xEF
 _BOOT_CODE_BYTES = 440
 _MODULES = ("part_msdos", "ext2", "linux", "boot")
 _CONFIG = """\
-set root=({disk},msdos1)
-linux /boot/{kernel} {cmdline}
-initrd /boot/initrd.img
+set root=(hd0,msdos1)
+linux /{folder}/{kernel} {cmdline}
+initrd /{folder}/initrd.img
 boot
 """
 
 
-def build_boot_disk(image: Image, folder: Path, cmdline: str | None = None) -> Path:
+def build_boot_disk(image: Image, folder: Path, cmdline: str | None = None, *, boot: str = "boot") -> Path:
     """Build the disk in *folder*, and return its manifest, which has no kernel.
 
     Args:
         image: the image ``tiny-partitioned``.
         folder: gets the disk and the manifest.
         cmdline: the kernel's command line; None for the image's.
+        boot: the folder of the kernel on the disk.
     """
     disk = folder / "bootable.img"
     _tool("cp", "--sparse=always", str(image.disk), str(disk))
@@ -40,10 +41,15 @@ def build_boot_disk(image: Image, folder: Path, cmdline: str | None = None) -> P
     partition = f"{disk}?offset={FIRST}"
     listing = _tool("debugfs", "-R", "ls -p /boot", partition)
     kernel = next(name for name in listing.split("/") if name.startswith("vmlinuz-"))
-    _tool("debugfs", "-w", "-R", f"write {image.initrd} /boot/initrd.img", partition)
+    if boot != "boot":
+        _tool("debugfs", "-w", "-R", f"mkdir /{boot}", partition)
+        _tool("debugfs", "-w", "-R", f"ln /boot/{kernel} /{boot}/{kernel}", partition)
+        _tool("debugfs", "-w", "-R", f"unlink /boot/{kernel}", partition)
+    _tool("debugfs", "-w", "-R", f"write {image.initrd} /{boot}/initrd.img", partition)
     cmdline = image.cmdline if cmdline is None else cmdline
-    core = _core(folder, "i386-pc", _CONFIG.format(disk="hd0", kernel=kernel, cmdline=cmdline), "biosdisk")
-    efi = _core(folder, "x86_64-efi", _CONFIG.format(disk="hd0", kernel=kernel, cmdline=cmdline))
+    config = _CONFIG.format(folder=boot, kernel=kernel, cmdline=cmdline)
+    core = _core(folder, "i386-pc", config, "biosdisk")
+    efi = _core(folder, "x86_64-efi", config)
     with disk.open("r+b") as file:
         file.write((_GRUB / "i386-pc" / "boot.img").read_bytes()[:_BOOT_CODE_BYTES])
         # It reads the rest from the second sector on, before the first partition.

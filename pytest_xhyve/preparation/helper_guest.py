@@ -15,12 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from pytest_xhyve.formats.mbr import has_boot_loader, has_signature
 from pytest_xhyve.formats.tar import DamagedArchive, Kind, TarReader
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.clone import overlay_disk
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.machine import Disk
+from pytest_xhyve.model.values import Firmware
 from pytest_xhyve.preparation.facts import DISK, Facts
 from pytest_xhyve.preparation.new_file import NewFile
 from pytest_xhyve.preparation.run_context import RunContext
@@ -86,6 +88,13 @@ class HelperGuest:
         archive = base64.b64decode(self._run("read.sh", _READ))
         with _explain_damaged_archive():
             return replace(facts, files={name: b"".join(data) for name, data in _files(io.BytesIO(archive))})
+
+    def find_firmware(self) -> Firmware | None:
+        """What the disk boots by: a BIOS if its first sector has a boot loader, or else UEFI; None if by neither."""
+        sector = base64.b64decode(self._run("sector.sh", [DISK]))
+        if has_boot_loader(sector):
+            return "bios"
+        return "uefi" if has_signature(sector) else None
 
     def write(self, files: Sequence[NewFile]) -> None:
         """Write *files* into the system.

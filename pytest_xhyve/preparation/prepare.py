@@ -33,9 +33,10 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.settings import PASSWORD_VARIABLE
 from pytest_xhyve.model.text import printable
+from pytest_xhyve.model.values import Firmware
 from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole, copy_as_qcow2
 from pytest_xhyve.preparation.facts import Facts
-from pytest_xhyve.preparation.helper_guest import open_disk
+from pytest_xhyve.preparation.helper_guest import HelperGuest, open_disk
 from pytest_xhyve.preparation.kernel import BootFiles, choose_cmdline, choose_kernel
 from pytest_xhyve.preparation.likely_causes import likely_causes
 from pytest_xhyve.preparation.login import Login, StatedLogin, plan_login
@@ -155,8 +156,7 @@ class _Preparation:
             content["password"] = None
         write_manifest(self._workspace / MANIFEST, content)
         image = replace(read_manifest(self._workspace / MANIFEST), password=self._stated.get("password"))
-        assert image.kernel is not None
-        if read_kernel_header(image.kernel) is None:
+        if image.kernel is not None and read_kernel_header(image.kernel) is None:
             raise ImageError(f"the kernel on {self._manifest.disk} is not a Linux kernel for x86-64 (a bzImage)")
         context.events.progress(f"  booting {content['made']['system']}")
         with self._explaining_failure():
@@ -168,26 +168,22 @@ class _Preparation:
         with open_disk(self._context, self._layer, self._workspace) as helper:
             facts = helper.look()
             check_system(facts, self._manifest.disk)
-            boot = self._choose_boot_files(facts)
+            boot = self._choose_boot_files(facts, helper)
             self._likely_causes = likely_causes(facts)
             login = self._plan_login(facts, client)
             helper.write([*login.files, *plan_network(facts, self._seed)])
             copies = {}
-            if "kernel" not in self._stated:
+            if isinstance(boot, BootFiles) and "kernel" not in self._stated:
                 copies[boot.kernel] = self._workspace / _KERNEL
-            if boot.initrd is not None and "initrd" not in self._stated:
+            if isinstance(boot, BootFiles) and boot.initrd is not None and "initrd" not in self._stated:
                 copies[boot.initrd] = self._workspace / _INITRD
             helper.close(copies)
-        kernel = self._stated.get("kernel", _KERNEL)
-        initrd = self._stated.get("initrd", _INITRD if boot.initrd is not None else None)
         return {
             "name": self._manifest.name,
             "arch": facts.architecture,
             "disk": self._layer.path.name,
             "format": self._layer.format,
-            "kernel": str(kernel),
-            **({} if initrd is None else {"initrd": str(initrd)}),
-            "cmdline": boot.cmdline,
+            **self._describe_boot(boot),
             "user": login.user,
             "host_keys": list(login.host_keys),
             "memory": self._stated.get("memory", _MEMORY),
@@ -195,19 +191,38 @@ class _Preparation:
             "made": {
                 "from": str(self._manifest.disk),
                 "system": facts.system,
-                "kernel": f"/{boot.kernel} ({boot.source})",
+                "kernel": f"/{boot.kernel} ({boot.source})" if isinstance(boot, BootFiles) else "not found",
                 "on": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         }
 
-    def _choose_boot_files(self, facts: Facts) -> BootFiles:
-        """The files of a direct boot: what the manifest states, and what was found on the disk."""
+    def _describe_boot(self, boot: BootFiles | Firmware) -> dict[str, str]:
+        """The manifest's keys that state how guests boot."""
+        if not isinstance(boot, BootFiles):
+            return {"firmware": boot}
+        kernel = self._stated.get("kernel", _KERNEL)
+        initrd = self._stated.get("initrd", _INITRD if boot.initrd is not None else None)
+        files = {"kernel": str(kernel)} if initrd is None else {"kernel": str(kernel), "initrd": str(initrd)}
+        return files | {"cmdline": boot.cmdline}
+
+    def _choose_boot_files(self, facts: Facts, helper: HelperGuest) -> BootFiles | Firmware:
+        """The files of a direct boot: what the manifest states, and what was found on the disk.
+
+        If the disk has no kernel in a place that is known, the result is the firmware that starts its boot loader.
+        """
         stated = self._stated
         if "kernel" in stated:
             path = str(stated["kernel"]).lstrip("/")
             boot = BootFiles(path, None, "", f"stated in {self._manifest.path}")
         else:
-            boot = choose_kernel(facts)
+            try:
+                boot = choose_kernel(facts)
+            except ImageError:
+                firmware: Firmware | None = stated.get("firmware") or helper.find_firmware()
+                if firmware is None:
+                    raise
+                self._context.events.progress(f"  no kernel found on it: it boots by its boot loader ({firmware})")
+                return firmware
         return replace(
             boot,
             initrd=str(stated["initrd"]).lstrip("/") if "initrd" in stated else boot.initrd,

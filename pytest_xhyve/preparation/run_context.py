@@ -72,6 +72,8 @@ class RunContext:
                 kernel=image.kernel,
                 initrd=image.initrd,
                 cmdline=image.cmdline,
+                graphics=image.firmware is not None,
+                firmware=image.firmware,
             )
             guest = Guest(Instance(image, self.hypervisor, process, self.timeouts, self.events), machine)
             guest._boot_or_restore()

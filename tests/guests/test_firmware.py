@@ -65,6 +65,19 @@ def test_guest_that_booted_has_its_own_name(bootable: Path, said: list[str]) -> 
         assert guest.first_command is not None
 
 
+def test_disk_without_a_known_kernel_is_prepared(said: list[str], tmp_path: Path, home: Home) -> None:
+    image = build_image("tiny-partitioned", Home.of_user(), print)
+    manifest = build_boot_disk(image, tmp_path, f"{image.cmdline} {WORD}", boot="elsewhere")
+    disk = manifest.with_suffix(".img")
+    manifest.unlink()
+    before = digest_of(disk)
+    with fleet_of(home, said, str(disk), start="cold") as fleet:
+        guest = fleet.start(ForegroundRequest(GuestSpec()))
+        assert guest.image.firmware == "bios"
+        assert guest.run("cat /proc/cmdline").stdout.startswith("BOOT_IMAGE=/elsewhere/vmlinuz-")
+    assert digest_of(disk) == before
+
+
 @pytest.mark.run_under("xhyve")
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
 def test_xhyve_has_no_firmware(settings: Settings, bootable: Path, firmware: Firmware) -> None:
