@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shlex
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,10 @@ _BUFFER_SIZE = 1 << 16
 _CALL = struct.Struct("<q6Q")
 _LENGTH = struct.Struct("<Q")
 _END = struct.pack("<q", -1)
+_WRITE, _STDOUT = 1, 1
+_MARK_BYTES = 16
+_MAX_SKIPPED = 1 << 20
+_CHUNK = 1 << 16
 
 # The machine code of tests/unit/guest/agent.S; a test compares the two.
 _CODE = bytes.fromhex(
@@ -144,26 +149,51 @@ class Agent:
         """
         return _results(self._exchange(_message(calls), _CALL.size * len(calls)))
 
-    def discard_input(self) -> None:
-        """Discard what was written to the port before the agent used it: UEFI firmware writes to every serial port."""
-        self._channel.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while self._channel.recv(1 << 16):
-                pass
+    def synchronize(self) -> None:
+        """Skip what others have written to the port, up to the agent's answer to this.
+
+        UEFI firmware writes to every serial port. While its output is not read, the hypervisor keeps the last byte,
+        and sends it once there is room.
+
+        Raises:
+            AgentError: the agent does not answer.
+        """
+        mark = secrets.token_bytes(_MARK_BYTES)
+        received = b""
+        with self._explained_errors():
+            self._channel.settimeout(self._timeout)
+            self._channel.sendall(_message([call(_WRITE, _STDOUT, mark, len(mark))]))
+            while mark not in received:
+                received += self._receive(_CHUNK)
+                if len(received) > _MAX_SKIPPED:
+                    raise AgentError(f"the guest writes to its second serial port: {received[-40:]!r}")
+            self._read(_CALL.size, received.partition(mark)[2])
 
     def _exchange(self, message: bytes, size: int) -> bytes:
-        answer = b""
-        try:
+        with self._explained_errors():
             self._channel.settimeout(self._timeout)
             self._channel.sendall(message)
-            while len(answer) < size:
-                got = self._channel.recv(size - len(answer))
-                if not got:
-                    raise AgentError("the guest's second serial port was closed")
-                answer += got
+            return self._read(size)
+
+    def _read(self, size: int, received: bytes = b"") -> bytes:
+        """The next *size* bytes, of which some were *received* already."""
+        while len(received) < size:
+            received += self._receive(size - len(received))
+        return received
+
+    def _receive(self, size: int) -> bytes:
+        """At least one byte, and up to *size*."""
+        got = self._channel.recv(size)
+        if not got:
+            raise AgentError("the guest's second serial port was closed")
+        return got
+
+    @contextlib.contextmanager
+    def _explained_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise AgentError(f"the agent in the guest did not answer: {error}") from error
-        return answer
 
 
 def _message(calls: Sequence[Call]) -> bytes:

@@ -95,8 +95,8 @@ def install_agent(run_as_root: RunAsRoot, channel: socket.socket, mac: str, time
     # The script lists only devices: a bridge over the card has the same address.
     path, address = output[:2]
     agent = Agent(channel, timeout)
-    agent.discard_input()
     try:
+        agent.synchronize()
         # A process with its own session does not end at logout.
         _, _, _, random, descriptor, machine_id = agent.execute(
             call(_UNLINK, os.fsencode(path) + b"\0"),

@@ -68,19 +68,61 @@ def test_it_answers_with_what_the_call_returned(
     assert agent.execute(call(GETPID)) == [process[0].pid]
 
 
+EARLY = b"UEFI Interactive Shell" * 100
+
+
+class Late:
+    """A channel on which some bytes of others come only after what came before them was read."""
+
+    def __init__(self, channel: socket.socket, late: bytes) -> None:
+        self._channel = channel
+        self._late = late
+        self._is_read = False
+
+    def settimeout(self, seconds: float) -> None:
+        self._channel.settimeout(seconds)
+
+    def sendall(self, data: bytes) -> None:
+        self._channel.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        if not self._is_read:
+            self._is_read = True
+            # The agent writes nothing before these bytes have left.
+            return self._channel.recv(len(EARLY))
+        late, self._late = self._late, b""
+        return late or self._channel.recv(size)
+
+
 @needs_linux
-def test_what_came_before_is_discarded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [b"", b"\0", b"UEFI Interactive Shell" * 5])
+def test_what_others_wrote_before_is_skipped(tmp_path: Path, late: bytes) -> None:
     file = tmp_path / "agent"
     file.write_bytes(build_program())
     file.chmod(0o700)
     ours, theirs = socket.socketpair()
     with ours, closing(theirs):
-        theirs.sendall(b"UEFI Interactive Shell" * 100)
-        agent = Agent(ours, SECONDS)
-        agent.discard_input()
+        theirs.sendall(EARLY)
+        agent = Agent(Late(ours, late), SECONDS)  # type: ignore[arg-type]
         with subprocess.Popen([str(file)], stdin=theirs.fileno(), stdout=theirs.fileno()) as running:
+            agent.synchronize()
             assert agent.execute(call(GETPID)) == [running.pid]
             running.kill()
+
+
+def test_guest_that_writes_without_end_is_an_error() -> None:
+    class Endless:
+        def settimeout(self, seconds: float) -> None:
+            pass
+
+        def sendall(self, data: bytes) -> None:
+            pass
+
+        def recv(self, size: int) -> bytes:
+            return (b"noise" * 1000)[:size]
+
+    with pytest.raises(AgentError, match="writes to its second serial port"):
+        Agent(Endless(), SECONDS).synchronize()  # type: ignore[arg-type]
 
 
 @needs_linux
