@@ -1,6 +1,7 @@
 # make demo           set up all that is needed, build the default image, run the examples
 # make test           set up all that is needed, then every check and every test
 # make unit           the part of it that needs no guest
+# make test-images    the tests of guests on disks as they come from elsewhere; each is built first, which needs root
 # make docs           build the docs' site into site/
 # make fix            mend what ruff can mend, and format
 # make test-oldest    unit tests and some guests with the oldest versions that pyproject.toml allows
@@ -14,11 +15,12 @@ BIN := $(VENV)/bin
 BENCH := .venv-bench
 PYTHON ?= python3
 # What has to happen within seconds is not tested beside much else.
+DISKS := cloud installed uefi subvolumes
 BY_THE_CLOCK := tests/guests/test_deaths.py
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DELETE_ON_ERROR:
-.PHONY: demo test checks images unit lint docs fix bench test-oldest test-versions wheel seconds packages clean
+.PHONY: demo test checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
@@ -31,6 +33,15 @@ test: $(VENV)/.done
 	$(BIN)/pytest tests/unit tests/images $(SPREAD) --durations=5 $(REPORT:%=--junitxml=%-unit.xml)
 	$(BIN)/pytest tests/guests tests/standin $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-guests.xml)
 	$(BIN)/pytest $(BY_THE_CLOCK) $(SPREAD)
+
+# Two disks at a time.
+test-images: images
+	sh tools/install-packages disks
+	$(MAKE) -j2 $(DISKS:%=test-disk-%)
+
+test-disk-%: $(VENV)/.done
+	disk=$$(PYTHONPATH=.:tests $(BIN)/python -m disks $*) && \
+	$(BIN)/pytest tests/guests/test_guest.py tests/disks --xhyve-image=$$disk
 
 checks: lint docs
 

@@ -21,6 +21,7 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import reap_kept
+from pytest_xhyve.images.recipe import recipe_names
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -73,7 +74,11 @@ def _shows_least(item: pytest.Item) -> bool:
     if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
         return False
     hypervisor, image = (item.callspec.params.get(name) for name in ("hypervisor", "xhyve_image"))
-    return (hypervisor is not None and hypervisor not in ways) or (hypervisor, image) in _IMAGES_LEFT_OUT
+    if image is None:
+        image, *_ = item.config.getoption("xhyve_image") or item.config.getini("xhyve_image")
+    # xhyve takes no layer, which is what a disk from elsewhere becomes.
+    impossible = hypervisor == "xhyve" and image not in recipe_names()
+    return (hypervisor is not None and hypervisor not in ways) or (hypervisor, image) in _IMAGES_LEFT_OUT or impossible
 
 
 def _ways(item: pytest.Item) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ NOT_RUN = {
     "make demo",
     "make test",
     "make unit",
+    "make test-images",
     "make lint",
     "make docs",
     "make bench",

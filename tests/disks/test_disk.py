@@ -1,0 +1,64 @@
+"""A disk from elsewhere is a guest as any other, and stays as it was.
+
+`make test-images` runs the tests of guests on each disk, and these tests after them.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from warm import check_identity, fleet_of, is_warm
+
+from disks.build import DIGEST
+from pytest_xhyve import Guest
+from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.model.spec import GuestSpec
+
+
+@pytest.fixture
+def disk(xhyve_image: str) -> Path:
+    if not (Path(xhyve_image).parent / DIGEST).is_file():
+        pytest.skip("it is about the disks that make test-images names")
+    return Path(xhyve_image)
+
+
+def test_prepared_disk_costs_no_time_and_little_space(disk: Path) -> None:
+    """At most 50 ms in a run, and what the first boot wrote beside the disk."""
+    home = Home.of_user()
+    with fleet_of(home, [], str(disk)) as fleet:
+        prepared = fleet.catalog.find(disk)
+    said: list[str] = []
+    seconds = []
+    # The quickest of a few: other work on the host delays any of them.
+    for _ in range(5):
+        with fleet_of(home, said, str(disk)) as fleet:
+            before = time.monotonic()
+            assert fleet.catalog.find(disk) == prepared
+            seconds.append(time.monotonic() - before)
+    assert said == []
+    assert min(seconds) < 0.05
+    copied = disk.suffix == ".vmdk"
+    assert prepared.disk.stat().st_blocks * 512 < (200 << 20) + (disk.stat().st_size if copied else 0)
+
+
+def test_what_a_guest_writes_stays_over_a_restart_and_goes_with_it(disk: Path, xhyve_guest: Guest) -> None:
+    xhyve_guest.run("echo written >/root/written; sync")
+    xhyve_guest.reboot()
+    check_identity(xhyve_guest)
+    assert xhyve_guest.run("cat /root/written").stdout == "written\n"
+    xhyve_guest.shutdown()
+    xhyve_guest.start()
+    assert xhyve_guest.run("cat /root/written").stdout == "written\n"
+    with fleet_of(Home.of_user(), [], str(disk)) as fleet:
+        other = fleet.start(ForegroundRequest(GuestSpec()))
+        assert is_warm(other)
+        check_identity(other)
+        assert other.run("test -e /root/written", check=False).returncode == 1
+
+
+def test_disk_stays_as_it_was(disk: Path) -> None:
+    assert digest_of(disk) == (disk.parent / DIGEST).read_text()
