@@ -25,7 +25,11 @@ _TERMINAL = ("xterm", 80, 24)
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
+class _NotOpened(Exception):
+    """The connection was lost before a command could start."""
+
+
+@dataclass(slots=True)
 class Connection:
     """A logged-in connection to a guest, and how to find out what happened to the guest.
 
@@ -37,6 +41,7 @@ class Connection:
         silence: for how many seconds the guest has not answered.
         step: for how many seconds a guest may not answer.
         sessions: the channels of the commands that the plugin runs.
+        reconnect: opens another connection, and returns its transport and sessions; None if there shall be no other.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Connection:
     silence: Callable[[], float]
     step: float
     sessions: set[paramiko.Channel] = field(default_factory=set)
+    reconnect: Callable[[], tuple[paramiko.Transport, set[paramiko.Channel]]] | None = None
 
     @property
     def stall(self) -> float:
@@ -91,11 +97,29 @@ class Connection:
     ) -> paramiko.Channel | None:
         """Start *line* on a new channel; None if it is not started at *end* on the monotonic clock, nor later.
 
-        If the guest's SSH server has no session left (MaxSessions of OpenSSH), wait until a command ends.
+        If the guest's SSH server has no session left (MaxSessions of OpenSSH), wait until a command ends. If the
+        connection is lost before the command starts, connect again, once.
 
         Raises:
             ConnectionFailed: the connection was lost, so that *what* failed.
         """
+        try:
+            return self._begin(line, what, check, end, tty=tty)
+        except _NotOpened as error:
+            cause = error.__cause__ or error
+            if self.reconnect is None:
+                raise self.lost(what, cause, line) from cause
+        self.explain_loss()
+        self.transport, self.sessions = self.reconnect()
+        try:
+            return self._begin(line, what, check, end, tty=tty)
+        except _NotOpened as error:
+            cause = error.__cause__ or error
+            raise self.lost(what, cause, line) from cause
+
+    def _begin(
+        self, line: str, what: str, check: Callable[[], None], end: float | None, *, tty: bool
+    ) -> paramiko.Channel | None:
         given_up = threading.Event()
 
         def start() -> paramiko.Channel | None:
@@ -120,7 +144,7 @@ class Connection:
             return supervise(start, check, end)
         except TimeoutError:
             return None
-        except XhyveError:
+        except (XhyveError, _NotOpened):
             raise
         except Exception as error:
             # paramiko raises whatever ended its own thread.
@@ -133,7 +157,13 @@ class Connection:
         return any(not each.closed for each in tuple(self.sessions))
 
     def _start(self, line: str, given_up: threading.Event, *, tty: bool) -> paramiko.Channel | None:
-        channel = self.transport.open_session(timeout=_OPENING_SECONDS)
+        try:
+            channel = self.transport.open_session(timeout=_OPENING_SECONDS)
+        except Exception as error:
+            # As above, this may be any error.
+            if self.transport.is_active():
+                raise
+            raise _NotOpened from error
         if given_up.is_set():
             channel.close()
             return None

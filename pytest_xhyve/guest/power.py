@@ -255,8 +255,12 @@ class Power:
         """The connection that `client` makes, with the checks for each wait on it."""
         from pytest_xhyve.guest.connection import Connection  # noqa: PLC0415
 
-        transport = self.transport(timeout)
-        assert self._pulse is not None
+        def connect() -> tuple[paramiko.Transport, set[paramiko.Channel]]:
+            transport = self.transport(timeout)
+            assert self._pulse is not None
+            return transport, self._pulse.sessions
+
+        transport, sessions = connect()
         return Connection(
             self.name,
             transport,
@@ -264,7 +268,8 @@ class Power:
             self.explain_loss,
             self.silence,
             self.timeouts.step,
-            self._pulse.sessions,
+            sessions,
+            connect,
         )
 
     def silence(self) -> float:

@@ -3,9 +3,10 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Sequence
 from math import inf, nan
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import paramiko
 import pytest
@@ -149,17 +150,58 @@ def test_long_output_is_cut_at_its_beginning() -> None:
     assert "stderr: (nothing)" in report
 
 
+class LostTransport:
+    """As paramiko's, whose connection is lost for the reason *error*."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def open_session(self, timeout: float) -> paramiko.Channel:
+        del timeout
+        raise self._error
+
+    def is_active(self) -> bool:
+        return False
+
+
+class Transport:
+    """As paramiko's; it notes the line of each command."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.closed = False
+
+    def open_session(self, timeout: float) -> Self:
+        del timeout
+        return self
+
+    def exec_command(self, line: bytes) -> None:
+        self.lines.append(line)
+
+
+def lost_connection(error: Exception, *others: object) -> Connection:
+    """A connection that is lost, and those that follow it if it is opened again."""
+    transports = iter(cast("Sequence[paramiko.Transport]", (LostTransport(error), *others)))
+    return Connection(
+        "x",
+        next(transports),
+        lambda _, __: None,
+        lambda: None,
+        lambda: 0.0,
+        step=1.0,
+        reconnect=(lambda: (next(transports), set())) if others else None,
+    )
+
+
 @pytest.mark.parametrize("error", [ValueError("the thread of paramiko ended"), OSError("the socket is closed")])
 def test_whatever_ends_paramikos_thread_is_a_lost_connection(error: Exception) -> None:
     """No traceback of a thread, and no error of a type that nothing expects."""
+    for connection in (lost_connection(error), lost_connection(EOFError("the first"), LostTransport(error))):
+        with pytest.raises(ConnectionFailed, match=f"cannot say hello: the SSH connection was lost .*{error}"):
+            connection.begin("true", "say hello", lambda: None)
 
-    class Transport:
-        def open_session(self, timeout: float) -> paramiko.Channel:
-            del timeout
-            raise error
 
-    connection = Connection(
-        "x", cast("paramiko.Transport", Transport()), lambda _, __: None, lambda: None, lambda: 0.0, step=1.0
-    )
-    with pytest.raises(ConnectionFailed, match=f"cannot say hello: the SSH connection was lost .*{error}"):
-        connection.begin("true", "say hello", lambda: None)
+def test_connection_that_is_lost_before_a_command_starts_is_opened_again() -> None:
+    again = Transport()
+    lost_connection(EOFError("the guest closed it"), again).begin("true", "say hello", lambda: None)
+    assert again.lines == [b"true"]
