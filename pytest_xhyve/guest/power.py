@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -62,6 +63,8 @@ class Power:
         self._watch: ConsoleWatch | None = None
         self._client: paramiko.SSHClient | None = None
         self._pulse: Pulse | None = None
+        # Held while a thread connects, so that the other ones get its connection.
+        self._connecting = threading.RLock()
         self._may_boot = True
         self._panic: KernelPanic | None = None
         self._start: tuple[str, float] = (_BOOT, self.timeouts.boot)
@@ -158,14 +161,15 @@ class Power:
             BootFailed: the guest does not answer any more.
             ConnectionFailed: the guest answers, but the login failed.
         """
-        if self._client is not None:
-            transport = self._client.get_transport()
-            if transport is not None and transport.is_active():
-                return self._client
-            self.disconnect()
-        self.connect(monotonic() + (self.timeouts.boot if timeout is None else timeout))
-        assert self._client is not None
-        return self._client
+        with self._connecting:
+            if self._client is not None:
+                transport = self._client.get_transport()
+                if transport is not None and transport.is_active():
+                    return self._client
+                self.disconnect()
+            self.connect(monotonic() + (self.timeouts.boot if timeout is None else timeout))
+            assert self._client is not None
+            return self._client
 
     def transport(self, timeout: float | None = None) -> paramiko.Transport:
         """The transport of the connection that `client` returns."""
@@ -256,9 +260,10 @@ class Power:
         from pytest_xhyve.guest.connection import Connection  # noqa: PLC0415
 
         def connect() -> tuple[paramiko.Transport, set[paramiko.Channel]]:
-            transport = self.transport(timeout)
-            assert self._pulse is not None
-            return transport, self._pulse.sessions
+            with self._connecting:
+                transport = self.transport(timeout)
+                assert self._pulse is not None
+                return transport, self._pulse.sessions
 
         transport, sessions = connect()
         return Connection(

@@ -127,6 +127,18 @@ def test_client_of_a_lost_connection_names_the_new_one(guest: Guest) -> None:
     assert out.read() == b"on\n"
 
 
+def test_threads_share_the_connection_that_is_made_again(guest: Guest) -> None:
+    guest.ssh.close()
+    clients: list[object] = []
+    threads = [threading.Thread(target=lambda: clients.append((guest.run("true"), guest.ssh)[1])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(clients) == 4
+    assert set(clients) == {guest.ssh}
+
+
 def test_waits_run_on_a_clock_that_a_test_cannot_stop(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As freezegun does it."""
     guest.run("true")
