@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
@@ -131,8 +132,11 @@ def as_manifest(image: Image) -> dict[str, Any]:
         value = getattr(image, each.name)
         if each.name in ("manifest", "password") or value in (None, ""):
             continue
-        content[each.name] = str(value) if isinstance(value, Path) else value
-    return content | {"host_keys": list(image.host_keys), "made": dict(image.made)}
+        # Paths in the cache folder have ".." in them.
+        content[each.name] = os.path.normpath(value) if isinstance(value, Path) else value
+    # The password is not printed, but that there is one.
+    own = {"password": None} if image.key is None else {}
+    return content | {"host_keys": list(image.host_keys), "made": dict(image.made)} | own
 
 
 def image_name(path: Path) -> str:

@@ -43,7 +43,13 @@ class OwnLogin:
             ConfigurationError: the key or the seed cannot be used.
         """
         self._check()
-        stated = {"user": self.user, "key": self.key, "password": self.password, "seed": self.seed}
+        stated = {
+            "user": self.user,
+            # Relative to the folder in which the command was started, and not to that of a manifest.
+            "key": None if self.key is None else self.key.absolute(),
+            "password": self.password,
+            "seed": self.seed,
+        }
         changed = manifest.with_values(**{key: value for key, value in stated.items() if value is not None})
         if self.user is not None and not {"key", "password"} & changed.values.keys():
             # A user who was asked for logs in by the disk's own login, also root.

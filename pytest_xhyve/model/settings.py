@@ -299,6 +299,8 @@ def _find_password(environment: Mapping[str, str]) -> Secret | None:
         return None
     if not password:
         raise ConfigurationError(f"{PASSWORD_VARIABLE}: the value is empty")
+    if "\n" in password:
+        raise ConfigurationError(f"{PASSWORD_VARIABLE}: the value has more than one line")
     # Few runs have a password.
     from pytest_xhyve.model.secret import Secret
 

@@ -110,7 +110,7 @@ def describe_image(image: Image) -> dict[str, Any]:
         "initrd": None if image.initrd is None else str(image.initrd),
         "cmdline": image.cmdline,
         "user": image.user,
-        "key": str(image.key),
+        "key": None if image.key is None else str(image.key),
         "host_keys": list(image.host_keys),
         "cpus": image.cpus,
         "memory": image.memory,
@@ -123,7 +123,8 @@ def describe_image(image: Image) -> dict[str, Any]:
 
 def describe_stated(manifest: Manifest) -> dict[str, Any]:
     """What a *manifest* states, whose other keys are found out."""
-    values = {key: str(value) if isinstance(value, Path) else value for key, value in manifest.values.items()}
+    shown = {key: value for key, value in manifest.values.items() if key != "password"}
+    values = {key: str(value) if isinstance(value, Path) else value for key, value in shown.items()}
     stated = {} if manifest.path is None else {"name": manifest.name, "manifest": str(manifest.path), **values}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in stated.items()}
 

@@ -66,7 +66,7 @@ def plan_login(facts: Facts, client: KeyPair, stated: StatedLogin = StatedLogin(
     if stated.user is not None and not stated.may_be_new:
         _check_user(facts, user, stated.by)
     if facts.ssh_server == "openssh":
-        _check_sshd(facts, user, stated.by)
+        _check_sshd(facts, user, stated.by, new=stated.may_be_new)
         _check_address(facts)
     files = []
     if stated.host_keys:
@@ -104,9 +104,19 @@ def _check_user(facts: Facts, user: str, by: str) -> None:
         )
 
 
-def _check_sshd(facts: Facts, user: str, by: str) -> None:
-    """Raise `ImageError` if OpenSSH's configuration keeps *user* out (sshd_config(5))."""
+def _check_sshd(facts: Facts, user: str, by: str, *, new: bool) -> None:
+    """Raise `ImageError` if OpenSSH's configuration keeps *user* out (sshd_config(5)).
+
+    Args:
+        facts: what was found on the disk.
+        user: who logs in.
+        by: ``key`` or ``password``.
+        new: whether cloud-init may change the configuration (``ssh_pwauth``).
+    """
     groups = _groups_of(facts, user)
+    values = {key: value.lower() for _, _, key, value in sshd_settings(facts)}
+    # Either of the two methods takes a password (RFC 4252 and RFC 4256); by default both are on.
+    other = values.get("kbdinteractiveauthentication", values.get("challengeresponseauthentication", "yes"))
     for path, number, key, value in sshd_settings(facts):
         low = value.lower()
         words = value.split()
@@ -116,6 +126,7 @@ def _check_sshd(facts: Facts, user: str, by: str) -> None:
         refused = (
             (key == "permitrootlogin" and user == "root" and root_refused)
             or (key == "pubkeyauthentication" and by == "key" and low == "no")
+            or (key == "passwordauthentication" and by == "password" and low == "no" and other == "no" and not new)
             or (key == "allowusers" and not _names_one(words, user))
             or (key == "denyusers" and _names_one(words, user))
             or (key == "allowgroups" and not any(_names_one(words, group) for group in groups))

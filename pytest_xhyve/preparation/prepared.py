@@ -14,7 +14,6 @@ from pytest_xhyve.images.check import remembered_digest
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.own_login import read_seed
 from pytest_xhyve.model.errors import XhyveError
-from pytest_xhyve.model.values import format_seconds
 from pytest_xhyve.preparation.disk_file import look
 from pytest_xhyve.preparation.unpack import unpacked_path
 
@@ -101,7 +100,7 @@ def describe_duration(home: Home) -> str:
     seconds = _recorded(home)
     if not seconds:
         return "takes about as long as one boot and shutdown of it"
-    return f"usually takes about {format_seconds(statistics.median(seconds))}"
+    return f"usually takes about {statistics.median(seconds):.0f} s"
 
 
 def record_duration(home: Home, seconds: float) -> None:

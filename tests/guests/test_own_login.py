@@ -114,13 +114,14 @@ def read_terminal(terminal: int) -> bytes:
         return b""
 
 
+# A worker of pytest-xdist has no terminal, and gets the password from the process that asks.
 @pytest.mark.parametrize("answer", [f"{PASSWORD}\n", "\x04"])
 def test_password_is_asked_for_at_the_terminal(
     own_home: Home, sudo_disk: Path, pytester: pytest.Pytester, answer: str
 ) -> None:
     pytester.makepyfile("def test_user(xhyve_guest): assert xhyve_guest.run('id -un', user='root').stdout == 'root\\n'")
     environment = {**os.environ, HOME_VARIABLE: str(own_home.path)}
-    words = ["--xhyve-hypervisor=qemu", "--xhyve-start=cold", "--xhyve-user=user", f"--xhyve-image={sudo_disk}"]
+    words = ["--xhyve-hypervisor=qemu", "--xhyve-start=cold", "--xhyve-user=user", f"--xhyve-image={sudo_disk}", "-n1"]
     process, terminal = pty.fork()
     if process == 0:
         os.execve(sys.executable, [sys.executable, "-m", "pytest", *words], environment)  # noqa: S606

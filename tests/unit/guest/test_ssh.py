@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import paramiko
@@ -154,6 +155,25 @@ class Server(paramiko.ServerInterface):
         return "publickey,password"
 
 
+class AskingServer(Server):
+    """Asks for the password, as OpenSSH does with ``KbdInteractiveAuthentication`` alone (RFC 4256)."""
+
+    def get_allowed_auths(self, username: str) -> str:  # noqa: ARG002
+        return "keyboard-interactive"
+
+    def check_auth_password(self, username: str, password: str) -> int:  # noqa: ARG002
+        return paramiko.common.AUTH_FAILED
+
+    def check_auth_interactive(self, username: str, submethods: str) -> paramiko.server.InteractiveQuery:  # noqa: ARG002
+        query = paramiko.server.InteractiveQuery("", "")
+        query.add_prompt("Password: ", echo=False)
+        return query
+
+    def check_auth_interactive_response(self, responses: list[str]) -> int:
+        known = responses == [PASSWORD.reveal()]
+        return paramiko.common.AUTH_SUCCESSFUL if known else paramiko.common.AUTH_FAILED
+
+
 class Keys:
     """A guest's keys, and the user's."""
 
@@ -165,10 +185,13 @@ class Keys:
         self.host_key = paramiko.PKey.from_path(host)
 
     def serve(self, connection: socket.socket) -> None:
+        self.serve_by(Server, connection)
+
+    def serve_by(self, kind: type[Server], connection: socket.socket) -> None:
         transport = paramiko.Transport(connection)
         transport.set_log_channel("test.server")
         transport.add_server_key(self.host_key)
-        transport.start_server(server=Server(self.client.public), event=threading.Event())
+        transport.start_server(server=kind(self.client.public), event=threading.Event())
 
 
 @pytest.fixture
@@ -230,6 +253,12 @@ def test_refused_key_says_which(keys: Keys) -> None:
 
 def test_login_by_password(keys: Keys) -> None:
     with listening(keys.serve) as endpoint, log_in(endpoint, keys, key=None, password=PASSWORD) as client:
+        assert client.get_transport().is_authenticated()  # type: ignore[union-attr]
+
+
+def test_server_that_asks_for_the_password(keys: Keys) -> None:
+    serve = partial(keys.serve_by, AskingServer)
+    with listening(serve) as endpoint, log_in(endpoint, keys, key=None, password=PASSWORD) as client:
         assert client.get_transport().is_authenticated()  # type: ignore[union-attr]
 
 

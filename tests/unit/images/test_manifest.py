@@ -12,6 +12,7 @@ from pytest_xhyve.images.manifest import Manifest, as_manifest, parse_manifest, 
 from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.secret import Secret
+from pytest_xhyve.preparation.description import describe_image, describe_stated
 
 
 def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
@@ -129,7 +130,11 @@ def test_password_is_read_and_not_printed(tmp_path: Path) -> None:
     assert (manifest.own_user, manifest.needs_password) == ("joe", False)
     image = manifest.image()
     assert image.password == Secret("hush")
-    assert "hush" not in f"{image} {as_manifest(image)} {manifest}"
+    assert "hush" not in f"{image} {as_manifest(image)} {manifest} {describe_stated(manifest)} {describe_image(image)}"
+    # Who reads what was printed still knows that the login needs one.
+    path = tmp_path / "printed.yaml"
+    path.write_text(yaml.safe_dump(as_manifest(image)))
+    assert parse_manifest(path).needs_password
 
 
 def test_user_without_key_and_password_needs_one(tmp_path: Path) -> None:

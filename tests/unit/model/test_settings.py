@@ -93,6 +93,9 @@ def test_password_comes_from_the_environment() -> None:
     assert settings.password.reveal() == "hush"
     with pytest.raises(ConfigurationError, match="PYTEST_XHYVE_PASSWORD: the value is empty"):
         Settings.load(Given(), {"PYTEST_XHYVE_PASSWORD": ""})
+    with pytest.raises(ConfigurationError, match="more than one line") as raised:
+        Settings.load(Given(), {"PYTEST_XHYVE_PASSWORD": "hush\nhush"})
+    assert "hush" not in str(raised.value)
 
 
 def test_near_miss_is_suggested() -> None:

@@ -119,6 +119,12 @@ def test_own_login_leaves_the_disk_without_our_key() -> None:
         (StatedLogin("joe", "password"), "", "user\tjoe 1000 none /bin/sh", "there is no password, and SSH asks"),
         (StatedLogin("joe", "key"), "AllowGroups wheel", "", "let joe log in by key: .*line 1: allowgroups wheel"),
         (StatedLogin("root", "password"), "PermitRootLogin prohibit-password", "", "let root log in by password"),
+        (
+            StatedLogin("joe", "password"),
+            "KbdInteractiveAuthentication no\nPasswordAuthentication no",
+            "",
+            "line 2: passwordauthentication no",
+        ),
     ],
 )
 def test_own_login_that_cannot_work(stated: StatedLogin, config: str, users: str, message: str) -> None:
@@ -126,7 +132,9 @@ def test_own_login_that_cannot_work(stated: StatedLogin, config: str, users: str
         login_of(stated, config, users)
 
 
-@pytest.mark.parametrize("config", ["AllowGroups st*", "PermitRootLogin no", "PubkeyAuthentication no"])
+@pytest.mark.parametrize(
+    "config", ["AllowGroups st*", "PermitRootLogin no", "PubkeyAuthentication no", "PasswordAuthentication no"]
+)
 def test_own_login_that_works(config: str) -> None:
     assert login_of(StatedLogin("joe", "password"), config).user == "joe"
 
