@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # For how long one try of a wait lets the guest be silent, since it may have restarted.
 _PATIENCE_SECONDS = 10.0
+_MAX_OUTPUT = "256M"
 
 KeepPolicy = Callable[["Guest", BaseException | None], str | None]
 """Decides at the end of a guest's block whether the guest is kept.
@@ -215,7 +216,7 @@ class Guest:
         user: str | None = None,
         cwd: str | os.PathLike[str] | None = None,
         tty: bool = False,
-        max_output: int | str = "256M",
+        max_output: int | str = _MAX_OUTPUT,
     ) -> Completed:
         """Run *command* in the guest and wait for its end.
 
@@ -247,52 +248,52 @@ class Guest:
             XhyveError: the guest is off, or the command printed too much.
         """
         __tracebackhide__ = True
-        return self._run(
-            command,
-            check=check,
-            timeout=timeout,
-            input=input,
-            env=env,
-            user=user,
-            cwd=cwd,
-            tty=tty,
-            max_output=max_output,
-        )
-
-    def _run(
-        self,
-        command: Command,
-        *,
-        check: bool,
-        timeout: float | None,
-        input: str | bytes | None = None,  # noqa: A002
-        env: Mapping[str, str] | None = None,
-        user: str | None = None,
-        cwd: str | os.PathLike[str] | None = None,
-        tty: bool = False,
-        max_output: int | str = "256M",
-        patience: float | None = None,
-        connect: float | None = None,
-    ) -> Completed:
-        __tracebackhide__ = True
         begin = monotonic()
-        from pytest_xhyve.guest import commands as remote  # noqa: PLC0415
-
-        line = shell.shell_line(
-            command,
-            env=env,
-            user=user,
-            login_user=self.image.user,
-            timeout=timeout,
-            cwd=cwd,
-            password=self.image.password,
-        )
+        line = self._line(command, timeout=timeout, env=env, user=user, cwd=cwd)
         if tty and line.first_input:
             # The terminal would show the password in the output.
             raise NotSupported(
                 f"guest {self.name}: no terminal for another user if sudo may ask for a password\n"
                 "  leave tty=True or user= out, or let sudo run commands without a password (NOPASSWD in sudoers)"
             )
+        data = input.encode(errors="surrogateescape") if isinstance(input, str) else input
+        return self._execute(
+            command, line, begin, check=check, timeout=timeout, input=data, tty=tty, most=parse_size(max_output)
+        )
+
+    def _line(
+        self,
+        command: Command,
+        *,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> ShellLine:
+        """The line that runs *command* after the image's login."""
+        image = self.image
+        return shell.shell_line(
+            command, env=env, user=user, login_user=image.user, timeout=timeout, cwd=cwd, password=image.password
+        )
+
+    def _execute(
+        self,
+        command: Command,
+        line: ShellLine,
+        begin: float,
+        *,
+        check: bool,
+        timeout: float | None,
+        most: int,
+        input: bytes | None = None,  # noqa: A002
+        tty: bool = False,
+        patience: float | None = None,
+        connect: float | None = None,
+    ) -> Completed:
+        """Run *line*, which is *command* as the caller wrote it, and report it; *begin* is when the caller asked."""
+        __tracebackhide__ = True
+        from pytest_xhyve.guest import commands as remote  # noqa: PLC0415
+
         try:
             completed = remote.run(
                 self._power.connection(connect),
@@ -300,10 +301,10 @@ class Guest:
                 shown=command if isinstance(command, str) else " ".join(os.fspath(word) for word in command),
                 check=check,
                 timeout=timeout,
-                input=input.encode(errors="surrogateescape") if isinstance(input, str) else input,
+                input=input,
                 tty=tty,
                 patience=patience,
-                most=parse_size(max_output),
+                most=most,
             )
         finally:
             if self._first_command is None:
@@ -390,14 +391,7 @@ class Guest:
 
     def _script(self, user: str | None, script: str) -> ShellLine:
         """The line that runs the shell script *script* as *user*."""
-        return shell.shell_line(
-            ["sh", "-c", script],
-            env=None,
-            user=user,
-            login_user=self.image.user,
-            timeout=None,
-            password=self.image.password,
-        )
+        return self._line(["sh", "-c", script], user=user)
 
     def wait_for(self, command: Command, timeout: float = 60.0) -> Completed:
         """Run *command* again and again until its exit code is 0.
@@ -646,7 +640,16 @@ class Guest:
     def _try(self, command: Command, timeout: float) -> Completed:
         """Run *command* once for a wait, which tries again if the guest does not answer."""
         __tracebackhide__ = True
-        return self._run(command, check=False, timeout=timeout, patience=_PATIENCE_SECONDS, connect=timeout)
+        return self._execute(
+            command,
+            self._line(command, timeout=timeout),
+            monotonic(),
+            check=False,
+            timeout=timeout,
+            most=parse_size(_MAX_OUTPUT),
+            patience=_PATIENCE_SECONDS,
+            connect=timeout,
+        )
 
     def _keep_or_remove(self, error: BaseException | None = None) -> None:
         """Remove the guest, or keep it if its owner has a reason; *error* ended the block around it, if not None."""
