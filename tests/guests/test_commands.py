@@ -9,24 +9,22 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
+from warm import fleet_of
 
 from pytest_xhyve import CommandTimeout, ConfigurationError, ConnectionFailed, Guest, WaitTimeout, XhyveError
-from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
 
 @pytest.fixture(scope="module")
 def guest() -> Iterator[Guest]:
     """One for all of these tests, as none of them harms it."""
-    settings = Settings(hypervisor="qemu", start="warm", images=("tiny",))
-    with closing(Fleet(settings, Home.of_user())) as fleet, fleet.start(ForegroundRequest(GuestSpec())) as guest:
+    with fleet_of(Home.of_user(), []) as fleet, fleet.start(ForegroundRequest(GuestSpec())) as guest:
         guest.run("echo bob:x:1234:1234::/home/bob:/bin/ash >>/etc/passwd; echo bob:x:1234: >>/etc/group")
         guest.run("mkdir -p /home/bob && chown 1234:1234 /home/bob && chmod 700 /root && echo /bin/ash >>/etc/shells")
         yield guest

@@ -6,26 +6,23 @@ import io
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from warm import fleet_of
 
 from pytest_xhyve import ConfigurationError, Guest, XhyveError, XhyveWarning
-from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.put import Source
 from pytest_xhyve.guest.ssh_config import host_block
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
 
 @pytest.fixture(scope="module")
 def guest() -> Iterator[Guest]:
-    settings = Settings(hypervisor="qemu", start="warm", images=("tiny",))
-    with closing(Fleet(settings, Home.of_user())) as fleet, fleet.start(ForegroundRequest(GuestSpec())) as guest:
+    with fleet_of(Home.of_user(), []) as fleet, fleet.start(ForegroundRequest(GuestSpec())) as guest:
         guest.run("echo bob:x:1234:1235::/home/bob:/bin/sh >>/etc/passwd; echo crew:x:1236: >>/etc/group")
         guest.run("mkdir -p /home/bob && chown 1234:1235 /home/bob")
         yield guest

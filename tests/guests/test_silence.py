@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 
 import pytest
+from warm import fleet_of
 
 from pytest_xhyve import BootFailed, BootTimeout, CommandFailed, CommandTimeout, ConnectionFailed, Guest
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
 # For how many seconds a guest of these tests may be silent.
@@ -28,8 +28,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
-    settings = Settings(hypervisor="qemu", start="warm", images=("tiny",))
-    with closing(Fleet(settings, Home.of_user())) as fleet:
+    with fleet_of(Home.of_user(), []) as fleet:
         yield fleet
 
 
