@@ -96,13 +96,7 @@ def _cloud(disk: Path, archive: Path) -> None:
         disk, _SIZE, "label: gpt\nstart=2048, size=2048, type=21686148-6449-6E6F-744E-656564454649\ntype=linux\n"
     )
     with loop_device(disk, 2 * MIB, _SIZE - 3 * MIB) as device:
-        uuid = make_file_system(device, "mkfs.ext4", "-q", "-L", "cloudimg")
-        kernel = fill(device, archive)
-        with mounted(device) as top:
-            write(top, "etc/fstab", f"UUID={uuid} / ext4 rw,discard,errors=remount-ro 0 1\n")
-            cmdline = f"root=UUID={uuid} ro console=tty0 console=ttyS0,115200"
-            find_root = f"search --no-floppy --fs-uuid --set=root {uuid}"
-            write(top, "boot/grub/grub.cfg", grub_config(kernel, "/boot", cmdline, find_root))
+        _fill_ext4(device, archive, "rw,discard,errors=remount-ro", "ro console=tty0 console=ttyS0,115200")
     layouts.install_grub_bios(disk, MIB, "(,gpt2)/boot/grub")
 
 
@@ -110,14 +104,19 @@ def _uefi(disk: Path, archive: Path) -> None:
     """GPT, GRUB for UEFI in the EFI system partition, ext4."""
     layouts.partition(disk, _SIZE, "label: gpt\nstart=2048, size=64MiB, type=uefi\ntype=linux\n")
     with loop_device(disk, 65 * MIB, _SIZE - 66 * MIB) as device:
-        uuid = make_file_system(device, "mkfs.ext4", "-q")
-        kernel = fill(device, archive)
-        with mounted(device) as top:
-            write(top, "etc/fstab", f"UUID={uuid} / ext4 defaults 0 1\n")
-            cmdline = f"root=UUID={uuid} ro quiet"
-            find_root = f"search --no-floppy --fs-uuid --set=root {uuid}"
-            write(top, "boot/grub/grub.cfg", grub_config(kernel, "/boot", cmdline, find_root))
+        uuid = _fill_ext4(device, archive, "defaults", "ro quiet")
     layouts.install_grub_efi(disk, MIB, 64 * MIB, uuid)
+
+
+def _fill_ext4(device: str, archive: Path, mount_options: str, cmdline: str) -> str:
+    """Make *device* the root of a system that GRUB boots; return the UUID of its file system."""
+    uuid = make_file_system(device, "mkfs.ext4", "-q")
+    kernel = fill(device, archive)
+    with mounted(device) as top:
+        write(top, "etc/fstab", f"UUID={uuid} / ext4 {mount_options} 0 1\n")
+        find_root = f"search --no-floppy --fs-uuid --set=root {uuid}"
+        write(top, "boot/grub/grub.cfg", grub_config(kernel, "/boot", f"root=UUID={uuid} {cmdline}", find_root))
+    return uuid
 
 
 def _installed(disk: Path, archive: Path) -> None:
