@@ -9,15 +9,13 @@ import ctypes
 import errno
 import fcntl
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
 
 from pytest_xhyve.host.home import about_room
-from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.host.qemu_img import QemuImgNotFound, run_qemu_img
 from pytest_xhyve.model.errors import ImageError, NotSupported
 from pytest_xhyve.model.machine import Disk, DiskFormat
 
@@ -166,20 +164,12 @@ def create_overlay(source: Path, source_format: str, target: Path) -> None:
         CloneMethodUnavailable: qemu-img is not installed.
         ImageError: qemu-img failed.
     """
-    program = shutil.which("qemu-img")
-    if program is None:
-        raise CloneMethodUnavailable
     # A template may exist longer than the symbolic link to its image, so the link is resolved.
     base = str(source.resolve())
-    done = subprocess.run(
-        with_parent_death_signal(
-            [program, "create", "-q", "-f", "qcow2", "-b", base, "-F", source_format, str(target)]
-        ),
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    try:
+        done = run_qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", source_format, str(target))
+    except QemuImgNotFound as error:
+        raise CloneMethodUnavailable from error
     if done.returncode != 0:
         raise _cannot_clone(source, target.parent, done.stderr.strip() or "qemu-img failed")
     target.chmod(0o600)

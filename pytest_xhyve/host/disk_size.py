@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_xhyve.formats.qcow2 import read_qcow2_header
 from pytest_xhyve.host.clone import disk_name
 from pytest_xhyve.host.home import about_room
-from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.host.qemu_img import has_qemu_img, run_qemu_img
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.machine import Disk, DiskFormat
 from pytest_xhyve.model.values import format_size
-
-_PROGRAM = "qemu-img"
 
 
 def virtual_size(disk: Path) -> int:
@@ -73,7 +69,7 @@ def enlarge(disk: Disk, size: int) -> None:
 
 
 def _create(size: int, path: Path, formats: frozenset[DiskFormat]) -> Disk:
-    if "qcow2" in formats and shutil.which(_PROGRAM) is not None:
+    if "qcow2" in formats and has_qemu_img():
         disk = Disk(path.with_name(f"{path.name}.qcow2"), "qcow2")
         _run("create", "-q", "-f", "qcow2", str(disk.path), str(size), folder=path.parent)
         disk.path.chmod(0o600)
@@ -92,18 +88,12 @@ def _truncate(path: Path, size: int) -> None:
 
 
 def _run(*arguments: str, folder: Path) -> None:
-    program = shutil.which(_PROGRAM)
-    if program is None:
-        raise _failed(folder, f"{_PROGRAM} not found (Debian and Ubuntu: apt install qemu-utils)")
-    done = subprocess.run(
-        with_parent_death_signal([program, *arguments]),
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    try:
+        done = run_qemu_img(*arguments)
+    except ImageError as error:
+        raise _failed(folder, str(error)) from error
     if done.returncode != 0:
-        raise _failed(folder, done.stderr.strip() or f"{_PROGRAM} failed")
+        raise _failed(folder, done.stderr.strip() or "qemu-img failed")
 
 
 def _failed(folder: Path, reason: str) -> ImageError:

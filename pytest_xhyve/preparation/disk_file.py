@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,11 +9,10 @@ from pathlib import Path
 from pytest_xhyve.formats.compression import DamagedFile, decompressed
 from pytest_xhyve.formats.disk_file import HEAD_BYTES, FileKind, identify
 from pytest_xhyve.formats.partitions import needed_size
-from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.host.qemu_img import run_qemu_img
 from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 
-_CHECK_SECONDS = 300.0
 _COPY_SECONDS = 3600.0
 _FORMATS = "  give a disk in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd, also compressed (xz, zstd, gzip)"
 _CAN_BE_SAVED = {"raw", "qcow2"}
@@ -113,7 +110,7 @@ def check_unused_and_whole(disk: DiskFile) -> None:
     Raises:
         ImageError: another program uses the disk, or it is damaged or cut off; the message has qemu-img's output.
     """
-    info = _qemu_img("info", "-f", disk.format, str(disk.path))
+    info = run_qemu_img("info", "-f", disk.format, str(disk.path))
     if info.returncode != 0:
         if "lock" in info.stderr:
             raise ImageError(
@@ -123,7 +120,7 @@ def check_unused_and_whole(disk: DiskFile) -> None:
         raise ImageError(f"cannot read {disk.path}: {_last_line(info.stderr)}")
     # raw has nothing to check, and vmdk's checker takes each unused cluster for an error (block/vmdk.c).
     if disk.format in ("qcow2", "vdi", "vhdx"):
-        done = _qemu_img("check", "-f", disk.format, str(disk.path))
+        done = run_qemu_img("check", "-f", disk.format, str(disk.path))
         # 2: corruptions; 1: not completed. 3 are leaks, which harm nothing (qemu-img(1)).
         if done.returncode not in (0, 3, 63):
             raise ImageError(
@@ -137,31 +134,10 @@ def copy_as_qcow2(disk: DiskFile, target: Path) -> None:
     Raises:
         ImageError: qemu-img failed; the message has its output.
     """
-    done = _qemu_img("convert", "-f", disk.format, "-O", "qcow2", str(disk.path), str(target), timeout=_COPY_SECONDS)
+    done = run_qemu_img("convert", "-f", disk.format, "-O", "qcow2", str(disk.path), str(target), timeout=_COPY_SECONDS)
     if done.returncode != 0:
         raise ImageError(f"cannot copy {disk.path} into {target.parent}: {_last_line(done.stderr)}")
     target.chmod(0o600)
-
-
-def _qemu_img(*words: str, timeout: float = _CHECK_SECONDS) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("qemu-img")
-    if program is None:
-        raise ImageError(
-            "qemu-img not found, which reads disks of other formats\n"
-            "  install it (Debian and Ubuntu: qemu-utils, macOS: brew install qemu)"
-        )
-    try:
-        return subprocess.run(
-            with_parent_death_signal([program, *words]),
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ImageError(f"`qemu-img {words[0]}` took longer than {timeout:.0f} s") from error
 
 
 def _last_line(text: str) -> str:
