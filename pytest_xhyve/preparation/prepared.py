@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.check import remembered_digest
 from pytest_xhyve.images.manifest import Manifest
@@ -107,9 +109,10 @@ def record_duration(home: Home, seconds: float) -> None:
     """Remember that a preparation took *seconds*."""
     path = home.folder(FOLDER) / _SECONDS
     fresh = path.with_suffix(".new")
-    # Two processes may do this at once; then one duration is lost.
-    fresh.write_text(json.dumps([*_recorded(home), seconds][-_REMEMBERED:]))
-    fresh.replace(path)
+    # Two processes may prepare two disks at once.
+    with FileLock(path.with_suffix(".lock")):
+        fresh.write_text(json.dumps([*_recorded(home), seconds][-_REMEMBERED:]))
+        fresh.replace(path)
 
 
 def _recorded(home: Home) -> list[float]:
