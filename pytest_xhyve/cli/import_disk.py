@@ -10,7 +10,7 @@ from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import find_source, read_source
+from pytest_xhyve.images.catalog import read_stated
 from pytest_xhyve.images.files import check_files
 from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.model.errors import ConfigurationError
@@ -31,10 +31,10 @@ def import_disk(disk: str, name: str | None, settings: Settings, *, progress: Pr
         XhyveError: the file is not a disk, or cannot become an image.
         SystemExit: a signal ended this process; the guests are removed.
     """
-    manifest = read_source(disk, find_source(disk))
+    manifest = read_stated(disk, OwnLogin.of(settings))
     if manifest is None:
         raise ConfigurationError(f"{disk} is an image of the catalog; `pytest-xhyve build {disk}` builds it")
-    settings = with_password(settings, disk)
+    settings = with_password(settings, manifest)
     manifest = OwnLogin.of(settings).applied_to(manifest)
     if name is not None:
         manifest = manifest.with_values(name=name)

@@ -16,6 +16,8 @@ from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.hypervisors.base import ExitReason
+from pytest_xhyve.images.catalog import read_stated
+from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.model.errors import HypervisorExited
 from pytest_xhyve.model.settings import PASSWORD_VARIABLE, Settings
 from pytest_xhyve.model.spec import GuestSpec
@@ -58,7 +60,7 @@ def _in_new_guest(
     spec: GuestSpec, settings: Settings, options: Sequence[str], command: Sequence[str], progress: Progress
 ) -> int:
     ssh = ssh_client.find_ssh()
-    settings = with_password(settings, str(spec.image))
+    settings = with_password(settings, read_stated(str(spec.image), OwnLogin.of(settings)))
     fleet = Fleet(settings, Home.of_user(), ProgressEvents(progress))
     with ssh_client.TerminationSignals() as signals, closing(fleet):
         with progress.activity("looking for a hypervisor"):

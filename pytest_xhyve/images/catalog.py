@@ -76,10 +76,8 @@ class Catalog:
         return self._found[text]
 
     def _find(self, wanted: str) -> Image:
-        source = find_source(wanted)
-        manifest = read_source(wanted, source)
+        manifest = read_stated(wanted, self._login)
         if manifest is not None:
-            manifest = self._login.applied_to(manifest)
             if manifest.needs_password:
                 raise ConfigurationError(explain_missing_password(manifest))
             return self._prepare(manifest) if manifest.needs_preparation else manifest.image()
@@ -87,6 +85,16 @@ class Catalog:
         from pytest_xhyve.images.build import build_image  # noqa: PLC0415
 
         return build_image(wanted, self._home, self._report)
+
+
+def read_stated(wanted: str, login: OwnLogin) -> Manifest | None:
+    """What is stated of the disk that *wanted* names, with the options' *login*; None for an image of the catalog.
+
+    Raises:
+        ConfigurationError: nothing is found; the manifest is invalid; the key or the seed of the login cannot be used.
+    """
+    manifest = read_source(wanted, find_source(wanted))
+    return None if manifest is None else login.applied_to(manifest)
 
 
 def read_source(wanted: str, source: Source) -> Manifest | None:

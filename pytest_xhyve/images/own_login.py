@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_xhyve.formats.private_key import find_unusable
+from pytest_xhyve.host.terminal import ask_password
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.secret import Secret
@@ -92,6 +93,18 @@ def read_seed(folder: Path) -> dict[str, bytes]:
             "  give the folder with cloud-init's user-data, and with meta-data and network-config if you have them"
         )
     return found
+
+
+def ask_for_password(manifest: Manifest) -> Secret:
+    """The password of the user whom *manifest* states, which a person types at the terminal.
+
+    Raises:
+        ConfigurationError: there is no terminal, or no answer.
+    """
+    password = ask_password(f"Password of {manifest.own_user} on {manifest.disk.name}: ")
+    if password is None:
+        raise ConfigurationError(explain_missing_password(manifest))
+    return password
 
 
 def explain_missing_password(manifest: Manifest) -> str:

@@ -54,14 +54,13 @@ def _header_lines(settings: Settings, home: Home) -> list[str]:
 
 def _describe_image(name: str, settings: Settings, home: Home) -> str:
     """The image *name*, with what the first guest has to do first, and how long that takes."""
-    from pytest_xhyve.images.catalog import find_source, read_source
+    from pytest_xhyve.images.catalog import read_stated
     from pytest_xhyve.images.own_login import OwnLogin
 
-    manifest = read_source(name, find_source(name))
+    manifest = read_stated(name, OwnLogin.of(settings))
     if manifest is None:
         built = (home.path / "images" / f"{name}.yaml").is_file()
         return name if built else f"{name} (not built yet; the first guest builds it)"
-    manifest = OwnLogin.of(settings).applied_to(manifest)
     if not manifest.needs_preparation:
         return name
     from pytest_xhyve.preparation.prepared import describe_duration, is_prepared

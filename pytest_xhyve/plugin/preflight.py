@@ -13,11 +13,10 @@ import pytest
 
 from pytest_xhyve.host.disk_size import check_size
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import find_source, read_source, resolve_path
+from pytest_xhyve.images.catalog import read_stated, resolve_path
 from pytest_xhyve.images.check import check_boots_by
 from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
-from pytest_xhyve.images.manifest import Manifest
-from pytest_xhyve.images.own_login import OwnLogin, explain_missing_password
+from pytest_xhyve.images.own_login import OwnLogin, ask_for_password
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
@@ -85,13 +84,12 @@ class Preflight:
             check_files(wanted)
             self._images[text] = wanted
             return
-        source = find_source(text)
-        stated = read_source(text, source)
+        stated = read_stated(text, self.login)
         if stated is not None:
-            stated = self.login.applied_to(stated)
             self._check_name(stated.name, stated.path or stated.disk)
             if stated.needs_password:
-                stated = self._ask_password(stated)
+                self.login = replace(self.login, password=ask_for_password(stated))
+                stated = self.login.applied_to(stated)
             if not stated.needs_preparation:
                 image = stated.image()
                 check_files(image)
@@ -108,20 +106,6 @@ class Preflight:
         if built is not None:
             check_files(built)
             self._images[text] = built
-
-    def _ask_password(self, stated: Manifest) -> Manifest:
-        """*stated* with the password that the user types.
-
-        Raises:
-            ConfigurationError: there is no terminal, or no answer.
-        """
-        from pytest_xhyve.host.terminal import ask_password  # noqa: PLC0415
-
-        password = ask_password(f"Password of {stated.own_user} on {stated.disk.name}: ")
-        if password is None:
-            raise ConfigurationError(explain_missing_password(stated))
-        self.login = replace(self.login, password=password)
-        return self.login.applied_to(stated)
 
     def _check_name(self, name: str, path: Path) -> None:
         """Check that no other manifest or disk has the image's *name*; *path* is that of this one."""

@@ -233,12 +233,10 @@ class _Preparation:
         """The login and the host keys: what is stated, and what was found on the disk."""
         stated = StatedLogin(
             self._manifest.own_user,
-            "key" if "key" in self._stated else "password",
+            "password" if self._manifest.own_user is not None and "key" not in self._stated else "key",
             self._stated.get("host_keys", ()),
             may_be_new=self._seed is not None,
         )
-        if self._manifest.own_user is None:
-            stated = replace(stated, by="key")
         login = plan_login(facts, client, stated)
         if self._seed is None:
             return login
