@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -85,7 +86,9 @@ def remember_digest(path: Path, digest: str, cache: Path) -> None:
     record = _record_of(path, cache)
     fresh = record.with_suffix(".new")
     fresh.write_text(json.dumps({"path": str(path.resolve()), "state": _state_of(path), "sha256": digest}))
-    fresh.replace(record)
+    # Another process that has read the same file may have renamed it.
+    with contextlib.suppress(FileNotFoundError):
+        fresh.replace(record)
 
 
 def _check_digest(image: Image, cache: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from fake_images import write_image
 
 from pytest_xhyve.images import check
-from pytest_xhyve.images.check import check_image
+from pytest_xhyve.images.check import check_image, remember_digest, remembered_digest
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ImageError
 
@@ -60,6 +61,15 @@ def test_damaged_memory_of_the_digest_is_not_believed(tmp_path: Path) -> None:
     for record in tmp_path.glob("*.json"):
         record.write_text("{")
     check_image(image, tmp_path)
+
+
+def test_digest_that_several_remember_at_once(tmp_path: Path) -> None:
+    """As runs that begin at once do with a new image: none fails, and the digest is remembered."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"disk")
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: remember_digest(disk, "digest", tmp_path), range(400)))
+    assert remembered_digest(disk, tmp_path) == "digest"
 
 
 @pytest.mark.parametrize("missing", ["disk", "kernel", "initrd", "key"])
