@@ -1,5 +1,6 @@
 # make demo           set up all that is needed, build the default image, run the examples
-# make test           set up all that is needed, then every check and every test
+# make test           set up all that is needed, then every check, and each promise shown once
+# make test-thorough  the other tests: each promise in breadth
 # make unit           the part of it that needs no guest
 # make test-images    the tests of guests on disks as they come from elsewhere; each is built first, which needs root
 # make docs           build the docs' site into site/
@@ -20,7 +21,7 @@ BY_THE_CLOCK := tests/guests/test_deaths.py
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DELETE_ON_ERROR:
-.PHONY: demo test checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean
+.PHONY: demo test test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
@@ -30,9 +31,14 @@ demo: $(VENV)/.done
 # that build images need the network too: a worker that has had a test of the stand-in for xhyve has none any more.
 test: $(VENV)/.done
 	$(MAKE) -j2 images checks
-	$(BIN)/pytest tests/unit tests/images $(SPREAD) --durations=5 $(REPORT:%=--junitxml=%-unit.xml)
-	$(BIN)/pytest tests/guests tests/standin $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-guests.xml)
-	$(BIN)/pytest $(BY_THE_CLOCK) $(SPREAD)
+	$(BIN)/pytest tests/unit tests/images -m "not thorough" $(SPREAD) --durations=5 $(REPORT:%=--junitxml=%-unit.xml)
+	$(BIN)/pytest tests/guests tests/standin -m "not thorough" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-guests.xml)
+	$(BIN)/pytest $(BY_THE_CLOCK) -m "not thorough" -n 2
+
+test-thorough: images
+	$(BIN)/pytest tests/unit tests/images -m thorough $(SPREAD)
+	$(BIN)/pytest tests/guests tests/standin -m thorough $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-thorough.xml)
+	$(BIN)/pytest $(BY_THE_CLOCK) -m thorough -n 2
 
 # Two disks at a time.
 test-images: images
@@ -85,8 +91,8 @@ wheel: $(VENV)/.done
 	build/wheel/bin/pytest-xhyve run tiny -- uname -r
 
 seconds:
-	$(MAKE) test REPORT=build/tests
-	tools/record-seconds build/tests-unit.xml build/tests-guests.xml
+	$(MAKE) test test-thorough REPORT=build/tests
+	tools/record-seconds build/tests-unit.xml build/tests-guests.xml build/tests-thorough.xml
 
 packages:
 	sh tools/install-packages

@@ -63,6 +63,10 @@ def pytest_xhyve_guest_ready(guest: Guest, request: pytest.FixtureRequest) -> No
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of what would run on both images or each way, leave out what shows least for its time."""
+    for item in items:
+        mark = item.get_closest_marker("thorough_under")
+        if mark is not None and _way(item) in _named_ways(item, mark):
+            item.add_marker("thorough")
     dropped = [item for item in items if _shows_least(item)]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
@@ -84,13 +88,21 @@ def _shows_least(item: pytest.Item) -> bool:
 def _ways(item: pytest.Item) -> tuple[str, ...]:
     """The ways that the nearest marker ``run_under`` names, or else all."""
     mark = item.get_closest_marker("run_under")
-    if mark is None:
-        return WAYS
+    return WAYS if mark is None else _named_ways(item, mark)
+
+
+def _named_ways(item: pytest.Item, mark: pytest.Mark) -> tuple[str, ...]:
+    """The arguments of *mark*, which are ways."""
     if not mark.args or mark.kwargs or not set(mark.args) <= set(WAYS):
-        raise pytest.UsageError(f"{item.nodeid}: run_under takes one or more of {', '.join(WAYS)}, not {mark}")
+        raise pytest.UsageError(f"{item.nodeid}: {mark.name} takes one or more of {', '.join(WAYS)}, not {mark}")
     if mark in item.own_markers and "hypervisor" not in getattr(item, "fixturenames", ()):
-        raise pytest.UsageError(f"{item.nodeid}: run_under has no effect on a test that runs no guest")
+        raise pytest.UsageError(f"{item.nodeid}: {mark.name} has no effect on a test that runs no guest")
     return mark.args
+
+
+def _way(item: pytest.Item) -> object:
+    """How the guest of *item* runs, or None if it runs none."""
+    return item.callspec.params.get("hypervisor") if hasattr(item, "callspec") else None
 
 
 @pytest.fixture

@@ -95,6 +95,7 @@ def tiny() -> Image:
     return build_image("tiny", Home.of_user(), print)
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 def test_fails_and_says_why(
     kind: Bad, tiny: Image, hypervisor: Chosen, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch

@@ -63,6 +63,7 @@ def test_bare_disk_becomes_a_guest_once(bare_home: Home, bare_disk: Path) -> Non
     assert layer.stat().st_size < 64 << 20
 
 
+@pytest.mark.thorough
 def test_content_decides_and_not_the_path(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
     moved = copy_disk(bare_disk, tmp_path / "moved.img")
     said: list[str] = []
@@ -87,6 +88,7 @@ def test_imported_ahead_of_time(bare_home: Home, bare_disk: Path, tmp_path: Path
     assert candidate.name.startswith("foreign (")
 
 
+@pytest.mark.thorough
 def test_what_a_manifest_states_is_taken(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
     own, host = KeyPair.generate(), KeyPair.generate()
     (tmp_path / "own_key").write_bytes(own.private)
@@ -128,6 +130,7 @@ def test_what_a_manifest_states_is_taken(bare_home: Home, bare_disk: Path, tmp_p
         fleet.catalog.find(manifest)
 
 
+@pytest.mark.thorough
 def test_format_that_qemu_cannot_restore(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
     disk = tmp_path / "exported.vmdk"
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vmdk", bare_disk, disk], check=True)

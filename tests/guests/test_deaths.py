@@ -167,6 +167,7 @@ def digest(image: Image) -> str:
         return hashlib.file_digest(disk, "sha256").hexdigest()
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.parametrize("death", [ctrl_c, kill, kill_both])
 @pytest.mark.parametrize("stage", [in_clone, in_boot, in_test])
 def test_nothing_is_left(

@@ -27,6 +27,7 @@ def root_mib(guest: Guest) -> int:
     return int(guest.run("df -m / | tail -n 1").stdout.split()[1])
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.xhyve(image="tiny", disks=DISKS, disk_size=SIZE)
 def test_disks(xhyve_guest: Guest) -> None:
     assert sectors(xhyve_guest) == [size * MIB // 512 for size in (3072, 64, 1024)]
@@ -44,6 +45,7 @@ def test_disks(xhyve_guest: Guest) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.run_under("warm", "xhyve")
 @pytest.mark.xhyve(image="tiny-partitioned", disk_size="2G")
 def test_root_in_a_partition_grows(xhyve_guest: Guest) -> None:
@@ -71,6 +73,7 @@ def test_disk_that_is_too_small_is_refused_without_a_test_too(said: list[str]) -
         fleet.start(ForegroundRequest(GuestSpec.parse(disk_size="512M")))
 
 
+@pytest.mark.thorough
 def test_a_reset_resets_all_disks(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

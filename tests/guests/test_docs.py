@@ -14,6 +14,7 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import reap_kept
 
 
+@pytest.mark.thorough
 def test_python_examples(pytester: pytest.Pytester) -> None:
     examples = [block for page in pages.PAGES for block in pages.blocks(page, "python") if block.title is None]
     for number, example in enumerate(examples):
@@ -27,7 +28,7 @@ def test_python_examples(pytester: pytest.Pytester) -> None:
 EXAMPLES_ON_TINY = {"first_test"}
 
 
-@pytest.mark.parametrize("image", ["tiny", "debian12"])
+@pytest.mark.parametrize("image", ["tiny", pytest.param("debian12", marks=pytest.mark.thorough)])
 def test_example_suites(pytester: pytest.Pytester, image: str) -> None:
     every = sorted((pages.TOP / "conftest_examples").glob("*/test_*.py"))
     suites = [suite for suite in every if (suite.parent.name in EXAMPLES_ON_TINY) == (image == "tiny")]
@@ -44,7 +45,15 @@ def reader() -> Iterator[Home]:
     reap_kept(home.folder("runs"))
 
 
-@pytest.mark.parametrize("page", [page for page in pages.PAGES if pages.blocks(page, "console")], ids=pages.name)
+WITH_COMMANDS = [page for page in pages.PAGES if pages.blocks(page, "console")]
+
+
+@pytest.mark.parametrize(
+    "page",
+    # The tutorial is what a newcomer meets first.
+    [pytest.param(page, marks=() if page.stem == "first-test" else pytest.mark.thorough) for page in WITH_COMMANDS],
+    ids=map(pages.name, WITH_COMMANDS),
+)
 def test_console_examples(page: Path, tmp_path: Path, reader: Home) -> None:
     """A page's files and commands, one after the other, in a folder of their own."""
     folder = tmp_path / "project"

@@ -26,6 +26,7 @@ WARM = ["warm", "image", "template", "clone", "start", "restore", "banner", "han
 COLD = ["cold", "image", "clone", "start", "boot", "handshake", "teardown", "total"]
 
 
+@pytest.mark.thorough
 def test_table_of_one_process(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_it=TESTS)
     result = pytester.runpytest_subprocess(*OPTIONS, "-v", "-p", "no:xdist")

@@ -92,6 +92,7 @@ def test_a_disk_that_becomes_full(other_home: Home, said: list[str], monkeypatch
         assert list(other_home.folder("templates").glob(".*")) == []
 
 
+@pytest.mark.thorough
 def test_a_guest_without_the_serial_port_boots(
     other_home: Home, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +106,7 @@ def test_a_guest_without_the_serial_port_boots(
         assert "no serial port /dev/ttyS3" in boots_cold(said)
 
 
+@pytest.mark.thorough
 def test_a_guest_whose_user_cannot_become_root_boots(other_home: Home, said: list[str], tmp_path: Path) -> None:
     with fleet_of(other_home, said, start="cold") as fleet:
         guest = fleet.start(ForegroundRequest(GuestSpec()))
@@ -132,6 +134,7 @@ def test_a_guest_whose_user_cannot_become_root_boots(other_home: Home, said: lis
         assert "cannot build a template of joe: cannot install the agent in the guest" in boots_cold(said)
 
 
+@pytest.mark.thorough
 def test_one_that_adds_a_disk_has_the_guest_boot(home: Home, said: list[str], tmp_path: Path) -> None:
     def change(machine: Machine) -> Machine:
         with (tmp_path / "more.raw").open("wb") as file:

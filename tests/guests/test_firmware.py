@@ -37,7 +37,7 @@ def see_firmware(guest: Guest, firmware: Firmware) -> None:
     assert guest.run("test -d /sys/firmware/efi", check=False).returncode == (firmware == "bios")
 
 
-@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+@pytest.mark.parametrize("firmware", [pytest.param("bios", marks=pytest.mark.thorough), "uefi"])
 def test_guest_boots_and_is_restored(bootable: Path, said: list[str], tmp_path: Path, firmware: Firmware) -> None:
     before = digest_of(bootable.with_suffix(".img"))
     with fleet_of(Home.of_user(), said, str(bootable), start="warm") as fleet:
@@ -56,6 +56,7 @@ def test_guest_boots_and_is_restored(bootable: Path, said: list[str], tmp_path: 
     assert digest_of(bootable.with_suffix(".img")) == before
 
 
+@pytest.mark.thorough
 def test_guest_that_booted_has_its_own_name(bootable: Path, said: list[str]) -> None:
     with fleet_of(Home.of_user(), said, str(bootable), start="cold") as fleet:
         # As the manifest states.
@@ -65,6 +66,7 @@ def test_guest_that_booted_has_its_own_name(bootable: Path, said: list[str]) -> 
         assert guest.first_command is not None
 
 
+@pytest.mark.thorough
 def test_disk_without_a_known_kernel_is_prepared(said: list[str], tmp_path: Path, home: Home) -> None:
     image = build_image("tiny-partitioned", Home.of_user(), print)
     manifest = build_boot_disk(image, tmp_path, f"{image.cmdline} {WORD}", boot="elsewhere")

@@ -87,7 +87,7 @@ class TestRandomNumbers:
         assert self.count_repeated([*pieces, b"odd" + pieces[0][1001:1009]])[1] == 1
 
 
-@pytest.mark.parametrize("image", ["tiny", "debian12"])
+@pytest.mark.parametrize("image", ["tiny", pytest.param("debian12", marks=pytest.mark.thorough)])
 def test_each_is_a_machine_of_its_own(home: Home, said: list[str], image: str) -> None:
     with fleet_of(home, said, image) as fleet:
         guests = [fleet.start(ForegroundRequest(GuestSpec())) for _ in range(3)]
@@ -117,6 +117,7 @@ def test_the_clock_is_right(home: Home, said: list[str]) -> None:
     assert -0.1 < least <= most < 0.1
 
 
+@pytest.mark.thorough
 def test_it_is_kept_over_a_reboot(home: Home, said: list[str]) -> None:
     with fleet_of(home, said, "debian12") as fleet:
         guest = fleet.start(ForegroundRequest(GuestSpec()))

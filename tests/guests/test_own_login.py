@@ -92,6 +92,7 @@ def test_wrong_password_is_one_error(own_home: Home, disk: Path) -> None:
     assert "hush" not in str(raised.value)
 
 
+@pytest.mark.thorough
 def test_command_line_passes_the_password_on(own_home: Home, disk: Path) -> None:
     environment = {**os.environ, HOME_VARIABLE: str(own_home.path), VARIABLE: PASSWORD}
     words = ["run", "--hypervisor=qemu", "--user=root", str(disk), "id", "-un"]
@@ -115,6 +116,7 @@ def read_terminal(terminal: int) -> bytes:
 
 
 # A worker of pytest-xdist has no terminal, and gets the password from the process that asks.
+@pytest.mark.thorough
 @pytest.mark.parametrize("answer", [f"{PASSWORD}\n", "\x04"])
 def test_password_is_asked_for_at_the_terminal(
     own_home: Home, sudo_disk: Path, pytester: pytest.Pytester, answer: str
@@ -142,6 +144,7 @@ def test_password_is_asked_for_at_the_terminal(
         assert code == pytest.ExitCode.OK, text
 
 
+@pytest.mark.thorough
 def test_sudo_that_asks_for_a_password(own_home: Home, sudo_disk: Path) -> None:
     with guest_of(own_home, sudo_disk, user="user", password=Secret(PASSWORD), start="warm") as guest:
         # A template needs root for the agent.
@@ -156,6 +159,7 @@ def test_sudo_that_asks_for_a_password(own_home: Home, sudo_disk: Path) -> None:
         guest.shutdown()
 
 
+@pytest.mark.thorough
 def test_sudo_that_asks_for_another_password(own_home: Home, sudo_disk: Path, tmp_path: Path) -> None:
     disk = copy_disk(sudo_disk, tmp_path / "other.img")
     # The password of root, and not of the user.
@@ -170,6 +174,7 @@ def test_sudo_that_asks_for_another_password(own_home: Home, sudo_disk: Path, tm
     assert not list(own_home.folder("prepared").glob(".*"))
 
 
+@pytest.mark.thorough
 def test_users_data_for_cloud_init(own_home: Home, disk: Path, tmp_path: Path) -> None:
     """As far as a system without cloud-init shows it: the files are where cloud-init looks for them."""
     cloud = copy_disk(disk, tmp_path / "cloud.img")

@@ -72,6 +72,7 @@ def assert_nothing_left() -> None:
     assert [path for path in runs.iterdir() if not path.name.startswith(f"{os.getpid()}-")] == []
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.run_under("warm", "xhyve")
 def test_later_tests_get_ready_guests(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makeconftest(CONFTEST)
@@ -105,6 +106,7 @@ def test_later_tests_get_ready_guests(pytester: pytest.Pytester, hypervisor: Cho
     assert_nothing_left()
 
 
+@pytest.mark.thorough
 def test_markers_and_parameters_are_respected(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(
@@ -205,7 +207,7 @@ def test_wrong_guesses_and_dead_guests_vanish(pytester: pytest.Pytester) -> None
     assert_nothing_left()
 
 
-@pytest.mark.parametrize("most", [1, 2])
+@pytest.mark.parametrize("most", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_few_slots(pytester: pytest.Pytester, most: int) -> None:
     pytester.makepyfile(
         """
@@ -246,6 +248,7 @@ def test_makes_room_for_a_test(pytester: pytest.Pytester) -> None:
     assert_nothing_left()
 
 
+@pytest.mark.thorough
 def test_with_xdist(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(
@@ -343,7 +346,7 @@ def running(home: Home, folder: Path, stage: str, end: str) -> Iterator[Run]:
             left.kill()
 
 
-@pytest.mark.parametrize("end", ["ctrl_c", "failure"])
+@pytest.mark.parametrize("end", ["ctrl_c", pytest.param("failure", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_end_while_one_is_being_made(home: Home, tmp_path: Path, stage: str, end: str) -> None:
     folder = tmp_path / "suite"

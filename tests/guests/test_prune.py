@@ -44,6 +44,7 @@ def fleet(own_home: Home) -> Iterator[Fleet]:
         yield fleet
 
 
+@pytest.mark.thorough
 def test_template_of_a_living_guest_stays(fleet: Fleet, own_home: Home) -> None:
     with fleet.start(ForegroundRequest(GuestSpec(image="tiny", start="warm"))) as guest:
         assert [template.in_use for template in CacheListing.scan(own_home).templates] == [True]

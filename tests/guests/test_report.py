@@ -66,6 +66,7 @@ FAILING = """
 """
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.run_under("warm", "xhyve")
 def test_failed_tests_show_their_guests(
     pytester: pytest.Pytester, hypervisor: Chosen, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +214,7 @@ NO_ROOT = """
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.run_under("warm")
 def test_guest_that_does_not_come_up(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makeconftest(NO_ROOT)

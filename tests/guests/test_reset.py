@@ -119,6 +119,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.thorough
 def test_guest_that_booted_can_be_reset(pytester: pytest.Pytester) -> None:
     """Its fixtures may restart it, too."""
     pytester.makepyfile(
@@ -145,6 +146,7 @@ def test_guest_that_booted_can_be_reset(pytester: pytest.Pytester) -> None:
     pytester.runpytest_subprocess(*COLD, "--xhyve-image=tiny").assert_outcomes(passed=2)
 
 
+@pytest.mark.thorough
 def test_shared_fixtures_of_every_scope(pytester: pytest.Pytester) -> None:
     """What a class's fixtures did to the module's guest is gone after the class; what comes late is kept."""
     pytester.makepyfile(
@@ -232,6 +234,7 @@ SESSION = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two workers"])
 def test_session(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
     pytester.makeconftest(
@@ -259,6 +262,7 @@ def test_session(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
     pytester.runpytest_subprocess(*WARM, "--xhyve-image=tiny", *options).assert_outcomes(passed=4)
 
 
+@pytest.mark.thorough
 def test_service_clock_and_random_numbers(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
@@ -372,6 +376,7 @@ def test_guest_that_only_getfixturevalue_names_is_reset(pytester: pytest.Pyteste
     result.assert_outcomes(passed=6)
 
 
+@pytest.mark.thorough
 def test_guests_of_the_factory_are_reset(pytester: pytest.Pytester) -> None:
     """Made by a shared fixture, by a test, and twice under one name."""
     pytester.makepyfile(

@@ -61,6 +61,7 @@ def test_show_prints_what_was_found(disk: Path) -> None:
     assert digest_of(disk) == before
 
 
+@pytest.mark.thorough
 def test_show_of_a_partitioned_disk() -> None:
     image = build_image("tiny-partitioned", Home.of_user(), print)
     result = run_separately("show", str(image.disk))
@@ -70,6 +71,7 @@ def test_show_of_a_partitioned_disk() -> None:
     assert "unusable" not in result.stdout
 
 
+@pytest.mark.thorough
 def test_boot_files_are_copied_out(disk: Path, tmp_path: Path) -> None:
     image = build_image("tiny", Home.of_user(), print)
     assert image.initrd is not None

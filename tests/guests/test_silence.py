@@ -118,6 +118,7 @@ def test_halted_guest(doomed: Guest) -> None:
             doomed.run(line, check=False)
 
 
+@pytest.mark.thorough
 def test_guest_that_restarts(doomed: Guest) -> None:
     before = doomed.run(f"cat {BOOT_ID}").stdout.strip()
     doomed.run("(sleep 0.3; reboot -f) >/dev/null 2>&1 &")

@@ -22,11 +22,13 @@ def make_unit(guest: Guest, name: str, command: str) -> None:
     guest.run("systemctl daemon-reload")
 
 
+@pytest.mark.thorough
 def test_comes_up_whole(guest: Guest) -> None:
     """Restored from a template; that one that booted does is in test_guest.py."""
     see_that_it_came_up_whole(guest)
 
 
+@pytest.mark.thorough
 def test_unit_becomes_active(guest: Guest) -> None:
     make_unit(guest, "slow", "sleep 1; date +%%s.%%N >/run/slow-was-ready")
     began = float(guest.run("date +%s.%N; systemctl start --no-block slow").stdout)
@@ -38,6 +40,7 @@ def test_unit_becomes_active(guest: Guest) -> None:
     assert guest.run("systemctl is-active slow").stdout == "active\n"
 
 
+@pytest.mark.thorough
 def test_failed_unit_is_not_waited_for(guest: Guest) -> None:
     make_unit(guest, "broken", "echo why it broke >&2; exit 3")
     guest.run("systemctl start --no-block broken")
@@ -46,11 +49,13 @@ def test_failed_unit_is_not_waited_for(guest: Guest) -> None:
     guest.run("systemctl reset-failed")
 
 
+@pytest.mark.thorough
 def test_inactive_unit_is_shown(guest: Guest) -> None:
     with pytest.raises(WaitTimeout, match=r"unit absent was not active within 0.5 s[\s\S]*absent.service"):
         guest.wait_for_unit("absent", timeout=0.5)
 
 
+@pytest.mark.thorough
 def test_has_what_an_integration_suite_expects(guest: Guest) -> None:
     guest.run("sudo -n true && python3 -c 'import json' && ip -br addr && systemctl --version && journalctl -n 1")
     guest.run("sudo -n id -u | grep -x 0", user="debian")

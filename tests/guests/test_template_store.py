@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pytest
 from waiting import becomes
 from warm import LOG, check_identity, fleet_of, is_warm, template_of, templates
 
@@ -76,6 +77,7 @@ def test_further_guests_cost_little(home: Home, said: list[str]) -> None:
     assert max(taken) <= 1 << 20
 
 
+@pytest.mark.thorough
 def test_a_damaged_one_is_built_again(template: Path, other_home: Home, said: list[str]) -> None:
     """Other damages, and those of the other files, are in tests/unit/templates/test_store.py."""
     copied = other_home.folder("templates") / template.name
@@ -90,6 +92,7 @@ def test_a_damaged_one_is_built_again(template: Path, other_home: Home, said: li
     assert len(templates(other_home)) == 1
 
 
+@pytest.mark.thorough
 def test_one_of_another_qemu_is_not_used(template: Path, other_home: Home, said: list[str], tmp_path: Path) -> None:
     copied = other_home.folder("templates") / template.name
     shutil.copytree(template, copied)
@@ -147,6 +150,7 @@ def kill_maker(other_home: Home, stage: str) -> Path:
     return left
 
 
+@pytest.mark.thorough
 def test_one_that_changes_memory_gets_a_template_for_it(home: Home, said: list[str]) -> None:
     # So much that a part of it lies behind the hole for devices.
     def change(machine: Machine) -> Machine:

@@ -54,6 +54,7 @@ def cmdline(tiny: Path, word: str) -> str:
     return f"{read_manifest(tiny).cmdline} {word}"
 
 
+@pytest.mark.thorough
 @pytest.mark.run_under("warm", "xhyve")
 def test_panic_ends_the_waiting(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
     start = time.monotonic()
@@ -71,6 +72,7 @@ def test_missing_init_is_a_panic(xhyve_guest_factory: GuestFactory, tiny: Path, 
         xhyve_guest_factory(image=manifest)
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.run_under("warm", "xhyve")
 def test_panic_during_a_command(xhyve_guest: Guest) -> None:
     start = time.monotonic()
@@ -109,6 +111,7 @@ def test_time_is_up(tiny: Path, hypervisor: Chosen) -> None:
         fleet.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.run_under("warm")
 def test_altered_disk_does_not_boot(xhyve_guest_factory: GuestFactory, tiny: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"

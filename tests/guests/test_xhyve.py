@@ -63,6 +63,7 @@ def first_uuids(home: Home, count: int) -> list[str]:
     return [str(uuid) for uuid, _ in zip(slot.uuids(), range(count), strict=False)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("build", ["v0.2.0", "hyperkit"])
 def test_every_build_runs_and_restarts_guests(new_fleet: NewFleet, build: Build) -> None:
     """The third, which is today's, runs all other tests."""
@@ -83,6 +84,7 @@ def test_every_build_runs_and_restarts_guests(new_fleet: NewFleet, build: Build)
         assert (guest.host, guest.mac, guest.uuid) == identity
 
 
+@pytest.mark.thorough
 def test_address_is_asked_for_once_and_leases_are_no_more_than_slots(new_fleet: NewFleet, well: Mac) -> None:
     """Each guest's UUID is its slot's, so macOS's 253 addresses are never used up."""
     number = int(os.environ.get("GUESTS_IN_A_ROW", "2"))
@@ -113,6 +115,7 @@ def test_refused_uuid_is_replaced_once_and_for_all(new_fleet: NewFleet, well: Ma
     assert len(well.journal()) == asked + 1
 
 
+@pytest.mark.thorough
 def test_vmnet_that_refuses_all_is_not_the_uuids_fault(new_fleet: NewFleet, well: Mac, home: Home) -> None:
     uuids = first_uuids(home, 10)
     well.behave(refused_uuids=uuids)
@@ -146,6 +149,7 @@ def test_uuid_that_a_left_over_process_holds(new_fleet: NewFleet, well: Mac, hom
             left.kill()
 
 
+@pytest.mark.thorough
 def test_hanging_vmnet_is_noticed(new_fleet: NewFleet, well: Mac, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "_SET_UP_SECONDS", 2.0)
     well.behave(vmnet_hangs=True)
@@ -161,9 +165,9 @@ def test_hanging_vmnet_is_noticed(new_fleet: NewFleet, well: Mac, monkeypatch: p
 @pytest.mark.parametrize(
     ("style", "words"),
     [
-        ("duid", r"under a client identifier[\s\S]*dhcp-identifier: mac"),
+        pytest.param("duid", r"under a client identifier[\s\S]*dhcp-identifier: mac", marks=pytest.mark.thorough),
         ("silent", r"DHCP server did not answer[\s\S]*socketfilterfw --add[\s\S]*launchctl enable"),
-        ("never", r"has no lease for the guest|no guest ever got a lease"),
+        pytest.param("never", r"has no lease for the guest|no guest ever got a lease", marks=pytest.mark.thorough),
     ],
 )
 def test_guest_without_a_lease_is_explained(new_fleet: NewFleet, well: Mac, style: str, words: str) -> None:
@@ -174,6 +178,7 @@ def test_guest_without_a_lease_is_explained(new_fleet: NewFleet, well: Mac, styl
         fleet.start(ForegroundRequest(TINY))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("style", ["nameless", "duplicate"])
 def test_odd_leases_are_understood(new_fleet: NewFleet, well: Mac, style: str) -> None:
     well.behave(lease_style=style)
@@ -224,6 +229,7 @@ def test_many_processes_at_once(well: Mac, home: Home, tmp_path: Path) -> None:
     assert not [entry for entry in entries if entry.overlapped or entry.refused]
 
 
+@pytest.mark.thorough
 def test_power_button_where_ssh_is_gone(new_fleet: NewFleet) -> None:
     with new_fleet(timeout_factor=0.2).start(ForegroundRequest(TINY)) as guest:
         # Until then it has no daemon that listens to the button.
@@ -233,6 +239,7 @@ def test_power_button_where_ssh_is_gone(new_fleet: NewFleet) -> None:
         assert "reboot: Power down" in guest.console.text
 
 
+@pytest.mark.thorough
 def test_restart_from_inside_is_told(new_fleet: NewFleet) -> None:
     with new_fleet().start(ForegroundRequest(TINY)) as guest:
         guest.run("reboot", check=False)
@@ -287,6 +294,7 @@ def test_program_that_was_named_and_does_not_work(well: Mac, home: Home, tmp_pat
         assert fleet.hypervisor.info.name == "xhyve"
 
 
+@pytest.mark.thorough
 def test_program_by_a_relative_path(
     new_fleet: NewFleet, well: Mac, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

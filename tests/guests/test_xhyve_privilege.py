@@ -125,6 +125,7 @@ def test_by_sudo(mac: Mac, user: pwd.struct_passwd, place: Path, sudoers: Path) 
     assert not list((place / "home" / "runs").iterdir())
 
 
+@pytest.mark.thorough
 def test_by_sudo_and_killed(mac: Mac, user: pwd.struct_passwd, place: Path, sudoers: Path) -> None:
     """The guardian ends what is root's, by the same right."""
     program = mac.install(place / "xhyve", "head")
@@ -134,6 +135,7 @@ def test_by_sudo_and_killed(mac: Mac, user: pwd.struct_passwd, place: Path, sudo
     assert becomes(lambda: not list((place / "home" / "runs").iterdir()), 5)
 
 
+@pytest.mark.thorough
 def test_setuid(mac: Mac, user: pwd.struct_passwd, place: Path) -> None:
     program = mac.install(place / "xhyve", "head", setuid=True)
     # A script's own bit does nothing in Linux, and is what the driver looks at; its interpreter's does it.

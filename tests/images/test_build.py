@@ -134,6 +134,7 @@ def ordinary_user(tmp_path: Path) -> Iterator[pwd.struct_passwd]:
         subprocess.run(["userdel", "--remove", USER], check=True, capture_output=True)
 
 
+@pytest.mark.thorough
 def test_ordinary_user_builds_and_runs(ordinary_user: pwd.struct_passwd) -> None:
     """From an installed wheel, in an environment of the user's own, as anybody else would."""
     at = Path(ordinary_user.pw_dir)

@@ -22,6 +22,13 @@ SHELL = "set -f; while printf '# '; read -r line; do eval $line; done"
 BUILDS: tuple[Build, ...] = ("v0.2.0", "head", "hyperkit")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is tested here is the stand-in. It is thorough: all guests under xhyve run on the stand-in too."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("thorough")
+
+
 class Start(Protocol):
     """Start a stand-in, which dies with the test."""
 

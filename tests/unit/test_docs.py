@@ -35,6 +35,7 @@ NOT_RUN = {
     # README.md, CONTRIBUTING.md: the tests are part of them.
     "make demo",
     "make test",
+    "make test-thorough",
     "make unit",
     "make test-images",
     "make lint",
