@@ -13,7 +13,7 @@ _READY_SECONDS = {"tiny": 6.0, "debian12": 15.0}
 _OVER_FLOOR = 1.05
 _OVER_FLOOR_SECONDS = 0.3
 _TEARDOWN_SECONDS = 0.1
-_STARTUP_SECONDS = 0.015
+_STARTUP_SECONDS = 0.010
 
 
 @dataclass(frozen=True, slots=True)
