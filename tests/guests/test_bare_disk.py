@@ -63,7 +63,6 @@ def test_bare_disk_becomes_a_guest_once(bare_home: Home, bare_disk: Path) -> Non
     assert layer.stat().st_size < 64 << 20
 
 
-@pytest.mark.thorough
 def test_content_decides_and_not_the_path(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
     moved = copy_disk(bare_disk, tmp_path / "moved.img")
     said: list[str] = []
