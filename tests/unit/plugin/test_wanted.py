@@ -120,9 +120,6 @@ def test_shared_guest_is_expected_once(guess: Guess) -> None:
     }
 
 
-@pytest.mark.xfail(
-    pytest.version_tuple < (9,), reason="before pytest 9, a test's fixtures lack those of a fixture that was wrapped"
-)
 def test_fixture_that_wraps_the_plugins_is_expected_too(guess: Guess) -> None:
     conftest = """
         @pytest.fixture
