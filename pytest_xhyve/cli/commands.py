@@ -18,6 +18,7 @@ from pytest_xhyve.cli.guest_options import (
     machine_options,
 )
 from pytest_xhyve.cli.progress import Progress
+from pytest_xhyve.cli.screenshot_command import screenshot
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
 
@@ -56,6 +57,9 @@ def main() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+main.add_command(screenshot)
 
 
 @main.command(cls=GuestCommand, short_help="Run a command in a new guest, without a test.")

@@ -12,6 +12,8 @@ from typing import Any
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import GuestRecord
+from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.values import suggest
 
 _ROW = "{:20} {:16} {:10} {:>8} {:>8} {:>8}  {}"
 
@@ -46,6 +48,26 @@ def find_running(home: Home) -> list[GuestRecord]:
     """
     folder = home.find_folder("runs")
     return [] if folder is None else runs.live_guests(folder)
+
+
+def find_guest(wanted: str, home: Home) -> GuestRecord:
+    """The running guest whose name or UUID is *wanted*.
+
+    Raises:
+        XhyveError: there is none, or more than one.
+    """
+    running = find_running(home)
+    found = [guest for guest in running if wanted in (guest.name, guest.uuid)]
+    if not found:
+        names = tuple(dict.fromkeys(guest.name for guest in running))
+        raise XhyveError(
+            f"no guest named {wanted!r} is running{suggest(wanted, names)}\n"
+            f"  running guests: {', '.join(names) or 'none'}"
+        )
+    if len(found) > 1:
+        uuids = "\n".join(f"    {guest.uuid} (process {guest.pid})" for guest in found)
+        raise XhyveError(f"{len(found)} guests named {wanted!r} are running; give the UUID of one:\n{uuids}")
+    return found[0]
 
 
 def tabulate(guests: Sequence[GuestRecord]) -> Iterator[str]:

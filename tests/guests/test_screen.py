@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import run_separately
 from warm import fleet_of, is_warm
 
 from pytest_xhyve import Guest
@@ -48,6 +49,14 @@ def test_the_screen_shows_what_the_guest_writes(guest: Guest, tmp_path: Path) ->
     full = guest.screenshot(str(tmp_path / "full.png"))
     assert pixels(full) != pixels(empty)
     assert sum(pixels(full)) > sum(pixels(empty))
+    # From another process.
+    for number, wanted in enumerate((guest.name, guest.uuid)):
+        other = tmp_path / "folder" / f"{number}.png"
+        result = run_separately("screenshot", wanted, str(other))
+        assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+        assert pixels(other) == pixels(full)
+    result = run_separately("screenshot", f"{guest.name}x", str(tmp_path / "none.png"))
+    assert f"no guest named '{guest.name}x' is running; did you mean {guest.name}" in result.stderr
     folder = guest.console.path.parent
     assert not list(folder.rglob("*.ppm"))
     guest.kill()
@@ -60,6 +69,9 @@ def test_the_screen_shows_what_the_guest_writes(guest: Guest, tmp_path: Path) ->
 def test_guest_without_a_card(xhyve_guest: Guest, tmp_path: Path) -> None:
     with pytest.raises(NotSupported, match="has no graphics card"):
         xhyve_guest.screenshot(tmp_path / "screen.png")
+    result = run_separately("screenshot", xhyve_guest.name, str(tmp_path / "screen.png"))
+    assert result.exit_code == 1
+    assert "has no graphics card" in result.stderr or "only QEMU has a screen" in result.stderr
     assert not list(tmp_path.iterdir())
 
 

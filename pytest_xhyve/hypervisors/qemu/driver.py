@@ -22,6 +22,7 @@ from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.qemu import acceleration
 from pytest_xhyve.hypervisors.qemu.firmware import Ovmf, find_ovmf
 from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
+from pytest_xhyve.hypervisors.qemu.monitor import MONITOR
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
@@ -184,6 +185,9 @@ class Qemu:
         if machine.graphics:
             # In a place of its own, for the same reason: where no device that QEMU places itself comes.
             argv += ["-device", f"VGA,addr={_VGA_SLOT:#x}"]
+            # For `pytest-xhyve screenshot`.
+            argv += ["-chardev", f"socket,id=monitor,path={MONITOR},server=on,wait=off"]
+            argv += ["-mon", "chardev=monitor,mode=control"]
         return [*argv, *chain.from_iterable(disks[1:])]
 
     def firmware_state(self, machine: Machine) -> str:

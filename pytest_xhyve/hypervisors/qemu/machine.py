@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import socket
-import tempfile
 import threading
-from pathlib import Path
 
-from pytest_xhyve.formats.png import png_from_ppm
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
 from pytest_xhyve.hypervisors.guarded import GuardedMachine
+from pytest_xhyve.hypervisors.qemu.monitor import connected, dump_screen
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.model.machine import Machine
@@ -37,13 +34,8 @@ class QemuMachine(GuardedMachine):
         return self._machine.nics[0].mac
 
     def send_to_console(self, data: bytes) -> None:
-        # A socket's path may have about 100 bytes (unix(7)); a symbolic link makes any path short enough.
-        with tempfile.TemporaryDirectory(prefix="xhyve-", dir="/tmp") as short:
-            link = Path(short) / "guest"
-            link.symlink_to(self._process.folder)
-            with socket.socket(socket.AF_UNIX) as console:
-                console.connect(str(link / "console.sock"))
-                console.sendall(data)
+        with connected(self._process.folder, "console.sock") as console:
+            console.sendall(data)
 
     def find_endpoint(self, port: int) -> Endpoint | None:
         with self._lock:
@@ -95,14 +87,7 @@ class QemuMachine(GuardedMachine):
         )
 
     def screenshot(self) -> bytes:
-        # QEMU writes PNG only since 7.1, and only if it was built with libpng.
-        with tempfile.TemporaryDirectory(dir=self._process.folder) as folder:
-            picture = Path(folder) / "screen.ppm"
-            self._execute("screendump", filename=str(picture))
-            try:
-                return png_from_ppm(picture.read_bytes())
-            except (OSError, ValueError) as error:
-                raise XhyveError(f"QEMU did not write the screen of {self._machine.name}: {error}") from error
+        return dump_screen(self._qmp, self._process.folder, self._machine.name)
 
     def pause(self) -> None:
         self._execute("stop")
