@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from tenacity import RetryError, Retrying, retry_if_result, wait_exponential
@@ -13,6 +14,7 @@ from pytest_xhyve.guest.shell import Command, check_timeout
 from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.completed import Completed
 from pytest_xhyve.model.errors import BootTimeout, CommandTimeout, ConnectionFailed, WaitTimeout, XhyveError
+from pytest_xhyve.model.text import printable
 
 Try = Callable[[Command, float], Completed]
 """Runs a command for at most so many seconds, whatever its exit code."""
@@ -21,22 +23,57 @@ Try = Callable[[Command, float], Completed]
 _LISTENING = re.compile(r"^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:0000 0A ", re.MULTILINE)
 
 
+# Before systemd 240, is-system-running does not wait.
+_WAIT_FOR_UNITS = """
+[ -d /run/systemd/system ] || { echo running; exit; }
+while :; do
+    state=$(systemctl is-system-running --wait 2>/dev/null)
+    case $state in initializing | starting) sleep 1 ;; *) break ;; esac
+done
+echo "$state"
+[ "$state" = running ] || systemctl list-units --failed --plain --no-legend --no-pager
+"""
+
+
 class Run(Protocol):
     """`pytest_xhyve.Guest.run`."""
 
     def __call__(self, command: Command, *, check: bool = True, timeout: float | None = None) -> Completed: ...
 
 
-def wait_for_units(run: Run, timeout: float) -> str:
+@dataclass(frozen=True, slots=True)
+class SystemState:
+    """The state of a system after its boot; its text is for people.
+
+    Attributes:
+        name: as systemctl(1) names it, such as ``running``, ``degraded`` or ``starting``.
+        failed: the units that failed, at most 20.
+    """
+
+    name: str
+    failed: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, output: str) -> SystemState:
+        """The state from the *output* of the guest, which is not trusted."""
+        name, *units = output.splitlines() or [""]
+        failed = (line.split()[0] for line in units if line.strip())
+        return cls(printable(name.strip())[:40] or "unknown", tuple(printable(unit)[:80] for unit in failed)[:20])
+
+    def __str__(self) -> str:
+        """The state, with the units that failed."""
+        return f"{self.name} (failed: {', '.join(self.failed)})" if self.failed else self.name
+
+
+def wait_for_units(run: Run, timeout: float) -> SystemState:
     """Wait until systemd, if the guest has it, has started all units; a failed unit is not an error here.
 
     Returns:
-        the state of the system, as systemctl(1) names it: ``starting`` if it was not ready within *timeout* seconds.
+        the state of the system: ``starting`` if it was not ready within *timeout* seconds.
     """
-    line = "if [ -d /run/systemd/system ]; then systemctl is-system-running --wait; else echo running; fi"
     with contextlib.suppress(CommandTimeout):
-        return run(line, check=False, timeout=timeout).stdout.strip()
-    return "starting"
+        return SystemState.parse(run(_WAIT_FOR_UNITS, check=False, timeout=timeout).stdout)
+    return SystemState("starting")
 
 
 class _Tries:

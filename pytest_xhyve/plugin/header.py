@@ -63,8 +63,10 @@ def _describe_image(name: str, settings: Settings, home: Home) -> str:
         return name if built else f"{name} (not built yet; the first guest builds it)"
     if not manifest.needs_preparation:
         return name
-    from pytest_xhyve.preparation.prepared import describe_duration, is_prepared
+    from pytest_xhyve.preparation.prepared import describe_duration, describe_state, find_prepared, prepared_state
 
-    if is_prepared(manifest, home):
-        return name
+    prepared = find_prepared(manifest, home)
+    if prepared is not None:
+        state = describe_state(prepared_state(prepared)).removeprefix("; ")
+        return f"{name} ({state})" if state else name
     return f"{name} (not prepared yet; the first guest prepares it, which {describe_duration(home)})"

@@ -45,6 +45,7 @@ from pytest_xhyve.preparation.prepared import (
     FOLDER,
     MANIFEST,
     describe_duration,
+    describe_state,
     preparation_key,
     record_duration,
     stated_seed,
@@ -93,7 +94,7 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
                 _publish(workspace, folder / key, content)
                 seconds = monotonic() - begin
                 record_duration(context.home, seconds)
-                context.events.progress(f"prepared {name} in {seconds:.0f} s")
+                context.events.progress(f"prepared {name} in {seconds:.0f} s{describe_state(content['made']['state'])}")
             image = read_manifest(target)
     # Nothing of these changes what a preparation does.
     free = ("key", "password", "cpus", "memory", "cpu", "firmware")
@@ -254,7 +255,7 @@ class _Preparation:
         """Boot the layer, wait until the system is at rest, and shut it down; return the state of the system."""
         with self._context.booted(image.name, image, self._layer) as guest:
             self._check_root(guest)
-            state = wait_for_units(guest.run, self._context.timeouts.settle)
+            state = str(wait_for_units(guest.run, self._context.timeouts.settle))
             self._context.events.progress("  shutting it down")
             guest.shutdown()
         return state

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.check import remembered_digest
-from pytest_xhyve.images.manifest import Manifest
+from pytest_xhyve.images.manifest import Manifest, read_manifest
 from pytest_xhyve.images.own_login import read_seed
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.preparation.disk_file import look
@@ -73,8 +73,11 @@ def preparation_key(
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
-def is_prepared(manifest: Manifest, home: Home) -> bool:
-    """Whether the disk is known to be prepared, by what can be seen without reading it; nothing is written."""
+def find_prepared(manifest: Manifest, home: Home) -> Path | None:
+    """The manifest of the prepared disk; None if the disk is not known to be prepared.
+
+    Only what can be seen without reading the disk counts, and nothing is written.
+    """
     checked = home.path / "checked"
 
     def known(path: Path) -> str | None:
@@ -85,16 +88,31 @@ def is_prepared(manifest: Manifest, home: Home) -> bool:
         if disk.compression:
             digest = known(manifest.disk)
             if digest is None:
-                return False
+                return None
             disk = look(unpacked_path(digest, home))
         digests = [known(file) for file in disk.files]
         if None in digests:
-            return False
+            return None
         key = preparation_key(manifest, disk.format, digests, home.path / "keys" / "id_ed25519", known)
     except (XhyveError, OSError):
         # The disk, or a file that the manifest states, is missing: the test that uses it reports that.
-        return False
-    return (home.path / FOLDER / key / MANIFEST).exists()
+        return None
+    path = home.path / FOLDER / key / MANIFEST
+    return path if path.exists() else None
+
+
+def prepared_state(path: Path) -> str:
+    """The state of the system after the first boot, as the manifest at *path* has it; empty if that cannot be read."""
+    try:
+        return str(read_manifest(path).made.get("state", ""))
+    except XhyveError:
+        # The test that uses the image reports it.
+        return ""
+
+
+def describe_state(state: str) -> str:
+    """What *state* adds to a line about a disk: nothing if all of its system runs."""
+    return "" if state in ("", "running") else f"; its system is {state}"
 
 
 def describe_duration(home: Home) -> str:

@@ -23,7 +23,7 @@ from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.model.errors import BootFailed, ImageError
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.preparation.prepared import describe_duration, is_prepared
+from pytest_xhyve.preparation.prepared import describe_duration, find_prepared
 
 LAYERS = "prepared"
 
@@ -50,8 +50,8 @@ def test_bare_disk_becomes_a_guest_once(bare_home: Home, bare_disk: Path) -> Non
         guest.run("echo written > /written")
     assert [line for line in said if "prepared foreign.img in" in line]
     assert describe_duration(bare_home).startswith("usually takes about ")
-    assert is_prepared(Manifest.of_disk(bare_disk), bare_home)
-    assert not is_prepared(Manifest.of_disk(bare_disk).with_values(cmdline="root=/dev/vda"), bare_home)
+    assert find_prepared(Manifest.of_disk(bare_disk), bare_home) is not None
+    assert find_prepared(Manifest.of_disk(bare_disk).with_values(cmdline="root=/dev/vda"), bare_home) is None
     said.clear()
     with fleet_of(bare_home, said, str(bare_disk), start="warm") as fleet:
         guest = fleet.start(ForegroundRequest(GuestSpec()))
