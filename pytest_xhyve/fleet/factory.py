@@ -36,6 +36,7 @@ class GuestFactory:
         firmware: Firmware | None = None,
         start: StartMode | None = None,
         reset: bool | None = None,
+        power_cuts: bool | None = None,
     ) -> Guest:
         """Start a guest, and wait until it is reachable over SSH. The arguments are those of the marker.
 
@@ -50,6 +51,7 @@ class GuestFactory:
             start: ``cold`` boots the guest, ``warm`` restores it, ``auto`` restores it if possible; the option
                 ``--xhyve-start`` decides if it is None.
             reset: whether each test finds the guest in the state in which the fixtures that tests share left it.
+            power_cuts: whether the guest's writes are recorded, so that ``guest.power_cut()`` works.
 
         Raises:
             ConfigurationError: an argument is invalid.
@@ -65,5 +67,6 @@ class GuestFactory:
             firmware=firmware,
             start=start,
             reset=reset,
+            power_cuts=power_cuts,
         )
         return self._make(spec.with_defaults(self._default))

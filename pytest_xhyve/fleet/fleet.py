@@ -218,6 +218,8 @@ class Fleet:
             started = started or boot(cloned, resettable=bool(spec.reset))
             guest = started.guest
             life.callback(guest._switch_off)
+            if spec.power_cuts:
+                guest.record_writes()
             self._guests.add(guest)
             life.callback(self._guests.discard, guest)
             if started.record is not None:
@@ -385,20 +387,20 @@ def _reset(guest: Guest, instance: Instance, started: Started) -> Reset:
 
 
 def _check_supported(spec: GuestSpec, start: str, hypervisor: Hypervisor) -> None:
-    """Raise `NotSupported` if the guest needs a saved state and the hypervisor cannot save one."""
-    if hypervisor.snapshotter is not None:
-        return
+    """Raise `NotSupported` if the guest needs something that the hypervisor cannot do."""
     name = hypervisor.info.name
-    if start == "warm":
+    if hypervisor.snapshotter is None and start == "warm":
         raise NotSupported(
             f"{name} cannot save a running machine, so it cannot restore guests (start=warm)\n"
             "  use --xhyve-hypervisor=qemu, or --xhyve-start=auto, which boots guests if they cannot be restored"
         )
-    if spec.reset:
+    if hypervisor.snapshotter is None and spec.reset:
         raise NotSupported(
             f"{name} cannot save a running machine, so it cannot reset guests (reset=True)\n"
             "  use --xhyve-hypervisor=qemu"
         )
+    if spec.power_cuts and not hypervisor.changes_disks:
+        raise NotSupported(f"{name} cannot record what a guest writes (power_cuts=True)\n  use --xhyve-hypervisor=qemu")
 
 
 def _shared_record(name: str, image: Image) -> dict[str, Any]:

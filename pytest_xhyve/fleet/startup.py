@@ -6,15 +6,16 @@ import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_xhyve.fleet.request import MachineHook, Request
 from pytest_xhyve.guest.growth import grow_root
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.names import set_names
-from pytest_xhyve.guest.start import Start
+from pytest_xhyve.guest.start import BootMachine, Start
 from pytest_xhyve.host.clone import clone_disk, clone_disks
 from pytest_xhyve.host.disk_size import create_empty_disks, enlarge
 from pytest_xhyve.host.guardian_process import CONSOLE
@@ -140,7 +141,7 @@ def boot(cloned: ClonedMachine, *, resettable: bool) -> Started:
             )
         record = instance.process.folder / _RECORDED
         record.mkdir(mode=0o700)
-    guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=cloned.phases)
+    guest = Guest(instance, machine, boot=_boot(instance, record), phases=cloned.phases)
     guest._boot_or_restore()
     try:
         if machine.firmware is not None:
@@ -190,7 +191,7 @@ def restore(
             disks = clone_disks(template.disks, folder, instance.hypervisor.disk_formats)
             machine = replace(machine, disks=disks)
             phases = {**cloned.phases, "template": found - begin, "clone": monotonic() - found}
-            guest = Guest(instance, machine, boot=_boot(instance, machine, record), phases=phases)
+            guest = Guest(instance, machine, boot=_boot(instance, record), phases=phases)
             guest._boot_or_restore(starts.restore(instance, machine, template, record))
         except (XhyveError, OSError) as error:
             # If the request was cancelled, its hypervisor was killed, and the template is not at fault.
@@ -207,8 +208,10 @@ def restore(
     return Started(guest, record, template.agent)
 
 
-def _boot(instance: Instance, machine: Machine, record: Path | None) -> Start[Any]:
-    return Start.boot(instance, machine) if record is None else starts.record(instance, machine, record)
+def _boot(instance: Instance, record: Path | None) -> BootMachine:
+    if record is None:
+        return partial(Start.boot, instance)
+    return lambda machine: starts.record(instance, machine, record)
 
 
 def _is_template_at_fault(error: Exception, folder: Path) -> bool:

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from pytest_xhyve.guest import restarts, shell, ssh_config, waits
+from pytest_xhyve.guest import recorder, restarts, shell, ssh_config, waits
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.power import Power
+from pytest_xhyve.guest.recorder import WriteRecorder
 from pytest_xhyve.guest.shell import Command, ShellLine
-from pytest_xhyve.guest.start import Start
-from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo
+from pytest_xhyve.guest.start import BootMachine, Start
+from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo, VirtualMachine
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NotSupported, XhyveError, XhyveWarning
 from pytest_xhyve.model.image import Image
@@ -72,15 +73,16 @@ class Guest:
         instance: Instance,
         machine: Machine,
         *,
-        boot: Start[Any] | None = None,
+        boot: BootMachine | None = None,
         phases: Mapping[str, float] | None = None,
     ) -> None:
         self._instance = instance
         self._machine = machine
-        self._boot = boot or Start.boot(instance, machine)
+        self._boot: BootMachine = boot or partial(Start.boot, instance)
         self._phases = dict(phases or {})
         # If there is an owner, `remove` closes its stack, which switches this off.
         self._own_power = Power(machine, instance)
+        self._recorder = WriteRecorder(machine.name, instance.process.folder)
         self._before_use: Callable[[], None] | None = None
         self._owner: Ownership | None = None
         self._is_removed = False
@@ -509,8 +511,51 @@ class Guest:
         restarts.shut_down(self._power)
 
     def kill(self) -> None:
-        """Cut the power. Data that the guest has not synced is lost; its disk stays for `start`."""
+        """Kill the hypervisor; the guest's disk stays for `start`.
+
+        What programs in the guest have written and not synced is lost, as far as the guest's kernel has not written it
+        to the disk. What has reached the disk stays, also if it was not flushed. `power_cut` takes that back, too.
+        """
         self._power.switch_off()
+
+    def record_writes(self, *, max_size: int | str = recorder.MAX_SIZE) -> None:
+        """Record all writes and flushes of the guest's disks from now on, for `power_cut`.
+
+        What the disks contain now counts as flushed. The record goes on after `reboot`, `kill` and `start`. A second
+        call does nothing. ``@pytest.mark.xhyve(power_cuts=True)`` does the same before the test gets the guest.
+
+        Args:
+            max_size: the limit of the record of one disk, which needs as much space on the host as the guest writes. If
+                a guest exceeds it, the hypervisor pauses the guest, and the next call on it raises `BootFailed`.
+
+        Raises:
+            NotSupported: only QEMU can do that.
+            ConfigurationError: *max_size* is not a size.
+            XhyveError: the guest is off.
+        """
+        limit = parse_size(max_size)
+        if self._recorder.disks and self._power.is_on:
+            return
+        vm = self._power.machine
+        self._recorder.max_size = limit
+        self._begin_recording(vm)
+
+    def power_cut(self) -> None:
+        """Cut the power: the guest's disks keep exactly what was flushed. `start` boots the guest from that.
+
+        Raises:
+            XhyveError: the guest is off, or its writes are not recorded.
+        """
+        if not self._power.is_on:
+            raise XhyveError(f"guest {self.name} is off, so its power cannot be cut; start() starts it")
+        if not self._recorder.disks:
+            raise XhyveError(
+                f"the writes of guest {self.name} are not recorded, so a power cut cannot take back any of them\n"
+                "  mark the test with @pytest.mark.xhyve(power_cuts=True), or call guest.record_writes() first\n"
+                "  kill() ends the guest and keeps what has reached its disk"
+            )
+        self._power.switch_off()
+        self._machine = self._recorder.cut(self._machine)
 
     def start(self) -> None:
         """Boot the guest again, with the same disk and identity, after `shutdown` or `kill`.
@@ -524,7 +569,7 @@ class Guest:
             raise XhyveError(f"guest {self.name} is already running")
         for phase in ("template", "restore", "banner"):
             self._phases.pop(phase, None)
-        self._phases |= self._power.switch_on(self._boot, self._instance.timeouts.boot)
+        self._phases |= self._power.switch_on(self._recorded(self._boot(self._machine)), self._instance.timeouts.boot)
 
     def pause(self) -> None:
         """Pause the guest's CPUs until `resume`."""
@@ -614,7 +659,8 @@ class Guest:
             self._phases.pop("boot", None)
         try:
             self._phases |= self._own_power.switch_on(
-                start or self._boot, timeouts.boot if start is None else timeouts.restore
+                self._recorded(start or self._boot(self._machine)),
+                timeouts.boot if start is None else timeouts.restore,
             )
         except XhyveError as error:
             if start is None:
@@ -625,7 +671,7 @@ class Guest:
             self._switch_off()
             raise
 
-    def _replace_machine(self, machine: Machine, start: Start[Any], boot: Start[Any]) -> None:
+    def _replace_machine(self, machine: Machine, start: Start[Any], boot: BootMachine) -> None:
         """Switch the guest off, and restore another *machine* in its place.
 
         Args:
@@ -634,8 +680,21 @@ class Guest:
             boot: boots the machine after a power-off.
         """
         self._switch_off()
+        self._recorder.discard()
         self._machine, self._boot = machine, boot
         self._boot_or_restore(start)
+
+    def _recorded(self, start: Start[Any]) -> Start[Any]:
+        """*start*, which also records the guest's writes if that was requested."""
+        return start if self._recorder.max_size is None else start.then(self._begin_recording)
+
+    def _begin_recording(self, vm: VirtualMachine) -> None:
+        block = vm.block
+        if block is None:
+            raise NotSupported(
+                f"{self.hypervisor.name} cannot record what guest {self.name} writes; use --xhyve-hypervisor=qemu"
+            )
+        self._machine = self._recorder.begin(block, self._machine)
 
     def _try(self, command: Command, timeout: float) -> Completed:
         """Run *command* once for a wait, which tries again if the guest does not answer."""

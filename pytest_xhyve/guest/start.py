@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from pytest_xhyve.guest.instance import Instance
@@ -36,3 +36,16 @@ class Start(Generic[AnyMachine]):
     def boot(instance: Instance, machine: Machine) -> Start[VirtualMachine]:
         """Start *machine* from power-on."""
         return Start("boot", lambda: instance.hypervisor.running(machine, instance.process))
+
+    def then(self, action: Callable[[AnyMachine], None]) -> Start[AnyMachine]:
+        """This start, which also calls *action* once the machine is ready, before SSH connects."""
+
+        def make_ready(vm: AnyMachine) -> None:
+            self.make_ready(vm)
+            action(vm)
+
+        return replace(self, make_ready=make_ready)
+
+
+BootMachine = Callable[[Machine], Start[Any]]
+"""Makes the start that boots a machine; the disks of a guest's machine may change while it is off."""

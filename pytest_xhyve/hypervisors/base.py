@@ -17,6 +17,7 @@ from uuid import UUID
 
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.proofs import Proof
+from pytest_xhyve.hypervisors.block import BlockLayer
 from pytest_xhyve.model.machine import DiskFormat, Machine
 
 
@@ -116,6 +117,10 @@ class VirtualMachine(Protocol):
     def output(self) -> str:
         """The hypervisor's standard output and standard error."""
 
+    @property
+    def block(self) -> BlockLayer | None:
+        """Changes the machine's disks while it runs; None if this hypervisor cannot do that."""
+
     def screenshot(self) -> bytes:
         """The contents of the screen, as a PNG file; only for a machine with a graphics card."""
 
@@ -200,6 +205,10 @@ class Hypervisor(Protocol):
     @property
     def snapshotter(self) -> Snapshotter | None:
         """Saves and restores its machines; None if this hypervisor cannot do that."""
+
+    @property
+    def changes_disks(self) -> bool:
+        """Whether its machines have a `VirtualMachine.block`."""
 
     def prove(self) -> Proof:
         """Whether the hypervisor can run a guest on this host; it runs something to find out.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.hypervisors.block import BlockLayer
 
 
 class GuardedMachine:
@@ -26,6 +27,11 @@ class GuardedMachine:
 
     def explain_pause(self) -> str | None:
         # Only some hypervisors can pause by themselves.
+        return None
+
+    @property
+    def block(self) -> BlockLayer | None:
+        # Only some hypervisors can change the disks of a running machine.
         return None
 
     def output(self) -> str:

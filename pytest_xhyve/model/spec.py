@@ -43,6 +43,7 @@ class GuestSpec:
             the kernel.
         start: ``cold`` boots the guest, ``warm`` restores it from a template, ``auto`` restores it if possible.
         reset: whether each test gets a shared guest in the state in which the fixtures left it.
+        power_cuts: whether the guest's writes are recorded, so that ``guest.power_cut()`` works.
     """
 
     image: str | os.PathLike[str] | Image | None = None
@@ -54,6 +55,7 @@ class GuestSpec:
     firmware: Firmware | None = None
     start: StartMode | None = None
     reset: bool | None = None
+    power_cuts: bool | None = None
 
     @classmethod
     def parse(cls, **keys: Any) -> GuestSpec:
@@ -72,6 +74,7 @@ class GuestSpec:
             "firmware": parse_choice(*get_args(Firmware)),
             "start": parse_choice(*get_args(StartMode)),
             "reset": _parse_flag,
+            "power_cuts": _parse_flag,
         }
         values = {}
         for key, value in keys.items():

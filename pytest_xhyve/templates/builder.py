@@ -53,7 +53,7 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
         enlarge(root, sizes.root)
     disks = (root, *create_empty_disks(sizes.empty, folder, formats))
     machine = replace(machine, disks=disks)
-    guest = Guest(instance, machine, boot=record(instance, machine, folder))
+    guest = Guest(instance, machine, boot=lambda recorded: record(instance, recorded, folder))
     try:
         guest._boot_or_restore()
         if sizes.root is not None:

@@ -23,7 +23,7 @@ import psutil
 
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
-from pytest_xhyve.guest.start import Start
+from pytest_xhyve.guest.start import BootMachine, Start
 from pytest_xhyve.host.clone import clone_disks
 from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.model.clock import monotonic
@@ -107,6 +107,7 @@ class Reset:
         finally:
             guest.kill()
         checkpoint = Checkpoint(folder, guest.machine, self._agent)
+        guest._recorder.keep_disks()
         self._checkpoints.append(checkpoint)
         return checkpoint
 
@@ -137,7 +138,7 @@ class Reset:
             guest._replace_machine(
                 machine,
                 starts.resume(self._instance, machine, checkpoint, record),
-                starts.record(self._instance, machine, folder) if recorded else Start.boot(self._instance, machine),
+                self._boot(folder) if recorded else partial(Start.boot, self._instance),
             )
         if recorded:
             self._record = folder
@@ -156,6 +157,9 @@ class Reset:
             self._forgotten.append(self._checkpoints.pop().folder)
         # The guest may still use the folder while its fixtures tear down; the next restore removes it.
         self._agent = self._checkpoints[-1].agent
+
+    def _boot(self, folder: Path) -> BootMachine:
+        return lambda machine: starts.record(self._instance, machine, folder)
 
     def _remove_old_folders(self) -> None:
         """Remove the folders of forgotten checkpoints and of the last machine, unless that became a checkpoint."""

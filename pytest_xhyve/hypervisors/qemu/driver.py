@@ -20,6 +20,7 @@ from pytest_xhyve.host.guardian_process import CONSOLE, PIDFILE
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.qemu import acceleration
+from pytest_xhyve.hypervisors.qemu.block import device_name, node_name
 from pytest_xhyve.hypervisors.qemu.firmware import Ovmf, find_ovmf
 from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
 from pytest_xhyve.hypervisors.qemu.monitor import MONITOR
@@ -71,6 +72,10 @@ class Qemu:
     @property
     def disk_formats(self) -> frozenset[DiskFormat]:
         return frozenset({"raw", "qcow2"})
+
+    @property
+    def changes_disks(self) -> bool:
+        return True
 
     @cached_property
     def info(self) -> HypervisorInfo:
@@ -246,7 +251,7 @@ class Qemu:
 
 def _disk_options(number: int, disk: Disk, properties: str) -> list[str]:
     """The part of the command line for the machine's disk *number*, with more *properties* of the device."""
-    node = f"disk{number}"
+    node = node_name(number)
     # The clone is removed with the guest, so QEMU does not have to wait for the host's disk. Data that the guest has
     # synced still survives a power cut of the guest: it is in the host's page cache.
     cache = {"no-flush": True}
@@ -262,4 +267,9 @@ def _disk_options(number: int, disk: Disk, properties: str) -> list[str]:
             "discard": "unmap",
         },
     }
-    return ["-blockdev", json.dumps(block), "-device", f"virtio-blk-pci,drive={node}{properties}"]
+    return [
+        "-blockdev",
+        json.dumps(block),
+        "-device",
+        f"virtio-blk-pci,id={device_name(number)},drive={node}{properties}",
+    ]

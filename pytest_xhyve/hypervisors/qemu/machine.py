@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
+from typing import Any
 
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
 from pytest_xhyve.hypervisors.guarded import GuardedMachine
+from pytest_xhyve.hypervisors.qemu.block import QemuBlockLayer
 from pytest_xhyve.hypervisors.qemu.monitor import connected, dump_screen
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.model.machine import Machine
 
 LOOPBACK = "127.0.0.1"
+# A disk with less free space counts as full.
+_FULL = 16 << 20
 # TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    22     0     0   (info usernet)
 _CONNECTION = re.compile(r"TCP\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)")
 
@@ -28,6 +33,7 @@ class QemuMachine(GuardedMachine):
         self._qmp = qmp
         self._forwarded: dict[int, Endpoint] = {}
         self._lock = threading.Lock()
+        self._block = QemuBlockLayer(self._execute)
 
     @property
     def mac(self) -> str | None:
@@ -82,15 +88,22 @@ class QemuMachine(GuardedMachine):
         if status != "io-error":
             return None
         # QEMU pauses the guest if the host's disk is full, until a command resumes it (-drive werror=enospc).
+        if self._block.is_recording and shutil.disk_usage(self._process.folder).free > _FULL:
+            return "the record of its writes is full\n  give it more room: guest.record_writes(max_size=…)"
         return (
             f"its clone cannot be written to, because no space is left on the host\n{about_room(self._process.folder)}"
         )
+
+    @property
+    def block(self) -> QemuBlockLayer:
+        return self._block
 
     def screenshot(self) -> bytes:
         return dump_screen(self._qmp, self._process.folder, self._machine.name)
 
     def pause(self) -> None:
-        self._execute("stop")
+        with self._block.noting_own_flushes():
+            self._execute("stop")
 
     def resume(self) -> None:
         self._execute("cont")
@@ -107,9 +120,9 @@ class QemuMachine(GuardedMachine):
         except QmpClosed:
             return []
 
-    def _execute(self, command: str, **arguments: str) -> None:
+    def _execute(self, command: str, **arguments: Any) -> Any:
         try:
-            self._qmp.execute(command, **arguments)
+            return self._qmp.execute(command, **arguments)
         except QmpClosed as error:
             raise HypervisorExited(
                 f"guest {self._machine.name} is not running; guest.start() starts it again"

@@ -62,6 +62,10 @@ class Xhyve:
         self._known = UuidCache(cache)
 
     @property
+    def changes_disks(self) -> bool:
+        return False
+
+    @property
     def disk_formats(self) -> frozenset[DiskFormat]:
         return frozenset({"raw"})
 

@@ -1,0 +1,110 @@
+"""Change the disks of a machine that runs under QEMU.
+
+QEMU reaches a disk's file through a graph of nodes. A filter can be put over a node while the machine runs, as a
+device's property ``drive`` can be set at any time. Nothing is prepared for that, so it costs nothing if it is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from pytest_xhyve.formats.write_log import SECTOR, count_flushed
+from pytest_xhyve.model.errors import NotSupported
+
+_FILE = {"driver": "file", "cache": {"no-flush": True}, "discard": "unmap"}
+
+
+class _Execute(Protocol):
+    def __call__(self, command: str, **arguments: Any) -> Any:
+        """Run a QMP command and return its result."""
+
+
+def node_name(disk: int) -> str:
+    """The name of the node of the disk *disk* on QEMU's command line."""
+    return f"disk{disk}"
+
+
+def device_name(disk: int) -> str:
+    """The name of the device of the disk *disk* on QEMU's command line."""
+    return f"vd{disk}"
+
+
+class QemuBlockLayer:
+    """See `pytest_xhyve.hypervisors.block.BlockLayer`.
+
+    Args:
+        execute: runs a QMP command; it raises `NotSupported` if QEMU refuses it.
+    """
+
+    def __init__(self, execute: _Execute) -> None:
+        self._execute = execute
+        self._logs: dict[int, Path] = {}
+        self._own_flushes: dict[int, set[int]] = {}
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether the writes of a disk are recorded."""
+        return bool(self._logs)
+
+    def disk_size(self, disk: int) -> int:
+        name = node_name(disk)
+        nodes = self._execute("query-named-block-nodes", flat=True)
+        return next(int(node["image"]["virtual-size"]) for node in nodes if node["node-name"] == name)
+
+    def record(self, disk: int, overlay: Path, log: Path) -> None:
+        under, recorded, logging = node_name(disk), f"recorded{disk}", f"log{disk}"
+        # A file of a fixed size: what the guest writes does not fill the host's disk.
+        limited = {"driver": "raw", "size": log.stat().st_size, "file": _FILE | {"filename": str(log)}}
+        # This node passes flushes on, unlike those under it: otherwise, it would not record them.
+        filtered = {"driver": "blklogwrites", "file": under, "log": limited, "log-sector-size": SECTOR}
+        self._add({"node-name": logging, "discard": "unmap", **filtered})
+        # First the log, and then the overlay: a write between the two is in the frozen disk, as if it were flushed.
+        self._set_drive(disk, logging)
+        try:
+            file = _FILE | {"filename": str(overlay)}
+            self._add({"driver": "qcow2", "node-name": recorded, "backing": None, "file": file, "discard": "unmap"})
+            self._execute("blockdev-snapshot", node=under, overlay=recorded)
+        except NotSupported:
+            self._set_drive(disk, under)
+            raise
+        self._logs[disk] = log
+        self._own_flushes[disk] = set()
+
+    def own_flushes(self, disk: int) -> frozenset[int]:
+        return frozenset(self._own_flushes[disk])
+
+    @contextmanager
+    def noting_own_flushes(self) -> Iterator[None]:
+        """For a block in which QEMU flushes the disks of its own accord, as it does when it stops the machine.
+
+        QEMU counts the guest's flushes. If the guest completes one meanwhile, the block's flush counts as the guest's.
+        """
+        asked = {disk: self._count_flushes(disk) for disk in self._logs}
+        logged = {disk: count_flushed(log) for disk, log in self._logs.items()}
+        yield
+        for disk, log in self._logs.items():
+            now = count_flushed(log)
+            if now > logged[disk] and self._count_flushes(disk) == asked[disk]:
+                self._own_flushes[disk].update(range(logged[disk], now))
+
+    def _count_flushes(self, disk: int) -> int:
+        """How often the guest has flushed the disk."""
+        device = f"{_path(disk)}/"
+        for found in self._execute("query-blockstats"):
+            if found.get("qdev", "").startswith(device):
+                return int(found["stats"]["flush_operations"])
+        raise NotSupported(f"QEMU has no figures for {device_name(disk)}")
+
+    def _add(self, node: dict[str, Any]) -> None:
+        self._execute("blockdev-add", **node)
+
+    def _set_drive(self, disk: int, node: str) -> None:
+        self._execute("qom-set", path=_path(disk), property="drive", value=node)
+
+
+def _path(disk: int) -> str:
+    """The path of the disk's device in QEMU's tree of objects."""
+    return f"/machine/peripheral/{device_name(disk)}"
