@@ -100,10 +100,10 @@ OPTIONS = (
     Option(
         "user",
         "NAME",
-        "the user of the disk's own that the plugin logs in as, by --xhyve-key or by a password, for which sudo may "
-        "ask, too; the password is that of PYTEST_XHYVE_PASSWORD or the manifest, or is asked for at the terminal; "
-        "images of the catalog have their own login (default: root, by the plugin's key, which is added to a layer "
-        "over the disk)",
+        "the user on your disk that the plugin logs in as, by --xhyve-key or by a password; sudo may ask for the same "
+        "password; it comes from PYTEST_XHYVE_PASSWORD or the manifest, or pytest asks for it at the terminal; images "
+        "of the catalog have their own login (default: root, by the plugin's key, which is added to a layer over the "
+        "disk)",
     ),
     Option(
         "key",
@@ -115,7 +115,7 @@ OPTIONS = (
         "seed",
         "FOLDER",
         "folder with your own user-data for cloud-init, and with meta-data, network-config and vendor-data if you have "
-        "them (default: what makes the network card get its address by DHCP)",
+        "them (default: a configuration with DHCP)",
         parse_path,
     ),
     Option(

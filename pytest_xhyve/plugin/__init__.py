@@ -46,7 +46,7 @@ _PASSWORD_KEY = "xhyve_password"  # noqa: S105  # not a password, but a key
 _PROBLEM = pytest.StashKey[str]()
 _MARKER = (
     "xhyve(image=None, cpus=None, memory=None, disks=None, disk_size=None, firmware=None, name=None, start=None, "
-    "reset=None): what the test's guest is made of; on a class or module also that of its shared guest"
+    "reset=None): describes the test's guest; on a class or module, also its shared guest"
 )
 
 

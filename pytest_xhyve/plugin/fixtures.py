@@ -103,7 +103,7 @@ def _yield_guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start
 def xhyve_guest(
     request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
 ) -> Iterator[Guest]:
-    """A Linux machine of the test's own: a `pytest_xhyve.Guest`, booted and reachable over SSH."""
+    """A Linux machine of the test's own: a `pytest_xhyve.Guest`, started, and reachable over SSH."""
     yield from _yield_guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 

@@ -41,6 +41,9 @@ NOT_RUN = {
     "make lint",
     "make docs",
     "make bench",
+    "make fix",
+    "make seconds",
+    "make test-oldest",
     ".venv/bin/pytest tests/unit -k test_every_room_is_described",
     ".venv/bin/pytest-xhyve build tiny debian12",
     '.venv/bin/pytest tests/guests -k "test_every_scope_has_its_guest and warm and tiny"',
@@ -51,7 +54,7 @@ NOT_RUN = {
     "sudo apt-get install mmdebstrap e2fsprogs fakeroot uidmap debian-archive-keyring",
     "python3 -m venv .venv",
     ". .venv/bin/activate",
-    "pip install pytest-xhyve",
+    "pip install path/to/checkout",
     # An image of one's own, out of a machine that nobody has here.
     "ssh-keygen -t ed25519 -N '' -f guest_key",
     "ssh-copy-id -i guest_key.pub root@machine",

@@ -32,3 +32,18 @@ def test_picture_names_every_room() -> None:
     for folder in (pages.TOP / "pytest_xhyve").iterdir():
         if (folder / "__init__.py").is_file():
             assert f">{folder.name}</text>" in text
+
+
+def test_named_files_exist_and_have_what_is_named() -> None:
+    for page in ("docs/architecture.md", "CONTRIBUTING.md"):
+        text = (pages.TOP / page).read_text()
+        names = re.findall(r"`((?:[\w-]+/)+[\w-]+\.\w+)`", text)
+        assert names
+        for name in (name for name in names if "NAME" not in name):
+            assert (pages.TOP / name).is_file() or (pages.TOP / "pytest_xhyve" / name).is_file(), f"{page}: {name}"
+    text = (pages.TOP / "docs" / "architecture.md").read_text()
+    places = re.findall(r"`(?:\w+\.)?(\w+)` in `([\w/]+\.py)`", text)
+    assert places
+    for member, name in places:
+        code = (pages.TOP / "pytest_xhyve" / name).read_text()
+        assert re.search(rf"^\s*(?:def|class) {member}\b", code, re.MULTILINE), f"{name} does not define {member}"
