@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, Self
 
+from pytest_xhyve.host.exhaustion import is_readable
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 
@@ -102,7 +102,7 @@ class SshClient:
                 left = end - monotonic()
                 if left <= 0:
                     return None
-                if select.select([self._woken], [], [], left)[0]:
+                if is_readable(self._woken, left):
                     os.read(self._woken, 4096)
             elif os.WIFSTOPPED(status):
                 # The user typed ssh's escape ~^Z. The shell waits for this process, so this process must stop, too.

@@ -18,6 +18,7 @@ from pytest_xhyve.guest.names import set_names
 from pytest_xhyve.guest.start import BootMachine, Start
 from pytest_xhyve.host.clone import clone_disk, clone_disks
 from pytest_xhyve.host.disk_size import create_empty_disks, enlarge
+from pytest_xhyve.host.exhaustion import explain_exhaustion, is_exhausted
 from pytest_xhyve.host.guardian_process import CONSOLE
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, ImageError, NotSupported, TemplateError, XhyveError
@@ -175,6 +176,7 @@ def restore(
 
     Raises:
         TemplateError: the guest cannot be restored, but `boot` may work.
+        XhyveError: the host has run out of file descriptors, memory or processes.
         Cancelled: the request was cancelled, or there is no template and none may be built.
     """
     machine, instance = cloned.for_restore(), cloned.instance
@@ -200,6 +202,10 @@ def restore(
             (instance.process.folder / CONSOLE).unlink(missing_ok=True)
             if request.may_build and _is_template_at_fault(error, instance.process.folder):
                 cache.quarantine(template, str(error))
+            exhaustion = explain_exhaustion(error)
+            if exhaustion is not None:
+                # A boot would meet the same, or take much longer for it.
+                raise exhaustion from error
             # The report has one line for this, so without the console.
             reason = error.message if isinstance(error, BootFailed) else error
             raise TemplateError(f"cannot restore the guest from its template: {reason}") from error
@@ -216,6 +222,8 @@ def _boot(instance: Instance, record: Path | None) -> BootMachine:
 
 def _is_template_at_fault(error: Exception, folder: Path) -> bool:
     """Whether *error* shows that the template is damaged; a full disk, for example, is the host's problem."""
+    if is_exhausted(error):
+        return False
     if shutil.disk_usage(folder).free < _FULL_DISK_BYTES:
         return False
     # A refused key does not show it: two manifests with different keys may share a disk, and so its template.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import select
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import paramiko
 
 from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection, is_long
 from pytest_xhyve.guest.shell import ShellLine
+from pytest_xhyve.host.exhaustion import is_readable
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.completed import RUNNING, Completed
 from pytest_xhyve.model.errors import CommandFailed, CommandTimeout, XhyveError
@@ -188,7 +188,7 @@ def _read_to_end(
         if channel.eof_received:
             channel.status_event.wait(left)
             check_guest()
-        elif not select.select([descriptor], [], [], left)[0]:
+        elif not is_readable(descriptor, left):
             check_guest()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import select
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, wait_exponential
 from pytest_xhyve.guest.connection import broken
 from pytest_xhyve.guest.pulse import HeardSocket, Pulse
 from pytest_xhyve.guest.ssh_config import known_hosts_name
+from pytest_xhyve.host.exhaustion import is_exhausted, is_readable
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import ConnectionFailed
@@ -114,6 +114,8 @@ def _connect(endpoint: Endpoint, end: float) -> socket.socket:
     try:
         return socket.create_connection((endpoint.host, endpoint.port), timeout=max(0.001, min(1.0, end - monotonic())))
     except OSError as error:
+        if is_exhausted(error):
+            raise
         raise _NotYet from error
 
 
@@ -129,7 +131,7 @@ def _await_banner(
     seen = b""
     while monotonic() < end:
         check_alive()
-        if not select.select([connection], [], [], _LOOK_SECONDS)[0]:
+        if not is_readable(connection, _LOOK_SECONDS):
             if not is_taken():
                 raise _NotYet
             continue

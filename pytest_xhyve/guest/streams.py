@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import paramiko
 
 from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection
 from pytest_xhyve.guest.shell import ShellLine
+from pytest_xhyve.host.exhaustion import is_readable
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.text import printable
@@ -131,7 +131,7 @@ class Output(io.RawIOBase):
                 continue
             if over:
                 return b""
-            if not select.select([descriptor], [], [], LOOK_SECONDS)[0]:
+            if not is_readable(descriptor, LOOK_SECONDS):
                 self._check()
                 if monotonic() > end:
                     raise TimeoutError

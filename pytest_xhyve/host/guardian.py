@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import select
 import shutil
 import signal
 import socket
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_xhyve.host import guardian_process
+from pytest_xhyve.host.exhaustion import explain_exhaustion, is_readable, raise_descriptor_limit
 from pytest_xhyve.host.guardian_process import Channel
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNotFound, XhyveError
@@ -89,6 +90,7 @@ class GuardedProcess:
                 # The error is not about the program, but about its log or its record.
                 raise OSError(answer["errno"], os.strerror(answer["errno"]), answer["file"])
             if "error" in answer:
+                _raise_exhaustion(answer)
                 raise HypervisorNotFound(f"cannot start {argv[0]}: {answer['error']}")
             self.pid = answer["pid"]
 
@@ -144,7 +146,7 @@ class GuardedProcess:
         with self._lock:
             while self._exit_status is None:
                 left = max(0.0, end - monotonic())
-                if not self._channel.pending() and not select.select([self._channel.socket], [], [], left)[0]:
+                if not self._channel.pending() and not is_readable(self._channel.socket, left):
                     return None
                 message, _ = self._channel.receive()
                 # If the guardian is dead, the hypervisor died with it.
@@ -217,6 +219,7 @@ class Guardian:
     """
 
     def __init__(self, run_folder: Path, lock_fd: int) -> None:
+        raise_descriptor_limit()
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -260,7 +263,12 @@ class Guardian:
             XhyveError: the folder exists already.
             OSError: the folder cannot be created.
         """
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            for fd in held:
+                os.close(fd)
+            raise
         try:
             # This is outside of the block that removes the folder: an existing folder belongs to another guest.
             folder.mkdir(mode=0o700)
@@ -278,11 +286,26 @@ class Guardian:
                 finally:
                     for fd in held:
                         os.close(fd)
-            process._receive()
+            self._await_folder_owner(process)
             yield process
         finally:
             self._keeps |= process.is_kept
             process.close()
+
+    def _await_folder_owner(self, process: GuardedProcess) -> None:
+        """Wait until the guardian owns the guest's folder.
+
+        Raises:
+            OSError: the guardian has no descriptors left.
+            HypervisorExited: the guardian is dead.
+        """
+        try:
+            answer = process._receive()
+        except HypervisorExited:
+            if not self.is_alive():
+                raise
+            answer = {"errno": errno.EMFILE}
+        _raise_exhaustion(answer)
 
     def _hand_over(self, folder: Path, fds: Sequence[int]) -> None:
         try:
@@ -310,6 +333,14 @@ class Guardian:
                 return
             self._process.kill()
             self._process.wait()
+
+
+def _raise_exhaustion(answer: Mapping[str, Any]) -> None:
+    """Raise the error in the guardian's *answer* as an `OSError` if this host has run out of something."""
+    if answer.get("errno") is not None:
+        error = OSError(answer["errno"], os.strerror(answer["errno"]))
+        if explain_exhaustion(error) is not None:
+            raise error
 
 
 def _guardian_lost() -> HypervisorExited:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -36,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_ABOVE_CHILD_FDS = 64
 _PARENT_CHECK_SECONDS = 0.5
 _SIGNAL_SECONDS = 5.0
 _LOOK_SECONDS = 0.005
@@ -57,6 +57,8 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self.socket = end
+        self.is_short = False
+        """Whether this process could not open all descriptors of the last message."""
         self._read = b""
 
     def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
@@ -65,12 +67,14 @@ class Channel:
     def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
         """The next message and its descriptors; None if the other end is closed."""
         fds: list[int] = []
+        self.is_short = False
         while b"\n" not in self._read:
             try:
-                data, new, _flags, _address = socket.recv_fds(self.socket, 1 << 16, 16)
+                data, new, flags, _address = socket.recv_fds(self.socket, 1 << 16, 16)
             except ConnectionError:
                 return None, fds
             fds += new
+            self.is_short |= bool(flags & socket.MSG_CTRUNC)
             if not data:
                 return None, fds
             self._read += data
@@ -101,8 +105,10 @@ class _Guest:
         """Start the hypervisor; *given* maps the descriptor numbers in it to those in this process."""
         argv, record = message["argv"], message["record"]
         parent = os.getpid()
-        high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_CHILD_FDS) for number, fd in given.items()}
-        held = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_CHILD_FDS) for fd in self.held]
+        # Above the numbers that the hypervisor has them under; a low limit of descriptors leaves few above.
+        above = max(given, default=2) + 1
+        high: dict[int, int] = {}
+        held: list[int] = []
 
         def prepare() -> None:
             if sys.platform == "linux":
@@ -114,6 +120,9 @@ class _Guest:
         self._kill()
         self._kill_command = message["kill_command"]
         try:
+            for number, fd in given.items():
+                high[number] = _duplicate(fd, above)
+            held.extend(_duplicate(fd, above) for fd in self.held)
             with log.open("ab") as stderr:
                 self.process = subprocess.Popen(
                     argv,
@@ -133,12 +142,19 @@ class _Guest:
         except OSError as error:
             # For example, the host's disk is full. The run's other guests go on.
             self._kill()
-            self.channel.send({"error": str(error), "errno": error.errno, "file": error.filename})
+            self.refuse(error)
             return
         finally:
             for fd in [*high.values(), *held]:
                 os.close(fd)
         self.channel.send({"pid": pid})
+
+    def refuse(self, error: Exception) -> None:
+        """Answer that a request failed, and why."""
+        number, file = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
+        # pytest may have died meanwhile.
+        with contextlib.suppress(OSError):
+            self.channel.send({"error": str(error), "errno": number, "file": None if file is None else str(file)})
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the hypervisor, with the kill command if there is one."""
@@ -311,12 +327,18 @@ class _Guardian:
         message, fds = self._control.receive()
         if message is None:
             return False
+        if not fds:
+            # Out of descriptors. pytest finds that the guest's connection is closed, and this process alive.
+            return True
         end, *held = fds
         channel = Channel(socket.socket(fileno=end))
         guest = _Guest(channel, Path(message["folder"]), held, self._selector)
         self._guests[end] = guest
         self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._handle(end))
-        channel.send({"ready": True})
+        if self._control.is_short:
+            guest.refuse(_out_of_descriptors())
+        else:
+            channel.send({"ready": True})
         return True
 
     def _handle(self, number: int) -> bool:
@@ -331,6 +353,19 @@ class _Guardian:
             else:
                 guest.remove()
             return True
+        if guest.channel.is_short:
+            for fd in fds:
+                os.close(fd)
+            guest.refuse(_out_of_descriptors())
+            return True
+        try:
+            self._obey(guest, message, fds)
+        except Exception as error:
+            # The other guests go on, whatever this one meets.
+            guest.refuse(error)
+        return self._handle(number) if guest.channel.pending() else True
+
+    def _obey(self, guest: _Guest, message: Mapping[str, Any], fds: list[int]) -> None:
         if "argv" in message:
             console = socket.socket(fileno=fds.pop()) if message["console"] else None
             try:
@@ -346,7 +381,6 @@ class _Guardian:
             guest.report_pid(message["pid"])
         if "keep" in message:
             guest.keep(message["keep"], held=message["held"])
-        return self._handle(number) if guest.channel.pending() else True
 
     def _children(self, woken: socket.socket) -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -357,6 +391,21 @@ class _Guardian:
             self._kept.remove(guest)
             guest.remove()
         return True
+
+
+def _out_of_descriptors() -> OSError:
+    return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def _duplicate(fd: int, above: int) -> int:
+    """A duplicate of *fd* with a number from *above* on."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
+    except OSError as error:
+        # As fcntl(2) says that even the first number is beyond the limit.
+        if error.errno == errno.EINVAL:
+            raise _out_of_descriptors() from error
+        raise
 
 
 def _die_with(parent: int) -> None:

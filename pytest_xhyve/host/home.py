@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_xhyve.host.exhaustion import explain_exhaustion
 from pytest_xhyve.model.errors import XhyveError
 
 HOME_VARIABLE = "PYTEST_XHYVE_HOME"
@@ -67,7 +68,7 @@ class Home:
                 number = errno.EROFS if read_only else errno.EACCES
                 raise OSError(number, os.strerror(number), str(path))
         except OSError as error:
-            raise self._unusable(error, "write") from error
+            raise explain_exhaustion(error) or self._unusable(error, "write") from error
         return path
 
     def find_folder(self, name: str) -> Path | None:
@@ -90,11 +91,21 @@ class Home:
         """Turn an `OSError` about this folder into an error that states the cause and the fix.
 
         Raises:
-            XhyveError: the disk is full, or something in this folder cannot be read or written.
+            XhyveError: the disk is full, the host has run out of something else, or something in this folder cannot
+                be read or written.
         """
         try:
             yield
+        except XhyveError as error:
+            # What failed first is not the cause.
+            exhaustion = explain_exhaustion(error)
+            if exhaustion is None:
+                raise
+            raise exhaustion from error
         except OSError as error:
+            exhaustion = explain_exhaustion(error)
+            if exhaustion is not None:
+                raise exhaustion from error
             if error.errno not in _FULL and not str(error.filename).startswith(f"{self.path}{os.sep}"):
                 raise
             raise self._unusable(error, "write") from error

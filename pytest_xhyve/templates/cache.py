@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from pytest_xhyve.host.exhaustion import is_exhausted
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Snapshotter
 from pytest_xhyve.model.clock import monotonic
@@ -149,7 +150,8 @@ class TemplateCache:
             reason = f"cannot build a template of {image.name}: {error}"
             if isinstance(error, IdentityError):
                 self._store.record_failure(key, reason)
-            self._failures[key] = reason
+            if not is_exhausted(error):
+                self._failures[key] = reason
             raise TemplateError(reason) from error
         self._report(f"built the template of {image.name} in {monotonic() - begin:.0f} s")
 

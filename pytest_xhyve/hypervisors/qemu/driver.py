@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from uuid import UUID
 
+from pytest_xhyve.host.exhaustion import find_cure
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE, PIDFILE
 from pytest_xhyve.host.proofs import Proof
@@ -246,6 +247,7 @@ class Qemu:
         return HypervisorExited(
             f"QEMU {self.info.version} {event} before the guest started; its output:\n"
             + "\n".join(f"    {line}" for line in output.splitlines())
+            + ("" if (cure := find_cure(output)) is None else f"\n  {cure}")
         )
 
 

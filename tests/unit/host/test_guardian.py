@@ -6,7 +6,9 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +21,7 @@ import pytest
 from waiting import becomes, has_its_command_line
 
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.exhaustion import is_readable
 from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.runs import GuestRecord, live_guests, reap
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
@@ -201,6 +204,64 @@ def test_killed_guardian_takes_the_hypervisor_along(guardian: Guardian, process:
         process.start(SLEEP, {}, {})
     process.close()
     assert not process.folder.exists()
+
+
+@contextlib.contextmanager
+def descriptors(pid: int, most: int) -> Iterator[None]:
+    """Let process *pid* open no descriptor from *most* on."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
+def test_guardian_without_descriptors(guardian: Guardian, process: GuardedProcess, run_folder: Path) -> None:
+    """It refuses what it cannot do, and states why; its other guests go on, and later ones start."""
+    process.start(SLEEP, {}, {})
+    (run,) = run_folder.iterdir()
+    used = len(list(Path(f"/proc/{guardian.pid}/fd").iterdir()))
+    for more in range(4):
+        with (
+            descriptors(guardian.pid, used + more),
+            pytest.raises(OSError, match="Too many open files"),
+            guardian.guard(run / "other", [os.open(os.devnull, os.O_RDONLY)], ABOUT) as other,
+        ):
+            other.start(SLEEP, {}, {10: 0, 11: 0, 12: 0})
+        assert guardian.is_alive()
+        assert process.poll() is None
+    with guardian.guard(run / "other", [], ABOUT) as other:
+        other.start(SLEEP, {}, {10: 0})
+        assert other.poll() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
+def test_few_descriptors_are_enough(guardian: Guardian, process: GuardedProcess) -> None:
+    with descriptors(guardian.pid, 64):
+        process.start(SLEEP, {}, {10: 0, 11: 0, 12: 0})
+        assert process.poll() is None
+
+
+def test_limit_of_descriptors_is_raised(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1024:
+        pytest.skip(f"this user may open {hard} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with runs.new_run(tmp_path) as (folder, lock), contextlib.closing(Guardian(folder, lock)) as guardian:
+            assert resource.prlimit(guardian.pid, resource.RLIMIT_NOFILE)[0] >= 1024
+        # From 1024 on, select(2) takes none.
+        with contextlib.ExitStack() as opened:
+            while opened.enter_context(Path(os.devnull).open()).fileno() < 1024:
+                pass
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            assert ours.fileno() >= 1024
+            assert not is_readable(ours, 0)
+            theirs.send(b"x")
+            assert is_readable(ours, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 OWNER = dedent(
