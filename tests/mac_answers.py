@@ -88,7 +88,8 @@ GOOD = {
     SYSCTL_CPU: out("Intel(R) Core(TM) i7-8850H CPU @ 2.60GHz\n"),
     SYSCTL_HV: out("1\n"),
     SW_VERS: out("15.3\n"),
-    f"{XHYVE} -M -v": CommandResult(0, "", (OUTPUT / "xhyve-v.txt").read_text()),
+    # hyperkit's, for the current xhyve has a defect: the name of the file says nothing.
+    f"{XHYVE} -M -v": CommandResult(0, "", (OUTPUT / "hyperkit-v-last.txt").read_text()),
     CODESIGN: recorded("codesign-new.txt"),
     SUDO_XHYVE: CommandResult(0),
     SUDO_KILL: CommandResult(0),

@@ -17,11 +17,11 @@ from pytest_xhyve.doctor import vpn
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 from pytest_xhyve.host.leases import LEASES
+from pytest_xhyve.hypervisors.xhyve.limits import BIG_SUR
 
 XHYVE = frozenset({"xhyve"})
 """The hypervisors that a finding blocks if xhyve cannot run guests because of it."""
 
-BIG_SUR = 11
 SEQUOIA = 15
 
 

@@ -12,10 +12,11 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from pytest_xhyve.doctor.findings import Finding
-from pytest_xhyve.doctor.mac_host import BIG_SUR, XHYVE, Mac, major_version
+from pytest_xhyve.doctor.mac_host import XHYVE, Mac, major_version
 from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 from pytest_xhyve.host.privilege import KILL, sudoers_line
 from pytest_xhyve.hypervisors.xhyve.build import KilledAtOnce, ask_build
+from pytest_xhyve.hypervisors.xhyve.limits import BIG_SUR, find_defect, find_obstacle
 from pytest_xhyve.model.errors import HypervisorNotFound
 
 NAMES = ("xhyve", "hyperkit")
@@ -24,8 +25,11 @@ NETWORKING = "com.apple.vm.networking"
 
 # This sends no signal: kill(1) with 0 only checks whether process 1 exists.
 _HARMLESS = (KILL, "-0", "1")
-_BUILD_XHYVE = (
-    "git clone https://github.com/machyve/xhyve && make -C xhyve && sudo install xhyve/build/xhyve /usr/local/bin/"
+# The compiler is in Xcode's command line tools. Why hyperkit: see `pytest_xhyve.hypervisors.xhyve.limits`.
+_BUILD_HYPERKIT = (
+    "xcode-select --install\n"
+    "git clone https://github.com/moby/hyperkit && make -C hyperkit && "
+    "sudo install hyperkit/build/hyperkit /usr/local/bin/"
 )
 
 
@@ -34,7 +38,7 @@ def check_xhyve(mac: Mac) -> Iterator[Finding]:
     path = next(filter(None, map(mac.programs.find, NAMES)), None)
     if path is None:
         detail = f"no {' or '.join(NAMES)} found in PATH; Homebrew does not offer them any more"
-        yield Finding("xhyve", "warning", detail, _BUILD_XHYVE, XHYVE)
+        yield Finding("xhyve", "warning", detail, _BUILD_HYPERKIT, XHYVE)
         return
     signature = _signature(mac, path)
     try:
@@ -46,9 +50,17 @@ def check_xhyve(mac: Mac) -> Iterator[Finding]:
         yield Finding("xhyve", "problem", detail, _sign(path), XHYVE)
         return
     except HypervisorNotFound as error:
-        yield Finding("xhyve", "problem", str(error), _BUILD_XHYVE, XHYVE)
+        yield Finding("xhyve", "problem", str(error), _BUILD_HYPERKIT, XHYVE)
+        return
+    obstacle = find_obstacle(build, major_version(mac))
+    if obstacle is not None:
+        detail = f"{path}, {build.name} {build.version}: {obstacle}; build a current one, and use it instead:"
+        yield Finding("xhyve", "problem", detail, _BUILD_HYPERKIT, XHYVE)
         return
     yield Finding("xhyve", "ok", f"{path}, {build.name} {build.version}")
+    defect = find_defect(build)
+    if defect is not None:
+        yield Finding("xhyve's guests", "warning", f"{defect}; hyperkit has mended that:", _BUILD_HYPERKIT)
     yield from _check_entitlement(mac, path, signature)
     yield from _check_privilege(mac, path, signature)
 
@@ -71,10 +83,12 @@ def _is_entitled(signature: CommandResult, name: str) -> bool:
 
 def _sign(path: str) -> str:
     """The commands that sign the program with the one entitlement that every developer may claim."""
-    file = "/tmp/xhyve.entitlements"  # noqa: S108  # in a command that a person reads and pastes
+    # A new folder of the user's own: in /tmp, another user could replace the file before sudo reads it, and PlistBuddy
+    # does not add a key twice.
     return (
-        f"/usr/libexec/PlistBuddy -c 'Add :{HYPERVISOR} bool true' {file}\n"
-        f"sudo codesign --force --sign - --entitlements {file} {shlex.quote(path)}"
+        'entitlements="$(mktemp -d)/xhyve.entitlements"\n'
+        f"/usr/libexec/PlistBuddy -c 'Add :{HYPERVISOR} bool true' \"$entitlements\"\n"
+        f'sudo codesign --force --sign - --entitlements "$entitlements" {shlex.quote(path)}'
     )
 
 

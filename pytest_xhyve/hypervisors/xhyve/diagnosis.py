@@ -19,15 +19,31 @@ class _KnownError(NamedTuple):
     fix: str
 
 
+_BUILD_ANEW = 'this build is older than macOS 11: build the current one, see "Run on a Mac" in the docs'
+_SIGN = (
+    "the program lacks the entitlement com.apple.security.hypervisor: `codesign -d --entitlements - {program}` prints "
+    "what it has; `pytest-xhyve doctor` prints the commands that sign it"
+)
+# The numbers are those of hv_error.h in macOS's SDK.
 _KNOWN_ERRORS = (
     _KnownError(
         "processor not supported by Hypervisor.framework",
         "xhyve needs an Intel CPU with VT-x and EPT; in a virtual machine, nested virtualization",
     ),
+    _KnownError("does not support desired secondary processor-based controls", _BUILD_ANEW),
+    _KnownError("hv_vm_create unknown error -85377017", _SIGN),
+    _KnownError("hv_vm_create unknown error -85377023", _BUILD_ANEW),
     _KnownError(
-        "hv_vm_create",
-        "another hypervisor may use the CPU (VirtualBox, VMware Fusion), or the program lacks the entitlement "
-        "com.apple.security.hypervisor: `codesign -d --entitlements - {program}` prints its entitlements",
+        "hv_vm_create HV_BUSY",
+        "another hypervisor uses the CPU (VirtualBox, VMware Fusion, Parallels): quit it; `kextstat` may show a kernel "
+        "extension that one left behind",
+    ),
+    _KnownError(
+        "hv_vm_create HV_NO_RESOURCES", "macOS has no room for one more machine: end other guests, or restart the Mac"
+    ),
+    _KnownError(
+        "hv_vm_create HV_ERROR",
+        "Hypervisor.framework failed: quit other hypervisors, and if that does not help, restart the Mac",
     ),
     _KnownError("pidfile error", "the pidfile of an earlier process exists; if that process is dead, remove the file"),
     _KnownError("Could not open backing file", "the disk does not exist, or this user may not open it"),

@@ -32,7 +32,33 @@ from pytest_xhyve.doctor import mac, mac_xhyve
 from pytest_xhyve.doctor.mac import Mac
 from pytest_xhyve.doctor.programs import CommandResult
 
+OLD = {
+    f"{XHYVE} -M -v": CommandResult(1, "", "xhyve: illegal option -- M\n"),
+    f"{XHYVE} -v": CommandResult(0, "", "xhyve: v0.2.0\n\nxhyve is a port of FreeBSD's bhyve hypervisor\n"),
+}
 XHYVE_CASES: dict[str, Bad] = {
+    "0.2.0 on macOS 11 and later": ("xhyve", OLD, "release 0.2.0 cannot create a machine", "moby/hyperkit", True),
+    "0.2.0 on macOS 10.15": (
+        "xhyve's guests",
+        {**OLD, SW_VERS: out("10.15.7\n")},
+        "does not boot Linux after 4.4",
+        "moby/hyperkit",
+        False,
+    ),
+    "today's xhyve": (
+        "xhyve's guests",
+        {f"{XHYVE} -M -v": CommandResult(0, "", (OUTPUT / "xhyve-v.txt").read_text())},
+        "five times too fast",
+        "xcode-select --install",
+        False,
+    ),
+    "old hyperkit": (
+        "xhyve",
+        {f"{XHYVE} -M -v": CommandResult(0, "", (OUTPUT / "hyperkit-v.txt").read_text())},
+        "up to v0.20200908 cannot",
+        "make -C hyperkit",
+        True,
+    ),
     "killed": ("xhyve", {f"{XHYVE} -M -v": KILLED, CODESIGN: NOT_SIGNED}, "Killed: 9", "codesign --force", True),
     "killed for networking": (
         "xhyve",
@@ -98,13 +124,13 @@ def test_no_xhyve(make_mac: MakeMac) -> None:
     (finding,) = mac.check_xhyve(make_mac(found=None))
     assert finding.level == "warning"
     assert finding.blocks == {"xhyve"}
-    assert "git clone https://github.com/machyve/xhyve" in finding.fix
+    assert "git clone https://github.com/moby/hyperkit" in finding.fix
     assert_can_be_pasted(finding)
 
 
 def test_hyperkit_serves_too(make_mac: MakeMac) -> None:
     changed = {
-        "/opt/hyperkit -M -v": CommandResult(0, "", (OUTPUT / "hyperkit-v.txt").read_text()),
+        "/opt/hyperkit -M -v": CommandResult(0, "", (OUTPUT / "hyperkit-v-last.txt").read_text()),
         "/usr/bin/codesign -d --entitlements - /opt/hyperkit": recorded("codesign-new.txt"),
         "/usr/bin/sudo -n -- /opt/hyperkit -v": CommandResult(0),
     }
@@ -112,7 +138,7 @@ def test_hyperkit_serves_too(make_mac: MakeMac) -> None:
         Recorded({**GOOD, **changed}, {"hyperkit": "/opt/hyperkit"}), Path("/"), 501, "me", stat=make_mac().stat
     )
     findings = list(mac.check_xhyve(this_mac))
-    assert findings[0].detail == "/opt/hyperkit, hyperkit v0.20190201-11-gc0dd46"
+    assert findings[0].detail == "/opt/hyperkit, hyperkit v0.20210107-2-g3cb0d5"
     assert {finding.level for finding in findings} == {"ok"}
 
 
