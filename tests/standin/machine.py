@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +19,7 @@ from standin.guest import Guest
 from standin.process import Process
 from standin.vmnet import uuid_text
 
-_CPUS = 16
+_CPUS: Mapping[Build, int] = {"v0.2.0": 16, "head": 16, "hyperkit": 64}
 _HV_NO_DEVICE = -85377018  # 0xfae94006, as an int
 _EX_SOFTWARE = 70
 
@@ -52,8 +52,8 @@ def _run(line: CommandLine, build: Build, folder: Path, process: Process) -> NoR
         raise Ended(1, stderr=f"Unable to create VM ({_HV_NO_DEVICE})\n")
     if line.cpus < 1:
         raise Ended(1, stderr=f"Invalid guest vCPUs ({line.cpus})\n")
-    if line.cpus > _CPUS:
-        raise Ended(1, stderr=f"{line.cpus} vCPUs requested but only {_CPUS} available\n")
+    if line.cpus > _CPUS[build]:
+        raise Ended(1, stderr=f"{line.cpus} vCPUs requested but only {_CPUS[build]} available\n")
     if line.pidfile is not None:
         _write_pidfile(line.pidfile, process)
     board = Board(line, build, folder, faults, process)

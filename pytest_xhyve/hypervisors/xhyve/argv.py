@@ -18,10 +18,12 @@ from pytest_xhyve.model.errors import ConfigurationError, HypervisorExited, Imag
 from pytest_xhyve.model.machine import Machine
 
 _MIB = 1 << 20
-_MAX_CPUS = 16  # VM_MAXCPU
+# VM_MAXCPU of vmm_common.h.
+_MAX_CPUS = {"xhyve": 16, "hyperkit": 64}
 _LOW_MEMORY = 3 << 30
 _PROTOCOL = 0x020A
-_KERNEL_AT = 1 << 20
+# xhyve loads a kernel at 1 MiB, and the kernel itself moves to the next multiple of its alignment, which is 2 MiB.
+_KERNEL_AT = 2 << 20
 # xhyve creates the network card before it opens the disks and the serial port: see Xhyve._wait_for_network_card.
 _NIC_SLOT, _RANDOM_SLOT, _FIRST_DISK_SLOT, _LPC_SLOT = 2, 3, 4, 31
 
@@ -93,8 +95,14 @@ def check_machine(machine: Machine, build: Build) -> None:
     if machine.firmware is not None:
         # Its -l bootrom takes a firmware that was built for bhyve (pci_lpc.c, bootrom.c).
         raise NotSupported(f'the plugin has no UEFI firmware for {name}; use QEMU for firmware="uefi"')
-    if machine.cpus > _MAX_CPUS:
-        raise NotSupported(f"{name} supports at most {_MAX_CPUS} CPUs, not {machine.cpus}; use QEMU for more")
+    if machine.cpus > _MAX_CPUS[name]:
+        raise NotSupported(f"{name} supports at most {_MAX_CPUS[name]} CPUs, not {machine.cpus}; use QEMU for more")
+    if "acpi=off" in machine.cmdline.split():
+        # machyve/xhyve#144, #161.
+        raise NotSupported(
+            f"the kernel's command line contains acpi=off, with which Linux 4.15 and later hangs under {name}; without "
+            "ACPI, the guest could not turn itself off either\n  remove the word from cmdline in the manifest"
+        )
     if len(machine.nics) > 1:
         raise NotSupported(f"{name} supports one network card, not {len(machine.nics)}; use QEMU for more")
     if machine.graphics:

@@ -159,7 +159,9 @@ def test_question_for_the_address_is_understood(build: StandInBuild) -> None:
         ({"firmware": "uefi", "kernel": None}, NotSupported, r'no UEFI firmware .*use QEMU for firmware="uefi"'),
         ({"graphics": True}, NotSupported, r"no graphics card that the plugin can read; use QEMU"),
         ({"memory": 1000}, ConfigurationError, r"at least 1M"),
-        ({"memory": 2 << 20}, ImageError, r"need 4M of memory, but the guest has 2M"),
+        ({"memory": 2 << 20}, ImageError, r"need 5M of memory, but the guest has 2M"),
+        ({"memory": 4 << 20}, ImageError, r"need 5M of memory, but the guest has 4M"),
+        ({"cmdline": "console=ttyS0 acpi=off ro"}, NotSupported, r"Linux 4\.15 and later hangs[\s\S]*remove the word"),
         ({"cmdline": "x" * 2047}, ImageError, r"has 2047 bytes, but .*vmlinuz accepts at most 2047"),
         ({"disks": (Disk(Path("/no/such")),)}, ImageError, r"this user may not write to /no/such"),
     ],
@@ -177,6 +179,13 @@ def test_what_cannot_be_said_is_refused_before_anything_starts(
 
 def test_whole_machine_is_taken(machine: Machine) -> None:
     check_machine(replace(machine, cmdline="x" * 2046, cpus=16), build_of("head"))
+    check_machine(replace(machine, cmdline="acpi=offline noacpi=off"), build_of("head"))
+
+
+def test_hyperkit_has_more_cpus(machine: Machine) -> None:
+    check_machine(replace(machine, cpus=64), build_of("hyperkit"))
+    with pytest.raises(NotSupported, match="hyperkit supports at most 64 CPUs, not 65"):
+        check_machine(replace(machine, cpus=65), build_of("hyperkit"))
 
 
 @pytest.mark.parametrize(
