@@ -25,7 +25,7 @@ FOLDER = "prepared"
 MANIFEST = "manifest.yaml"
 """The manifest in that folder."""
 
-_FORMAT = 3
+_FORMAT = 4
 """Counts what we ourselves changed in how a disk is prepared."""
 
 _DIGITS = 16

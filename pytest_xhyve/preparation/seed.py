@@ -18,19 +18,23 @@ from pytest_xhyve.preparation.new_file import NewFile
 _FOLDER = "var/lib/cloud/seed/nocloud"
 # In the configuration of the system, which the user's data may override. The host keys stay the known ones.
 _SETTINGS = "etc/cloud/cloud.cfg.d/99-pytest-xhyve.cfg"
+# A list without a type is not valid, and of this type there is a key.
 _SETTINGS_TEXT = """\
 ssh_deletekeys: false
-ssh_genkeytypes: []
+ssh_genkeytypes: [ed25519]
 preserve_hostname: true
 """
 _META_DATA = b"instance-id: pytest-xhyve\n"
+# The rest of the system stays as it is on the disk.
 _USER_DATA = b"""\
 #cloud-config
 ssh_deletekeys: false
-ssh_genkeytypes: []
+ssh_genkeytypes: [ed25519]
 disable_root: false
 preserve_hostname: true
 growpart: {mode: "off"}
+grub_dpkg: {enabled: false}
+locale: false
 package_update: false
 package_upgrade: false
 """

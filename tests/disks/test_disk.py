@@ -31,14 +31,16 @@ def test_prepared_disk_costs_no_time_and_little_space(disk: Path) -> None:
     home = Home.of_user()
     with fleet_of(home, [], str(disk)) as fleet:
         prepared = fleet.catalog.find(disk)
+    # All units have started, cloud-init's, too.
+    assert prepared.made["state"] == "running"
     said: list[str] = []
     seconds = []
-    # The quickest of a few: other work on the host delays any of them.
+    # Seconds of the CPU, of the quickest of a few: other work on the host delays any of them.
     for _ in range(5):
         with fleet_of(home, said, str(disk)) as fleet:
-            before = time.monotonic()
+            before = time.process_time()
             assert fleet.catalog.find(disk) == prepared
-            seconds.append(time.monotonic() - before)
+            seconds.append(time.process_time() - before)
     assert said == []
     assert min(seconds) < 0.05
     copied = disk.suffix == ".vmdk"
