@@ -21,6 +21,7 @@ from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
 from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.model.values import Firmware
 from pytest_xhyve.plugin.selection import base_folder, wanted_specs
 
 # A test that may be skipped may not need its image, and an xfail test may be about an invalid one.
@@ -45,6 +46,8 @@ class Preflight:
         self._manifests: dict[str, Path] = {}
         # Those whose disk exists already as their guests will see it.
         self._images: dict[str, Image] = {}
+        # What the manifests of the other disks state.
+        self._firmware: dict[str, Firmware | None] = {}
 
     def check(self, wanted: Any) -> None:
         """Check that guests can be cloned from *wanted*, without reading its disk.
@@ -79,6 +82,23 @@ class Preflight:
             check_size(spec.disk_size, image.disk)
             check_boots_by(spec.firmware or image.firmware, image)
 
+    def check_firmware(self, spec: GuestSpec, settings: Settings) -> None:
+        """Check that the UEFI firmware is there if a guest boots by it and QEMU may run that guest.
+
+        Raises:
+            HypervisorNotFound: it is not found.
+        """
+        image = self._images.get(_as_text(spec.image))
+        stated = self._firmware.get(_as_text(spec.image)) if image is None else image.firmware
+        if (spec.firmware or stated) != "uefi" or settings.hypervisor not in ("auto", "qemu"):
+            return
+        from pytest_xhyve.hypervisors.qemu.driver import PROGRAM  # noqa: PLC0415
+        from pytest_xhyve.hypervisors.qemu.firmware import find_ovmf  # noqa: PLC0415
+
+        program = shutil.which(settings.executable or PROGRAM)
+        if program is not None:
+            find_ovmf(Path(program))
+
     def _check(self, wanted: Any, text: str) -> None:
         if isinstance(wanted, Image):
             check_files(wanted)
@@ -97,6 +117,7 @@ class Preflight:
                 return
             from pytest_xhyve.preparation.disk_file import look  # noqa: PLC0415
 
+            self._firmware[text] = stated.values.get("firmware")
             check_stated_files(stated)
             look(stated.disk)
             return
@@ -230,6 +251,7 @@ def _image_problems(item: pytest.Item, settings: Settings, preflight: Preflight)
             continue
         try:
             preflight.check_disk(spec)
+            preflight.check_firmware(spec, settings)
         except XhyveError as error:
             yield str(error)
 

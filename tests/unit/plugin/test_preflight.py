@@ -248,6 +248,30 @@ def test_file_that_may_not_be_read(pytester: pytest.Pytester, folder: Path, name
     check_refused(result, ("cannot read ", name, "Permission denied"), folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [({}, {"firmware": "uefi"}), ({"firmware": "uefi"}, {}), ({"firmware": "uefi", "host_keys": None}, {})],
+    ids=["marker", "manifest", "manifest of what is prepared"],
+)
+def test_host_without_uefi_firmware(
+    pytester: pytest.Pytester, folder: Path, changes: dict[str, Any], keys: dict[str, str]
+) -> None:
+    """Reported before the tests, and not by the first guest; in a mount namespace of its own (unshare(1))."""
+    without_ovmf = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /usr/share/OVMF && exec "$0" "$@"']
+    if subprocess.run([*without_ovmf, "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("only who may mount can hide the firmware of this host")
+    write_image(folder, "own", size=None, sha256=None, **changes)
+    (folder / "own.img").write_bytes(bytes(510) + b"\x55\xaa" + bytes(1 << 16))
+    pytester.makepyfile(test_it=marked(image="own.img", **keys))
+    result = pytester.run(*without_ovmf, sys.executable, "-m", "pytest", "--xhyve-hypervisor=qemu")
+    words = (
+        "test_it.py::test_guest: the UEFI firmware OVMF is not found; looked for:",
+        "/usr/share/OVMF/",
+        "install it",
+    )
+    check_refused(result, words, folder)
+
+
 def test_folder_that_may_not_be_looked_into(pytester: pytest.Pytester, folder: Path) -> None:
     (folder / "locked").mkdir(mode=0)
     pytester.makepyfile(test_it=PLAIN)
