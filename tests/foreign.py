@@ -11,7 +11,8 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
 
 _LIBRARIES = "/usr/lib/x86_64-linux-gnu"
-_PATH = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
+PATH = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
+"""The environment of the tools of file systems."""
 
 
 def debugfs(disk: Path, *commands: str) -> str:
@@ -22,7 +23,7 @@ def debugfs(disk: Path, *commands: str) -> str:
         text=True,
         check=True,
         capture_output=True,
-        env=_PATH,
+        env=PATH,
     )
     return done.stdout
 
@@ -42,11 +43,16 @@ def replace_file(disk: Path, path: str, content: bytes, mode: int = 0o644) -> No
         )
 
 
+def read_bytes(disk: Path, path: str) -> bytes:
+    """The content of the file at *path* of the file system on the whole of *disk*."""
+    with tempfile.NamedTemporaryFile() as file:
+        debugfs(disk, f"dump {path} {file.name}")
+        return Path(file.name).read_bytes()
+
+
 def read_file(disk: Path, path: str) -> str:
     """The text of the file at *path* of the file system on the whole of *disk*."""
-    with tempfile.NamedTemporaryFile("r") as file:
-        debugfs(disk, f"dump {path} {file.name}")
-        return Path(file.name).read_text()
+    return read_bytes(disk, path).decode()
 
 
 def set_password(disk: Path, user: str, password: str) -> None:
@@ -71,7 +77,7 @@ def install_sudo(disk: Path, sudoers: str) -> None:
             text=True,
             check=True,
             capture_output=True,
-            env=_PATH,
+            env=PATH,
         )
         libraries = folder / Path(_LIBRARIES).name
         modules = [libraries / "security" / f"pam_{name}.so" for name in ("unix", "permit")]

@@ -163,6 +163,11 @@ class Facts:
         return tuple(found)
 
     @property
+    def dirty(self) -> tuple[str, ...]:
+        """The names of the volumes that were not unmounted cleanly, for people; known of ext4 only."""
+        return tuple(describe_device(printable(device)) for device in self.values.get("dirty", ()))
+
+    @property
     def has_systemd(self) -> bool:
         return self.has("usr/lib/systemd/systemd", "lib/systemd/systemd")
 

@@ -20,8 +20,10 @@ from pytest_xhyve.formats.tar import DamagedArchive, Kind, TarReader
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.clone import overlay_disk
 from pytest_xhyve.images.build import build_image
+from pytest_xhyve.model.completed import Completed
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.machine import Disk
+from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.values import Firmware
 from pytest_xhyve.preparation.facts import DISK, Facts
 from pytest_xhyve.preparation.new_file import NewFile
@@ -103,7 +105,13 @@ class HelperGuest:
             ImageError: one cannot be written, for example because the disk is full.
         """
         for file in files:
-            self._run("write.sh", [file.path, f"{file.mode:o}", "append" if file.append else ""], input=file.content)
+            done = self._try("write.sh", [file.path, f"{file.mode:o}", "append" if file.append else ""], file.content)
+            if done.returncode != 0:
+                raise ImageError(
+                    f"cannot write /{printable(file.path)} on the disk, which the plugin needs for its login and for "
+                    f"the network:\n{_last_lines(done)}\n"
+                    "  free some space on the disk, or make its file system writable, and shut it down cleanly"
+                )
 
     def close(self, copies: Mapping[str, Path]) -> None:
         """Copy files out of the system, unmount it, so that its file systems are clean, and shut the guest down.
@@ -128,13 +136,19 @@ class HelperGuest:
         if missing:
             raise ImageError(f"cannot copy {', '.join(missing)} out of the disk")
 
-    def _run(self, script: str, arguments: Sequence[str], input: bytes | None = None) -> str:  # noqa: A002
-        command = ["sh", f"{_SCRIPTS_IN_GUEST}/{script}", *arguments]
-        done = self._guest.run(command, check=False, timeout=self._timeout, input=input)
+    def _run(self, script: str, arguments: Sequence[str]) -> str:
+        done = self._try(script, arguments)
         if done.returncode != 0:
-            reason = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-3:])
-            raise ImageError(f"{script} failed in the helper guest:\n{reason or '    (no output)'}")
+            raise ImageError(f"{script} failed in the helper guest:\n{_last_lines(done)}")
         return done.stdout
+
+    def _try(self, script: str, arguments: Sequence[str], content: bytes | None = None) -> Completed:
+        command = ["sh", f"{_SCRIPTS_IN_GUEST}/{script}", *arguments]
+        return self._guest.run(command, check=False, timeout=self._timeout, input=content)
+
+
+def _last_lines(done: Completed) -> str:
+    return "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[-3:]) or "    (no output)"
 
 
 @contextmanager

@@ -31,8 +31,16 @@ _STATIC_ADDRESS = re.compile(
 
 def likely_causes(facts: Facts) -> tuple[str, ...]:
     """Each likely cause in a line, with the file and the line of the disk that it is in."""
-    causes = (*_network_causes(facts), *_ssh_causes(facts), *_security_causes(facts))
+    causes = (*_copy_causes(facts), *_network_causes(facts), *_ssh_causes(facts), *_security_causes(facts))
     return tuple(printable(cause) for cause in causes)
+
+
+def _copy_causes(facts: Facts) -> Iterator[str]:
+    for volume in facts.dirty:
+        yield (
+            f"the file system of {volume} was not unmounted cleanly, so files may be incomplete: shut the machine down "
+            "before you copy its disk"
+        )
 
 
 def _network_causes(facts: Facts) -> Iterator[str]:

@@ -168,6 +168,10 @@ class _Preparation:
         """Write what the plugin needs into the layer, and copy the kernel out; return what the manifest states."""
         with open_disk(self._context, self._layer, self._workspace) as helper:
             facts = helper.look()
+            for volume in facts.dirty:
+                self._context.events.progress(
+                    f"  the file system of {volume} was not unmounted cleanly; its journal is replayed in the layer"
+                )
             check_system(facts, self._manifest.disk)
             boot = self._choose_boot_files(facts, helper)
             self._likely_causes = likely_causes(facts)

@@ -38,6 +38,12 @@ is_root() {
         { [ -d "$1/usr" ] || [ -d "$1/lib" ]; }
 }
 
+# Whether the journal of ext4 has to be replayed (s_feature_incompat in fs/ext4/ext4.h in Linux).
+needs_recovery() {
+    low=$(dd if="$1" bs=1 skip=1120 count=1 2>/dev/null | od -An -tu1 | tr -d ' ')
+    [ $((low & 4)) != 0 ]
+}
+
 roots=0
 found() {
     print_fact root "$1 $2 $3"
@@ -64,7 +70,10 @@ for volume in $volumes; do
     # The type of an EFI system partition (UEFI Specification 2.10, section 5.3.3 and table 5.4).
     case $entry in c12a7328-f81f-11d2-ba4b-00a0c93ec93b | 0xef) list_efi "$volume" ;; esac
     case $kind in
-        ext2 | ext3 | ext4) kind=ext4 ;;
+        ext2 | ext3 | ext4)
+            kind=ext4
+            if needs_recovery "$volume"; then print_fact dirty "$volume"; fi
+            ;;
         xfs | btrfs | f2fs) modprobe -q "$kind" ;;
         *) continue ;;
     esac
