@@ -250,8 +250,11 @@ def test_file_that_may_not_be_read(pytester: pytest.Pytester, folder: Path, name
 
 @pytest.mark.parametrize(
     ("changes", "keys"),
-    [({}, {"firmware": "uefi"}), ({"firmware": "uefi"}, {}), ({"firmware": "uefi", "host_keys": None}, {})],
-    ids=["marker", "manifest", "manifest of what is prepared"],
+    [
+        pytest.param({}, {"firmware": "uefi"}, id="marker"),
+        pytest.param({"firmware": "uefi"}, {}, marks=pytest.mark.thorough, id="manifest"),
+        pytest.param({"firmware": "uefi", "host_keys": None}, {}, marks=pytest.mark.thorough, id="partial manifest"),
+    ],
 )
 def test_host_without_uefi_firmware(
     pytester: pytest.Pytester, folder: Path, changes: dict[str, Any], keys: dict[str, str]
