@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.hypervisors.base import HypervisorInfo
     from pytest_xhyve.model.completed import Completed
+    from pytest_xhyve.model.crash_state import CrashState
     from pytest_xhyve.model.errors import (
         BootFailed,
         BootTimeout,
@@ -47,6 +48,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "Console",
+    "CrashState",
     "Disk",
     "Guest",
     "GuestFactory",
@@ -71,6 +73,7 @@ __all__ = [
 _DEFINED_IN = {
     "Completed": "model.completed",
     "Console": "guest.console",
+    "CrashState": "model.crash_state",
     "Disk": "model.machine",
     "Guest": "guest.guest",
     "GuestFactory": "fleet.factory",

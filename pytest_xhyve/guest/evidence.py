@@ -42,6 +42,8 @@ def collect_evidence(guest: Guest, start: int = 0, max_bytes: int | None = None)
         with contextlib.suppress(XhyveError, OSError):
             screen = take_screenshot(guest.name, guest.machine, guest._own_power.machine)
     made = _describe_start(guest.image, guest.machine, guest.hypervisor, guest.phases)
+    if guest.crash_state is not None:
+        made = (*made, str(guest.crash_state))
     return Evidence(guest.name, (*made, where), console, recent, screen)
 
 

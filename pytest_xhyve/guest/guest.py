@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from pytest_xhyve.guest import recorder, restarts, shell, ssh_config, waits
 from pytest_xhyve.guest.console import Console
@@ -21,17 +21,19 @@ from pytest_xhyve.guest.shell import Command, ShellLine
 from pytest_xhyve.guest.start import BootMachine, Start
 from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo, VirtualMachine
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.errors import NotSupported, XhyveError, XhyveWarning
+from pytest_xhyve.model.errors import ConfigurationError, NotSupported, XhyveError, XhyveWarning
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import SSH_PORT, Machine
+from pytest_xhyve.model.machine import SSH_PORT, Disk, Machine
 from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.values import parse_size
 
 if TYPE_CHECKING:
     import paramiko
 
+    from pytest_xhyve.guest.crash_disks import Check
     from pytest_xhyve.guest.put import Source
     from pytest_xhyve.model.completed import Completed
+    from pytest_xhyve.model.crash_state import CrashState
     from pytest_xhyve.model.kept import Kept
 
 # For how long one try of a wait lets the guest be silent, since it may have restarted.
@@ -83,6 +85,7 @@ class Guest:
         # If there is an owner, `remove` closes its stack, which switches this off.
         self._own_power = Power(machine, instance)
         self._recorder = WriteRecorder(machine.name, instance.process.folder)
+        self._crash: tuple[CrashState, Disk] | None = None
         self._before_use: Callable[[], None] | None = None
         self._owner: Ownership | None = None
         self._is_removed = False
@@ -549,13 +552,106 @@ class Guest:
         if not self._power.is_on:
             raise XhyveError(f"guest {self.name} is off, so its power cannot be cut; start() starts it")
         if not self._recorder.disks:
-            raise XhyveError(
-                f"the writes of guest {self.name} are not recorded, so a power cut cannot take back any of them\n"
-                "  mark the test with @pytest.mark.xhyve(power_cuts=True), or call guest.record_writes() first\n"
-                "  kill() ends the guest and keeps what has reached its disk"
-            )
+            raise recorder.not_recorded(self.name, "a power cut cannot take back any of them; kill() ends the guest")
         self._power.switch_off()
         self._machine = self._recorder.cut(self._machine)
+
+    def mark(self, label: str) -> None:
+        """Mark this moment in the record of the guest's writes: `CrashState.marks` shows it in later states.
+
+        Mark what a program has acknowledged: a state with the mark has to contain it.
+
+        Raises:
+            XhyveError: the guest's writes are not recorded.
+        """
+        if not self._recorder.disks:
+            raise recorder.not_recorded(self.name, "there is nothing to mark")
+        self._recorder.mark(label)
+
+    @overload
+    def crash_states(
+        self,
+        sample: int = ...,
+        *,
+        seed: int = ...,
+        only: Sequence[int] | None = ...,
+        check: None = ...,
+        boot: Literal[True] = ...,
+        disk: int = ...,
+        sector: int = ...,
+    ) -> Iterator[Guest]: ...
+
+    @overload
+    def crash_states(
+        self,
+        sample: int = ...,
+        *,
+        seed: int = ...,
+        only: Sequence[int] | None = ...,
+        check: Check,
+        boot: Literal[False],
+        disk: int = ...,
+        sector: int = ...,
+        timeout: float = ...,
+    ) -> tuple[CrashState, ...]: ...
+
+    def crash_states(
+        self,
+        sample: int = 20,
+        *,
+        seed: int = 0,
+        only: Sequence[int] | None = None,
+        check: Check | None = None,
+        boot: bool = True,
+        disk: int = 0,
+        sector: int = 512,
+        timeout: float = 60.0,
+    ) -> Iterator[Guest] | tuple[CrashState, ...]:
+        """Boot the guest, or check its disk, in each of some states that a crash may leave.
+
+        Each state is one from between two flushes of the record: what was flushed is there, and of the other writes,
+        any may be lost, and any may be torn. The guest's writes must be recorded; see `record_writes`.
+
+        With ``boot=True``, this is an iterator. It ends the guest, boots it on one state after the other, and yields it
+        each time; `crash_state` describes the state. After the last one, the guest is off, and `start` boots what was
+        flushed. With ``boot=False``, *check* checks all states before the call returns, and the guest runs on.
+
+        Args:
+            sample: how many states; they come in the order of time.
+            seed: chooses the states. The same seed chooses the same states of the same record.
+            only: the numbers of the states to bring back; None for the whole sample.
+            check: a command for the host in which ``{disk}`` is the path of a disk file without a format, such as
+                ``"e2fsck -fn {disk}"``. If its exit code is not 0, the state fails. Or a function that gets the path
+                and the `CrashState`. If it raises an error or returns False, the state fails. The file may be changed.
+            boot: whether to boot the guest on each state.
+            disk: the disk, numbered from 0. To boot, the guest must have no other disk.
+            sector: the bytes that the disk writes as a whole or not at all, such as 4096.
+            timeout: the limit for a check that is a command, in seconds.
+
+        Returns:
+            the guest, once for each state; or the states that were checked.
+
+        Raises:
+            ConfigurationError: an argument is invalid.
+            NotSupported: ``boot=True`` for a guest with more than one disk.
+            XhyveError: the guest's writes are not recorded, nothing was written, or the check failed. A note names the
+                state, and the call that brings it back.
+        """
+        from pytest_xhyve.guest import crash_states  # noqa: PLC0415
+
+        chosen = crash_states.Sample(sample, seed, only, disk, sector)
+        if boot:
+            if check is not None:
+                raise ConfigurationError("check= runs on disks that are not booted: add boot=False")
+            return crash_states.boot_states(self, chosen)
+        if check is None:
+            raise ConfigurationError('boot=False needs check=, such as check="e2fsck -fn {disk}"')
+        return crash_states.check_states(self, chosen, check, timeout)
+
+    @property
+    def crash_state(self) -> CrashState | None:
+        """The state that `crash_states` has booted the guest on, or that failed its check; None if there is none."""
+        return None if self._crash is None else self._crash[0]
 
     def start(self) -> None:
         """Boot the guest again, with the same disk and identity, after `shutdown` or `kill`.

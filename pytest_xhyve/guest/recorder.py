@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from pytest_xhyve.formats.qcow2_overlay import COARSE, Qcow2Overlay
-from pytest_xhyve.formats.write_log import WriteLog, WriteLogError, read_write_log
+from pytest_xhyve.formats.write_log import WriteLog, WriteLogError, count_flushed, read_write_log
 from pytest_xhyve.host.replay import Piece, replay
 from pytest_xhyve.hypervisors.block import BlockLayer
 from pytest_xhyve.model.errors import XhyveError
@@ -57,6 +57,19 @@ class RecordedDisk:
             ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment that a test has marked.
+
+    Attributes:
+        label: the test's name for it.
+        flushed: how many entries of each disk's log were flushed then.
+    """
+
+    label: str
+    flushed: tuple[int, ...]
+
+
 class WriteRecorder:
     """The records of one guest's disks.
 
@@ -73,7 +86,9 @@ class WriteRecorder:
         self.max_size: int | None = None
         """The limit for the record of one disk, in bytes; None if no record was requested."""
         self.disks: Sequence[RecordedDisk] = ()
-        """The disks of the running or cut machine; empty if they are not recorded."""
+        """The disks of the running machine; empty if they are not recorded."""
+        self.marks: list[Mark] = []
+        """The marks that were set since the record began."""
 
     def begin(self, block: BlockLayer, machine: Machine) -> Machine:
         """Record all writes of the running *machine* from now on.
@@ -102,7 +117,12 @@ class WriteRecorder:
             block.record(number, overlay.path, log)
             disks.append(RecordedDisk(base, overlay, log, size, partial(block.own_flushes, number)))
         self.disks = disks
+        self.marks = []
         return replace(machine, disks=tuple(disk.overlay for disk in disks))
+
+    def mark(self, label: str) -> None:
+        """Mark this moment."""
+        self.marks.append(Mark(label, tuple(count_flushed(disk.log) for disk in self.disks)))
 
     def keep_disks(self) -> None:
         """Keep all files for good: a saved state of the guest uses them."""
@@ -149,3 +169,11 @@ def _durable(log: WriteLog, own_flushes: frozenset[int]) -> list[Piece]:
         for index, entry in enumerate(log.entries)
         if entry.size and (index < flushed or entry.is_durable)
     ]
+
+
+def not_recorded(name: str, consequence: str) -> XhyveError:
+    """The error for a guest whose writes are not recorded."""
+    return XhyveError(
+        f"the writes of guest {name} are not recorded, so {consequence}\n"
+        "  mark the test with @pytest.mark.xhyve(power_cuts=True), or call guest.record_writes() first"
+    )

@@ -205,6 +205,8 @@ class Reporter(Events):
         tracked.saved_for.add(item.nodeid)
         with self._note_if_not_saved(f"the artifacts of guest {tracked.guest.name}"):
             self._artifacts.save(item.nodeid, tracked.guest, tracked.evidence(), tracked.test_began)
+            if tracked.failed_test == item.nodeid and tracked.guest.crash_state is not None:
+                self._artifacts.save_crash_disk(item.nodeid, tracked.guest)
 
     @contextmanager
     def _note_if_not_saved(self, what: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_xhyve.host.qemu_img import run_qemu_img
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
 
@@ -71,6 +72,19 @@ class Artifacts:
         if evidence.screen:
             (folder / SCREEN).write_bytes(evidence.screen)
         return folder
+
+    def save_crash_disk(self, test: str, guest: Guest) -> None:
+        """Save the disk of the crash state with which *test* has failed, as one qcow2 file.
+
+        Raises:
+            XhyveError: the disk cannot be converted.
+        """
+        assert guest._crash is not None
+        state, disk = guest._crash
+        target = self._of(test, guest.name) / f"crash-state-{state.number}.qcow2"
+        done = run_qemu_img("convert", "-f", disk.format, "-O", "qcow2", str(disk.path), str(target))
+        if done.returncode != 0:
+            raise XhyveError(f"qemu-img cannot convert {disk.path}: {done.stderr.strip()}")
 
     def save_fetched(self, test: str, guest: Guest, local: Path) -> None:
         """Save a copy of *local*, which *test* has fetched from *guest*.
