@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.guest.console import Console
+    from pytest_xhyve.guest.disks import GuestDisk
     from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.hypervisors.base import HypervisorInfo
     from pytest_xhyve.model.completed import Completed
@@ -51,6 +52,7 @@ __all__ = [
     "CrashState",
     "Disk",
     "Guest",
+    "GuestDisk",
     "GuestFactory",
     "HypervisorExited",
     "HypervisorInfo",
@@ -76,6 +78,7 @@ _DEFINED_IN = {
     "CrashState": "model.crash_state",
     "Disk": "model.machine",
     "Guest": "guest.guest",
+    "GuestDisk": "guest.disks",
     "GuestFactory": "fleet.factory",
     "HypervisorInfo": "hypervisors.base",
     "Image": "model.image",

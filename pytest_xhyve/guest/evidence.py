@@ -14,6 +14,9 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine
 from pytest_xhyve.model.values import format_size
 
+# The last ones are enough.
+_FAULTS = 20
+
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
 
@@ -44,6 +47,7 @@ def collect_evidence(guest: Guest, start: int = 0, max_bytes: int | None = None)
     made = _describe_start(guest.image, guest.machine, guest.hypervisor, guest.phases)
     if guest.crash_state is not None:
         made = (*made, str(guest.crash_state))
+    made = (*made, *guest._faults.lines[-_FAULTS:])
     return Evidence(guest.name, (*made, where), console, recent, screen)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from pytest_xhyve.guest import recorder, restarts, shell, ssh_config, waits
 from pytest_xhyve.guest.console import Console
+from pytest_xhyve.guest.fault_notes import FaultNotes
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.power import Power
 from pytest_xhyve.guest.recorder import WriteRecorder
@@ -21,7 +22,15 @@ from pytest_xhyve.guest.shell import Command, ShellLine
 from pytest_xhyve.guest.start import BootMachine, Start
 from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo, VirtualMachine
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.errors import ConfigurationError, NotSupported, XhyveError, XhyveWarning
+from pytest_xhyve.model.errors import (
+    BootFailed,
+    CommandTimeout,
+    ConfigurationError,
+    ConnectionFailed,
+    NotSupported,
+    XhyveError,
+    XhyveWarning,
+)
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import SSH_PORT, Disk, Machine
 from pytest_xhyve.model.text import printable
@@ -31,7 +40,9 @@ if TYPE_CHECKING:
     import paramiko
 
     from pytest_xhyve.guest.crash_disks import Check
+    from pytest_xhyve.guest.disks import GuestDisk
     from pytest_xhyve.guest.put import Source
+    from pytest_xhyve.hypervisors.block import BlockLayer
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.crash_state import CrashState
     from pytest_xhyve.model.kept import Kept
@@ -85,6 +96,7 @@ class Guest:
         # If there is an owner, `remove` closes its stack, which switches this off.
         self._own_power = Power(machine, instance)
         self._recorder = WriteRecorder(machine.name, instance.process.folder)
+        self._faults = FaultNotes()
         self._crash: tuple[CrashState, Disk] | None = None
         self._before_use: Callable[[], None] | None = None
         self._owner: Ownership | None = None
@@ -311,6 +323,9 @@ class Guest:
                 patience=patience,
                 most=most,
             )
+        except (BootFailed, ConnectionFailed, CommandTimeout) as error:
+            self._faults.explain(error)
+            raise
         finally:
             if self._first_command is None:
                 self._first_command = monotonic() - begin
@@ -653,6 +668,22 @@ class Guest:
         """The state that `crash_states` has booted the guest on, or that failed its check; None if there is none."""
         return None if self._crash is None else self._crash[0]
 
+    @property
+    def disks(self) -> tuple[GuestDisk, ...]:
+        """The guest's disks, which can be broken and mended: ``guest.disks[0]`` is ``/dev/vda``."""
+        from pytest_xhyve.guest.disks import GuestDisk  # noqa: PLC0415
+
+        return tuple(GuestDisk(number, self._block_layer, self._faults) for number in range(len(self._machine.disks)))
+
+    def _block_layer(self) -> BlockLayer:
+        block = self._power.machine.block
+        if block is None:
+            raise NotSupported(
+                f"{self.hypervisor.name} cannot change the disks of guest {self.name} while it runs\n"
+                "  use --xhyve-hypervisor=qemu"
+            )
+        return block
+
     def start(self) -> None:
         """Boot the guest again, with the same disk and identity, after `shutdown` or `kill`.
 
@@ -782,6 +813,8 @@ class Guest:
 
     def _recorded(self, start: Start[Any]) -> Start[Any]:
         """*start*, which also records the guest's writes if that was requested."""
+        # No fault outlives the hypervisor.
+        self._faults.end()
         return start if self._recorder.max_size is None else start.then(self._begin_recording)
 
     def _begin_recording(self, vm: VirtualMachine) -> None:

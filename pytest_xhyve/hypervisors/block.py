@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+Request = Literal["read", "write", "flush"]
+"""What a machine asks of a disk; a discard is a write."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskError:
+    """An error of a disk.
+
+    Attributes:
+        requests: the requests that fail.
+        sector: the sector of 512 bytes that is bad; None for the whole disk.
+        number: the error's number (errno(3)).
+    """
+
+    requests: Sequence[Request]
+    sector: int | None
+    number: int
 
 
 class BlockLayer(Protocol):
@@ -23,6 +43,18 @@ class BlockLayer(Protocol):
 
         Raises:
             NotSupported: this version of the hypervisor cannot do that.
+        """
+
+    def fail(self, disk: int, error: DiskError | None) -> None:
+        """Let requests to the disk fail with *error*; None ends that. It replaces an earlier one."""
+
+    def slow_down(self, disk: int, bytes_per_second: int | None, iops: int | None) -> None:
+        """Limit how much the machine reads and writes in a second; None for no limit.
+
+        Args:
+            disk: the disk.
+            bytes_per_second: the limit of bytes.
+            iops: the limit of requests.
         """
 
     def own_flushes(self, disk: int) -> frozenset[int]:

@@ -6,14 +6,21 @@ device's property ``drive`` can be set at any time. Nothing is prepared for that
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_xhyve.formats.write_log import SECTOR, count_flushed
+from pytest_xhyve.hypervisors.block import DiskError, Request
 from pytest_xhyve.model.errors import NotSupported
 
+# The kinds of QEMU's requests (BlkdebugIOType in qapi/block-core.json of its sources).
+_KINDS: Mapping[Request, Sequence[str]] = {
+    "read": ("read",),
+    "write": ("write", "write-zeroes", "discard"),
+    "flush": ("flush",),
+}
 _FILE = {"driver": "file", "cache": {"no-flush": True}, "discard": "unmap"}
 
 
@@ -43,6 +50,9 @@ class QemuBlockLayer:
         self._execute = execute
         self._logs: dict[int, Path] = {}
         self._own_flushes: dict[int, set[int]] = {}
+        self._errors: dict[int, DiskError] = {}
+        self._filters: dict[int, str] = {}
+        self._filters_made = 0
 
     @property
     def is_recording(self) -> bool:
@@ -55,6 +65,13 @@ class QemuBlockLayer:
         return next(int(node["image"]["virtual-size"]) for node in nodes if node["node-name"] == name)
 
     def record(self, disk: int, overlay: Path, log: Path) -> None:
+        error = self._errors.get(disk)
+        # The filter of an error comes over the one that records: a write that fails is not recorded.
+        self.fail(disk, None)
+        self._record(disk, overlay, log)
+        self.fail(disk, error)
+
+    def _record(self, disk: int, overlay: Path, log: Path) -> None:
         under, recorded, logging = node_name(disk), f"recorded{disk}", f"log{disk}"
         # A file of a fixed size: what the guest writes does not fill the host's disk.
         limited = {"driver": "raw", "size": log.stat().st_size, "file": _FILE | {"filename": str(log)}}
@@ -72,6 +89,37 @@ class QemuBlockLayer:
             raise
         self._logs[disk] = log
         self._own_flushes[disk] = set()
+
+    def fail(self, disk: int, error: DiskError | None) -> None:
+        # The rules of a filter cannot be changed, so a new one takes the place of the last.
+        old = self._filters.get(disk)
+        data = f"log{disk}" if disk in self._logs else node_name(disk)
+        if error is None:
+            if old is not None:
+                self._set_drive(disk, data)
+        else:
+            rule = {"event": "none", "errno": error.number, "immediately": True}
+            if error.sector is not None:
+                rule["sector"] = error.sector
+            kinds = [kind for request in error.requests for kind in _KINDS[request]]
+            name = f"error{self._filters_made}"
+            rules = [{**rule, "iotype": kind} for kind in kinds]
+            self._add(
+                {"driver": "blkdebug", "node-name": name, "image": data, "inject-error": rules, "discard": "unmap"}
+            )
+            self._filters_made += 1
+            self._set_drive(disk, name)
+            self._filters[disk], self._errors[disk] = name, error
+        if old is not None:
+            self._execute("blockdev-del", **{"node-name": old})
+        if error is None:
+            self._filters.pop(disk, None)
+            self._errors.pop(disk, None)
+
+    def slow_down(self, disk: int, bytes_per_second: int | None, iops: int | None) -> None:
+        unlimited = dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
+        limits = {"bps": bytes_per_second or 0, "iops": iops or 0}
+        self._execute("block_set_io_throttle", id=f"{_path(disk)}/virtio-backend", **limits, **unlimited)
 
     def own_flushes(self, disk: int) -> frozenset[int]:
         return frozenset(self._own_flushes[disk])
