@@ -37,11 +37,14 @@ from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.values import parse_size
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import paramiko
 
     from pytest_xhyve.guest.crash_disks import Check
     from pytest_xhyve.guest.disks import GuestDisk
     from pytest_xhyve.guest.put import Source
+    from pytest_xhyve.guest.throttle import CpuThrottle
     from pytest_xhyve.hypervisors.block import BlockLayer
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.crash_state import CrashState
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
 # For how long one try of a wait lets the guest be silent, since it may have restarted.
 _PATIENCE_SECONDS = 10.0
 _MAX_OUTPUT = "256M"
+# A clock that is less than this ahead counts as right.
+_RIGHT_SECONDS = 0.5
 
 KeepPolicy = Callable[["Guest", BaseException | None], str | None]
 """Decides at the end of a guest's block whether the guest is kept.
@@ -97,6 +102,7 @@ class Guest:
         self._own_power = Power(machine, instance)
         self._recorder = WriteRecorder(machine.name, instance.process.folder)
         self._faults = FaultNotes()
+        self._throttle: CpuThrottle | None = None
         self._crash: tuple[CrashState, Disk] | None = None
         self._before_use: Callable[[], None] | None = None
         self._owner: Ownership | None = None
@@ -702,9 +708,80 @@ class Guest:
         """Pause the guest's CPUs until `resume`."""
         self._power.machine.pause()
 
-    def resume(self) -> None:
-        """Resume the CPUs of a paused guest."""
+    def resume(self, *, clock: Literal["kept", "now"] = "kept") -> None:
+        """Resume the CPUs of a paused guest.
+
+        Args:
+            clock: ``kept`` leaves the guest's clock behind by the time of the pause, as QEMU does. ``now`` sets it to
+                the host's time, as `set_clock` does.
+
+        Raises:
+            ConfigurationError: *clock* is neither.
+            XhyveError: the guest is off, or its clock cannot be set.
+        """
+        if clock not in ("kept", "now"):
+            raise ConfigurationError(f'clock={clock!r} is neither "kept" nor "now"')
         self._power.machine.resume()
+        if clock == "now":
+            self.set_clock(offset=0.0)
+
+    def set_clock(
+        self, *, offset: float | None = None, at: datetime | float | None = None, drift: float | None = None
+    ) -> None:
+        """Set the guest's clock, within a quarter of a second; the hardware's clock stays as it is.
+
+        A program that sets the clock by NTP undoes it.
+
+        Args:
+            offset: the seconds that the clock shall be ahead of the host's; a negative number for behind.
+            at: the time that the clock shall show: a `datetime.datetime`, or seconds since the epoch.
+            drift: the seconds that the clock gains in each second from now on: a number from -0.1 to 0.1.
+
+        Raises:
+            ConfigurationError: an argument is invalid, or none was given.
+            XhyveError: the guest is off, or its kernel does not allow that.
+        """
+        from pytest_xhyve.guest import clock  # noqa: PLC0415
+        from pytest_xhyve.guest.root_shell import root_shell  # noqa: PLC0415
+
+        ahead = clock.parse_time(offset, at)
+        speed = None if drift is None else clock.parse_drift(drift)
+        if ahead is None and speed is None:
+            raise ConfigurationError("set_clock() needs offset=, at= or drift=")
+        clock.change_clock(root_shell(self, self._instance.timeouts.step), ahead, speed)
+        parts = [] if ahead is None else [f"{ahead:+.1f} s"]
+        parts += [] if speed is None else [f"gains {speed:+g} s each second"]
+        is_right = ahead is not None and abs(ahead) < _RIGHT_SECONDS and not speed
+        self._faults.note("clock", None if is_right else ", ".join(parts))
+
+    def throttle(self, *, cpu: float | None) -> None:
+        """Let the guest run only for a share of the time, until the next call, or until it is switched off.
+
+        All its CPUs and devices stand still for the rest of each twentieth of a second.
+
+        Args:
+            cpu: the share, from 0.01 to 1; None for no limit.
+
+        Raises:
+            ConfigurationError: *cpu* is not a share.
+            NotSupported: the host is not a Linux one.
+            XhyveError: the guest is off.
+        """
+        from pytest_xhyve.guest.throttle import CpuThrottle  # noqa: PLC0415
+
+        if not self._power.is_on:
+            raise XhyveError(f"guest {self.name} is off; start() starts it")
+        pid = self._instance.process.pid
+        assert pid is not None
+        throttle = None if cpu is None else CpuThrottle(pid, cpu)
+        self._end_throttle()
+        self._throttle = throttle
+        self._faults.note("CPU", None if cpu is None else f"runs for {cpu:.0%} of the time")
+
+    def _end_throttle(self) -> None:
+        if self._throttle is not None:
+            self._throttle.end()
+            self._throttle = None
 
     def ssh_config(self) -> str:
         """A Host block for OpenSSH's configuration (ssh_config(5)), named like the guest.
@@ -750,6 +827,7 @@ class Guest:
         if self._owner is None:
             raise XhyveError(f"guest {self.name} has no owner that can keep it")
         self._power.check_alive()
+        self._end_throttle()
         return self._owner.keep(by)
 
     # The members below are for the rooms of this package that own guests.
@@ -770,6 +848,7 @@ class Guest:
 
     def _switch_off(self) -> None:
         """Like `kill`, but without `_before_use`: for an owner that does not need the guest's state any more."""
+        self._end_throttle()
         self._own_power.switch_off()
 
     def _boot_or_restore(self, start: Start[Any] | None = None) -> None:
@@ -815,6 +894,7 @@ class Guest:
         """*start*, which also records the guest's writes if that was requested."""
         # No fault outlives the hypervisor.
         self._faults.end()
+        self._end_throttle()
         return start if self._recorder.max_size is None else start.then(self._begin_recording)
 
     def _begin_recording(self, vm: VirtualMachine) -> None:

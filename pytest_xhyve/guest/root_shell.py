@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pytest_xhyve.guest.agent import RunAsRoot
 from pytest_xhyve.model.errors import XhyveError
 
 if TYPE_CHECKING:
-    from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.guest.power import Power
+    from pytest_xhyve.model.image import Image
 
 # No line of the plugin's prints as much.
 _MAX_OUTPUT_BYTES = 16 << 20
 
 
-def root_shell(guest: Guest, timeout: float) -> RunAsRoot:
+class _Guest(Protocol):
+    """The part of `pytest_xhyve.Guest` that this module uses."""
+
+    @property
+    def image(self) -> Image: ...
+
+    @property
+    def _power(self) -> Power: ...
+
+
+def root_shell(guest: _Guest, timeout: float) -> RunAsRoot:
     """A function that runs a shell line in *guest* as root; no report shows it among a test's commands.
 
     It raises `XhyveError` with the line's output if the exit code is not 0.

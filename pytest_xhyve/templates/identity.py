@@ -7,27 +7,25 @@ before the guest uses its network.
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import struct
-import time
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from pytest_xhyve.guest.agent import PLACE_PROGRAM, Agent, AgentError, Call, RunAsRoot, build_program, call
+from pytest_xhyve.guest.kernel_calls import reseed, set_clock
 from pytest_xhyve.model.clock import monotonic
 
 AGENT_PORT = "/dev/ttyS1"
 CLOCK_SECONDS = 0.05
 _CLOCK_TRIES = 5
 _MAX_CLOCK_SECONDS = 1.0
-_SEED_BYTES = 64
 
 # Numbers of system calls on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl in Linux).
 _OPEN, _IOCTL, _PWRITE64, _SOCKET, _UNLINK, _SETSID = 2, 16, 18, 41, 87, 112
-_SETPRIORITY, _SETHOSTNAME, _CLOCK_SETTIME = 141, 170, 227
-# random(4) and netdevice(7)
-_RNDADDENTROPY, _RNDRESEEDCRNG, _SIOCSIFHWADDR = 0x40085203, 0x5207, 0x8924
+_SETPRIORITY, _SETHOSTNAME = 141, 170
+# netdevice(7)
+_SIOCSIFHWADDR = 0x8924
 _ARPHRD_ETHER = 1
 
 # The script opens the port before it ends: a later open would discard what has arrived by then (serial8250_do_startup
@@ -111,7 +109,7 @@ def install_agent(run_as_root: RunAsRoot, channel: socket.socket, mac: str, time
     state = AgentState(random, descriptor, address.split("/")[4], machine_id)
     _check({"open /dev/urandom": random, "create a socket": descriptor})
     # If the kernel cannot do this, no template is saved, so no guest is restored.
-    _execute(agent, {"reseed the kernel's random numbers": _reseed(state)})
+    _execute(agent, {"reseed the kernel's random numbers": reseed(state.random)})
     return state
 
 
@@ -163,31 +161,21 @@ def _set_clock_and_seed(agent: Agent, state: AgentState, more_steps: dict[str, t
     begin = monotonic()
     _execute(
         agent,
-        {"reseed the kernel's random numbers": _reseed(state), "set the clock": (_set_clock(),), **more_steps},
+        {
+            "reseed the kernel's random numbers": reseed(state.random),
+            "set the clock": (set_clock(),),
+            **more_steps,
+        },
     )
     # The guest set its clock at some time between the message and the answer, so that time bounds the clock's error.
     for _ in range(_CLOCK_TRIES):
         if monotonic() - begin < CLOCK_SECONDS:
             break
         begin = monotonic()
-        _execute(agent, {"set the clock": (_set_clock(),)})
+        _execute(agent, {"set the clock": (set_clock(),)})
     else:
         if monotonic() - begin > _MAX_CLOCK_SECONDS:
             raise IdentityError(f"the guest is too slow: it took more than {_MAX_CLOCK_SECONDS:g} s to set its clock")
-
-
-def _reseed(state: AgentState) -> tuple[Call, ...]:
-    """Add random numbers of the host, and make every generator of the kernel use them at once (random(4))."""
-    seed = secrets.token_bytes(_SEED_BYTES)
-    return (
-        call(_IOCTL, state.random, _RNDADDENTROPY, struct.pack("=ii", 8 * len(seed), len(seed)) + seed),
-        call(_IOCTL, state.random, _RNDRESEEDCRNG),
-    )
-
-
-def _set_clock() -> Call:
-    now = time.time_ns()
-    return call(_CLOCK_SETTIME, time.CLOCK_REALTIME, struct.pack("=qq", now // 10**9, now % 10**9))
 
 
 def _execute(agent: Agent, steps: dict[str, tuple[Call, ...]]) -> None:
