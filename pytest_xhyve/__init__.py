@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.console import Console
     from pytest_xhyve.guest.disks import GuestDisk
     from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.guest.snapshots import Snapshot
     from pytest_xhyve.hypervisors.base import HypervisorInfo
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.crash_state import CrashState
@@ -66,6 +67,7 @@ __all__ = [
     "Nic",
     "NoFreeSlot",
     "NotSupported",
+    "Snapshot",
     "TemplateError",
     "WaitTimeout",
     "XhyveError",
@@ -85,6 +87,7 @@ _DEFINED_IN = {
     "Kept": "model.kept",
     "Machine": "model.machine",
     "Nic": "model.machine",
+    "Snapshot": "guest.snapshots",
 }
 
 

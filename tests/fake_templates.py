@@ -40,6 +40,9 @@ class FakeSnapshotter:
     def start_recorded(self, *_: Any) -> AbstractContextManager[SnapshotMachine]:
         raise NotImplementedError
 
+    def start_waiting(self, *_: Any, has_agent: bool) -> AbstractContextManager[SnapshotMachine]:
+        raise NotImplementedError
+
     def start_restored(self, *_: Any) -> AbstractContextManager[SnapshotMachine]:
         raise NotImplementedError
 

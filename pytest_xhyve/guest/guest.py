@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.crash_disks import Check
     from pytest_xhyve.guest.disks import GuestDisk
     from pytest_xhyve.guest.put import Source
+    from pytest_xhyve.guest.snapshots import Snapshot
     from pytest_xhyve.guest.throttle import CpuThrottle
     from pytest_xhyve.hypervisors.block import BlockLayer
     from pytest_xhyve.model.completed import Completed
@@ -782,6 +783,42 @@ class Guest:
         if self._throttle is not None:
             self._throttle.end()
             self._throttle = None
+
+    def snapshot(self) -> Snapshot:
+        """Save the running guest: memory, programs, disks. The guest runs on, and `restore` brings this state back.
+
+        A snapshot takes as much space as the guest's memory. It is removed with the guest.
+
+        Raises:
+            NotSupported: only QEMU can do that.
+            XhyveError: the guest is off, or no space is left.
+        """
+        from pytest_xhyve.guest import snapshots  # noqa: PLC0415
+
+        snapshot, self._machine = snapshots.take_snapshot(
+            self._power.machine, self._block_layer(), self._machine, self._recorder, self._folder
+        )
+        return snapshot
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Bring back the state of *snapshot*; the guest may be off. A snapshot can be restored any number of times.
+
+        The clock is set to the present, and the kernel gets new random numbers. The plugin connects again: take
+        `ssh` anew. Programs that talked to the network find their connections broken.
+
+        Raises:
+            XhyveError: the snapshot is one of another guest, or was removed, or cannot be restored.
+        """
+        from pytest_xhyve.guest import clock, snapshots  # noqa: PLC0415
+        from pytest_xhyve.guest.root_shell import root_shell  # noqa: PLC0415
+
+        # First, as a shared guest may have to be reset before.
+        power = self._power
+        snapshots.check(snapshot, self.name, self._folder)
+        power.switch_off()
+        machine, start = snapshots.start_from_snapshot(self._instance, snapshot)
+        self._replace_machine(machine, start, self._boot)
+        clock.change_clock(root_shell(self, self._instance.timeouts.step), 0.0, None, seed=True)
 
     def ssh_config(self) -> str:
         """A Host block for OpenSSH's configuration (ssh_config(5)), named like the guest.

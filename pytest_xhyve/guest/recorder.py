@@ -83,6 +83,7 @@ class WriteRecorder:
         self._folder = folder
         self._made = 0
         self._folders: list[Path] = []
+        self._is_pinned = False
         self.max_size: int | None = None
         """The limit for the record of one disk, in bytes; None if no record was requested."""
         self.disks: Sequence[RecordedDisk] = ()
@@ -118,11 +119,17 @@ class WriteRecorder:
             disks.append(RecordedDisk(base, overlay, log, size, partial(block.own_flushes, number)))
         self.disks = disks
         self.marks = []
+        self._is_pinned = False
         return replace(machine, disks=tuple(disk.overlay for disk in disks))
 
     def mark(self, label: str) -> None:
         """Mark this moment."""
         self.marks.append(Mark(label, tuple(count_flushed(disk.log) for disk in self.disks)))
+
+    def pin(self) -> None:
+        """Keep all files so far for good, and go on: a snapshot of the guest uses them."""
+        self._folders.clear()
+        self._is_pinned = True
 
     def keep_disks(self) -> None:
         """Keep all files for good: a saved state of the guest uses them."""
@@ -153,7 +160,7 @@ class WriteRecorder:
             with Qcow2Overlay(path, disk.size, disk.base.path.resolve(), disk.base.format) as target:
                 replay(disk.log, _durable(log, own), target)
             disks.append(Disk(path, "qcow2"))
-        for disk in self.disks:
+        for disk in () if self._is_pinned else self.disks:
             # The guest may be cut many times.
             disk.log.unlink()
             disk.overlay.path.unlink()

@@ -133,6 +133,25 @@ class VirtualMachine(Protocol):
     def press_power_button(self) -> None:
         """Press the machine's power button (ACPI); a guest that handles it shuts down."""
 
+    @property
+    def has_agent(self) -> bool:
+        """Whether the machine has a second serial port."""
+
+    def save_state(self, file: Path) -> None:
+        """Write the state of the paused machine's memory and devices to *file*; `resume` lets the machine run on.
+
+        Raises:
+            NotSupported: this hypervisor cannot do that.
+            XhyveError: the state cannot be saved.
+        """
+
+    def load_state(self, file: Path) -> None:
+        """Load the state in *file* into a machine of `Snapshotter.start_waiting`, and let it run.
+
+        Raises:
+            HypervisorExited: the state cannot be loaded.
+        """
+
     def kill(self) -> None:
         """Cut the power: kill the hypervisor, and wait until it has ended."""
 
@@ -188,6 +207,17 @@ class Snapshotter(Protocol):
 
         Nothing in *folder* changes. The machine's disks must be in the state in which they were when *folder* was
         saved. The machine cannot be saved again.
+        """
+
+    def start_waiting(
+        self, machine: Machine, process: GuardedProcess, *, has_agent: bool
+    ) -> AbstractContextManager[VirtualMachine]:
+        """Like `Hypervisor.running`, but the machine waits for `VirtualMachine.load_state`.
+
+        Args:
+            machine: the machine; its disks must be in the state in which they were when the state was saved.
+            process: the guardian's process for it.
+            has_agent: whether the saved machine had a second serial port.
         """
 
 

@@ -45,6 +45,13 @@ class BlockLayer(Protocol):
             NotSupported: this version of the hypervisor cannot do that.
         """
 
+    def freeze(self, disk: int, overlay: Path) -> None:
+        """Send all writes to *overlay* from now on, which is as for `record`; the disk's file stays as it is.
+
+        Raises:
+            NotSupported: this version of the hypervisor cannot do that.
+        """
+
     def fail(self, disk: int, error: DiskError | None) -> None:
         """Let requests to the disk fail with *error*; None ends that. It replaces an earlier one."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
 from pytest_xhyve.hypervisors.block import BlockLayer
+from pytest_xhyve.model.errors import NotSupported
 
 
 class GuardedMachine:
@@ -33,6 +34,16 @@ class GuardedMachine:
     def block(self) -> BlockLayer | None:
         # Only some hypervisors can change the disks of a running machine.
         return None
+
+    @property
+    def has_agent(self) -> bool:
+        return False
+
+    def save_state(self, file: Path) -> None:  # noqa: ARG002
+        raise NotSupported("this hypervisor cannot save a running machine\n  use --xhyve-hypervisor=qemu")
+
+    def load_state(self, file: Path) -> None:  # noqa: ARG002
+        raise NotSupported("this hypervisor cannot load a saved machine\n  use --xhyve-hypervisor=qemu")
 
     def output(self) -> str:
         return self._process.output()

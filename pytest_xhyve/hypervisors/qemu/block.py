@@ -50,6 +50,9 @@ class QemuBlockLayer:
         self._execute = execute
         self._logs: dict[int, Path] = {}
         self._own_flushes: dict[int, set[int]] = {}
+        # The node that contains a disk's data: the one on the command line, or the last overlay.
+        self._data: dict[int, str] = {}
+        self._overlays_made = 0
         self._errors: dict[int, DiskError] = {}
         self._filters: dict[int, str] = {}
         self._filters_made = 0
@@ -72,7 +75,7 @@ class QemuBlockLayer:
         self.fail(disk, error)
 
     def _record(self, disk: int, overlay: Path, log: Path) -> None:
-        under, recorded, logging = node_name(disk), f"recorded{disk}", f"log{disk}"
+        under, logging = self._data_node(disk), _log_name(disk)
         # A file of a fixed size: what the guest writes does not fill the host's disk.
         limited = {"driver": "raw", "size": log.stat().st_size, "file": _FILE | {"filename": str(log)}}
         # This node passes flushes on, unlike those under it: otherwise, it would not record them.
@@ -81,19 +84,26 @@ class QemuBlockLayer:
         # First the log, and then the overlay: a write between the two is in the frozen disk, as if it were flushed.
         self._set_drive(disk, logging)
         try:
-            file = _FILE | {"filename": str(overlay)}
-            self._add({"driver": "qcow2", "node-name": recorded, "backing": None, "file": file, "discard": "unmap"})
-            self._execute("blockdev-snapshot", node=under, overlay=recorded)
+            self.freeze(disk, overlay)
         except NotSupported:
             self._set_drive(disk, under)
             raise
         self._logs[disk] = log
         self._own_flushes[disk] = set()
 
+    def freeze(self, disk: int, overlay: Path) -> None:
+        name = f"overlay{self._overlays_made}"
+        file = _FILE | {"filename": str(overlay)}
+        self._add({"driver": "qcow2", "node-name": name, "backing": None, "file": file, "discard": "unmap"})
+        # The overlay takes the disk's place also under filters.
+        self._execute("blockdev-snapshot", node=self._data_node(disk), overlay=name)
+        self._overlays_made += 1
+        self._data[disk] = name
+
     def fail(self, disk: int, error: DiskError | None) -> None:
         # The rules of a filter cannot be changed, so a new one takes the place of the last.
         old = self._filters.get(disk)
-        data = f"log{disk}" if disk in self._logs else node_name(disk)
+        data = _log_name(disk) if disk in self._logs else self._data_node(disk)
         if error is None:
             if old is not None:
                 self._set_drive(disk, data)
@@ -146,11 +156,18 @@ class QemuBlockLayer:
                 return int(found["stats"]["flush_operations"])
         raise NotSupported(f"QEMU has no figures for {device_name(disk)}")
 
+    def _data_node(self, disk: int) -> str:
+        return self._data.get(disk, node_name(disk))
+
     def _add(self, node: dict[str, Any]) -> None:
         self._execute("blockdev-add", **node)
 
     def _set_drive(self, disk: int, node: str) -> None:
         self._execute("qom-set", path=_path(disk), property="drive", value=node)
+
+
+def _log_name(disk: int) -> str:
+    return f"log{disk}"
 
 
 def _path(disk: int) -> str:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
 from pytest_xhyve.hypervisors.guarded import GuardedMachine
+from pytest_xhyve.hypervisors.qemu import migration
 from pytest_xhyve.hypervisors.qemu.block import QemuBlockLayer
+from pytest_xhyve.hypervisors.qemu.gdb import GdbError
 from pytest_xhyve.hypervisors.qemu.monitor import connected, dump_screen
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
@@ -20,6 +25,7 @@ from pytest_xhyve.model.machine import Machine
 LOOPBACK = "127.0.0.1"
 # A disk with less free space counts as full.
 _FULL = 16 << 20
+_END_SECONDS = 10.0
 # TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    22     0     0   (info usernet)
 _CONNECTION = re.compile(r"TCP\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)")
 
@@ -107,6 +113,33 @@ class QemuMachine(GuardedMachine):
 
     def resume(self) -> None:
         self._execute("cont")
+
+    @property
+    def has_agent(self) -> bool:
+        return False
+
+    def save_state(self, file: Path) -> None:
+        with self._errors("save"):
+            migration.save_state(self._qmp, file)
+
+    def load_state(self, file: Path) -> None:
+        with self._errors("restore"):
+            with file.open("rb") as state:
+                migration.load_state(self._qmp, state)
+            self._qmp.execute("cont")
+
+    @contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        """Turn an error in the block into `HypervisorExited`, with QEMU's output."""
+        name = self._machine.name
+        try:
+            yield
+        except QmpClosed as error:
+            self.wait_for_exit(_END_SECONDS)
+            output = "; ".join(self.output().splitlines()) or "(no output)"
+            raise HypervisorExited(f"QEMU exited when asked to {action} {name}: {output}") from error
+        except (QmpError, GdbError, TimeoutError) as error:
+            raise HypervisorExited(f"QEMU cannot {action} {name}: {error}") from error
 
     def press_power_button(self) -> None:
         self._execute("system_powerdown")

@@ -12,7 +12,6 @@ import mmap
 import platform
 import socket
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -22,11 +21,10 @@ from uuid import UUID
 from pytest_xhyve.host.clone import clone_file
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.hypervisors.base import HypervisorInfo
+from pytest_xhyve.hypervisors.qemu import migration
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
 from pytest_xhyve.hypervisors.qemu.machine import QemuMachine
-from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
-from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.errors import HypervisorExited, XhyveError
+from pytest_xhyve.hypervisors.qemu.qmp import QmpClient
 from pytest_xhyve.model.machine import Machine
 
 RAM = "ram"
@@ -34,10 +32,6 @@ STATE = "state"
 IDENTITY = "identity.json"
 
 _AGENT_FD, _GDB_FD = 11, 12
-_CAPABILITY = {"capability": "x-ignore-shared", "state": True}
-_ENDED = ("completed", "failed", "cancelled")
-_POLL_SECONDS = 0.002
-_SAVE_SECONDS = 120.0
 _END_SECONDS = 10.0
 _GDB_SECONDS = 10.0
 
@@ -96,33 +90,58 @@ class QemuSnapshotter:
             yield vm
 
     @contextmanager
+    def start_waiting(self, machine: Machine, process: GuardedProcess, *, has_agent: bool) -> Iterator[QemuMachine]:
+        options = ["-S", "-incoming", "defer"]
+        if not has_agent:
+            with self._qemu.started(machine, process, options) as qmp:
+                yield QemuMachine(machine, process, qmp)
+            return
+        memory = f"memory-backend-ram,id={RAM},size={machine.memory >> 20}M"
+        with self._started_with_agent(machine, process, process.folder, None, [*_memory(memory), *options]) as vm:
+            vm.negotiate_capabilities(ignore_shared=False)
+            yield vm
+
+    @contextmanager
     def _started(
         self, machine: Machine, process: GuardedProcess, folder: Path, *, shared: bool, source: Path | None
     ) -> Iterator[QemuSnapshotMachine]:
+        path = str(folder / RAM).replace(",", ",,")
+        share = "on" if shared else "off"
+        memory = f"memory-backend-file,id={RAM},size={machine.memory >> 20}M,share={share},mem-path={path}"
+        options = _memory(memory)
+        if source is not None:
+            options += ["-S", "-incoming", "defer"]
+        if shared and source is not None:
+            clone_file(source / RAM, folder / RAM)
+        with self._started_with_agent(machine, process, folder, source, options) as vm:
+            vm.negotiate_capabilities()
+            yield vm
+
+    @contextmanager
+    def _started_with_agent(
+        self, machine: Machine, process: GuardedProcess, folder: Path, source: Path | None, options: Sequence[str]
+    ) -> Iterator[QemuSnapshotMachine]:
+        """A machine with a second serial port, and a socket for a debugger."""
         with ExitStack() as stack:
             agent, agent_end = map(stack.enter_context, socket.socketpair())
             debugger, debugger_end = map(stack.enter_context, socket.socketpair())
             fds = {_AGENT_FD: agent_end.fileno(), _GDB_FD: debugger_end.fileno()}
             # fmt: off
-            options = [
-                "-object", f"memory-backend-file,id=ram,size={machine.memory >> 20}M,share={'on' if shared else 'off'},"
-                f"mem-path={str(folder / RAM).replace(',', ',,')}",
-                "-machine", "memory-backend=ram",
+            ports = [
                 "-chardev", f"socket,id=agent,fd={_AGENT_FD}",
                 "-serial", "chardev:agent",
                 "-chardev", f"socket,id=gdb,fd={_GDB_FD}",
             ]
             # fmt: on
-            if source is not None:
-                options += ["-S", "-incoming", "defer"]
-            if shared and source is not None:
-                clone_file(source / RAM, folder / RAM)
-            qmp = stack.enter_context(self._qemu.started(machine, process, options, fds))
+            qmp = stack.enter_context(self._qemu.started(machine, process, [*ports, *options], fds))
             for end in (agent_end, debugger_end):
                 end.close()
-            vm = QemuSnapshotMachine(machine, process, qmp, agent, debugger, folder, source)
-            vm.negotiate_capabilities()
-            yield vm
+            yield QemuSnapshotMachine(machine, process, qmp, agent, debugger, folder, source)
+
+
+def _memory(backend: str) -> list[str]:
+    """The part of the command line that states where the machine's memory is."""
+    return ["-object", backend, "-machine", f"memory-backend={RAM}"]
 
 
 class QemuSnapshotMachine(QemuMachine):
@@ -144,23 +163,28 @@ class QemuSnapshotMachine(QemuMachine):
         self._source = source
         self.agent = agent
 
-    def negotiate_capabilities(self) -> None:
-        """Let QEMU leave shared memory out of the migration stream."""
+    @property
+    def has_agent(self) -> bool:
+        return True
+
+    def negotiate_capabilities(self, *, ignore_shared: bool = True) -> None:
+        """Let QEMU leave shared memory out of the migration stream, or not."""
         with self._errors("prepare"):
-            self._qmp.execute("migrate-set-capabilities", capabilities=[_CAPABILITY])
+            capability = {"capability": "x-ignore-shared", "state": ignore_shared}
+            self._qmp.execute("migrate-set-capabilities", capabilities=[capability])
+
+    def save_state(self, file: Path) -> None:
+        # The file of the memory changes while the machine runs on.
+        self.negotiate_capabilities(ignore_shared=False)
+        super().save_state(file)
+        self.negotiate_capabilities()
 
     def restore(self) -> None:
         assert self._source is not None
         with self._errors("restore"):
             saved = json.loads((self._source / IDENTITY).read_text())
             with self._state_to_load(saved["mac"]) as state:
-                self._qmp.send_file("state", state.fileno())
-            self._qmp.execute("migrate-incoming", uri="fd:state")
-            end = monotonic() + _SAVE_SECONDS
-            while self._qmp.execute("query-status")["status"] == "inmigrate":
-                if monotonic() > end:
-                    raise QmpError(f"it did not load the saved state within {_SAVE_SECONDS:g} s")
-                time.sleep(_POLL_SECONDS)
+                migration.load_state(self._qmp, state)
             self._write_uuid(saved)
             self._qmp.execute("cont")
 
@@ -168,16 +192,7 @@ class QemuSnapshotMachine(QemuMachine):
         with self._errors("save"):
             # Stop first, so that the disk and the clock match the rest of the state.
             self._qmp.execute("stop")
-            with (self._folder / STATE).open("wb") as state:
-                self._qmp.send_file("state", state.fileno())
-            self._qmp.execute("migrate", uri="fd:state")
-            end = monotonic() + _SAVE_SECONDS
-            while (done := self._qmp.execute("query-migrate"))["status"] not in _ENDED:
-                if monotonic() > end:
-                    raise XhyveError(f"QEMU did not save guest {self._machine.name} within {_SAVE_SECONDS:g} s")
-                time.sleep(_POLL_SECONDS)
-            if done["status"] != "completed":
-                raise QmpError(done.get("error-desc") or self.output() or "it gave no reason")
+            migration.save_state(self._qmp, self._folder / STATE)
             self._qmp.execute("quit")
         if self.wait_for_exit(_END_SECONDS) is None:
             self.kill()
@@ -216,19 +231,6 @@ class QemuSnapshotMachine(QemuMachine):
             for at in saved[form]:
                 stub.write(_address(at, self._machine.memory), content)
         stub.detach()
-
-    @contextmanager
-    def _errors(self, action: str) -> Iterator[None]:
-        """Turn an error in the block into `HypervisorExited`, with QEMU's output."""
-        name = self._machine.name
-        try:
-            yield
-        except QmpClosed as error:
-            self.wait_for_exit(_END_SECONDS)
-            output = "; ".join(self.output().splitlines()) or "(no output)"
-            raise HypervisorExited(f"QEMU exited when asked to {action} {name}: {output}") from error
-        except (QmpError, GdbError, TimeoutError) as error:
-            raise HypervisorExited(f"QEMU cannot {action} {name}: {error}") from error
 
 
 def _as_bytes(mac: str) -> bytes:
