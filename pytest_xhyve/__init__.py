@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.factory import GuestFactory
+    from pytest_xhyve.guest.chaos import Chaos
     from pytest_xhyve.guest.console import Console
     from pytest_xhyve.guest.disks import GuestDisk
     from pytest_xhyve.guest.guest import Guest
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BootFailed",
     "BootTimeout",
+    "Chaos",
     "CommandFailed",
     "CommandTimeout",
     "Completed",
@@ -75,6 +77,7 @@ __all__ = [
 ]
 
 _DEFINED_IN = {
+    "Chaos": "guest.chaos",
     "Completed": "model.completed",
     "Console": "guest.console",
     "CrashState": "model.crash_state",

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
-from pytest_xhyve.guest import recorder, restarts, shell, ssh_config, waits
+from pytest_xhyve.guest import chaos, recorder, restarts, shell, ssh_config, waits
+from pytest_xhyve.guest.chaos import Chaos
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.fault_notes import FaultNotes
 from pytest_xhyve.guest.instance import Instance
@@ -783,6 +784,24 @@ class Guest:
         if self._throttle is not None:
             self._throttle.end()
             self._throttle = None
+
+    def chaos(self, *, seed: int, faults: Sequence[str] = chaos.USUAL, every: float = 1.0) -> Chaos:
+        """Inject faults in the background for the duration of a ``with`` block, one after the other; heal at its end.
+
+        The report of a failed test lists them. The same seed gives the same series of faults; at which moment of the
+        guest's work each begins depends on the host's speed.
+
+        Args:
+            seed: chooses the faults.
+            faults: the kinds to choose from: ``slow disk``, ``failing disk``, ``slow cpu``, ``pause``, ``wrong clock``.
+            every: a fault begins each so many seconds, and ends before the next one.
+
+        Raises:
+            ConfigurationError: an argument is invalid.
+        """
+        series = chaos.plan(seed, faults, every)
+        self._faults.note("chaos", f"seed {seed}, {', '.join(faults)}, every {every:g} s")
+        return Chaos(self, series)
 
     def snapshot(self) -> Snapshot:
         """Save the running guest: memory, programs, disks. The guest runs on, and `restore` brings this state back.
