@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from pathlib import Path
+from types import MappingProxyType
 
 LEASES = Path("/var/db/dhcpd_leases")
 POOL = 253
 """The number of addresses that bootpd has for guests: 192.168.64.2 to 192.168.64.254."""
 
 _ETHERNET = 1
+# A client identifier by RFC 4361: four octets for the interface, then a DUID. Two kinds of DUID end in an Ethernet
+# address (RFC 8415, sections 11.2 and 11.4): LLT has type 1 and a time, LL has type 3 and none.
+_DUID = 0xFF
+_LENGTHS: Mapping[tuple[int, ...], int] = MappingProxyType({(0, 1, 0, _ETHERNET): 18, (0, 3, 0, _ETHERNET): 14})
+"""The first octets of such a DUID (its type, and that of the hardware) → the number of octets of the identifier."""
 _HARDWARE = re.compile(r"([0-9a-f]{1,2}),([0-9a-f]{1,2}(?::[0-9a-f]{1,2})*)", re.IGNORECASE)
 
 
@@ -29,7 +36,8 @@ class Lease:
     Attributes:
         address: the guest's IPv4 address.
         mac: the guest's Ethernet address, or None if the record does not contain it: if a guest identifies itself by
-            a DUID (RFC 4361), the record contains that instead.
+            a DUID (RFC 4361), the record contains that instead. Some DUIDs end in an Ethernet address, which is the
+            guest's own unless its disk was copied from another machine.
         name: the host name that the guest sent, or None.
         expires: seconds since the epoch; None if the record's time is invalid.
     """
@@ -111,23 +119,30 @@ def explain_no_lease(before: Sequence[Lease], path: Path = LEASES, now: float | 
     """
     now = time.time() if now is None else now
     leases = read_leases(path)
+    client_identifier = (
+        "  let the guest send its Ethernet address: `dhcp-identifier: mac` for netplan, `ClientIdentifier=mac` in "
+        "systemd-networkd's .network file,\n"
+        "  `dhcp-client-id=mac` for NetworkManager; or set dhcp_ignore_client_identifier in /etc/bootpd.plist"
+    )
     if any(lease.mac is None for lease in find_new(before, leases)):
         return (
             f"a guest got a lease under a client identifier instead of its Ethernet address ({path}: hw_address "
-            "begins with ff)\n"
-            "  let the guest send its Ethernet address: `dhcp-identifier: mac` for netplan, `ClientIdentifier=mac` in "
-            "systemd-networkd's .network file,\n"
-            "  `dhcp-client-id=mac` for NetworkManager; or set dhcp_ignore_client_identifier in /etc/bootpd.plist"
+            f"begins with ff), and arp(8) shows no address for it\n{client_identifier}"
         )
-    taken = sum(lease.is_live(now) for lease in {lease.address: lease for lease in leases}.values())
-    if taken >= POOL:
+    full = _full_network(leases, now)
+    if full is not None:
         return (
-            f"all {POOL} addresses are leased ({path}), each for a day\n"
+            f"all {POOL} addresses of {full} are leased ({path}), each for a day\n"
             f"  stop all guests, then remove the records: `sudo rm {path}`, then "
             "`sudo launchctl kickstart -kp system/com.apple.bootpd`"
         )
     state = (
         f"{path} has no lease for the guest" if path.exists() else f"{path} does not exist: no guest ever got a lease"
+    )
+    older = (
+        "\n  an earlier guest has a lease under a client identifier; if this image sends one too:\n" + client_identifier
+        if any(lease.mac is None and lease.is_live(now) for lease in leases)
+        else ""
     )
     return (
         f"{state}; the guest did not ask by DHCP, or macOS's DHCP server did not answer\n"
@@ -136,7 +151,15 @@ def explain_no_lease(before: Sequence[Lease], path: Path = LEASES, now: float | 
         "  if it is disabled: `sudo launchctl enable system/com.apple.bootpd`\n"
         "  if a VPN or another DHCP server interferes: disconnect it, or run `pytest-xhyve doctor --fix-vpn`\n"
         "  `pytest-xhyve doctor` checks for each of these; the guest's console shows whether it asked"
+        f"{older}"
     )
+
+
+def _full_network(leases: Sequence[Lease], now: float) -> IPv4Network | None:
+    """The network whose addresses are all leased, or None; the file may contain leases of several networks."""
+    taken = {lease.address for lease in leases if lease.is_live(now)}
+    counts = Counter(IPv4Network(f"{address}/24", strict=False) for address in taken)
+    return next((network for network, count in counts.items() if count >= POOL), None)
 
 
 def _as_lease(record: dict[str, str]) -> Lease | None:
@@ -149,12 +172,12 @@ def _as_lease(record: dict[str, str]) -> Lease | None:
 
 def _as_mac(text: str) -> bytes | None:
     match = _HARDWARE.fullmatch(text)
-    if match is None or int(match[1], 16) != _ETHERNET:
+    if match is None:
         return None
-    try:
-        return parse_mac(match[2])
-    except ValueError:
-        return None
+    kind, octets = int(match[1], 16), bytes(int(octet, 16) for octet in match[2].split(":"))
+    if kind == _DUID:
+        return octets[-6:] if len(octets) == _LENGTHS.get(tuple(octets[4:8])) else None
+    return octets if kind == _ETHERNET and len(octets) == 6 else None
 
 
 def _as_time(text: str) -> int | None:

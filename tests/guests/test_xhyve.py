@@ -18,7 +18,7 @@ from listening import Recorder
 from standin.commandline import Build
 from standin.mac import Mac
 
-from pytest_xhyve import HypervisorExited, HypervisorNotFound, LeaseNotFound, Nic, NotSupported, XhyveError
+from pytest_xhyve import BootFailed, HypervisorExited, HypervisorNotFound, LeaseNotFound, Nic, NotSupported, XhyveError
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.fleet.slots import Slots
@@ -165,7 +165,6 @@ def test_hanging_vmnet_is_noticed(new_fleet: NewFleet, well: Mac, monkeypatch: p
 @pytest.mark.parametrize(
     ("style", "words"),
     [
-        pytest.param("duid", r"under a client identifier[\s\S]*dhcp-identifier: mac", marks=pytest.mark.thorough),
         ("silent", r"DHCP server did not answer[\s\S]*socketfilterfw --add[\s\S]*launchctl enable"),
         pytest.param("never", r"has no lease for the guest|no guest ever got a lease", marks=pytest.mark.thorough),
     ],
@@ -179,7 +178,25 @@ def test_guest_without_a_lease_is_explained(new_fleet: NewFleet, well: Mac, styl
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("style", ["nameless", "duplicate"])
+def test_guest_that_the_host_may_not_reach(new_fleet: NewFleet) -> None:
+    """As on macOS 15 and later without the permission for the local network: an error in seconds, not after 120."""
+    fleet = new_fleet()
+    with fleet.start(ForegroundRequest(TINY)) as guest:
+        host = guest.host
+    subprocess.run(["ip", "route", "add", "unreachable", "default", "table", "99"], check=True)
+    rule = ["to", host, "ipproto", "tcp", "dport", "22", "table", "99"]
+    subprocess.run(["ip", "rule", "add", *rule], check=True)
+    try:
+        with pytest.raises(BootFailed, match=rf'got the address {host}, but .*"no route to host"') as raised:
+            fleet.start(ForegroundRequest(TINY))
+    finally:
+        subprocess.run(["ip", "rule", "del", *rule], check=True)
+        subprocess.run(["ip", "route", "flush", "table", "99"], check=True)
+    assert sum(raised.value.phases.values()) < 40
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("style", ["nameless", "duplicate", "duid", "duid-ll"])
 def test_odd_leases_are_understood(new_fleet: NewFleet, well: Mac, style: str) -> None:
     well.behave(lease_style=style)
     with new_fleet().start(ForegroundRequest(TINY)) as guest:

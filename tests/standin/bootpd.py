@@ -39,6 +39,8 @@ _HOUR = 3600
 
 # Interface 1, a DUID of type "vendor" (RFC 4361, RFC 8415): what systemd-networkd sends, but for the machine's part.
 _DUID = "0:0:0:1:0:2:0:0:ab:11"
+# The same of type "link-layer", for Ethernet: what dhcpcd sends.
+_DUID_LL = "0:0:0:1:0:3:0:1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,10 @@ def record_event(path: Path, event: Event, style: LeaseStyle) -> None:
     if style == "never":
         return
     if style == "duid":
-        event = replace(event, identifier=f"ff:{_DUID}:{event.mac}")
+        # As a hash of the machine's id would be, it tells nothing of the MAC.
+        event = replace(event, identifier=f"ff:{_DUID}:{':'.join(reversed(event.mac.split(':')))}")
+    if style == "duid-ll":
+        event = replace(event, identifier=f"ff:{_DUID_LL}:{event.mac}")
     record = Record.of_event(event)
     old = read_records(path)
     same = [there for there in old if _is_same(there, record)]

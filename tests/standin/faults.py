@@ -13,7 +13,8 @@ from typing import Literal
 #   silent     nobody gets an address, as behind a firewall
 #   duplicate  a guest's MAC has three records: an expired one, its own, and one of an earlier network
 #   duid       guests name themselves by a DUID, so their MAC is nowhere in the file
-LeaseStyle = Literal["normal", "nameless", "never", "silent", "duplicate", "duid"]
+#   duid-ll    the same, by a DUID that ends in their MAC
+LeaseStyle = Literal["normal", "nameless", "never", "silent", "duplicate", "duid", "duid-ll"]
 
 
 @dataclass(frozen=True, slots=True)

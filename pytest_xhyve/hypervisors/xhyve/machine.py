@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from pytest_xhyve.host import leases
+from pytest_xhyve.host import arp, leases
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.leases import Lease
 from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
 from pytest_xhyve.hypervisors.guarded import GuardedMachine
 from pytest_xhyve.hypervisors.xhyve.build import Build
 from pytest_xhyve.hypervisors.xhyve.identity import UuidCache, UuidRecord
+from pytest_xhyve.hypervisors.xhyve.reachability import Reachability
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.model.machine import SSH_PORT, Machine
@@ -22,6 +23,7 @@ from pytest_xhyve.model.machine import SSH_PORT, Machine
 _CONNECT_SECONDS = 0.3
 _TYPE_SECONDS = 10.0
 _APART_SECONDS = 0.1
+_ARP_SECONDS = 1.0
 
 
 class XhyveMachine(GuardedMachine):
@@ -53,6 +55,9 @@ class XhyveMachine(GuardedMachine):
         self._known = known
         self._lock = threading.Lock()
         self._answers: str | None = None
+        self._reachability = Reachability(machine.name)
+        self._asked_arp = float("-inf")
+        self._in_arp: list[str] = []
         self._signalled = 0.0
         self._learnt: Callable[[], None] = lambda: None
         learnt = known.find(machine.uuid)
@@ -75,7 +80,10 @@ class XhyveMachine(GuardedMachine):
 
     def find_endpoint(self, port: int) -> Endpoint | None:
         with self._lock:
-            address = self._find_address()
+            records = leases.read_leases()
+            address = self._find_address(records)
+            if any(lease.address == address for lease in leases.find_new(self._before, records)):
+                self._reachability.check(str(address))
         return None if address is None else Endpoint(address, port)
 
     def forward(self, port: int) -> Endpoint:
@@ -127,18 +135,28 @@ class XhyveMachine(GuardedMachine):
         self._process.send_signal(number)
         self._signalled = monotonic()
 
-    def _find_address(self) -> str | None:
-        records = leases.read_leases()
+    def _find_address(self, records: Sequence[Lease]) -> str | None:
         if self._mac is None:
             self._learn(records)
         if self._mac is None:
             return None
-        addresses = leases.find_addresses(leases.parse_mac(self._mac), records)
+        mac = leases.parse_mac(self._mac)
+        addresses = leases.find_addresses(mac, records) or self._ask_arp(mac, records)
         if len(addresses) < 2 or self._answers in addresses:
             return self._answers if self._answers in addresses else next(iter(addresses), None)
         # Some addresses may be from earlier boots: only one that answers on the SSH port counts.
         self._answers = next(filter(_answers_on_ssh, addresses), None)
         return self._answers
+
+    def _ask_arp(self, mac: bytes, records: Sequence[Lease]) -> list[str]:
+        """The addresses that the host knows for *mac*, and that some guest leased under a DUID."""
+        nameless = {lease.address for lease in records if lease.mac is None and lease.is_live(time.time())}
+        if not nameless:
+            return []
+        if monotonic() >= self._asked_arp + _ARP_SECONDS:
+            self._in_arp = arp.find_addresses(mac, arp.read_table())
+            self._asked_arp = monotonic()
+        return [address for address in self._in_arp if address in nameless]
 
     def _learn(self, records: Sequence[Lease]) -> None:
         """Find the Ethernet address of a machine whose build does not report it: the only new lease belongs to it.

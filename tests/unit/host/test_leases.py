@@ -198,14 +198,51 @@ class TestExplanations:
     def test_client_identifier(self, tmp_path: Path) -> None:
         path = tmp_path / "dhcpd_leases"
         path.write_text(record(kind="ff"))
-        assert "dhcp-identifier: mac" in self.explain(path)
-        # One that was there before is another guest's.
-        assert "dhcp-identifier: mac" not in self.explain(path, record(kind="ff"))
+        assert self.explain(path).startswith("a guest got a lease under a client identifier")
+        # One that was there before may be another guest's, or this guest's of an earlier run.
+        text = self.explain(path, record(kind="ff"))
+        assert "has no lease for the guest" in text
+        assert "if this image sends one too" in text
+        path.write_text(record(kind="ff", lease=NOW - 1))
+        assert "dhcp-identifier: mac" not in self.explain(path, record(kind="ff", lease=NOW - 1))
 
     def test_pool_exhausted(self, tmp_path: Path) -> None:
         path = tmp_path / "dhcpd_leases"
         full = "".join(record(f"192.168.64.{n}", os.urandom(6)) for n in range(2, 255))
         path.write_text(full)
-        assert "all 253 addresses are leased" in self.explain(path, full)
+        assert "all 253 addresses of 192.168.64.0/24 are leased" in self.explain(path, full)
         path.write_text(full.replace(f"lease={NOW + 86400:#x}", f"lease={NOW - 1:#x}", 1))
         assert "all 253" not in self.explain(path, full)
+
+    def test_addresses_of_other_networks_fill_no_pool(self, tmp_path: Path) -> None:
+        path = tmp_path / "dhcpd_leases"
+        some = "".join(record(f"192.168.{net}.{n}", os.urandom(6)) for net in (64, 65) for n in range(2, 200))
+        path.write_text(some)
+        assert "all 253" not in self.explain(path, some)
+
+
+DUID_LL, DUID_LLT = "0:0:0:1:0:3:0:1:", "12:34:56:78:0:1:0:1:2a:b:c:d:"
+OURS = "8e:1:99:9c:54:b1"
+# hw_address → whether the record is the guest's.
+IDENTIFIERS = {
+    "Ethernet": (f"1,{OURS}", True),
+    "Ethernet, with zeros": ("1,8e:01:99:9c:54:b1", True),
+    "DUID-LL, as dhcpcd sends on Debian 13": (f"ff,{DUID_LL}{OURS}", True),
+    "DUID-LLT": (f"ff,{DUID_LLT}{OURS}", True),
+    "DUID-LL of another": (f"ff,{DUID_LL}5e:2:3:4:5:ff", False),
+    "DUID-LL of InfiniBand": (f"ff,0:0:0:1:0:3:0:20:{OURS}", False),
+    "DUID-LL that is too long": (f"ff,{DUID_LL}1:2:{OURS}", False),
+    "DUID-LLT without its time": (f"ff,0:0:0:1:0:1:0:1:{OURS}", False),
+    # systemd-networkd's default, and so netplan's on Ubuntu 18.04.
+    "DUID-EN": (f"ff,b5:5e:67:ff:0:2:0:0:ab:11:{OURS}", False),
+    "DUID-UUID": (f"ff,0:0:0:1:0:4:1:2:3:4:5:6:7:8:9:a:{OURS}", False),
+    "nothing but the kind": ("ff,", False),
+    "another kind of hardware": (f"6,{OURS}", False),
+    "type 0": (f"0,{OURS}", False),
+}
+
+
+@pytest.mark.parametrize(("hardware", "is_ours"), IDENTIFIERS.values(), ids=IDENTIFIERS.keys())
+def test_identifiers(hardware: str, is_ours: bool) -> None:
+    content = f"{{\n\tip_address=192.168.64.5\n\thw_address={hardware}\n\tlease={NOW + 9:#x}\n}}\n"
+    assert find(content) == (["192.168.64.5"] if is_ours else [])
