@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pytest_xhyve.doctor.findings import Check
 from pytest_xhyve.doctor.mac_host import Mac, check_file_system, check_processor, check_version, is_intel
-from pytest_xhyve.doctor.mac_network import check_bootpd, check_firewall, check_leases, check_vmnet, check_vpn
+from pytest_xhyve.doctor.mac_network import (
+    check_bootpd,
+    check_firewall,
+    check_leases,
+    check_local_network,
+    check_vmnet,
+    check_vpn,
+)
 from pytest_xhyve.doctor.mac_xhyve import check_xhyve
 
 __all__ = [
@@ -13,6 +20,7 @@ __all__ = [
     "check_file_system",
     "check_firewall",
     "check_leases",
+    "check_local_network",
     "check_processor",
     "check_version",
     "check_vmnet",
@@ -38,5 +46,6 @@ def checks(mac: Mac) -> list[Check]:
         Check("DHCP server", lambda: check_bootpd(mac)),
         Check("firewall", lambda: check_firewall(mac)),
         Check("DHCP leases", lambda: check_leases(mac)),
+        Check("Local Network privacy", lambda: check_local_network(mac)),
         Check("VPN", lambda: check_vpn(mac)),
     ]

@@ -23,6 +23,7 @@ XHYVE = frozenset({"xhyve"})
 """The hypervisors that a finding blocks if xhyve cannot run guests because of it."""
 
 SEQUOIA = 15
+TAHOE = 26
 
 
 @dataclass(frozen=True, slots=True)

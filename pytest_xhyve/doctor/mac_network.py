@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from pytest_xhyve.doctor import vpn
 from pytest_xhyve.doctor.findings import Finding
-from pytest_xhyve.doctor.mac_host import SEQUOIA, XHYVE, Mac, major_version
+from pytest_xhyve.doctor.mac_host import SEQUOIA, TAHOE, XHYVE, Mac, major_version
 from pytest_xhyve.host.leases import POOL, read_leases
 from pytest_xhyve.model.errors import XhyveError
 
@@ -26,17 +26,43 @@ _FEW_ADDRESSES = 25
 
 def check_vmnet(mac: Mac) -> Iterator[Finding]:
     """Check that vmnet's settings are readable, and report the guests' network."""
+    interfaces = vpn.read_interfaces(mac.programs)
+    bridge = vpn.find_bridge(interfaces)
     try:
-        subnet = vpn.read_subnet(mac.vmnet)
+        subnet = vpn.find_subnet(interfaces, mac.vmnet)
     except XhyveError as error:
         fix = f"sudo plutil -p {mac.vmnet}\nsudo rm {mac.vmnet}"
         detail = f"cannot read its settings: {error}; remove them, and vmnet creates them again:"
         yield Finding("vmnet", "warning", detail, fix)
         return
-    if mac.vmnet.exists():
+    clash = vpn.find_clash(interfaces, subnet)
+    if clash is not None:
+        interface, network = clash
+        detail = (
+            f"the guests' network {subnet} overlaps {network}, which this Mac has on {interface.name}: connections to "
+            "guests may go there; "
+        )
+        if (major_version(mac) or 0) >= TAHOE:
+            detail += "macOS 26 selects the guests' network itself, so leave the other one:"
+            fix = f"ifconfig {interface.name}"
+        else:
+            detail += "leave that network, or give vmnet another one while no guest runs:"
+            fix = f"sudo defaults write {mac.vmnet.with_suffix('')} Shared_Net_Address 192.168.{_other(subnet)}.1"
+        yield Finding("vmnet", "warning", detail, fix)
+    elif bridge is not None:
+        yield Finding("vmnet", "ok", f"guests are in {subnet} ({bridge.name})")
+    elif (major_version(mac) or 0) >= TAHOE:
+        yield Finding("vmnet", "ok", "no guest runs; macOS 26 selects the guests' network at the start of the first")
+    elif mac.vmnet.exists():
         yield Finding("vmnet", "ok", f"guests are in {subnet}")
     else:
         yield Finding("vmnet", "ok", f"not used on this Mac yet; guests will be in {subnet}")
+
+
+def _other(subnet: IPv4Network) -> int:
+    """The third octet of a network that is not *subnet*."""
+    third = int(subnet.network_address) >> 8 & 0xFF
+    return 64 if third < 64 else 180
 
 
 def check_bootpd(mac: Mac) -> Iterator[Finding]:
@@ -62,12 +88,7 @@ def check_bootpd(mac: Mac) -> Iterator[Finding]:
 
 def _is_sharing(mac: Mac) -> bool:
     """Whether vmnet's bridge is up, which means that a guest runs."""
-    subnet = vpn.read_subnet(mac.vmnet)
-    return any(
-        interface.up and interface.name.startswith("bridge") and IPv4Address(address) in subnet
-        for interface in vpn.read_interfaces(mac.programs)
-        for address in interface.addresses
-    )
+    return vpn.find_bridge(vpn.read_interfaces(mac.programs)) is not None
 
 
 def check_firewall(mac: Mac) -> Iterator[Finding]:
@@ -124,7 +145,7 @@ def _check_unlisted(mac: Mac) -> Iterator[Finding]:
 
 def check_leases(mac: Mac) -> Iterator[Finding]:
     """Check that bootpd has free addresses for guests."""
-    subnet, now = vpn.read_subnet(mac.vmnet), mac.now()
+    subnet, now = vpn.find_subnet(vpn.read_interfaces(mac.programs), mac.vmnet), mac.now()
     live = [lease.address for lease in read_leases(mac.leases) if lease.is_live(now)]
     taken = {address for address in live if IPv4Address(address) in subnet}
     free = POOL - len(taken)
@@ -137,6 +158,22 @@ def check_leases(mac: Mac) -> Iterator[Finding]:
         yield Finding("DHCP leases", "warning", f"{detail}; to free all of them, stop all guests, then:", fix)
     else:
         yield Finding("DHCP leases", "problem", f"{detail}: guests get no address; stop all guests, then:", fix, XHYVE)
+
+
+def check_local_network(mac: Mac) -> Iterator[Finding]:
+    """State that macOS 15 and later ask for a permission, which no program can read."""
+    title = "Local Network privacy"
+    if (major_version(mac) or SEQUOIA) < SEQUOIA:
+        yield Finding(title, "ok", "this macOS has none")
+    elif mac.euid == 0:
+        yield Finding(title, "ok", "root needs no permission")
+    else:
+        yield Finding(
+            title,
+            "ok",
+            "macOS asks once whether the application that runs pytest may connect to guests; if it may not, errors "
+            'contain "no route to host": System Settings > Privacy & Security > Local Network',
+        )
 
 
 def check_vpn(mac: Mac) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from pytest_xhyve.doctor.findings import Finding
-from pytest_xhyve.doctor.mac_host import XHYVE, Mac, major_version
+from pytest_xhyve.doctor.mac_host import TAHOE, XHYVE, Mac, major_version
 from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 from pytest_xhyve.host.privilege import KILL, sudoers_line
 from pytest_xhyve.hypervisors.xhyve.build import KilledAtOnce, ask_build
@@ -22,6 +22,7 @@ from pytest_xhyve.model.errors import HypervisorNotFound
 NAMES = ("xhyve", "hyperkit")
 HYPERVISOR = "com.apple.security.hypervisor"
 NETWORKING = "com.apple.vm.networking"
+VIRTUALIZATION = "com.apple.security.virtualization"
 
 # This sends no signal: kill(1) with 0 only checks whether process 1 exists.
 _HARMLESS = (KILL, "-0", "1")
@@ -120,6 +121,9 @@ def _check_privilege(mac: Mac, path: str, signature: CommandResult) -> Iterator[
     elif _is_entitled(signature, NETWORKING):
         # Apple has approved this: otherwise macOS would have killed the program before it printed its version.
         yield Finding(title, "ok", f"the signature grants {NETWORKING}")
+    elif (major_version(mac) or 0) >= TAHOE and _is_entitled(signature, VIRTUALIZATION):
+        # nirs/vmnet-helper#135, #136.
+        yield Finding(title, "ok", f"the signature grants {VIRTUALIZATION}, which is enough on macOS 26")
     elif all(mac.programs.run(["/usr/bin/sudo", "-n", "--", *argv]).code == 0 for argv in ([path, "-v"], _HARMLESS)):
         yield Finding(title, "ok", f"sudo runs it and {KILL} without a password")
     else:

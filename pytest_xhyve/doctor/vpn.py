@@ -19,7 +19,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
@@ -39,7 +39,9 @@ _SUDO = "/usr/bin/sudo"
 _SUDO_SECONDS = 120.0
 
 _INTERFACE = re.compile(r"^(\S+?): flags=[0-9a-f]+<([^>]*)>", re.IGNORECASE)
-_ADDRESS = re.compile(r"^\s+inet (\d+\.\d+\.\d+\.\d+)\s")
+_ADDRESS = re.compile(r"^\s+inet (\d+\.\d+\.\d+\.\d+)(?: --> \S+)? netmask 0x([0-9a-f]{8})\b")
+# vmnet's first bridge; one more is there for each network that another program made.
+_BRIDGE = re.compile(r"bridge1\d\d")
 _RULE = re.compile(r"^nat on (\S+) ", re.MULTILINE)
 _TOKEN = re.compile(r"^Token : (\d+)", re.MULTILINE)
 # Lines that macOS's pfctl prints on every call, or whenever it reads rules.
@@ -54,11 +56,11 @@ _CHATTER = (
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface of the host, with its IPv4 addresses."""
+    """A network interface of the host, with its IPv4 addresses and their networks."""
 
     name: str
     up: bool
-    addresses: tuple[str, ...]
+    addresses: tuple[IPv4Interface, ...]
 
 
 def read_interfaces(programs: CommandRunner) -> tuple[Interface, ...]:
@@ -76,7 +78,8 @@ def read_interfaces(programs: CommandRunner) -> tuple[Interface, ...]:
             found.append(Interface(match[1], "UP" in match[2].split(","), ()))
         elif found and (match := _ADDRESS.match(line)):
             last = found[-1]
-            found[-1] = Interface(last.name, last.up, (*last.addresses, match[1]))
+            address = IPv4Interface((match[1], str(IPv4Address(int(match[2], 16)))))
+            found[-1] = Interface(last.name, last.up, (*last.addresses, address))
     return tuple(found)
 
 
@@ -102,6 +105,40 @@ def read_subnet(plist: Path = VMNET_PLIST) -> IPv4Network:
         raise XhyveError(f"{plist}: {error.strerror}") from error
     except (ValueError, AttributeError, ExpatError) as error:
         raise XhyveError(f"{plist} is damaged: {error}") from error
+
+
+def find_subnet(interfaces: Sequence[Interface], plist: Path = VMNET_PLIST) -> IPv4Network:
+    """The network that vmnet shares with guests: that of its bridge while a guest runs, or else what its settings say.
+
+    macOS 26 does not follow the settings (canonical/multipass#4581), so only the bridge is certain.
+
+    Raises:
+        XhyveError: no guest runs, and the file cannot be read, or does not contain a valid network.
+    """
+    bridge = find_bridge(interfaces)
+    return bridge.addresses[0].network if bridge is not None else read_subnet(plist)
+
+
+def find_bridge(interfaces: Sequence[Interface]) -> Interface | None:
+    """The bridge of vmnet's shared network, which exists while a guest runs; None if there is none."""
+    return next(
+        (each for each in interfaces if each.up and each.addresses and _BRIDGE.fullmatch(each.name)),
+        None,
+    )
+
+
+def find_clash(interfaces: Sequence[Interface], subnet: IPv4Network) -> tuple[Interface, IPv4Network] | None:
+    """An interface of the host, other than vmnet's bridges, whose network overlaps *subnet*; None if there is none."""
+    return next(
+        (
+            (each, address.network)
+            for each in interfaces
+            if each.up and not _BRIDGE.fullmatch(each.name)
+            for address in each.addresses
+            if address.network.overlaps(subnet)
+        ),
+        None,
+    )
 
 
 def rules_for(tunnels: Sequence[str], subnet: IPv4Network) -> str:
@@ -165,12 +202,13 @@ def fix_vpn(
             f"--fix-vpn changes macOS's packet filter, but this is {platform}; guests under QEMU use the host's "
             "routes, including those of a VPN"
         )
-    tunnels = active_tunnels(read_interfaces(programs))
+    interfaces = read_interfaces(programs)
+    tunnels = active_tunnels(interfaces)
     if not tunnels:
         report("no VPN is connected: no utun interface has an IPv4 address; nothing was changed")
         return True
     packet_filter = _PacketFilter(programs, as_root(euid, ask=True))
-    rules = rules_for(tunnels, read_subnet(plist))
+    rules = rules_for(tunnels, find_subnet(interfaces, plist))
     report("these commands will run:")
     for line in packet_filter.describe(rules):
         report(f"  {line}")

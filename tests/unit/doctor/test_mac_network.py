@@ -112,6 +112,58 @@ def test_bad_state_of_network(make_mac: MakeMac, case: Bad) -> None:
     check_bad_state(make_mac, case)
 
 
+# As macOS 26 has it (canonical/multipass#4581), while no plist says so.
+TAHOES_BRIDGE = (
+    "en0: flags=8863<UP,BROADCAST,SMART,RUNNING,SIMPLEX,MULTICAST> mtu 1500\n"
+    "\tinet 192.168.1.7 netmask 0xffffff00 broadcast 192.168.1.255\n"
+    "bridge100: flags=8a63<UP,BROADCAST,SMART,RUNNING,ALLMULTI,SIMPLEX,MULTICAST> mtu 1500\n"
+    "\tinet 192.168.2.1 netmask 0xffffff00 broadcast 192.168.2.255\n"
+)
+
+
+def test_bridge_is_believed_before_the_settings(make_mac: MakeMac) -> None:
+    this_mac = make_mac({IFCONFIG: out(TAHOES_BRIDGE), SW_VERS: out("26.1\n")})
+    this_mac.vmnet.write_bytes(plistlib.dumps({"Shared_Net_Address": "192.168.70.1"}))
+    (finding,) = mac.check_vmnet(this_mac)
+    assert finding == Finding("vmnet", "ok", "guests are in 192.168.2.0/24 (bridge100)")
+    # The addresses of the other network do not fill this one.
+    records = "".join(
+        f"{{\n\tip_address=192.168.{third}.{last}\n"
+        f"\thw_address=1,8e:1:9:9c:{third:x}:{last:x}\n\tlease={NOW + 1:#x}\n}}\n"
+        for third, count in ((70, 255), (2, 12))
+        for last in range(2, count)
+    )
+    this_mac.leases.write_text(records)
+    (finding,) = mac.check_leases(this_mac)
+    assert finding.detail == "243 of 253 addresses are free"
+
+
+def test_no_guest_runs_on_macos_26(make_mac: MakeMac) -> None:
+    (finding,) = mac.check_vmnet(make_mac({SW_VERS: out("26.1\n")}))
+    assert finding.level == "ok"
+    assert "at the start of the first" in finding.detail
+
+
+@pytest.mark.parametrize(("version", "fix"), [("15.3", "defaults write"), ("26.1", "ifconfig en0")])
+def test_network_that_the_mac_has_already(make_mac: MakeMac, version: str, fix: str) -> None:
+    taken = TAHOES_BRIDGE.replace("192.168.1.7", "192.168.64.7").partition("bridge100")[0]
+    this_mac = make_mac({IFCONFIG: out(taken), SW_VERS: out(f"{version}\n")})
+    (finding,) = mac.check_vmnet(this_mac)
+    assert finding.level == "warning"
+    assert "192.168.64.0/24 overlaps 192.168.64.0/24, which this Mac has on en0" in finding.detail
+    assert fix in finding.fix
+    assert_can_be_pasted(finding)
+
+
+@pytest.mark.parametrize(
+    ("version", "euid", "words"),
+    [("14.7", 501, "has none"), ("15.3", 501, "System Settings"), ("26.1", 0, "root"), ("?", 501, "System Settings")],
+)
+def test_local_network_privacy(make_mac: MakeMac, version: str, euid: int, words: str) -> None:
+    (finding,) = mac.check_local_network(make_mac({SW_VERS: out(version)}, euid=euid))
+    assert words in finding.detail
+
+
 @pytest.mark.parametrize("kind", [plistlib.FMT_XML, plistlib.FMT_BINARY])
 def test_vmnets_settings(make_mac: MakeMac, kind: plistlib.PlistFormat) -> None:
     this_mac = make_mac()

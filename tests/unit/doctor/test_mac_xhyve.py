@@ -30,6 +30,7 @@ from mac_answers import (
 
 from pytest_xhyve.doctor import mac, mac_xhyve
 from pytest_xhyve.doctor.mac import Mac
+from pytest_xhyve.doctor.mac_xhyve import VIRTUALIZATION
 from pytest_xhyve.doctor.programs import CommandResult
 
 OLD = {
@@ -182,6 +183,13 @@ def test_apple_may_have_granted_vmnet(make_mac: MakeMac) -> None:
     changed = {CODESIGN: recorded("codesign-new-networking.txt"), SUDO_XHYVE: NO_PASSWORD}
     finding = find(mac.check_xhyve(make_mac(changed)), "right to use vmnet")
     assert finding.level == "ok"
+
+
+@pytest.mark.parametrize(("version", "level"), [("15.3", "problem"), ("26.1", "ok")])
+def test_virtualization_is_enough_on_macos_26(make_mac: MakeMac, version: str, level: str) -> None:
+    signature = (OUTPUT / "codesign-new-networking.txt").read_text().replace("com.apple.vm.networking", VIRTUALIZATION)
+    changed = {CODESIGN: out(signature), SUDO_XHYVE: NO_PASSWORD, SW_VERS: out(f"{version}\n")}
+    assert find(mac.check_xhyve(make_mac(changed)), "right to use vmnet").level == level
 
 
 @pytest.mark.skipif(shutil.which("visudo") is None, reason="visudo is not here")
