@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -36,10 +36,7 @@ class VmnetLock:
         path = Path(self._lock.lock_file)
         try:
             path.parent.mkdir(exist_ok=True)
-            # Not sticky: in a sticky folder, Linux forbids users to open each other's files (proc_sys_fs(5),
-            # protected_regular).
-            with contextlib.suppress(PermissionError):
-                path.parent.chmod(0o777)
+            _share(path.parent)
             self._lock.acquire(timeout)
         except Timeout as error:
             raise XhyveError(
@@ -55,3 +52,19 @@ class VmnetLock:
     def release(self) -> None:
         """Release the lock; if it was released before, do nothing."""
         self._lock.release(force=True)
+
+
+def _share(folder: Path) -> None:
+    """Let all users write to *folder*, if it is this user's.
+
+    Raises:
+        OSError: it is not a folder, but for example a symbolic link, which another user may have put there.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(opened).st_uid == os.geteuid():
+            # Not sticky: in a sticky folder, Linux forbids users to open each other's files (proc_sys_fs(5),
+            # protected_regular).
+            os.fchmod(opened, 0o777)
+    finally:
+        os.close(opened)
