@@ -96,6 +96,8 @@ def _install_qemu(platform: str) -> str:
 
 def _accelerate(reason: str, platform: str) -> tuple[str, str]:
     """How to get hardware acceleration: a hint, and the commands."""
+    if "guests are x86_64" in reason:
+        return "only a host whose processor is x86_64 accelerates them; this prints its architecture:", "uname -m"
     if platform == "darwin":
         return "if this prints 1, the Mac can accelerate guests of its own architecture:", "sysctl kern.hv_support"
     if "may not open /dev/kvm" in reason:

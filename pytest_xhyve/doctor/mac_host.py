@@ -65,7 +65,10 @@ def check_processor(mac: Mac) -> Iterator[Finding]:
     """Check that the processor is from Intel, and supports guests."""
     name = _processor(mac).out.strip() or "an unknown processor"
     if not is_intel(mac):
-        detail = f"{name}: xhyve runs only on Intel processors; on this Mac, QEMU runs guests"
+        detail = (
+            f"{name}: xhyve and hyperkit run only on Intel processors; on this Mac, QEMU runs guests, and emulates "
+            "their x86_64 processor, which is about ten times slower"
+        )
         yield Finding("processor", "warning", detail, "brew install qemu", XHYVE)
         return
     # 1 means that the Hypervisor framework works (the framework's documentation, "Hypervisor").

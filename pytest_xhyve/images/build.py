@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import platform
 import secrets
 import shutil
 import stat
@@ -66,6 +67,8 @@ _MKE2FS_EXTENDED = "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,assume
 _TOOLS = ("mmdebstrap", "mke2fs", "tar")
 TOOLS_PACKAGES = "mmdebstrap e2fsprogs fakeroot uidmap util-linux debian-archive-keyring"
 """The packages of Debian and Ubuntu that contain the tools."""
+FOREIGN_PACKAGES = "arch-test qemu-user-static"
+"""The packages that a host of another architecture needs, too."""
 _LOG_LINES = 15
 # Digits of the digest in the name of an image's folder.
 _DIGITS = 12
@@ -300,8 +303,16 @@ def _identity(recipe: Recipe, client: KeyPair) -> str:
 def missing_tools() -> list[str]:
     """The tools for building images that are not installed on this host."""
     tools = [*_TOOLS, *(["fakeroot", "newuidmap"] if os.geteuid() != 0 else [])]
+    if platform.machine() not in ("x86_64", "amd64"):
+        # mmdebstrap asks it whether this host can run programs of the image's architecture.
+        tools.append("arch-test")
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     return [tool for tool in tools if shutil.which(tool, path=path) is None]
+
+
+def packages_for(missing: Sequence[str]) -> str:
+    """The packages to install if the tools *missing* are not installed."""
+    return f"{TOOLS_PACKAGES} {FOREIGN_PACKAGES}" if "arch-test" in missing else TOOLS_PACKAGES
 
 
 def _check_tools() -> None:
@@ -312,7 +323,8 @@ def _check_tools() -> None:
         )
     if missing := missing_tools():
         raise ImageError(
-            f"cannot build an image: {', '.join(missing)} not found\n  Debian and Ubuntu: apt install {TOOLS_PACKAGES}"
+            f"cannot build an image: {', '.join(missing)} not found\n"
+            f"  Debian and Ubuntu: apt install {packages_for(missing)}"
         )
 
 

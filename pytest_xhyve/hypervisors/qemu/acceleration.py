@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,14 @@ def prove(executable: str, version: str, acceleration: str, cache: Path) -> Proo
     return proofs.prove(acceleration, depends_on, cache, lambda: _check(executable, acceleration), keeps_refusals=True)
 
 
+def is_native(machine: str) -> bool:
+    """Whether a host whose processor `platform.machine` names *machine* can run guests without emulating theirs."""
+    return machine.lower() in ("x86_64", "amd64")
+
+
 def _check(executable: str, acceleration: str) -> Proof:
+    if not is_native(platform.machine()):
+        return Proof(False, f"the processor of this host is {platform.machine()}, and guests are x86_64")
     if acceleration == "kvm":
         device = Path("/dev/kvm")
         if not device.exists():

@@ -50,6 +50,8 @@ def test_qemu_is_broken(new_home: Home, error: Exception) -> None:
         ),
         ("linux", "no kvm: /dev/kvm does not exist", "modprobe -a kvm_intel kvm_amd"),
         ("linux", "no kvm: the host advertises kvm, but a test program hung for 2 s", "dmesg"),
+        ("linux", "no kvm: the processor of this host is aarch64, and guests are x86_64", "uname -m"),
+        ("darwin", "no hvf: the processor of this host is arm64, and guests are x86_64", "uname -m"),
         ("darwin", "no hvf: …", "sysctl kern.hv_support"),
     ],
 )

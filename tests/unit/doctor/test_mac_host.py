@@ -12,7 +12,7 @@ HOST_CASES: dict[str, Bad] = {
     "Apple's processor": (
         "processor",
         {SYSCTL_CPU: out("Apple M1\n")},
-        "Apple M1: xhyve runs on",
+        "Apple M1: xhyve and hyperkit run only on",
         "install qemu",
         True,
     ),

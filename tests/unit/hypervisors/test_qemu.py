@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import socket
 import threading
 import time
@@ -137,6 +138,13 @@ def test_proof_runs_a_program(tmp_path: Path) -> None:
 def test_proofs_program_is_what_its_source_says(tmp_path: Path) -> None:
     assert assemble(Path(__file__).with_name("boot_sector.S"), tmp_path) == acceleration._PROGRAM
     assert len(acceleration._BOOT_SECTOR) == 512
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+def test_host_of_another_architecture_emulates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    proof = acceleration.prove("/no/such/qemu", "1", "hvf", tmp_path)
+    assert proof == Proof(False, f"the processor of this host is {machine}, and guests are x86_64")
 
 
 def test_proof_fails_with_qemus_words(tmp_path: Path) -> None:
