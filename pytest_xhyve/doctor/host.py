@@ -13,6 +13,7 @@ from pytest_xhyve.host import clone
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import HypervisorNotFound, ImageError, XhyveError
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.settings import EMULATION_FACTOR
@@ -91,13 +92,16 @@ def _check_memory(home: Home, info: HypervisorInfo, ask: AskQemu) -> Iterator[Fi
 
 
 def _install_qemu(platform: str) -> str:
-    return "brew install qemu" if platform == "darwin" else "sudo apt install qemu-system-x86 qemu-utils"
+    return "brew install qemu" if platform == "darwin" else f"sudo apt install {X86_64.package} qemu-utils"
 
 
 def _accelerate(reason: str, platform: str) -> tuple[str, str]:
     """How to get hardware acceleration: a hint, and the commands."""
-    if "guests are x86_64" in reason:
-        return "only a host whose processor is x86_64 accelerates them; this prints its architecture:", "uname -m"
+    if f"guests are {X86_64.name}" in reason:
+        return (
+            f"only a host whose processor is {X86_64.name} accelerates them; this prints its architecture:",
+            "uname -m",
+        )
     if platform == "darwin":
         return "if this prints 1, the Mac can accelerate guests of its own architecture:", "sysctl kern.hv_support"
     if "may not open /dev/kvm" in reason:

@@ -18,6 +18,7 @@ from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
 from pytest_xhyve.host.leases import LEASES
 from pytest_xhyve.hypervisors.xhyve.limits import BIG_SUR
+from pytest_xhyve.model.architecture import X86_64
 
 XHYVE = frozenset({"xhyve"})
 """The hypervisors that a finding blocks if xhyve cannot run guests because of it."""
@@ -67,7 +68,7 @@ def check_processor(mac: Mac) -> Iterator[Finding]:
     if not is_intel(mac):
         detail = (
             f"{name}: xhyve and hyperkit run only on Intel processors; on this Mac, QEMU runs guests, and emulates "
-            "their x86_64 processor, which is about ten times slower"
+            f"their {X86_64.name} processor, which is about ten times slower"
         )
         yield Finding("processor", "warning", detail, "brew install qemu", XHYVE)
         return

@@ -14,6 +14,7 @@ from pytest_xhyve.guest.console import Console, ConsoleError, ConsoleWatch
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.start import AnyMachine, Start
 from pytest_xhyve.hypervisors.base import ExitReason, VirtualMachine
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import (
     BootFailed,
@@ -396,7 +397,7 @@ class Power:
             hints.append(f"give it more time: {longer}--xhyve-timeout-factor=2")
             if progress.is_silent:
                 where = "the kernel's command line on the disk" if self._has_boot_loader else "cmdline in the manifest"
-                hints.append(f"see the kernel's messages: add console=ttyS0 to {where}")
+                hints.append(f"see the kernel's messages: add console={X86_64.console} to {where}")
                 if not self.timeouts.reason:
                     hints.append("run without acceleration: --xhyve-accel=tcg")
             hints.append("log in if it boots after all: --xhyve-keep=on-failure leaves it running")

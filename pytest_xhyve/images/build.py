@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import platform
 import secrets
 import shutil
 import stat
@@ -35,6 +34,7 @@ from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.images.recipe import Recipe, read_recipe
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
@@ -149,7 +149,7 @@ class _Build:
                 "--mode=unshare",
                 f"--variant={recipe.variant}",
                 f"--include={','.join(recipe.packages)}",
-                f"--architectures={'amd64' if recipe.arch == 'x86_64' else recipe.arch}",
+                f"--architectures={X86_64.debian}",
                 *_MMDEBSTRAP_OPTIONS,
                 f"--{hook}-hook={recipe.customize}",
                 recipe.suite,
@@ -303,7 +303,7 @@ def _identity(recipe: Recipe, client: KeyPair) -> str:
 def missing_tools() -> list[str]:
     """The tools for building images that are not installed on this host."""
     tools = [*_TOOLS, *(["fakeroot", "newuidmap"] if os.geteuid() != 0 else [])]
-    if platform.machine() not in ("x86_64", "amd64"):
+    if not X86_64.is_native():
         # mmdebstrap asks it whether this host can run programs of the image's architecture.
         tools.append("arch-test")
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"

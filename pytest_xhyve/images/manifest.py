@@ -13,25 +13,26 @@ import yaml
 
 from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.formats.qcow2 import MAGIC
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import Firmware, parse_memory, parse_positive_int, short_repr, suggest
 
-ARCHITECTURES = ("x86_64",)
-CPU_LEVELS = ("x86-64-v1", "x86-64-v2", "x86-64-v3")
+ARCHITECTURES = (X86_64.name,)
+CPU_LEVELS = tuple(X86_64.emulated_cpus)
 FORMATS = ("raw", "qcow2")
 
 _NEEDED = ("kernel", "cmdline", "user", "key", "host_keys")
 _DEFAULTS: Mapping[str, Any] = {
-    "arch": "x86_64",
+    "arch": X86_64.name,
     "size": None,
     "sha256": None,
     "initrd": None,
     "key": None,
     "cpus": 1,
     "memory": 512 << 20,
-    "cpu": "x86-64-v2",
+    "cpu": X86_64.default_cpu,
     "firmware": None,
     "made": {},
 }

@@ -33,7 +33,7 @@ class Recipe:
         user: the user that the plugin logs in as.
         cpus: virtual CPUs.
         memory: for example ``512M``.
-        cpu: the x86-64 level of the userland.
+        cpu: the CPU level of the userland.
     """
 
     name: str

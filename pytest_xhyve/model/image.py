@@ -24,7 +24,7 @@ class Image:
         format: ``raw`` or ``qcow2``.
         size: bytes of the disk's file, or None if the manifest does not state it.
         sha256: digest of the disk's file, in hexadecimal, or None.
-        kernel: a bzImage; only an image with *firmware* may have None.
+        kernel: a Linux kernel of the machine's architecture; only an image with *firmware* may have None.
         initrd: the initial RAM disk, or None.
         cmdline: the kernel's command line.
         user: the user that the plugin logs in as.
@@ -33,7 +33,7 @@ class Image:
         host_keys: the guest's public host keys (``ssh-ed25519 AAAA…``); the guest must present one of them.
         cpus: virtual CPUs of a guest, unless an option or a marker sets another number.
         memory: bytes of memory of a guest, with the same exception.
-        cpu: the x86-64 level that the userland needs (x86-64 psABI, section 3.1.1).
+        cpu: the CPU level that the userland needs, a key of `Architecture.emulated_cpus`.
         firmware: ``bios`` or ``uefi`` if guests boot by the boot loader of the disk; None if the hypervisor loads the
             kernel.
         made: how the image was built, for people; the plugin reads from it whether the recipe has changed.

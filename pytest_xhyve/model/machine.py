@@ -57,12 +57,12 @@ class Machine:
         name: letters, digits, dots and dashes.
         uuid: the SMBIOS UUID.
         cpus: the number of virtual CPUs.
-        cpu: the x86-64 level that the userland needs, as the x86-64 psABI names it (``x86-64-v2``).
+        cpu: the CPU level that the userland needs, a key of `Architecture.emulated_cpus`.
         memory: bytes of RAM.
         disks: the disks, in the order in which the guest numbers them (``/dev/vda``, ``/dev/vdb``, …); the first one
             is the clone of the image's disk.
         nics: the network cards, in the order in which the guest numbers them.
-        kernel: a Linux bzImage, which the hypervisor loads without a boot loader; only a machine with *firmware* may
+        kernel: a Linux kernel, which the hypervisor loads without a boot loader; only a machine with *firmware* may
             have None.
         initrd: the initial RAM disk, or None.
         cmdline: the kernel's command line.

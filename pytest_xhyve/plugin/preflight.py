@@ -17,6 +17,7 @@ from pytest_xhyve.images.catalog import read_stated, resolve_path
 from pytest_xhyve.images.check import check_boots_by
 from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
 from pytest_xhyve.images.own_login import OwnLogin, ask_for_password
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
@@ -192,7 +193,7 @@ def check_program(settings: Settings) -> None:
         where = "" if "/" in program else " in PATH"
         raise ConfigurationError(
             f"--xhyve-executable: no executable program {program!r} found{where}\n"
-            "  give the path of qemu-system-x86_64, xhyve or hyperkit, or remove the option"
+            f"  give the path of {X86_64.program}, xhyve or hyperkit, or remove the option"
         )
 
 

@@ -7,11 +7,15 @@ import re
 import shlex
 from dataclasses import dataclass
 
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.preparation.facts import DISK, Facts
 
-OWN_PARAMETERS = (
-    "console=ttyS0 net.ifnames=0 mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1 tsc=reliable no_timer_check"
+OWN_PARAMETERS = " ".join(
+    (
+        f"console={X86_64.console} net.ifnames=0 mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1",
+        *X86_64.parameters,
+    )
 )
 """Kernel parameters of guests: the console, the name of the card, and what shortens a boot on an emulated CPU."""
 

@@ -27,6 +27,7 @@ from pytest_xhyve.images.files import check_stated_files, read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Manifest, read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConfigurationError, ConnectionFailed, ImageError, NotSupported
 from pytest_xhyve.model.image import Image
@@ -158,7 +159,7 @@ class _Preparation:
         write_manifest(self._workspace / MANIFEST, content)
         image = replace(read_manifest(self._workspace / MANIFEST), password=self._stated.get("password"))
         if image.kernel is not None and read_kernel_header(image.kernel) is None:
-            raise ImageError(f"the kernel on {self._manifest.disk} is not a Linux kernel for x86-64 (a bzImage)")
+            raise ImageError(f"the kernel on {self._manifest.disk} is not {X86_64.kernel}")
         context.events.progress(f"  booting {content['made']['system']}")
         with self._explaining_failure():
             content["made"]["state"] = self._boot_once(image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.preparation.facts import Facts, describe_device
 
@@ -34,9 +35,10 @@ def check_system(facts: Facts, disk: Path) -> None:
         )
     if not facts.roots:
         raise ImageError(_explain_no_system(facts, disk))
-    if facts.architecture != "x86_64":
+    if facts.architecture != X86_64.name:
         raise ImageError(
-            f"{disk} has {facts.system} for {facts.architecture or 'an unknown architecture'}; guests here are x86_64"
+            f"{disk} has {facts.system} for {facts.architecture or 'an unknown architecture'}; "
+            f"guests here are {X86_64.name}"
         )
 
 

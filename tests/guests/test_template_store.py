@@ -20,7 +20,7 @@ from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.guardian_process import PIDFILE
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.hypervisors.qemu.driver import PROGRAM
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.machine import Machine
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -101,7 +101,7 @@ def test_one_of_another_qemu_is_not_used(template: Path, other_home: Home, said:
     wrapper = tmp_path / "qemu"
     wrapper.write_text(
         '#!/bin/sh\n[ "$1" = --version ] && { echo "QEMU emulator version 99.0.0"; exit; }\n'
-        f'exec {shutil.which(PROGRAM)} "$@"\n'
+        f'exec {shutil.which(X86_64.program)} "$@"\n'
     )
     wrapper.chmod(0o700)
     with fleet_of(other_home, said, executable=wrapper) as fleet:

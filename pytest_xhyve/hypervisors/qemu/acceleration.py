@@ -21,6 +21,7 @@ from pathlib import Path
 from pytest_xhyve.host import proofs
 from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.host.proofs import Proof
+from pytest_xhyve.model.architecture import X86_64
 
 PROOF_SECONDS = 2.0
 # tests/unit/boot_sector.S, assembled: long mode with paging, 2^26 rounds of a loop, out 0xf4, 0x10.
@@ -54,14 +55,9 @@ def prove(executable: str, version: str, acceleration: str, cache: Path) -> Proo
     return proofs.prove(acceleration, depends_on, cache, lambda: _check(executable, acceleration), keeps_refusals=True)
 
 
-def is_native(machine: str) -> bool:
-    """Whether a host whose processor `platform.machine` names *machine* can run guests without emulating theirs."""
-    return machine.lower() in ("x86_64", "amd64")
-
-
 def _check(executable: str, acceleration: str) -> Proof:
-    if not is_native(platform.machine()):
-        return Proof(False, f"the processor of this host is {platform.machine()}, and guests are x86_64")
+    if not X86_64.is_native():
+        return Proof(False, f"the processor of this host is {platform.machine()}, and guests are {X86_64.name}")
     if acceleration == "kvm":
         device = Path("/dev/kvm")
         if not device.exists():

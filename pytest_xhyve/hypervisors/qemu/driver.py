@@ -27,21 +27,16 @@ from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
 from pytest_xhyve.hypervisors.qemu.monitor import MONITOR
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
+from pytest_xhyve.model.architecture import X86_64, Architecture
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
 from pytest_xhyve.model.machine import Disk, DiskFormat, Machine
 from pytest_xhyve.model.settings import MAX_GUESTS
 from pytest_xhyve.model.values import Acceleration
 
-PROGRAM = "qemu-system-x86_64"
-# These devices are off: the guest does not need them, and each makes its boot slower.
-_MACHINE = "q35,usb=off,smbus=off,sata=off,vmport=off,hpet=off"
 _VGA_SLOT = 0x1E
 _QMP_FD = 10
 _ANSWER_SECONDS = 60.0
 _EXIT_SECONDS = 5.0
-
-# The emulated CPU for each level of the x86-64 psABI. Emulated AVX is slow, so a guest gets no more than it needs.
-_EMULATED_CPU = {"x86-64-v1": "qemu64", "x86-64-v2": "Nehalem", "x86-64-v3": "max"}
 
 
 class Qemu:
@@ -51,24 +46,28 @@ class Qemu:
         executable: the program, or None to look it up in PATH.
         accel: ``auto``, ``kvm``, ``hvf`` or ``tcg``.
         cache: a folder for facts about this host.
+        architecture: the guests'.
 
     Raises:
         HypervisorNotFound: the program is not found.
     """
 
-    def __init__(self, *, executable: str | None, accel: Acceleration, cache: Path) -> None:
-        wanted = executable or PROGRAM
+    def __init__(
+        self, *, executable: str | None, accel: Acceleration, cache: Path, architecture: Architecture = X86_64
+    ) -> None:
+        wanted = executable or architecture.program
         found = shutil.which(wanted)
         if found is None:
             raise HypervisorNotFound(
                 f"QEMU not found: looked for {wanted}{'' if '/' in wanted else ' in PATH'}\n"
-                "  install it (Debian and Ubuntu: qemu-system-x86 and qemu-utils, macOS: brew install qemu),\n"
+                f"  install it (Debian and Ubuntu: {architecture.package} and qemu-utils, macOS: brew install qemu),\n"
                 "  or name the program with --xhyve-executable"
             )
         # The path must be absolute, because each QEMU runs in its guest's folder.
         self._executable = str(Path(found).absolute())
         self._accel = accel
         self._cache = cache
+        self._architecture = architecture
 
     @property
     def disk_formats(self) -> frozenset[DiskFormat]:
@@ -190,7 +189,7 @@ class Qemu:
         # Some systems name their card after its place on the bus, which more disks must not change.
         if machine.graphics:
             # In a place of its own, for the same reason: where no device that QEMU places itself comes.
-            argv += ["-device", f"VGA,addr={_VGA_SLOT:#x}"]
+            argv += ["-device", f"{self._architecture.graphics},addr={_VGA_SLOT:#x}"]
             # For `pytest-xhyve screenshot`.
             argv += ["-chardev", f"socket,id=monitor,path={MONITOR},server=on,wait=off"]
             argv += ["-mon", "chardev=monitor,mode=control"]
@@ -202,7 +201,7 @@ class Qemu:
 
     @cached_property
     def _ovmf(self) -> Ovmf:
-        return find_ovmf(Path(self._executable))
+        return find_ovmf(Path(self._executable), architecture=self._architecture)
 
     def _boot_options(self, machine: Machine, folder: Path) -> list[str]:
         """The part of the command line that states what boots."""
@@ -216,10 +215,10 @@ class Qemu:
     def cpu_options(self, machine: Machine) -> list[str]:
         """The part of the command line that states the machine type, the acceleration and the CPU."""
         if self.info.emulated:
-            accel, cpu = "tcg,thread=multi", _EMULATED_CPU.get(machine.cpu, "max")
+            accel, cpu = "tcg,thread=multi", self._architecture.emulated_cpus.get(machine.cpu, "max")
         else:
             accel, cpu = self.info.acceleration, "host"
-        return ["-machine", _MACHINE, "-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)]
+        return ["-machine", self._architecture.machine, "-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)]
 
     def _version(self) -> str:
         try:

@@ -8,22 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_xhyve.model.architecture import X86_64, Architecture
 from pytest_xhyve.model.errors import HypervisorNotFound
 
 VARIABLES = "efi-variables.fd"
 """The file in the guest's folder in which the firmware keeps its variables, such as the order of boot."""
-
-# Code and variables: Debian and Ubuntu (4 MiB since 2022), Fedora, openSUSE, Arch.
-_PLACES = (
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
-    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-    ("/usr/share/edk2-ovmf/x64/OVMF_CODE.fd", "/usr/share/edk2-ovmf/x64/OVMF_VARS.fd"),
-    ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
-)
-# Beside QEMU itself: Homebrew, MacPorts, and a QEMU that was built from its sources. The variables serve x86_64, too.
-_BESIDE_QEMU = ("../share/qemu/edk2-x86_64-code.fd", "../share/qemu/edk2-i386-vars.fd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +55,21 @@ class Ovmf:
         # fmt: on
 
 
-def find_ovmf(executable: Path, places: Sequence[tuple[str, str]] = _PLACES) -> Ovmf:
+def find_ovmf(
+    executable: Path, places: Sequence[tuple[str, str]] | None = None, architecture: Architecture = X86_64
+) -> Ovmf:
     """OVMF's files on this host.
 
     Args:
         executable: QEMU's program.
-        places: where distributions install the files.
+        places: where to look, beside QEMU's own folder; None for where distributions install the files.
+        architecture: the guest's.
 
     Raises:
         HypervisorNotFound: they are not found; the message names the packages.
     """
-    beside = tuple(str(executable.resolve().parent / path) for path in _BESIDE_QEMU)
-    tried = [*places, (beside[0], beside[1])]
+    beside = tuple(str(executable.resolve().parent / path) for path in architecture.firmware_beside)
+    tried = [*(architecture.firmware if places is None else places), (beside[0], beside[1])]
     for code, variables in tried:
         if Path(code).is_file() and Path(variables).is_file():
             return Ovmf(Path(code), Path(variables))

@@ -1,0 +1,88 @@
+"""The processor architectures of guests: everything that differs between them, in one object each.
+
+Other modules name no architecture. xhyve and hyperkit are x86 for good, so their folder is an exception, and so is the
+agent's machine code.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One processor architecture.
+
+    Attributes:
+        name: as ``uname -m`` prints it on Linux.
+        also: other words for it, in lower case: Debian's, macOS's, Windows'.
+        debian: Debian's word, for mmdebstrap and names of packages.
+        package: Debian's package with QEMU's program.
+        program: QEMU's program.
+        machine: the value of QEMU's ``-machine``.
+        emulated_cpus: the level that a userland needs → the value of QEMU's ``-cpu`` if it emulates. The first level is
+            the least.
+        default_cpu: the level of a manifest that states none.
+        graphics: QEMU's device for a screen.
+        console: the guest's serial port under QEMU.
+        parameters: kernel parameters that shorten a boot on an emulated CPU of this architecture.
+        kernel: the format of its kernel, for messages.
+        firmware: where Debian, Fedora and others put QEMU's UEFI firmware: its code, and its variables.
+        firmware_beside: the same, relative to QEMU's program (Homebrew, MacPorts).
+    """
+
+    name: str
+    also: frozenset[str]
+    debian: str
+    package: str
+    program: str
+    machine: str
+    emulated_cpus: Mapping[str, str]
+    default_cpu: str
+    graphics: str
+    console: str
+    parameters: tuple[str, ...]
+    kernel: str
+    firmware: tuple[tuple[str, str], ...]
+    firmware_beside: tuple[str, str]
+
+    def is_native(self, machine: str | None = None) -> bool:
+        """Whether a host can run guests of this architecture without emulation.
+
+        Args:
+            machine: the host's processor as `platform.machine` names it; None for this host's.
+        """
+        word = (platform.machine() if machine is None else machine).lower()
+        return word == self.name or word in self.also
+
+
+X86_64 = Architecture(
+    name="x86_64",
+    also=frozenset({"amd64"}),
+    debian="amd64",
+    package="qemu-system-x86",
+    program="qemu-system-x86_64",
+    # These devices are off: the guest does not need them, and each makes its boot slower.
+    machine="q35,usb=off,smbus=off,sata=off,vmport=off,hpet=off",
+    # The levels of the x86-64 psABI. Emulated AVX is slow, so a guest gets no more than it needs.
+    emulated_cpus=MappingProxyType({"x86-64-v1": "qemu64", "x86-64-v2": "Nehalem", "x86-64-v3": "max"}),
+    default_cpu="x86-64-v2",
+    graphics="VGA",
+    console="ttyS0",
+    parameters=("tsc=reliable", "no_timer_check"),
+    kernel="a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, not vmlinux)",
+    # Debian and Ubuntu (4 MiB since 2022), Fedora, openSUSE, Arch.
+    firmware=(
+        ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+        ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+        ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+        ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+        ("/usr/share/edk2-ovmf/x64/OVMF_CODE.fd", "/usr/share/edk2-ovmf/x64/OVMF_VARS.fd"),
+        ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
+    ),
+    # The variables serve x86_64, too.
+    firmware_beside=("../share/qemu/edk2-x86_64-code.fd", "../share/qemu/edk2-i386-vars.fd"),
+)
