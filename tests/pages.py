@@ -78,6 +78,15 @@ def name(page: Path) -> str:
     return str(page.relative_to(TOP))
 
 
+ON_A_DISK = (
+    "pytest --xhyve-image=ubuntu18.img",
+    "pytest-xhyve show ubuntu18.img",
+    "pytest-xhyve boot-files ubuntu18.img boot",
+    "pytest-xhyve import ubuntu18.img --name web > web.yaml",
+)
+"""The commands of own-image.md that need the reader's own disk, and nothing else."""
+
+
 def blocks(page: Path, *kinds: str) -> list[Block]:
     """The blocks of *page*, all of them or those of the *kinds*; a block that is only indented has none."""
     found = []
@@ -98,6 +107,11 @@ def steps(block: Block) -> Iterator[Step]:
             more, _, shown = shown.partition("\n")
             command = command[:-1] + more.removeprefix("> ")
         yield Step(block, command, shown)
+
+
+def run_command(command: str, folder: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """As `run`, for a command that shows nothing."""
+    return run(Step(Block(TOP, 0, "sh", None, command), command, ""), folder, home)
 
 
 def run(step: Step, folder: Path, home: Path) -> subprocess.CompletedProcess[str]:

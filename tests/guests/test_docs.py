@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pages
 import pytest
+from foreign import make_foreign_disk
 from homes import share
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import reap_kept
+from pytest_xhyve.images.check import digest_of
 
 
 @pytest.mark.thorough
@@ -71,3 +73,23 @@ def test_console_examples(page: Path, tmp_path: Path, reader: Home) -> None:
             if not right:
                 wrong.append(f"{block}: $ {step.command}\n{done.stdout}ended with {done.returncode}")
     assert not wrong, "\n\n".join(wrong)
+
+
+@pytest.mark.thorough
+def test_commands_for_a_readers_own_disk(tmp_path: Path, reader: Home) -> None:
+    """The commands of own-image.md, with a disk that has nothing of the plugin's, and a test beside it."""
+    disk = make_foreign_disk(tmp_path / "ubuntu18.img")
+    before = digest_of(disk)
+    (tmp_path / "test_own.py").write_text("def test_answers(xhyve_guest): xhyve_guest.run('true')\n")
+    said = ""
+    for command in pages.ON_A_DISK:
+        done = pages.run_command(command, tmp_path, reader.path)
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}"
+        said += done.stdout
+    assert said.count("prepared ubuntu18.img in ") == 1
+    assert "1 passed" in said
+    assert sorted(path.name for path in (tmp_path / "boot").iterdir()) == ["cmdline", "initrd.img", "vmlinuz"]
+    # The manifest that was printed is an image.
+    done = pages.run_command("pytest --xhyve-image=web.yaml", tmp_path, reader.path)
+    assert done.returncode == 0, done.stdout
+    assert digest_of(disk) == before
