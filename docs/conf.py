@@ -30,7 +30,7 @@ NAVIGATION = {
         "reference/command-line",
         "images",
     ],
-    "Background": ["how-it-works", "architecture", "warm-guests", "comparison", "changelog"],
+    "Background": ["how-it-works", "security", "architecture", "warm-guests", "comparison", "changelog"],
 }
 
 project = "pytest-xhyve"

@@ -24,6 +24,7 @@ _NAMES = (
     "start",
     "cpus",
     "memory",
+    "network",
     "boot_timeout",
     "timeout_factor",
     "max_guests",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import tempfile
@@ -45,6 +46,7 @@ def checks(home: Home | None, platform: str) -> list[Check]:
     """
     return [
         Check("QEMU", lambda: check_qemu(home, platform)),
+        Check("QEMU's sandbox", lambda: check_sandbox(platform)),
         Check("cache folder", lambda: check_folder(home, platform)),
     ]
 
@@ -70,6 +72,19 @@ def check_qemu(home: Home | None, platform: str, ask: AskQemu = ask_qemu) -> Ite
         yield Finding("QEMU", "ok", detail)
     if home is not None:
         yield from _check_memory(home, info, ask)
+
+
+def check_sandbox(platform: str, executable: str | None = None) -> Iterator[Finding]:
+    """Check that QEMU can run guests behind its seccomp filter, which only Linux has."""
+    if platform != "linux":
+        return
+    with contextlib.suppress(HypervisorNotFound), tempfile.TemporaryDirectory(prefix="pytest-xhyve-") as folder:
+        sandbox = Qemu(executable=executable, accel="tcg", cache=Path(folder)).sandbox
+        if sandbox.works:
+            yield Finding("QEMU's sandbox", "ok", sandbox.reason)
+        else:
+            detail = f"guests run without the seccomp filter (-sandbox): {sandbox.reason}"
+            yield Finding("QEMU's sandbox", "warning", detail, "install a QEMU that was built with seccomp")
 
 
 def _check_memory(home: Home, info: HypervisorInfo, ask: AskQemu) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.values import Firmware, StartMode
+from pytest_xhyve.model.values import Firmware, Network, StartMode
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
@@ -34,6 +34,7 @@ class GuestFactory:
         disks: Sequence[int | str] | None = None,
         disk_size: int | str | None = None,
         firmware: Firmware | None = None,
+        network: Network | None = None,
         start: StartMode | None = None,
         reset: bool | None = None,
         power_cuts: bool | None = None,
@@ -48,6 +49,8 @@ class GuestFactory:
             disks: the sizes of empty disks, as for *memory*: ``/dev/vdb``, ``/dev/vdc`` and so on.
             disk_size: the size of ``/dev/vda``; the root file system grows into it.
             firmware: ``bios`` or ``uefi`` boots the guest by the boot loader of its disk.
+            network: what the guest can reach beside its test: ``nat``, ``isolated`` or ``none``; the option
+                ``--xhyve-network`` decides if it is None.
             start: ``cold`` boots the guest, ``warm`` restores it, ``auto`` restores it if possible; the option
                 ``--xhyve-start`` decides if it is None.
             reset: whether each test finds the guest in the state in which the fixtures that tests share left it.
@@ -65,6 +68,7 @@ class GuestFactory:
             disks=disks,
             disk_size=disk_size,
             firmware=firmware,
+            network=network,
             start=start,
             reset=reset,
             power_cuts=power_cuts,

@@ -25,6 +25,7 @@ from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.choice import select_hypervisor
+from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_boots_by, check_image
 from pytest_xhyve.images.manifest import Manifest
@@ -183,6 +184,8 @@ class Fleet:
         spec, hypervisor = request.spec, self.hypervisor
         image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
         check_image(image, self._home.folder("checked"))
+        # It may name files of the user that no guest should get.
+        backing_files(image.disk)
         check_size(spec.disk_size, image.disk)
         check_boots_by(spec.firmware or image.firmware, image)
         start = spec.start or self._settings.start
@@ -302,7 +305,7 @@ class Fleet:
             cpu=image.cpu,
             memory=self._memory(spec, image),
             disks=(),
-            nics=(Nic(identity.mac),),
+            nics=(Nic(identity.mac, network=spec.network or settings.network),),
             kernel=image.kernel,
             initrd=image.initrd,
             cmdline=" ".join([image.cmdline, *identity_parameters(name, identity.uuid)]),

@@ -16,7 +16,7 @@ def backing_files(disk: Path) -> tuple[Path, ...]:
     """The files that *disk* is based on, the nearest first; none if it is not a qcow2 file, or stands alone.
 
     Raises:
-        ImageError: one of them is missing, encrypted, or based on itself.
+        ImageError: one of them is missing, encrypted, based on itself, or has its data elsewhere.
         OSError: one of them cannot be read.
     """
     chain: list[Path] = []
@@ -25,6 +25,12 @@ def backing_files(disk: Path) -> tuple[Path, ...]:
         if header.encrypted:
             raise ImageError(
                 f"{file} is an encrypted qcow2 file\n  convert it with `qemu-img convert` and its passphrase"
+            )
+        if header.has_data_file:
+            # The name may be that of any file of the user, which a guest could then read as its disk.
+            raise ImageError(
+                f"{file} has its data in another file, which the plugin does not read\n"
+                f"  if you trust it, make one file of both: `qemu-img convert -O qcow2 {file.name} whole.qcow2`"
             )
         if header.backing is None:
             break

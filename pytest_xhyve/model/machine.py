@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from pytest_xhyve.model.values import Firmware
+from pytest_xhyve.model.values import Firmware, Network
 
 DiskFormat = Literal["raw", "qcow2"]
 
@@ -43,10 +43,12 @@ class Nic:
     Attributes:
         mac: the Ethernet address, or None if the hypervisor has not reported it yet.
         forward: the guest's TCP ports that the host can reach.
+        network: what the guest can reach; with ``isolated`` and ``none``, it can start no connection.
     """
 
     mac: str | None
     forward: tuple[int, ...] = (SSH_PORT,)
+    network: Network = "nat"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pytest_xhyve.model.values import (
     Acceleration,
     HypervisorName,
     KeepMode,
+    Network,
     RunStartMode,
     parse_bool,
     parse_choice,
@@ -146,6 +147,14 @@ OPTIONS = (
     Option("cpus", "N", "virtual CPUs of a guest (default: the image's)", parse_positive_int),
     Option("memory", "SIZE", "memory of a guest, such as 512M or 2G (default: the image's)", parse_memory),
     Option(
+        "network",
+        "NAME",
+        "what guests can reach beside their test: nat (all that this host can, its loopback interface included), "
+        "isolated (what the test exposes to them), none (nothing); SSH works with each (default: nat)",
+        parse_choice(*get_args(Network)),
+        environment=True,
+    ),
+    Option(
         "max_guests",
         "N",
         "limit of guests that run at the same time, over all processes of this user (default: from the host's memory)",
@@ -231,6 +240,7 @@ class Settings:
         start: ``auto``, ``cold``, ``warm`` or ``both``.
         cpus: virtual CPUs, or None for the image's.
         memory: bytes, or None for the image's.
+        network: what guests can reach: ``nat``, ``isolated`` or ``none``.
         max_guests: limit of guests that run at the same time, or None to compute it from the host's memory.
         prewarm: number of guests that are started before their tests.
         templates_size: limit of disk space for templates, in bytes.
@@ -253,6 +263,7 @@ class Settings:
     start: RunStartMode = "auto"
     cpus: int | None = None
     memory: int | None = None
+    network: Network = "nat"
     max_guests: int | None = None
     prewarm: int = 0
     templates_size: int = 8 << 30

@@ -13,6 +13,7 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes
 from pytest_xhyve.model.values import (
     Firmware,
+    Network,
     StartMode,
     parse_choice,
     parse_disk_size,
@@ -41,6 +42,7 @@ class GuestSpec:
         disk_size: the size of the disk that is cloned from the image's, in bytes; the root file system grows into it.
         firmware: ``bios`` or ``uefi`` boots the guest by the boot loader of its disk; without it, the hypervisor loads
             the kernel.
+        network: what the guest can reach beside its test: ``nat``, ``isolated`` or ``none``.
         start: ``cold`` boots the guest, ``warm`` restores it from a template, ``auto`` restores it if possible.
         reset: whether each test gets a shared guest in the state in which the fixtures left it.
         power_cuts: whether the guest's writes are recorded, so that ``guest.power_cut()`` works.
@@ -53,6 +55,7 @@ class GuestSpec:
     disks: tuple[int, ...] | None = None
     disk_size: int | None = None
     firmware: Firmware | None = None
+    network: Network | None = None
     start: StartMode | None = None
     reset: bool | None = None
     power_cuts: bool | None = None
@@ -72,6 +75,7 @@ class GuestSpec:
             "disks": _parse_disks,
             "disk_size": parse_disk_size,
             "firmware": parse_choice(*get_args(Firmware)),
+            "network": parse_choice(*get_args(Network)),
             "start": parse_choice(*get_args(StartMode)),
             "reset": _parse_flag,
             "power_cuts": _parse_flag,

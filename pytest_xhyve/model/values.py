@@ -25,6 +25,9 @@ Acceleration = Literal["auto", "kvm", "hvf", "tcg"]
 KeepMode = Literal["never", "on-failure", "always"]
 """Which guests stay after the run."""
 
+Network = Literal["nat", "isolated", "none"]
+"""What a guest can reach beside its test: all that the host can, what the test exposes to it, or nothing."""
+
 Firmware = Literal["bios", "uefi"]
 """What boots a guest by the boot loader of its disk."""
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SHARED_FIXTURES = tuple(name for name, owner in OWNERS.items() if owner is not None)
 """The fixtures whose guests several tests share."""
 
-_MARKER_KEYS = ("image", "cpus", "memory", "disks", "disk_size", "firmware", "name", "start", "reset")
+_MARKER_KEYS = ("image", "cpus", "memory", "disks", "disk_size", "firmware", "network", "name", "start", "reset")
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
 
 

@@ -13,7 +13,7 @@ from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.model.errors import ImageError, TemplateError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import DiskSizes, Machine, Nic
+from pytest_xhyve.model.machine import DiskSizes, Machine
 
 FORMAT = 7
 """Incremented when a new version of the plugin builds or restores templates differently."""
@@ -36,7 +36,7 @@ def as_template(machine: Machine, uuid: UUID) -> Machine:
         name=_NAME,
         uuid=uuid,
         cmdline=" ".join([*others, *identity_parameters(_NAME, uuid)]),
-        nics=tuple(Nic(_mac(uuid), nic.forward) for nic in machine.nics),
+        nics=tuple(replace(nic, mac=_mac(uuid)) for nic in machine.nics),
     )
 
 
@@ -81,4 +81,8 @@ def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: 
         "graphics": machine.graphics,
         **snapshotter.depends_on(machine),
     }
+    networks: list[str] = [nic.network for nic in machine.nics]
+    if set(networks) != {"nat"}:
+        # The guest has an address and a route from its network's DHCP server.
+        depends["networks"] = networks
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:_DIGITS]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import socket
@@ -18,9 +20,10 @@ from uuid import UUID
 from pytest_xhyve.host.exhaustion import find_cure
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE, PIDFILE
+from pytest_xhyve.host.home import about_room
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
-from pytest_xhyve.hypervisors.qemu import acceleration
+from pytest_xhyve.hypervisors.qemu import acceleration, sandbox
 from pytest_xhyve.hypervisors.qemu.block import device_name, node_name
 from pytest_xhyve.hypervisors.qemu.firmware import Ovmf, find_ovmf
 from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
@@ -37,6 +40,7 @@ _VGA_SLOT = 0x1E
 _QMP_FD = 10
 _ANSWER_SECONDS = 60.0
 _EXIT_SECONDS = 5.0
+_VERSION_SECONDS = 5.0
 
 
 class Qemu:
@@ -95,6 +99,11 @@ class Qemu:
                 refused.append(f"no {chosen}: {proof.reason}")
             reason = "; ".join(refused) or "this platform has no acceleration"
         return HypervisorInfo("qemu", version, chosen, reason, emulated=chosen == "tcg")
+
+    @cached_property
+    def sandbox(self) -> Proof:
+        """Whether its machines run behind the seccomp filter; without one, they run all the same."""
+        return sandbox.prove(self._executable, self.info.version, self._cache)
 
     def prove(self) -> Proof:
         # If no acceleration works, QEMU emulates the CPU.
@@ -157,6 +166,7 @@ class Qemu:
         argv = [
             self._executable,
             "-nodefaults", "-no-user-config", "-display", "none",
+            *(sandbox.OPTIONS if self.sandbox.works else ()),
             "-name", f"guest={machine.name}",
             "-pidfile", str(folder / PIDFILE),
             "-uuid", str(machine.uuid),
@@ -181,7 +191,9 @@ class Qemu:
             argv += ["-device", f"ide-cd,bus=ahci{number}.0,drive=cdrom{number}"]
         for number, nic in enumerate(machine.nics):
             forwards = "".join(f",hostfwd=tcp:{LOOPBACK}:0-:{port}" for port in nic.forward)
-            argv += ["-netdev", f"user,id=net{number}{forwards}"]
+            # The DHCP server of a restricted network names no router, so that a connection fails at once.
+            limits = "" if nic.network == "nat" else ",restrict=on,ipv6=off"
+            argv += ["-netdev", f"user,id=net{number}{limits}{forwards}"]
             # After a restored card has announced itself, QEMU 7.2 has freed the timer for that, and crashes when it
             # stops the timer at the guest's next restart (virtio_net_reset in hw/net/virtio-net.c). A user-mode
             # network does not need the announcement.
@@ -228,7 +240,9 @@ class Qemu:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=_ANSWER_SECONDS,
+                # Another program may print anything.
+                errors="backslashreplace",
+                timeout=_VERSION_SECONDS,
             )
         except (OSError, subprocess.SubprocessError) as error:
             reason = getattr(error, "stderr", None) or error
@@ -246,8 +260,16 @@ class Qemu:
         return HypervisorExited(
             f"QEMU {self.info.version} {event} before the guest started; its output:\n"
             + "\n".join(f"    {line}" for line in output.splitlines())
-            + ("" if (cure := find_cure(output)) is None else f"\n  {cure}")
+            + _cure(output, process.folder)
         )
+
+
+def _cure(output: str, folder: Path) -> str:
+    """The end of a message: what to do if QEMU's *output* states that the host has run out of something."""
+    if os.strerror(errno.ENOSPC) in output:
+        return f"\n{about_room(folder)}"
+    cure = find_cure(output)
+    return "" if cure is None else f"\n  {cure}"
 
 
 def _disk_options(number: int, disk: Disk, properties: str) -> list[str]:

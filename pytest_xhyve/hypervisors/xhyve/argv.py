@@ -103,6 +103,12 @@ def check_machine(machine: Machine, build: Build) -> None:
             f"the kernel's command line contains acpi=off, with which Linux 4.15 and later hangs under {name}; without "
             "ACPI, the guest could not turn itself off either\n  remove the word from cmdline in the manifest"
         )
+    if any(nic.network != "nat" for nic in machine.nics):
+        raise NotSupported(
+            f"{name} cannot limit what a guest reaches (network={machine.nics[0].network!r}): it uses "
+            "macOS's network in its shared mode only\n"
+            "  use --xhyve-hypervisor=qemu, or --xhyve-network=nat"
+        )
     if len(machine.nics) > 1:
         raise NotSupported(f"{name} supports one network card, not {len(machine.nics)}; use QEMU for more")
     if machine.graphics:

@@ -16,6 +16,7 @@ import pytest
 from assembler import assemble, needs_assembler
 from fake_images import KERNEL
 
+from pytest_xhyve.doctor.host import check_sandbox
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.proofs import Proof
@@ -24,7 +25,7 @@ from pytest_xhyve.hypervisors.qemu.driver import Qemu
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.model.machine import Disk, Machine, Nic
-from pytest_xhyve.model.values import Acceleration
+from pytest_xhyve.model.values import Acceleration, Network
 
 
 @pytest.fixture
@@ -57,6 +58,12 @@ def machine(process: GuardedProcess, tmp_path: Path) -> Machine:
     )
 
 
+def anything() -> Machine:
+    """A machine that is not started."""
+    nics = (Nic("52:54:00:00:00:01"),)
+    return Machine("g", UUID(int=1), 1, "x86-64-v2", 64 << 20, (), nics, Path("vmlinuz"), None, "console=ttyS0")
+
+
 def qemu(tmp_path: Path, *, executable: str | None = None, accel: Acceleration = "tcg") -> Qemu:
     return Qemu(executable=executable, accel=accel, cache=tmp_path)
 
@@ -82,6 +89,66 @@ def test_starts_forwards_and_ends(tmp_path: Path, process: GuardedProcess, machi
         assert vm.exit_status() == -9
         with pytest.raises(XhyveError, match="is not running"):
             vm.pause()
+
+
+def test_guests_run_behind_the_seccomp_filter(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:
+    with qemu(tmp_path).running(machine, process):
+        # Filter mode (proc(5)).
+        assert "Seccomp:\t2\n" in Path(f"/proc/{process.pid}/status").read_text()
+
+
+def test_qemu_without_seccomp_runs_without_it(tmp_path: Path) -> None:
+    program = tmp_path / "qemu"
+    program.write_text(
+        "#!/bin/sh\ncase $* in *--version*) echo QEMU emulator version 9.9;; "
+        "*-sandbox*) echo '-sandbox: There is no option group' >&2; exit 1;; esac\n"
+    )
+    program.chmod(0o755)
+    without = qemu(tmp_path, executable=str(program))
+    assert without.sandbox == Proof(False, "-sandbox: There is no option group")
+    assert "-sandbox" not in without.argv(anything(), tmp_path)
+    (finding,) = check_sandbox("linux", str(program))
+    assert (finding.level, "There is no option group" in finding.detail) == ("warning", True)
+    assert [finding.level for finding in check_sandbox("linux")] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (r"printf '\351\377 9.9\n'", r"is not QEMU; --version printed"),
+        (r"printf '\351\n' >&2; exit 3", r"--version failed: "),
+        ("exec sleep 60", r"--version failed: .*timed out after 5"),
+    ],
+    ids=["not-utf-8", "fails", "hangs"],
+)
+def test_program_that_is_another(tmp_path: Path, script: str, words: str) -> None:
+    program = tmp_path / "qemu"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    begin = time.monotonic()
+    with pytest.raises(HypervisorNotFound, match=words):
+        _ = qemu(tmp_path, executable=str(program)).info
+    assert time.monotonic() - begin < 15
+
+
+def test_no_space_or_no_inode_is_told_with_a_cure(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:
+    program = tmp_path / "qemu"
+    program.write_text(
+        "#!/bin/sh\ncase $* in *--version*) echo QEMU emulator version 9.9;; "
+        "*) echo 'qemu: could not create pid.file: No space left on device' >&2; exit 1;; esac\n"
+    )
+    program.chmod(0o755)
+    with pytest.raises(HypervisorExited, match=r"No space left on device\n.*pytest-xhyve prune"):  # noqa: SIM117
+        with qemu(tmp_path, executable=str(program)).running(machine, process):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("network", "option"), [("nat", "user,id=net0,hostfwd"), ("isolated", "user,id=net0,restrict=on,ipv6=off,hostfwd")]
+)
+def test_network_decides_what_a_guest_reaches(tmp_path: Path, network: Network, option: str) -> None:
+    machine = replace(anything(), nics=(Nic("52:54:00:00:00:01", network=network),))
+    assert any(word.startswith(option) for word in qemu(tmp_path).argv(machine, tmp_path))
 
 
 def test_a_port_that_is_none(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:

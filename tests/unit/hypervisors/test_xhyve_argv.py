@@ -153,6 +153,7 @@ def test_question_for_the_address_is_understood(build: StandInBuild) -> None:
     [
         ({"cpus": 17}, NotSupported, r"at most 16 CPUs, not 17; use QEMU"),
         ({"nics": (Nic(None), Nic(None))}, NotSupported, r"one network card, not 2; use QEMU"),
+        ({"nics": (Nic(None, network="none"),)}, NotSupported, r"network='none'.*\n.*--xhyve-hypervisor=qemu"),
         ({"disks": (Disk(Path("/dev/null"), "qcow2"),)}, NotSupported, r"only raw disks; use QEMU"),
         ({"disks": (Disk(Path("/dev/null")),) * 28}, NotSupported, r"at most 27 drives"),
         ({"firmware": "bios"}, NotSupported, r'has no BIOS: .*use QEMU for firmware="bios"'),

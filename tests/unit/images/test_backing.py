@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,24 @@ def test_circle(tmp_path: Path) -> None:
 def test_encrypted(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="encrypted qcow2"):
         backing_files(qcow2(tmp_path / "top.qcow2", encryption=2))
+
+
+def test_data_in_another_file(tmp_path: Path) -> None:
+    """The guest would read any file of the user that the header names."""
+    disk = tmp_path / "top.qcow2"
+    subprocess.run(
+        [
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            f"data_file={tmp_path / 'secret'},data_file_raw=on",
+            disk,
+            "1M",
+        ],
+        check=True,
+    )
+    with pytest.raises(ImageError, match=r"top\.qcow2 has its data in another file"):
+        backing_files(disk)

@@ -39,6 +39,7 @@ class TestKey:
             {"memory": 128 << 20},
             {"cmdline": "root=/dev/vda quiet"},
             {"nics": (Nic("52:54:00:00:00:07"), Nic("52:54:00:00:00:08"))},
+            {"nics": (Nic("52:54:00:00:00:07", network="isolated"),)},
             {"initrd": None},
             {"graphics": True},
             {"firmware": "bios"},

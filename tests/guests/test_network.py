@@ -1,0 +1,72 @@
+"""What a guest can reach: all that the host can, or nothing. The test reaches each guest."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from socketserver import StreamRequestHandler, TCPServer
+from threading import Thread
+
+import pytest
+from chosen import Chosen
+
+from pytest_xhyve import Guest, GuestFactory, NotSupported
+
+pytestmark = pytest.mark.xhyve(image="tiny")
+
+
+class _Greeting(StreamRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(b"the host's own")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[int]:
+    """The port of a server on the host's loopback interface."""
+    with TCPServer(("127.0.0.1", 0), _Greeting) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def reaches(guest: Guest, port: int) -> bool:
+    """Whether *guest* reaches the host's service; a guest without a route fails at once."""
+    return guest.run(f"nc -w 5 10.0.2.2 {port} </dev/null", check=False).stdout == "the host's own"
+
+
+@pytest.mark.run_under("warm")
+@pytest.mark.xhyve(network="isolated")
+def test_isolated_guest_reaches_nothing_but_answers(xhyve_guest: Guest, service: int) -> None:
+    assert not reaches(xhyve_guest, service)
+    # Its DHCP server names no router, so that no connection to elsewhere waits for its limit.
+    begin = time.monotonic()
+    assert xhyve_guest.run("nc -w 30 192.0.2.1 80 </dev/null", check=False).returncode != 0
+    assert time.monotonic() - begin < 15
+    # The test reaches it, by SSH and by a forwarded port.
+    xhyve_guest.run("(while :; do echo hello | nc -l -p 7000; done) >/dev/null 2>&1 &")
+    xhyve_guest.wait_for_port(7000)
+    with socket.create_connection(xhyve_guest.forward(7000), timeout=10) as connection:
+        assert connection.recv(100) == b"hello\n"
+
+
+@pytest.mark.run_under("warm")
+def test_guest_reaches_the_host_by_default(xhyve_guest: Guest, service: int) -> None:
+    assert reaches(xhyve_guest, service)
+
+
+@pytest.mark.thorough
+@pytest.mark.run_under("qemu", "warm")
+@pytest.mark.xhyve(network="none")
+def test_guest_without_network(xhyve_guest: Guest, service: int) -> None:
+    assert not reaches(xhyve_guest, service)
+    xhyve_guest.reboot()
+    assert not reaches(xhyve_guest, service)
+
+
+@pytest.mark.run_under("xhyve")
+def test_what_vmnet_cannot_do(xhyve_guest_factory: GuestFactory, hypervisor: Chosen) -> None:
+    with pytest.raises(NotSupported, match=r"network='isolated'.*\n.*--xhyve-hypervisor=qemu"):
+        xhyve_guest_factory(network="isolated")
