@@ -93,10 +93,9 @@ class Preflight:
         stated = self._firmware.get(_as_text(spec.image)) if image is None else image.firmware
         if (spec.firmware or stated) != "uefi" or settings.hypervisor not in ("auto", "qemu"):
             return
-        from pytest_xhyve.hypervisors.qemu.driver import PROGRAM  # noqa: PLC0415
         from pytest_xhyve.hypervisors.qemu.firmware import find_ovmf  # noqa: PLC0415
 
-        program = shutil.which(settings.executable or PROGRAM)
+        program = shutil.which(settings.executable or X86_64.program)
         if program is not None:
             find_ovmf(Path(program))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from pytest_xhyve.host import proofs
 from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.host.proofs import Proof
+from pytest_xhyve.model.architecture import X86_64
 
 OPTIONS = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 PROOF_SECONDS = 10.0
@@ -37,7 +38,7 @@ def _check(executable: str) -> Proof:
     argv = [
         executable,
         "-nodefaults", "-no-user-config", "-display", "none", "-S",
-        "-machine", "q35,accel=tcg",
+        "-machine", f"{X86_64.machine},accel=tcg",
         "-m", "16",
         "-netdev", "user,id=net0",
         "-device", "virtio-net-pci,netdev=net0,romfile=",
