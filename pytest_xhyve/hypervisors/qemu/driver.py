@@ -92,7 +92,7 @@ class Qemu:
             for chosen in acceleration.candidates():
                 if chosen == "tcg":
                     break
-                proof = acceleration.prove(self._executable, version, chosen, self._cache)
+                proof = acceleration.prove(self._executable, version, chosen, self._cache, self._architecture)
                 if proof.works:
                     refused = [proof.reason]
                     break

@@ -22,6 +22,7 @@ from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.qemu import acceleration
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
+from pytest_xhyve.hypervisors.qemu.proof_programs import BootSector
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.model.machine import Disk, Machine, Nic
@@ -203,8 +204,8 @@ def test_proof_runs_a_program(tmp_path: Path) -> None:
 
 @needs_assembler
 def test_proofs_program_is_what_its_source_says(tmp_path: Path) -> None:
-    assert assemble(Path(__file__).with_name("boot_sector.S"), tmp_path) == acceleration._PROGRAM
-    assert len(acceleration._BOOT_SECTOR) == 512
+    assert assemble(Path(__file__).with_name("boot_sector.S"), tmp_path) == BootSector.code
+    assert len(BootSector.file) == 512
 
 
 @pytest.mark.parametrize("machine", ["aarch64", "arm64"])

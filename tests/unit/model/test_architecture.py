@@ -29,7 +29,7 @@ def test_words_of_x86_are_in_one_module() -> None:
         for path in PACKAGE.rglob("*.py")
         if X86.search(path.read_text()) and "hypervisors/xhyve" not in path.as_posix()
     }
-    assert found == ABOUT_X86
+    assert found == ABOUT_X86, "say it in model/architecture.py"
 
 
 @pytest.mark.parametrize(
