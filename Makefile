@@ -3,6 +3,8 @@
 # make test-thorough  the other tests: each promise in breadth
 # make unit           the part of it that needs no guest
 # make test-images    the tests of guests on disks as they come from elsewhere; each is built first, which needs root
+# make test-mac       what a Mac can test: unit tests, and the examples under each of MAC_HYPERVISORS, on images that were
+#                     built on Linux and copied to MAC_IMAGES; no Mac has run it yet
 # make docs           build the docs' site into site/
 # make fix            mend what ruff can mend, and format
 # make test-oldest    unit tests and some guests with the oldest versions that pyproject.toml allows
@@ -20,8 +22,13 @@ DISKS := cloud installed uefi subvolumes
 BY_THE_CLOCK := tests/guests/test_deaths.py
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
+MAC_HYPERVISORS ?= hyperkit xhyve qemu
+MAC_IMAGES ?= $(HOME)/guests/images
+# These change a running guest's disks, or build an image: neither is possible under xhyve, or on a Mac.
+NOT_ON_A_MAC := filesystem_power_cut forgotten_fsync own_image
+
 .DELETE_ON_ERROR:
-.PHONY: demo test test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean
+.PHONY: demo test test-mac test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
@@ -48,6 +55,15 @@ test-images: images
 test-disk-%: $(VENV)/.done
 	disk=$$(PYTHONPATH=.:tests $(BIN)/python -m disks $*) && \
 	$(BIN)/pytest tests/guests/test_guest.py tests/disks --xhyve-image=$$disk
+
+test-mac: $(VENV)/.done
+	-$(BIN)/pytest-xhyve doctor
+	$(BIN)/pytest tests/unit/doctor tests/unit/formats tests/unit/host tests/unit/hypervisors tests/unit/model -m "not thorough"
+	$(MAKE) $(MAC_HYPERVISORS:%=test-mac-%)
+
+test-mac-%: $(VENV)/.done
+	$(BIN)/pytest conftest_examples/first_test --xhyve-image=$(MAC_IMAGES)/tiny.yaml --xhyve-hypervisor=$* --xhyve-artifacts=build/mac -v
+	$(BIN)/pytest conftest_examples $(NOT_ON_A_MAC:%=--ignore=conftest_examples/%) --xhyve-image=$(MAC_IMAGES)/debian12.yaml --xhyve-hypervisor=$* --xhyve-artifacts=build/mac -v
 
 checks: lint docs
 
