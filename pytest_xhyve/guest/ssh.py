@@ -25,6 +25,8 @@ LOGGER = "pytest_xhyve.ssh"
 
 _LOOK_SECONDS = 0.1
 _BANNER_SECONDS = 60.0
+# AuthHandler.wait_for_response in paramiko.
+_NO_ANSWER = "Authentication timeout."
 
 
 class Broken(ConnectionFailed):
@@ -281,6 +283,9 @@ def _explain(error: BaseException, user: str, key: Path | None, endpoint: Endpoi
             f"  expected: {error.expected_key.get_name()} {error.expected_key.get_base64()}\n"
             "  the image was changed, or the manifest belongs to another image: correct host_keys in the manifest"
         )
+    if isinstance(error, paramiko.AuthenticationException) and str(error) == _NO_ANSWER:
+        # Also paramiko's class for a refusal. A guest that is slow to check a key does not refuse it.
+        return Broken(f"{place} has not answered in time whether {user} may log in")
     if isinstance(error, paramiko.AuthenticationException) and key is None:
         return Refused(
             f"{user} may not log in at {place} with the password that was given\n"

@@ -174,6 +174,14 @@ class AskingServer(Server):
         return paramiko.common.AUTH_SUCCESSFUL if known else paramiko.common.AUTH_FAILED
 
 
+class BusyServer(Server):
+    """Takes longer for an answer than it is waited for."""
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        time.sleep(2)
+        return super().check_auth_publickey(username, key)
+
+
 class Keys:
     """A guest's keys, and the user's."""
 
@@ -249,6 +257,13 @@ def test_refused_key_says_which(keys: Keys) -> None:
     expected = pytest.raises(ssh.Refused, match=f"ubuntu may not log in at .* with {keys.path}")
     with listening(keys.serve) as endpoint, expected:
         log_in(endpoint, keys, user="ubuntu")
+
+
+def test_server_that_does_not_answer_has_not_refused(keys: Keys) -> None:
+    """As that of a guest on a busy host: the login is tried again."""
+    expected = pytest.raises(ssh.Broken, match="has not answered in time whether root may log in")
+    with listening(partial(keys.serve_by, BusyServer)) as endpoint, expected:
+        log_in(endpoint, keys, timeout=1.0)
 
 
 def test_login_by_password(keys: Keys) -> None:
