@@ -20,6 +20,8 @@ from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import Firmware
 
+pytest_plugins = ["pytester"]
+
 WORD = "booted_by_its_own_loader"
 
 
@@ -57,6 +59,34 @@ def test_guest_boots_and_is_restored(bootable: Path, said: list[str], tmp_path: 
 
 
 @pytest.mark.thorough
+@pytest.mark.thorough
+def test_guest_that_booted_by_uefi_is_reset(bootable: Path, pytester: pytest.Pytester) -> None:
+    """With the variables of the firmware, which are in a file of the guest."""
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        pytestmark = pytest.mark.xhyve(image={str(bootable)!r}, firmware="uefi", reset=True)
+
+        @pytest.fixture(scope="module", autouse=True)
+        def prepared(xhyve_module_guest):
+            xhyve_module_guest.run("echo kept > /root/file; sync")
+
+        @pytest.mark.parametrize("number", [1, 2, 3])
+        def test_reset(xhyve_module_guest, number):
+            assert xhyve_module_guest.run("cat /root/file; test -d /sys/firmware/efi").stdout == "kept\\n"
+            xhyve_module_guest.run("echo lost > /root/file; sync")
+            if number == 1:
+                xhyve_module_guest.kill()
+            elif number == 2:
+                xhyve_module_guest.reboot()
+                assert xhyve_module_guest.run("cat /root/file").stdout == "lost\\n"
+        """
+    )
+    result = pytester.runpytest_subprocess("--xhyve-hypervisor=qemu", "--xhyve-start=warm")
+    result.assert_outcomes(passed=3)
+
+
 def test_guest_that_booted_has_its_own_name(bootable: Path, said: list[str]) -> None:
     with fleet_of(Home.of_user(), said, str(bootable), start="cold") as fleet:
         # As the manifest states.
