@@ -6,8 +6,8 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,9 @@ from pytest_xhyve.guest.guest import Guest, KeepPolicy, Ownership
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk_size import check_size
-from pytest_xhyve.host.guardian import GuardedProcess, Guardian
+from pytest_xhyve.host.guardian import INTERRUPTED, GuardedProcess, Guardian, guardian_lost
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.processes import find_start
 from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.choice import select_hypervisor
 from pytest_xhyve.images.backing import backing_files
@@ -31,7 +32,7 @@ from pytest_xhyve.images.check import check_boots_by, check_image
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.errors import NotSupported, TemplateError
+from pytest_xhyve.model.errors import NotSupported, TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, DiskSizes, Machine, Nic
 from pytest_xhyve.model.settings import EMULATION_FACTOR, Settings
@@ -137,8 +138,8 @@ class Fleet:
     def admission(self) -> Admission:
         """The admission control of this process."""
         with self._lock:
+            folder = self._home.folder("slots")
             if self._admission is None:
-                folder = self._home.folder("slots")
                 factor = self._settings.timeout_factor
                 self._admission = Admission(folder, self.max_guests, factor, self._events.progress)
                 self._admission.free_slot = lambda: self.free_slot() or self._kept_guests.release_newest()
@@ -153,6 +154,8 @@ class Fleet:
     def templates(self) -> TemplateCache:
         """The cache of this user's templates."""
         with self._lock:
+            for name in ("templates", "checked"):
+                self._home.folder(name)
             if self._templates is None:
                 self._templates = TemplateCache(self._home, self._settings.templates_size, self._events.progress)
             return self._templates
@@ -173,8 +176,24 @@ class Fleet:
             Cancelled: a prewarmed guest cannot start now, or its request was cancelled.
             XhyveError: the guest cannot be started; the class of the error states the reason.
         """
-        with self._home.explain_os_errors():
+        with self._home.explain_os_errors(), self._explain_lost_folder():
             return self._start(request)
+
+    @contextmanager
+    def _explain_lost_folder(self) -> Iterator[None]:
+        """Replace an error in the block by its cause if the guardian is dead or the folder of the guests is gone."""
+        try:
+            yield
+        except (XhyveError, OSError) as error:
+            if self._guardian is not None and not self._guardian.is_alive():
+                raise guardian_lost() from error
+            if self._run is not None and not self._run[0].is_dir():
+                raise XhyveError(
+                    f"the folder of this run's guests, {self._run[0]}, was removed while they ran\n"
+                    "  the next guest gets a new one; find out what removes files there: a job that cleans up old "
+                    "files, `git clean`, or a test"
+                ) from error
+            raise
 
     def _start(self, request: Request) -> Guest:
         """A guest's life, from top to bottom; when it ends, the stack undoes all steps from bottom to top."""
@@ -333,16 +352,20 @@ class Fleet:
         """The guardian and the folder of this run; the first call removes dead runs and starts the guardian."""
         with self._lock:
             folder = self._home.folder("runs")
+            if self._run is not None and self._guardian is not None and not self._guardian.is_alive():
+                # On macOS, the kernel does not end the hypervisors when their guardian dies.
+                runs.kill_hypervisors_of(self._run[0])
+                self._guardian = None
+            if self._run is not None and not self._run[0].is_dir():
+                # Something has removed it. Its guests end with it; later ones get another folder and guardian.
+                self._run = self._guardian = None
             if self._run is None:
                 runs.reap(folder)
                 self._run = self._stack.enter_context(runs.new_run(folder))
             run_folder, lock = self._run
-            if self._guardian is None or not self._guardian.is_alive():
-                run_folder.mkdir(mode=0o700, exist_ok=True)
-                if self._guardian is not None:
-                    # On macOS, the kernel does not end the hypervisors when their guardian dies.
-                    runs.kill_hypervisors_of(run_folder)
-                self._guardian = Guardian(run_folder, lock)
+            if self._guardian is None:
+                artifacts = self._settings.artifacts
+                self._guardian = Guardian(run_folder, lock, None if artifacts is None else artifacts / INTERRUPTED)
                 self._stack.callback(self._guardian.close)
             return self._guardian, run_folder
 
@@ -408,7 +431,14 @@ def _check_supported(spec: GuestSpec, start: str, hypervisor: Hypervisor) -> Non
 
 def _shared_record(name: str, image: Image) -> dict[str, Any]:
     """What other processes read about a guest: see `pytest_xhyve.host.runs.GuestRecord`."""
-    return {"name": name, "image": image.name, "image_disk": str(image.disk), "owner": os.getpid()}
+    owner = os.getpid()
+    return {
+        "name": name,
+        "image": image.name,
+        "image_disk": str(image.disk),
+        "owner": owner,
+        "owner_start": find_start(owner),
+    }
 
 
 def _to_host_name(text: str) -> str:

@@ -20,6 +20,7 @@ from pytest_xhyve.host.clone import clone_disk, clone_disks
 from pytest_xhyve.host.disk_size import create_empty_disks, enlarge
 from pytest_xhyve.host.exhaustion import explain_exhaustion, is_exhausted
 from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.home import is_full
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, ImageError, NotSupported, TemplateError, XhyveError
 from pytest_xhyve.model.machine import Disk, Machine
@@ -224,7 +225,7 @@ def _is_template_at_fault(error: Exception, folder: Path) -> bool:
     """Whether *error* shows that the template is damaged; a full disk, for example, is the host's problem."""
     if is_exhausted(error):
         return False
-    if shutil.disk_usage(folder).free < _FULL_DISK_BYTES:
+    if is_full(folder, _FULL_DISK_BYTES):
         return False
     # A refused key does not show it: two manifests with different keys may share a disk, and so its template.
     broke = isinstance(error, ConnectionFailed) and error.broke

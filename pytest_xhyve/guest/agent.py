@@ -49,7 +49,7 @@ _CODE = bytes.fromhex(
 
 PLACE_PROGRAM = """
 umask 077
-for folder in /tmp /var/tmp /root /dev/shm; do
+for folder in /dev/shm /run /tmp /var/tmp /root; do
     agent=$folder/.xhyve-agent-$$
     if [ -z "$from" ]; then cat >"$agent" && from=$agent; else cp "$from" "$agent"; fi 2>/dev/null || continue
     chmod 700 "$agent"
@@ -60,7 +60,8 @@ done
 """
 """Lines for a guest's shell that write standard input to a program, and set ``found`` to its path.
 
-They run each copy with empty standard input, because a folder may be mounted noexec.
+They run each copy with empty standard input, because a folder may be mounted noexec. File systems in memory come first:
+the file is removed while it runs, which a journal would have to clean up after a power cut.
 """
 
 RunAsRoot = Callable[[str, bytes], str]

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pytest_xhyve.host import guardian_process
 from pytest_xhyve.host.exhaustion import explain_exhaustion, is_readable, raise_descriptor_limit
 from pytest_xhyve.host.guardian_process import Channel
@@ -26,8 +28,13 @@ from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.model.settings import PASSWORD_VARIABLE
 
+INTERRUPTED = "interrupted"
+"""The folder among the artifacts for the guests of runs that were killed."""
+
 _END_SECONDS = 10.0
 _KILL_SECONDS = 5.0
+_ANSWER_SECONDS = 60.0
+_STOPPED_SECONDS = 1.0
 # For a guardian whose kept guests have all ended.
 _LINGER_SECONDS = 0.2
 
@@ -35,8 +42,9 @@ _LINGER_SECONDS = 0.2
 class GuardedProcess:
     """A guest that the guardian owns: a folder, a slot, and, while the guest runs, a hypervisor process."""
 
-    def __init__(self, channel: Channel, folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, channel: Channel, folder: Path, about: Mapping[str, Any], guardian: int) -> None:
         self._channel = channel
+        self._guardian = guardian
         self._about = dict(about)
         self.folder = folder
         self.pid: int | None = None
@@ -145,8 +153,7 @@ class GuardedProcess:
         end = monotonic() + timeout
         with self._lock:
             while self._exit_status is None:
-                left = max(0.0, end - monotonic())
-                if not self._channel.pending() and not is_readable(self._channel.socket, left):
+                if not _has_message(self._channel, max(0.0, end - monotonic()), self._guardian):
                     return None
                 message, _ = self._channel.receive()
                 # If the guardian is dead, the hypervisor died with it.
@@ -187,8 +194,11 @@ class GuardedProcess:
             if self._channel.socket.fileno() < 0:
                 return
             with contextlib.suppress(OSError):
+                # A run that was killed cannot send this.
+                self._channel.send({"release": True})
                 self._channel.socket.shutdown(socket.SHUT_WR)
                 self._channel.socket.settimeout(_END_SECONDS)
+                _has_message(self._channel, _END_SECONDS, self._guardian)
                 while self._channel.receive()[0] is not None:
                     pass
             self._channel.socket.close()
@@ -201,12 +211,17 @@ class GuardedProcess:
         try:
             self._channel.send(message, fds)
         except OSError as error:
-            raise _guardian_lost() from error
+            raise guardian_lost() from error
 
     def _receive(self) -> dict[str, Any]:
+        if not _has_message(self._channel, _ANSWER_SECONDS, self._guardian):
+            raise HypervisorExited(
+                f"the guardian process of this run ({self._guardian}) did not answer for {_ANSWER_SECONDS:g} s\n"
+                "  the host is overloaded, or its disk does not respond"
+            )
         message, _ = self._channel.receive()
         if message is None:
-            raise _guardian_lost()
+            raise guardian_lost()
         return message
 
 
@@ -216,9 +231,10 @@ class Guardian:
     Args:
         run_folder: the run's folder; the guardian removes it when the run ends, also after a crash.
         lock_fd: the descriptor of the run's lock, which the guardian holds as long as it lives.
+        salvage: a folder for the consoles of the guests if the run is killed; None to save nothing.
     """
 
-    def __init__(self, run_folder: Path, lock_fd: int) -> None:
+    def __init__(self, run_folder: Path, lock_fd: int, salvage: Path | None = None) -> None:
         raise_descriptor_limit()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -229,6 +245,7 @@ class Guardian:
                     guardian_process.__file__,
                     str(theirs.fileno()),
                     str(run_folder),
+                    *([] if salvage is None else [str(salvage)]),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), lock_fd],
@@ -278,7 +295,7 @@ class Guardian:
             if isinstance(error, FileExistsError):
                 raise XhyveError(f"this run already has a guest named {folder.name!r}") from error
             raise
-        process = GuardedProcess(Channel(ours), folder, about)
+        process = GuardedProcess(Channel(ours), folder, about, self.pid)
         try:
             with theirs:
                 try:
@@ -312,7 +329,7 @@ class Guardian:
             with self._lock:
                 self._channel.send({"folder": str(folder)}, fds)
         except OSError as error:
-            raise _guardian_lost() from error
+            raise guardian_lost() from error
 
     def close(self) -> None:
         """Let the guardian remove all that is left, and wait until it exits; a guardian with a kept guest stays."""
@@ -322,6 +339,7 @@ class Guardian:
             self._channel.socket.shutdown(socket.SHUT_WR)
             self._channel.socket.settimeout(_END_SECONDS)
             # The guardian closes its end when it has removed all guests but the kept ones.
+            _has_message(self._channel, _END_SECONDS, self.pid)
             has_let_go = self._channel.receive()[0] is None
         self._channel.socket.close()
         try:
@@ -335,6 +353,22 @@ class Guardian:
             self._process.wait()
 
 
+def _has_message(channel: Channel, timeout: float, guardian: int) -> bool:
+    """Whether the process *guardian* sends a message, or ends, within *timeout* seconds.
+
+    A guardian that someone has stopped (SIGSTOP) serves nobody, and no guest would end; it is continued.
+    """
+    if channel.pending() or is_readable(channel.socket, min(timeout, _STOPPED_SECONDS)):
+        return True
+    if timeout <= _STOPPED_SECONDS:
+        return False
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(guardian)
+        if process.status() == psutil.STATUS_STOPPED:
+            process.resume()
+    return is_readable(channel.socket, timeout - _STOPPED_SECONDS)
+
+
 def _raise_exhaustion(answer: Mapping[str, Any]) -> None:
     """Raise the error in the guardian's *answer* as an `OSError` if this host has run out of something."""
     if answer.get("errno") is not None:
@@ -343,7 +377,8 @@ def _raise_exhaustion(answer: Mapping[str, Any]) -> None:
             raise error
 
 
-def _guardian_lost() -> HypervisorExited:
+def guardian_lost() -> HypervisorExited:
+    """The error for what needs a guardian that is dead."""
     return HypervisorExited(
         "the guardian process of this run was killed, so its guests died, too\n"
         "  the next guest gets a new guardian; if you did not kill it, look for the out-of-memory killer in the "

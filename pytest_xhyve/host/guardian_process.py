@@ -40,6 +40,7 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PARENT_CHECK_SECONDS = 0.5
 _SIGNAL_SECONDS = 5.0
 _LOOK_SECONDS = 0.005
+_OUTPUT = "hypervisor.log"
 RECORD = "guest.json"
 """The file in a guest's folder that describes the guest to other processes."""
 CONSOLE = "console.log"
@@ -96,6 +97,7 @@ class _Guest:
         self.process: subprocess.Popen[bytes] | None = None
         self.is_kept = False
         self.is_held = False
+        self.is_released = False
         self._selector = selector
         self._console: socket.socket | None = None
         self._kill_command: list[str] = []
@@ -116,7 +118,7 @@ class _Guest:
             for number, fd in high.items():
                 os.dup2(fd, number)
 
-        log = self.folder / "hypervisor.log"
+        log = self.folder / _OUTPUT
         self._kill()
         self._kill_command = message["kill_command"]
         try:
@@ -249,6 +251,16 @@ class _Guest:
         with contextlib.suppress(OSError):
             self.channel.send({"exit": status})
 
+    def salvage(self, folder: Path) -> None:
+        """Save what there is of a guest whose owner died: its console, and what its hypervisor printed."""
+        self._drain()
+        # The disk may be full; the guest is removed all the same.
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True)
+            for name in (CONSOLE, _OUTPUT, RECORD):
+                if (self.folder / name).exists():
+                    shutil.copyfile(self.folder / name, folder / name)
+
     def remove(self) -> None:
         """Kill the hypervisor, then remove the folder, then free the slot; the order matters."""
         self._kill()
@@ -271,8 +283,9 @@ class _Guest:
 class _Guardian:
     """The event loop: new guests from pytest, messages for each guest, hypervisors that exit."""
 
-    def __init__(self, control: socket.socket, run_folder: Path) -> None:
+    def __init__(self, control: socket.socket, run_folder: Path, salvage: Path | None) -> None:
         self._control = Channel(control)
+        self._salvage = salvage
         self._run_folder = run_folder
         self._guests: dict[int, _Guest] = {}
         self._kept: list[_Guest] = []
@@ -295,7 +308,7 @@ class _Guardian:
             self._kept = [guest for guest in ending if guest.is_kept and not guest.is_held and not guest.has_ended()]
             for guest in ending:
                 if guest not in self._kept:
-                    guest.remove()
+                    self._remove(guest)
             if self._kept:
                 self._detach_from_pytest()
             while self._kept:
@@ -351,7 +364,7 @@ class _Guardian:
                 guest.channel.socket.close()
                 self._kept.append(guest)
             else:
-                guest.remove()
+                self._remove(guest)
             return True
         if guest.channel.is_short:
             for fd in fds:
@@ -365,6 +378,11 @@ class _Guardian:
             guest.refuse(error)
         return self._handle(number) if guest.channel.pending() else True
 
+    def _remove(self, guest: _Guest) -> None:
+        if self._salvage is not None and not guest.is_released and not guest.is_kept:
+            guest.salvage(self._salvage / self._run_folder.name / guest.folder.name)
+        guest.remove()
+
     def _obey(self, guest: _Guest, message: Mapping[str, Any], fds: list[int]) -> None:
         if "argv" in message:
             console = socket.socket(fileno=fds.pop()) if message["console"] else None
@@ -375,6 +393,8 @@ class _Guardian:
                     os.close(fd)
             if console is not None:
                 guest.listen(console)
+        if "release" in message:
+            guest.is_released = True
         if "signal" in message:
             guest.send_signal(message["signal"])
         if "pid" in message:
@@ -469,12 +489,17 @@ def _remove_tree(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run as ``guardian_process.py CONTROL_FD RUN_FOLDER``; the process inherits the run's lock and holds it open."""
+    """Run as ``guardian_process.py CONTROL_FD RUN_FOLDER [SALVAGE_FOLDER]``.
+
+    The process inherits the run's lock and holds it open. SALVAGE_FOLDER gets the consoles of the guests of a run that
+    was killed.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # A handler that does nothing: the hypervisors would inherit an ignored signal (execve(2)).
         signal.signal(number, lambda *_: None)
-    control, run_folder = arguments
-    _Guardian(socket.socket(fileno=int(control)), Path(run_folder)).serve()
+    control, run_folder, *salvage = arguments
+    folder = Path(salvage[0]) if salvage else None
+    _Guardian(socket.socket(fileno=int(control)), Path(run_folder), folder).serve()
 
 
 if __name__ == "__main__":

@@ -120,6 +120,12 @@ class Home:
         )
 
 
+def is_full(folder: Path, least: int) -> bool:
+    """Whether the disk of *folder* has less than *least* bytes free, or no inode."""
+    files = os.statvfs(folder)
+    return shutil.disk_usage(folder).free < least or bool(files.f_files and not files.f_favail)
+
+
 def about_room(folder: Path) -> str:
     """For a message: how much space is left on the disk of *folder*, and how to free some."""
     try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -22,6 +23,21 @@ class Process:
 def find_processes(text: str) -> list[Process]:
     """The processes whose command line contains *text*, in the order of their ids."""
     return [process for process in _all_processes() if text in process.command]
+
+
+def find_start(pid: int) -> float | None:
+    """When process *pid* started, on a clock that nobody sets; None if there is no such process.
+
+    Together with the id, this tells a process from a later one. The time since the epoch does not: on Linux, it is
+    computed from the host's clock as it is now, so it changes when someone sets that clock.
+    """
+    try:
+        if sys.platform == "linux":
+            # The 22nd field, in clock ticks since the host booted (proc(5)); the second may contain anything.
+            return float(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+        return psutil.Process(pid).create_time()
+    except (OSError, psutil.Error, ValueError, IndexError):
+        return None
 
 
 def _all_processes() -> list[Process]:

@@ -24,12 +24,24 @@ import psutil
 
 from pytest_xhyve.host.guardian_process import PIDFILE, RECORD
 from pytest_xhyve.host.privilege import kill
-from pytest_xhyve.host.processes import find_processes
+from pytest_xhyve.host.processes import find_processes, find_start
 from pytest_xhyve.model.clock import monotonic
 
 _LOCK = ".lock"  # not a valid name of a guest
 _END_SECONDS = 5.0
 _LOOK_SECONDS = 0.01
+# PID_MAX_LIMIT (include/linux/threads.h in Linux); a Mac has fewer.
+_MAX_PID = 1 << 22
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "image": str,
+    "image_disk": str,
+    "uuid": str,
+    "hypervisor": str,
+    "pid": int,
+    "owner": int,
+    "started": (int, float),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,7 @@ class GuestRecord:
         hypervisor: the hypervisor's name.
         pid: the hypervisor's process id.
         owner: the id of the process that started the guest; it may be dead.
+        owner_start: when that process started, as `find_start` has it; None if it is not known.
         started: when the hypervisor was started, in seconds since the epoch.
         folder: the guest's folder.
         kept: for a kept guest: ``by`` (the test), ``since`` and ``run``; None for all others.
@@ -61,20 +74,24 @@ class GuestRecord:
     folder: Path
     kept: Mapping[str, Any] | None = None
     ssh: tuple[str, ...] = field(default=())
+    owner_start: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> GuestRecord | None:
-        """The record at *path*, or None if it is missing or incomplete (the guest is being made or removed)."""
+        """The record at *path*, or None if it is missing, incomplete or damaged: a guest may be being made."""
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
-            return cls(
-                folder=path.parent,
-                kept=content.get("kept"),
-                ssh=tuple(content.get("ssh", ())),
-                **{key: content[key] for key in cls.__slots__ if key not in ("folder", "kept", "ssh")},
-            )
-        except (OSError, ValueError, KeyError):
+            content = json.loads(path.read_text())
+            values = {key: content[key] for key in _TYPES}
+            kept, ssh = content.get("kept"), content.get("ssh", [])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
+        # A disk that was full, or a person, may have left anything there.
+        are_right = all(isinstance(values[key], kind) for key, kind in _TYPES.items())
+        if not are_right or not 0 < values["pid"] <= _MAX_PID or not 0 < values["owner"] <= _MAX_PID:
+            return None
+        if not isinstance(kept, dict | None) or not isinstance(ssh, list):
+            return None
+        return cls(folder=path.parent, kept=kept, ssh=tuple(ssh), owner_start=content.get("owner_start"), **values)
 
 
 @contextmanager
@@ -142,10 +159,8 @@ def reap_kept(folder: Path) -> list[GuestRecord]:
 
 def _owner_lives(guest: GuestRecord) -> bool:
     """Whether the process that started *guest* still runs; a later process with the same id does not count."""
-    try:
-        return psutil.Process(guest.owner).create_time() < guest.started
-    except psutil.Error:
-        return False
+    start = find_start(guest.owner)
+    return start is not None and guest.owner_start in (None, start)
 
 
 def end_kept(guest: GuestRecord) -> bool:

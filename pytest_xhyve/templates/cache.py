@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from pytest_xhyve.host.exhaustion import is_exhausted
-from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.home import Home, about_room, is_full
 from pytest_xhyve.hypervisors.base import Snapshotter
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootTimeout, Cancelled, ConnectionFailed, TemplateError, XhyveError
@@ -161,7 +161,6 @@ class TemplateCache:
         try:
             yield
         except (XhyveError, IdentityError, OSError) as error:
-            free = shutil.disk_usage(self._folder).free
-            if free < _FULL:
-                raise TemplateError(f"{self._folder} is full: only {free >> 10} KiB are free") from error
+            if is_full(self._folder, _FULL):
+                raise TemplateError(f"no space left for a template\n{about_room(self._folder)}") from error
             raise

@@ -335,7 +335,8 @@ def _key_of(folder: Path) -> str:
 
 def _is_recent(path: Path) -> bool:
     try:
-        return time.time() - path.stat().st_mtime < _FAILURE_SECONDS
+        # A time in the future is that of a clock that was set back since.
+        return 0 <= time.time() - path.stat().st_mtime < _FAILURE_SECONDS
     except FileNotFoundError:
         return False
 

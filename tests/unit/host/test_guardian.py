@@ -206,6 +206,19 @@ def test_killed_guardian_takes_the_hypervisor_along(guardian: Guardian, process:
     assert not process.folder.exists()
 
 
+def test_stopped_guardian_is_continued(guardian: Guardian, process: GuardedProcess) -> None:
+    os.kill(guardian.pid, signal.SIGSTOP)
+    process.start(SLEEP, {}, {})
+    pid = process.pid
+    assert pid is not None
+    os.kill(guardian.pid, signal.SIGSTOP)
+    process.kill("sleep")
+    os.kill(guardian.pid, signal.SIGSTOP)
+    process.close()
+    assert not process.folder.exists()
+    assert not is_running(pid)
+
+
 @contextlib.contextmanager
 def descriptors(pid: int, most: int) -> Iterator[None]:
     """Let process *pid* open no descriptor from *most* on."""
@@ -273,7 +286,7 @@ OWNER = dedent(
 
     folder = Path(sys.argv[1])
     with runs.new_run(folder) as (run, lock):
-        guardian = Guardian(run, lock)
+        guardian = Guardian(run, lock, folder.parent / "salvaged")
         with guardian.guard(run / "g", [], json.loads(sys.argv[2])) as process:
             (run / "g" / "disk").write_bytes(b"clone")
             process.start(["sleep", "600"], {}, {})
@@ -316,6 +329,31 @@ def test_death_of_the_owner_leaves_nothing(run_folder: Path, number: signal.Sign
         assert record.pid == pids[1]
         process.send_signal(number)
         assert becomes(lambda: not any(map(is_running, pids)) and not list(run_folder.iterdir()))
+
+
+def test_death_of_the_owner_leaves_the_console(run_folder: Path) -> None:
+    """A guest that was removed in the way of all guests leaves nothing."""
+    with owner(run_folder) as (process, _):
+        (run,) = run_folder.iterdir()
+        (run / "g" / "console.log").write_text("the last line")
+        process.kill()
+        process.wait()
+        saved = run_folder.parent / "salvaged" / run.name / "g"
+        assert becomes(lambda: not list(run_folder.iterdir()))
+    assert (saved / "console.log").read_text() == "the last line"
+    assert json.loads((saved / "guest.json").read_text())["name"] == "g"
+    assert saved.stat().st_mode & 0o777 == 0o700
+
+
+def test_removed_guest_is_not_salvaged(run_folder: Path, tmp_path: Path) -> None:
+    run_folder.mkdir()
+    with (
+        runs.new_run(run_folder) as (folder, lock),
+        contextlib.closing(Guardian(folder, lock, tmp_path / "salvaged")) as guardian,
+        guardian.guard(folder / "g", [], ABOUT) as process,
+    ):
+        process.start(SLEEP, {}, {})
+    assert not (tmp_path / "salvaged").exists()
 
 
 def test_forked_child_does_not_keep_the_guests_alive(run_folder: Path) -> None:

@@ -18,6 +18,7 @@ from mounting import mounted
 from waiting import becomes
 
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.processes import find_start
 from pytest_xhyve.host.runs import live_guests, reap, reap_kept
 
 ABOUT = {"name": "g", "image": "tiny", "image_disk": "/images/tiny", "uuid": "u", "hypervisor": "sleep"}
@@ -99,6 +100,20 @@ def test_reaping_ends_it_and_all_that_it_stood_on(folder: Path) -> None:
         assert [guest.name for guest in reap_kept(folder)] == ["kept"]
         assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
         assert reap_kept(folder) == []
+
+
+def test_clock_that_was_set_makes_no_owner_dead(folder: Path) -> None:
+    """psutil computes when a process started from that clock: set forward, each owner is younger than its guest."""
+    with kept_guest(folder) as pids:
+        (guest,) = live_guests(folder)
+        record = guest.folder / "guest.json"
+        alive = json.loads(record.read_text()) | {"owner": os.getpid(), "owner_start": find_start(os.getpid())}
+        record.write_text(json.dumps(alive | {"started": 1.0}))
+        assert reap_kept(folder) == []
+        assert all(map(psutil.pid_exists, pids))
+        # A later process with the owner's number is not the owner.
+        record.write_text(json.dumps(alive | {"owner_start": 1.0}))
+        assert [guest.name for guest in reap_kept(folder)] == ["kept"]
 
 
 def test_guest_that_shuts_down_leaves_nothing(folder: Path) -> None:
