@@ -29,7 +29,13 @@ LEAN = "-p no:hypothesispytest -p no:html -p no:metadata"
 hypothesis.settings.register_profile(
     "default-on-any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("default-on-any-machine")
+# `make fuzz` looks for what the few examples of `make test` do not show.
+hypothesis.settings.register_profile(
+    "fuzz",
+    hypothesis.settings.get_profile("default-on-any-machine"),
+    max_examples=100 * int(os.environ.get("FUZZ_FACTOR", "1")),
+)
+hypothesis.settings.load_profile("fuzz" if "FUZZ_FACTOR" in os.environ else "default-on-any-machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +66,13 @@ def keep_byte_code(folder: Path) -> None:
     shutil.rmtree(folder / Path(tempfile.gettempdir()).relative_to("/"), ignore_errors=True)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the property tests, for `make fuzz`."""
+    if hypothesis.is_hypothesis_test(getattr(item, "obj", None)):
+        item.add_marker("fuzz")
 
 
 @pytest.hookimpl(trylast=True)

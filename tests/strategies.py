@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from pytest_xhyve.model.image import Image
@@ -15,3 +17,8 @@ anything = st.recursive(
     max_leaves=5,
 )
 lines = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=40)
+
+
+def examples(number: int) -> settings:
+    """Settings for a test whose examples take long: *number* of them, and more under `make fuzz`."""
+    return settings(max_examples=number * int(os.environ.get("FUZZ_FACTOR", "1")))

@@ -18,7 +18,7 @@ from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.host.exhaustion import is_exhausted, is_readable
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.clock import monotonic, stop_at
-from pytest_xhyve.model.errors import ConnectionFailed
+from pytest_xhyve.model.errors import ConnectionFailed, XhyveError
 from pytest_xhyve.model.secret import Secret
 
 LOGGER = "pytest_xhyve.ssh"
@@ -215,7 +215,8 @@ def log_in(
         client.close()
         heard.close()
         failure = error
-        if isinstance(error, paramiko.SSHException | OSError | EOFError):
+        # paramiko raises here whatever ended its own thread: a server that sends nonsense may end it by any error.
+        if isinstance(error, Exception) and not isinstance(error, XhyveError):
             failure = _explain(error, user, key, endpoint)
             if key is not None:
                 raise failure from error

@@ -38,6 +38,7 @@ NOT_RUN = {
     "make test-thorough",
     "make unit",
     "make test-images",
+    "make fuzz FUZZ_SECONDS=600",
     "make lint",
     "make docs",
     "make bench",
