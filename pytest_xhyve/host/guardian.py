@@ -356,7 +356,7 @@ class Guardian:
 def _has_message(channel: Channel, timeout: float, guardian: int) -> bool:
     """Whether the process *guardian* sends a message, or ends, within *timeout* seconds.
 
-    A guardian that someone has stopped (SIGSTOP) serves nobody, and no guest would end; it is continued.
+    A guardian that someone has stopped (SIGSTOP) cannot answer or end a guest, so it is continued.
     """
     if channel.pending() or is_readable(channel.socket, min(timeout, _STOPPED_SECONDS)):
         return True
