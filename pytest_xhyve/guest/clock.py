@@ -8,12 +8,22 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.guest.kernel_calls import MAX_DRIFT, RANDOM_DEVICE, reseed, set_clock, set_drift
+from pytest_xhyve.guest.kernel_calls import (
+    MAX_DRIFT,
+    RANDOM_DEVICE,
+    close,
+    open_for_writing,
+    reseed,
+    set_clock,
+    set_drift,
+)
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.values import short_repr
 
 if TYPE_CHECKING:
+    import socket
+
     from pytest_xhyve.guest.agent import Call, RunAsRoot
 
 # The descriptor of the first file that the agent holds open.
@@ -92,3 +102,23 @@ def change_clock(run_as_root: RunAsRoot, ahead: float | None, drift: float | Non
                 raise XhyveError(f"the guest cannot {step}: {os.strerror(-lowest)}")
         if ahead is None or monotonic() - begin < _GOOD_SECONDS or not left:
             return
+
+
+def set_by_agent(channel: socket.socket, timeout: float) -> bool:
+    """Set the clock to the host's, and reseed the random numbers, by the agent that waits at the second serial port.
+
+    Args:
+        channel: the host's end of the port.
+        timeout: the limit of an answer, in seconds.
+
+    Returns:
+        whether the agent has done both; it is not there any more if the guest was restarted since it was restored.
+    """
+    from pytest_xhyve.guest.agent import Agent, AgentError  # noqa: PLC0415
+
+    agent = Agent(channel, timeout)
+    try:
+        (random,) = agent.execute(open_for_writing(RANDOM_DEVICE))
+        return random >= 0 and min(agent.execute(*reseed(random), close(random), set_clock())) >= 0
+    except AgentError:
+        return False

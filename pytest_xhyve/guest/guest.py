@@ -835,9 +835,10 @@ class Guest:
         power = self._power
         snapshots.check(snapshot, self.name, self._folder)
         power.switch_off()
-        machine, start = snapshots.start_from_snapshot(self._instance, snapshot)
-        self._replace_machine(machine, start, self._boot)
-        clock.change_clock(root_shell(self, self._instance.timeouts.step), 0.0, None, seed=True)
+        restored = snapshots.start_from_snapshot(self._instance, snapshot)
+        self._replace_machine(restored.machine, restored.start, self._boot)
+        if not restored.clock_is_set:
+            clock.change_clock(root_shell(self, self._instance.timeouts.step), 0.0, None, seed=True)
 
     def ssh_config(self) -> str:
         """A Host block for OpenSSH's configuration (ssh_config(5)), named like the guest.

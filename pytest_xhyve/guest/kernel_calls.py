@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import struct
 import time
@@ -11,7 +12,7 @@ from pytest_xhyve.guest.agent import Call, call
 RANDOM_DEVICE = "/dev/urandom"
 
 # Numbers of system calls on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl in Linux).
-_IOCTL, _ADJTIMEX, _CLOCK_SETTIME = 16, 159, 227
+_OPEN, _CLOSE, _IOCTL, _ADJTIMEX, _CLOCK_SETTIME = 2, 3, 16, 159, 227
 # random(4)
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207
 _SEED_BYTES = 64
@@ -23,6 +24,16 @@ _PPM = 1 << 16
 
 MAX_DRIFT = 0.1
 """The kernel's clock runs at most a tenth faster or slower than the hardware's (adjtimex(2), tick)."""
+
+
+def open_for_writing(path: str) -> Call:
+    """Open *path*; the result is a descriptor."""
+    return call(_OPEN, os.fsencode(path) + b"\0", os.O_WRONLY)
+
+
+def close(fd: int) -> Call:
+    """Close a descriptor."""
+    return call(_CLOSE, fd)
 
 
 def reseed(random: int) -> tuple[Call, ...]:

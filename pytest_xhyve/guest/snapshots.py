@@ -8,16 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from pytest_xhyve.formats.qcow2_overlay import COARSE, Qcow2Overlay
+from pytest_xhyve.guest.clock import set_by_agent
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.recorder import WriteRecorder
 from pytest_xhyve.guest.start import Start
-from pytest_xhyve.hypervisors.base import VirtualMachine
+from pytest_xhyve.hypervisors.base import SnapshotMachine, VirtualMachine
 from pytest_xhyve.hypervisors.block import BlockLayer
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.machine import Disk, Machine
 
+# The agent answers in some milliseconds, or is not there.
+_AGENT_SECONDS = 0.5
 # Bytes for the state of the devices.
 _OVERHEAD = 64 << 20
 
@@ -105,8 +109,23 @@ def check(snapshot: Snapshot, name: str, folder: Path) -> None:
         raise XhyveError(f"the snapshot of guest {name} was removed")
 
 
-def start_from_snapshot(instance: Instance, snapshot: Snapshot) -> tuple[Machine, Start[VirtualMachine]]:
-    """The machine to restore *snapshot* with, and its start.
+@dataclass(slots=True)
+class SnapshotStart:
+    """A guest that is to be restored.
+
+    Attributes:
+        machine: the machine, with disks of its own.
+        start: its start.
+        clock_is_set: whether the agent in the guest has set the clock and the random numbers, once it has started.
+    """
+
+    machine: Machine
+    start: Start[VirtualMachine]
+    clock_is_set: bool = False
+
+
+def start_from_snapshot(instance: Instance, snapshot: Snapshot) -> SnapshotStart:
+    """Prepare the restore of *snapshot*.
 
     Raises:
         OSError: no space is left.
@@ -121,7 +140,14 @@ def start_from_snapshot(instance: Instance, snapshot: Snapshot) -> tuple[Machine
         with starting as vm:
             yield vm
 
-    return machine, Start("restore", running, lambda vm: vm.load_state(snapshot.state))
+    def make_ready(vm: VirtualMachine) -> None:
+        vm.load_state(snapshot.state)
+        if snapshot.has_agent:
+            agent = cast("SnapshotMachine", vm).agent
+            restored.clock_is_set = set_by_agent(agent, _AGENT_SECONDS)
+
+    restored = SnapshotStart(machine, Start("restore", running, make_ready))
+    return restored
 
 
 def _create_overlays(disks: tuple[Disk, ...], sizes: tuple[int, ...], folder: Path) -> tuple[Disk, ...]:

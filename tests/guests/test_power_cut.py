@@ -119,15 +119,14 @@ def test_only_qemu_can(settings: Settings) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(("end", "left"), [("power_cut", "00000000"), ("kill", "XXXXXXXX")])
 @pytest.mark.xhyve(image="tiny", power_cuts=True)
-def test_twenty_cuts_and_twenty_kills(xhyve_guest: Guest) -> None:
+def test_twenty_ends(xhyve_guest: Guest, end: str, left: str) -> None:
     """A cut takes back every unflushed write, and a kill takes back none that has reached the disk."""
-    guest = xhyve_guest
-    for end, left in ((guest.power_cut, "00000000"), (guest.kill, "XXXXXXXX")):
-        seen = []
-        for _ in range(20):
-            write(guest)
-            end()
-            guest.start()
-            seen.append(found(guest)[:2])
-        assert seen == [(left, "kept\n")] * 20
+    seen = []
+    for _ in range(20):
+        write(xhyve_guest)
+        getattr(xhyve_guest, end)()
+        xhyve_guest.start()
+        seen.append(found(xhyve_guest)[:2])
+    assert seen == [(left, "kept\n")] * 20
