@@ -118,6 +118,8 @@ class Reporter(Events):
         for tracked in self._tracked:
             tracked.saved_for.discard(item.nodeid)
             tracked.test_began = time.time()
+            # A crash state that failed its check belongs to the test before.
+            tracked.guest._crash = None
             # Earlier output of the console belongs to other tests.
             with suppress(XhyveError):
                 tracked.console_start = tracked.guest.console.size

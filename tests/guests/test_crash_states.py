@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_xhyve import ConfigurationError, CrashState, Guest, NotSupported, XhyveError
+from pytest_xhyve.formats.qcow2 import Qcow2Header, read_qcow2_header
 
 pytestmark = pytest.mark.run_under("warm")
 
@@ -142,15 +143,23 @@ def test_failed_state_is_reported_and_kept(pytester: pytest.Pytester) -> None:
         """
         import pytest
 
-        @pytest.mark.xhyve(disks=["1M"], power_cuts=True)
-        def test_it(xhyve_guest):
-            xhyve_guest.run("echo written | dd of=/dev/vdb conv=fsync")
-            xhyve_guest.crash_states(only=[3], check="grep -q nothing {disk}", boot=False, disk=1)
+        pytestmark = pytest.mark.xhyve(disks=["1M"], power_cuts=True)
+
+        def test_it(xhyve_module_guest):
+            xhyve_module_guest.run("echo written | dd of=/dev/vdb conv=fsync")
+            xhyve_module_guest.crash_states(only=[3], check="grep -q nothing {disk}", boot=False, disk=1)
+
+        def test_other(xhyve_module_guest):
+            assert False
         """
     )
     result = pytester.runpytest_subprocess("--xhyve-image=tiny", "--xhyve-artifacts=kept")
-    result.assert_outcomes(failed=1)
+    result.assert_outcomes(failed=2)
     line = "guest.crash_states(only=[[]3[]], seed=0, disk=1)"
     result.stdout.fnmatch_lines([f"E * crash state 3*again: {line}", "*Captured log xhyve*", f"crash state 3, *{line}"])
     (disk,) = pytester.path.glob("kept/*/*/crash-state-3.qcow2")
-    assert b"backing" not in disk.read_bytes()
+    assert disk.match("*test_it*/*/*")
+    assert read_qcow2_header(disk) == Qcow2Header(None, encrypted=False, size=1 << 20)
+    made = {"test_other" in str(path): path.read_text() for path in pytester.path.glob("kept/*/*/made.txt")}
+    assert "crash state 3" in made[False]
+    assert "crash state" not in made[True]
