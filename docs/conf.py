@@ -21,7 +21,18 @@ from docs.generated import fill_in
 # What stands in the sidebar, in this order.
 NAVIGATION = {
     "": ["first-test"],
-    "How to": ["share-guests", "disks", "faults", "debug", "ci", "slow-hosts", "own-image", "on-a-mac"],
+    "How to": [
+        "share-guests",
+        "disks",
+        "faults",
+        "debug",
+        "ci",
+        "slow-hosts",
+        "own-image",
+        "pull",
+        "recipes",
+        "on-a-mac",
+    ],
     "Reference": [
         "reference/options",
         "reference/fixtures",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.factory import GuestFactory
+    from pytest_xhyve.fleet.images import ImageBuilder
     from pytest_xhyve.guest.chaos import Chaos
     from pytest_xhyve.guest.console import Console
     from pytest_xhyve.guest.disks import GuestDisk
@@ -61,6 +62,7 @@ __all__ = [
     "HypervisorInfo",
     "HypervisorNotFound",
     "Image",
+    "ImageBuilder",
     "ImageError",
     "Kept",
     "KernelPanic",
@@ -87,6 +89,7 @@ _DEFINED_IN = {
     "GuestFactory": "fleet.factory",
     "HypervisorInfo": "hypervisors.base",
     "Image": "model.image",
+    "ImageBuilder": "fleet.images",
     "Kept": "model.kept",
     "Machine": "model.machine",
     "Nic": "model.machine",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import click
 
@@ -16,6 +18,7 @@ from pytest_xhyve.cli.guest_options import (
     load_settings,
     load_spec,
     machine_options,
+    places_options,
 )
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.cli.screenshot_command import screenshot
@@ -72,16 +75,23 @@ main.add_command(screenshot)
     count=True,
     help="Run COMMAND on a terminal, for example for an editor; given twice, even if standard input is not a terminal.",
 )
+@click.option(
+    "--save-as",
+    metavar="NAME",
+    callback=lambda _, __, name: _checked_name(name),
+    help="If the exit code of COMMAND is 0, shut the guest down, and keep it as the image NAME, a layer over IMAGE.",
+)
 @machine_options
 @guest_options
 def run(
     image: str,
     command: tuple[str, ...],
     ttys: int,
+    save_as: str | None,
     disks: tuple[str, ...],
     disk_size: str | None,
     firmware: str | None,
-    **options: str | None,
+    **options: Any,
 ) -> None:
     """Run COMMAND in a new guest of IMAGE, then remove the guest.
 
@@ -95,6 +105,7 @@ def run(
       pytest-xhyve run tiny uname -r
       pytest-xhyve run debian12 --memory 1G -- make check < sources.tar
       pytest-xhyve run debian12 -t top
+      pytest-xhyve run debian12 --save-as db -- "apt-get update && apt-get install -y postgresql"
 
     The exit code is that of COMMAND. It is 255 if the guest or the connection failed, or if a signal killed COMMAND. It
     is 128 plus the signal's number if a signal ended pytest-xhyve (Ctrl-C: 130), and 2 for a wrong option. In all
@@ -102,9 +113,9 @@ def run(
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli.run_guest import run_command
 
-    _check_image(image)
+    _check_image(image, options)
     spec = load_spec(image, disks=disks, disk_size=disk_size, firmware=firmware)
-    code = run_command(spec, load_settings(options), command, ttys=ttys, progress=Progress())
+    code = run_command(spec, load_settings(options), command, ttys=ttys, save_as=save_as, progress=Progress())
     raise click.exceptions.Exit(code)
 
 
@@ -112,9 +123,7 @@ def run(
 @click.argument("image")
 @machine_options
 @guest_options
-def shell(
-    image: str, disks: tuple[str, ...], disk_size: str | None, firmware: str | None, **options: str | None
-) -> None:
+def shell(image: str, disks: tuple[str, ...], disk_size: str | None, firmware: str | None, **options: Any) -> None:
     """Log in to a new guest of IMAGE; when the shell ends, the guest is removed.
 
     IMAGE is a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
@@ -130,52 +139,77 @@ def shell(
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli.run_guest import run_shell
 
-    _check_image(image)
+    _check_image(image, options)
     spec = load_spec(image, disks=disks, disk_size=disk_size, firmware=firmware)
     raise click.exceptions.Exit(run_shell(spec, load_settings(options), progress=Progress()))
 
 
-def _check_image(image: str) -> None:
-    from pytest_xhyve.images.catalog import find_source
+def _checked_name(name: str | None) -> str | None:
+    from pytest_xhyve.images.layers import check_name
 
     try:
-        find_source(image)
+        if name is not None:
+            check_name(name)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from error
+    return name
+
+
+def _check_image(image: str, options: Mapping[str, Any]) -> None:
+    from pytest_xhyve.host.home import Home
+    from pytest_xhyve.images.catalog import find_source
+    from pytest_xhyve.images.places import Places
+
+    places = Places.of(Home.of_user(), load_settings(options))
+    try:
+        find_source(image, places=places)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="'IMAGE'") from error
 
 
 @main.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--force", is_flag=True, help="Rebuild the image even if it is up to date.")
-def build(names: tuple[str, ...], *, force: bool) -> None:
-    """Build images of the catalog from Debian's packages.
+@click.option("--force", is_flag=True, help="Rebuild an image of the catalog even if it is up to date.")
+@places_options
+def build(names: tuple[str, ...], *, force: bool, **options: Any) -> None:
+    """Build images of the catalog from Debian's packages, and the layers of your recipes.
 
-    A build takes minutes. An image that is up to date is not built again. The command prints the path of each image's
+    NAME is a name of the catalog, a name of a recipe in one of the folders of --recipes, or the path of a recipe. A
+    build takes minutes. An image that is up to date is not built again. The command prints the path of each image's
     manifest.
     """
-    from pytest_xhyve.host.home import Home
-    from pytest_xhyve.images.build import build_image
-    from pytest_xhyve.images.recipe import recipe_names
-    from pytest_xhyve.model.values import suggest
+    from pytest_xhyve.cli.build import build_images
 
-    known = recipe_names()
-    for name in names:
-        if name not in known:
-            raise click.UsageError(
-                f"image {name!r} not found in the catalog{suggest(name, known)} (names: {', '.join(known)})"
-            )
-    progress = Progress()
-    for name in names:
-        with progress.activity(f"building {name}"):
-            image = build_image(name, Home.of_user(), progress.line, force=force)
+    for image in build_images(names, load_settings(options), force=force, progress=Progress()):
         click.echo(image.manifest)
+
+
+@main.command(short_help="Download images of distributions, or from an address.")
+@click.argument("names", metavar="NAME|ADDRESS...", nargs=-1, required=True)
+@click.option("--update", is_flag=True, help="Download the newest file of the name, if it is another one.")
+@places_options
+def pull(names: tuple[str, ...], *, update: bool, **options: Any) -> None:
+    """Download images of distributions, such as debian-12 or ubuntu-24.04, and print the paths of the disks.
+
+    NAME is a name of the plugin's list or of your own (--distributions). ADDRESS is https://HOST/FILE#sha256=DIGEST, or
+    #sha512=. A download that was interrupted goes on where it ended. What was pulled stays the same until --update; the
+    first guest prepares it as any other disk.
+
+    \b
+      pytest-xhyve pull debian-12
+      pytest-xhyve pull --update ubuntu-24.04
+    """  # noqa: D301  # click wants the character
+    from pytest_xhyve.cli.pull import pull_images
+
+    for pulled in pull_images(names, load_settings(options), update=update, progress=Progress()):
+        click.echo(pulled.disk)
 
 
 @main.command(cls=DiskCommand, short_help="Show what is known of an image or a disk.")
 @click.argument("image")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
 @guest_options
-def show(image: str, *, as_json: bool, **options: str | None) -> None:
+def show(image: str, *, as_json: bool, **options: Any) -> None:
     """Show what is known of IMAGE.
 
     IMAGE is the path of a disk, the path of a manifest, or a name from the catalog. Of a disk without a manifest, the
@@ -191,7 +225,7 @@ def show(image: str, *, as_json: bool, **options: str | None) -> None:
     from pytest_xhyve.cli.show import describe, lines
     from pytest_xhyve.model.text import printable
 
-    _check_image(image)
+    _check_image(image, options)
     found = describe(image, load_settings(options), progress=Progress())
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -204,7 +238,7 @@ def show(image: str, *, as_json: bool, **options: str | None) -> None:
 @click.argument("image")
 @click.argument("folder", type=click.Path(file_okay=False))
 @guest_options
-def boot_files(image: str, folder: str, **options: str | None) -> None:
+def boot_files(image: str, folder: str, **options: Any) -> None:
     """Copy kernel, initial RAM disk and kernel command line of IMAGE into FOLDER, and print the paths of the copies.
 
     IMAGE is the path of a disk, the path of a manifest, or the name of an image of the catalog that is built. FOLDER is
@@ -218,7 +252,7 @@ def boot_files(image: str, folder: str, **options: str | None) -> None:
 
     from pytest_xhyve.cli.show import copy_out
 
-    _check_image(image)
+    _check_image(image, options)
     for path in copy_out(image, Path(folder), load_settings(options), progress=Progress()):
         click.echo(path)
 
@@ -227,7 +261,7 @@ def boot_files(image: str, folder: str, **options: str | None) -> None:
 @click.argument("disk")
 @click.option("--name", help="The name of the image (default: the manifest's, or that of the file).")
 @guest_options
-def import_(disk: str, name: str | None, **options: str | None) -> None:
+def import_(disk: str, name: str | None, **options: Any) -> None:
     """Prepare DISK for guests, as the first test that uses it would, and print the manifest that describes the result.
 
     DISK is the path of a disk or of a manifest. A disk is in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd, and
@@ -244,7 +278,7 @@ def import_(disk: str, name: str | None, **options: str | None) -> None:
     from pytest_xhyve.images.manifest import as_manifest
     from pytest_xhyve.model.text import printable
 
-    _check_image(disk)
+    _check_image(disk, options)
     image = import_disk(disk, name, load_settings(options), progress=Progress())
     # The disk names its own system.
     click.echo(printable(yaml.safe_dump(as_manifest(image), sort_keys=False)), nl=False)
@@ -293,7 +327,7 @@ def reap(*, as_json: bool) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
 def images(*, as_json: bool) -> None:
-    """List the images of the catalog and the templates of guests."""
+    """List the images of the catalog, the layers over them, and the templates of guests."""
     import json
 
     from pytest_xhyve.cli.cache_listing import CacheListing
@@ -324,7 +358,7 @@ def images(*, as_json: bool) -> None:
 def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Free disk space: remove templates, earlier builds of images, and leftovers.
 
-    What guests use is not removed. Everything that is removed can be made again.
+    What guests use is not removed. All that is removed can be made again, except for saved guests (--images).
     """
     import json
 
@@ -340,11 +374,12 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
     progress = Progress()
     with progress.activity(f"looking at {home.path}"):
         candidates = find_candidates(home, older_than=older_than * 86400, images=images)
-    built = [
-        candidate.name for candidate in candidates if candidate.kind in ("image", "prepared disk", "unpacked disk")
-    ]
+    kinds = ("image", "prepared disk", "layer", "saved image", "unpacked disk", "pulled disk")
+    built = [candidate.name for candidate in candidates if candidate.kind in kinds]
+    saved = [candidate.name for candidate in candidates if candidate.kind == "saved image"]
     if built and not (yes or dry_run):
-        click.confirm(f"Remove {', '.join(built)}, too? Each takes minutes to make again.", abort=True, err=True)
+        cost = f" The guests that were saved as {', '.join(saved)} are lost then." if saved else ""
+        click.confirm(f"Remove {', '.join(built)}, too? Each takes minutes to make again.{cost}", abort=True, err=True)
     with progress.activity(f"{'looking at' if dry_run else 'removing'} {len(candidates)} candidates"):
         pruned = remove(candidates, home, dry_run=dry_run)
     if as_json:

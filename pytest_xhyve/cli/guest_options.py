@@ -14,7 +14,9 @@ from pytest_xhyve.model.settings import OPTIONS, Option, Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import StartMode, parse_choice
 
+_PLACES = ("recipes", "distributions", "mirror", "offline")
 _NAMES = (
+    *_PLACES,
     "hypervisor",
     "executable",
     "user",
@@ -35,6 +37,9 @@ _START = (
     "template first if there is none), auto is warm if the hypervisor supports it, else cold (default: auto)"
 )
 _FAILED = 255
+
+Typed = str | tuple[str, ...] | bool | None
+"""The value of an option as typed; a tuple of all values if it may be given several times; a switch is True."""
 
 ADVICE = "run `pytest-xhyve doctor` to find problems of this host"
 """What to do about an unexpected error."""
@@ -89,12 +94,23 @@ def load_spec(image: str, *, disks: Sequence[str], disk_size: str | None, firmwa
 
 def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to *command*; `load_settings` takes their values as typed."""
-    for option in reversed(_ours()):
+    return _with_options(command, _ours())
+
+
+def places_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Like `guest_options`, for those options that state where images are found."""
+    return _with_options(command, [option for option in _ours() if option.name in _PLACES])
+
+
+def _with_options(command: Callable[..., Any], options: Sequence[Option]) -> Callable[..., Any]:
+    for option in reversed(options):
         text = option.help + (f"; {option.variable} in the environment" if option.environment else "")
         add = click.option(
             _flag(option),
             option.name,
-            metavar=option.metavar,
+            metavar=option.metavar or None,
+            multiple=option.repeatable,
+            is_flag=option.switch,
             callback=_checked_by(option),
             help=with_cli_option_names(f"{text[0].upper()}{text[1:]}."),
         )
@@ -102,7 +118,7 @@ def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def load_settings(typed: Mapping[str, str | None]) -> Settings:
+def load_settings(typed: Mapping[str, Typed]) -> Settings:
     """The settings from the options as *typed*, by their names, and from the environment.
 
     Settings for tests do not apply: a command does not keep its guest, and starts it only once.
@@ -159,16 +175,16 @@ class _Failed(click.ClickException):
     exit_code = _FAILED
 
 
-def _checked_by(option: Option) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+def _checked_by(option: Option) -> Callable[[click.Context, click.Parameter, Typed], Typed]:
     """A callback that names the option if its value is invalid; it does not convert the text."""
 
-    def check(context: click.Context, param: click.Parameter, text: str | None) -> str | None:
+    def check(context: click.Context, param: click.Parameter, typed: Typed) -> Typed:
         try:
-            if text is not None:
+            for text in (typed,) if isinstance(typed, str) else typed if isinstance(typed, tuple) else ():
                 option.parse(text)
         except ConfigurationError as error:
             raise click.BadParameter(str(error), context, param) from error
-        return text
+        return typed
 
     return check
 
@@ -176,11 +192,13 @@ def _checked_by(option: Option) -> Callable[[click.Context, click.Parameter, str
 class _Values:
     """The options as typed, as an `OptionSource` for `Settings.load`."""
 
-    def __init__(self, typed: Mapping[str, str | None]) -> None:
+    def __init__(self, typed: Mapping[str, Typed]) -> None:
         self._typed = {f"xhyve_{name}": value for name, value in typed.items()}
 
-    def getoption(self, name: str) -> str | None:
-        return self._typed.get(name)
+    def getoption(self, name: str) -> Typed:
+        typed = self._typed.get(name)
+        # click gives these for options that were not typed.
+        return None if typed in ((), False) else typed
 
     def getini(self, name: str) -> None:
         del name

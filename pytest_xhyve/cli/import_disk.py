@@ -10,9 +10,10 @@ from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import read_stated
+from pytest_xhyve.images.catalog import find_source, read_stated
 from pytest_xhyve.images.files import check_files
 from pytest_xhyve.images.own_login import OwnLogin
+from pytest_xhyve.images.places import Places
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
@@ -31,9 +32,15 @@ def import_disk(disk: str, name: str | None, settings: Settings, *, progress: Pr
         XhyveError: the file is not a disk, or cannot become an image.
         SystemExit: a signal ended this process; the guests are removed.
     """
-    manifest = read_stated(disk, OwnLogin.of(settings))
+    home = Home.of_user()
+    places = Places.of(home, settings)
+    address = find_source(disk, places=places).address
+    if address is not None:
+        with closing(Fleet(settings, home, ProgressEvents(progress))) as fleet, TerminationSignals():
+            fleet.pulled_images().get(address)
+    manifest = read_stated(disk, OwnLogin.of(settings), places)
     if manifest is None:
-        raise ConfigurationError(f"{disk} is an image of the catalog; `pytest-xhyve build {disk}` builds it")
+        raise ConfigurationError(f"{disk} is a recipe; `pytest-xhyve build {disk}` builds it")
     settings = with_password(settings, manifest)
     manifest = OwnLogin.of(settings).applied_to(manifest)
     if name is not None:
@@ -42,7 +49,6 @@ def import_disk(disk: str, name: str | None, settings: Settings, *, progress: Pr
         image = manifest.image()
         check_files(image)
         return image
-    home = Home.of_user()
     fleet = Fleet(settings, home, ProgressEvents(progress))
     with TerminationSignals(), closing(fleet), home.explain_os_errors(), progress.activity(f"preparing {disk}"):
         return fleet.prepare(manifest)

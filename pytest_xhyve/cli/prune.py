@@ -23,14 +23,19 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pytest_xhyve.cli.cache_listing import find_store, iso_time
+from pytest_xhyve.cli.layers_over import LayersOver
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.images.backing import backing_files
+from pytest_xhyve.images.backing import folders_of
 from pytest_xhyve.images.files import read_if_complete
+from pytest_xhyve.images.layers import FOLDER, MANIFEST
 from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.pulled import FOLDER as PULLED
+from pytest_xhyve.images.pulled import current_folders
 from pytest_xhyve.images.recipe import recipe_names
-from pytest_xhyve.model.errors import ConfigurationError, ImageError, XhyveError
+from pytest_xhyve.model.errors import ConfigurationError, XhyveError
+from pytest_xhyve.model.image import Image
 from pytest_xhyve.templates.store import TemplateStore
 
 # The name of an image's folder, from `pytest_xhyve.images.build`; all other files there belong to the user.
@@ -44,14 +49,15 @@ class PruneCandidate:
     """Something that can be removed.
 
     Attributes:
-        kind: ``template``, ``leftover``, ``earlier build``, ``image``, ``prepared disk``, ``unpacked disk`` or
-            ``digests``.
+        kind: ``template``, ``leftover``, ``earlier build``, ``image``, ``prepared disk``, ``layer``, ``saved image``,
+            ``unpacked disk``, ``pulled disk`` or ``digests``.
         name: its name, for people.
         path: its path.
         size: bytes on the disk.
         used: when it was last used, as far as known, in seconds since the epoch.
         blocked_by: returns what it is needed for, or an empty text; called before it is removed.
         remove: removes it, unless something needs it by now; returns whether it is removed.
+        pretend: called in its place if nothing is to be removed, so that what only it needs counts as free.
     """
 
     kind: str
@@ -61,6 +67,7 @@ class PruneCandidate:
     used: float
     blocked_by: Callable[[], str]
     remove: Callable[[], bool]
+    pretend: Callable[[], None] = lambda: None
 
     def as_json(self) -> dict[str, Any]:
         """The data for JSON."""
@@ -109,8 +116,13 @@ def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False
     latest = time.time() - older_than
     with ExitStack() as stack:
         stack.enter_context(_explain_os_errors(home))
-        found = [*_templates(home), *_images(home, current=images), *_prepared(home, current=images)]
-        found += _unpacked(home, current=images)
+        # Layers before what they are based on.
+        over = LayersOver(home)
+        found = [*_templates(home), *_made(home, over, current=images, kind="layer", name=FOLDER)]
+        found += _images(home, over, current=images)
+        found += _made(home, over, current=images, kind="prepared disk", name="prepared")
+        found += _unpacked(home, over, current=images)
+        found += _pulled(home, over, current=images)
         found += _digests(home, latest)
     return [candidate for candidate in found if candidate.used <= latest or not older_than]
 
@@ -133,7 +145,9 @@ def remove(candidates: list[PruneCandidate], home: Home, *, dry_run: bool = Fals
             continue
         try:
             reason = candidate.blocked_by()
-            if not reason and not dry_run and not candidate.remove():
+            if not reason and dry_run:
+                candidate.pretend()
+            elif not reason and not candidate.remove():
                 reason = candidate.blocked_by() or "it could not be removed completely"
         except OSError as error:
             reason = f"cannot remove it: {error.strerror}"
@@ -168,11 +182,13 @@ class _Builds:
     Args:
         home: the cache folder.
         folder: its folder of images.
+        over: knows the layers that are based on a build.
     """
 
-    def __init__(self, home: Home, folder: Path) -> None:
+    def __init__(self, home: Home, folder: Path, over: LayersOver) -> None:
         self._home = home
         self._folder = folder
+        self._over = over
 
     def blocked_by(self, name: str, build: Path | None, until: float | None) -> str:
         """What the build of the image *name* is needed for, or an empty text.
@@ -222,11 +238,13 @@ class _Builds:
         return False
 
     def _find_use(self, build: Path, until: float | None) -> str:
-        """Whether a guest uses *build*, or may use it soon, as a reason; see `blocked_by`."""
+        """Whether a guest or a layer uses *build*, or a guest may use it soon, as a reason; see `blocked_by`."""
+        if layers := self._over.names(build):
+            return f"it is below {', '.join(layers)}"
         folder = self._home.find_folder("runs")
         if folder is None:
             return ""
-        if any(build in _folders_of(Path(guest.image_disk)) for guest in runs.live_guests(folder)):
+        if any(build.resolve() in folders_of(Path(guest.image_disk)) for guest in runs.live_guests(folder)):
             return "a guest uses it"
         # A run looks up images after it began, and uses what it has found until it ends.
         if any(until is None or began < until + _CLOCK_SECONDS for began in runs.living_runs(folder)):
@@ -246,11 +264,11 @@ class _Builds:
             return True
 
 
-def _images(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
+def _images(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneCandidate]:
     folder = home.find_folder("images")
     if folder is None:
         return
-    builds = _Builds(home, folder)
+    builds = _Builds(home, folder, over)
     named: dict[Path, Path] = {}
     unreadable = set()
     for manifest in [*folder.glob("*.yaml"), *folder.glob("*.yml")]:
@@ -285,33 +303,47 @@ def _images(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
             yield PruneCandidate("earlier build", path.name, path, size_on_disk(path), replaced, blocked_by, away)
 
 
-def _prepared(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
-    """What `pytest_xhyve.preparation.prepare` has made of users' disks, which are not touched."""
-    folder = home.find_folder("prepared")
+def _made(home: Home, over: LayersOver, *, current: bool, kind: str, name: str) -> Iterator[PruneCandidate]:
+    """The layers in the folder *name*: what was made of users' disks, which are not touched, of recipes and of guests.
+
+    A layer comes before those that it is based on.
+    """
+    folder = home.find_folder(name)
     if folder is None:
         return
-    builds = _Builds(home, folder)
+    builds = _Builds(home, folder, over)
+    found: list[tuple[int, Path, Image]] = []
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-        manifest = path / "manifest.yaml"
-        image = None if path.name.startswith(".") else read_if_complete(manifest)
+        image = None if path.name.startswith(".") else read_if_complete(path / MANIFEST)
         if image is None:
             key = path.name.removeprefix(".").partition(".")[0]
             blocked_by, away = partial(builds.blocked_by, key, None, None), partial(builds.remove, key, path)
             yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
         elif current:
-            used = max(image.disk.stat().st_atime, _changed(manifest))
-            blocked_by = partial(builds.blocked_by, path.name, path, None)
-            away = partial(builds.remove_current, path.name, manifest, path)
-            name = f"{image.name} ({path.name})"
-            yield PruneCandidate("prepared disk", name, path, size_on_disk(path), used, blocked_by, away)
+            found.append((-len(folders_of(image.disk)), path, image))
+    for _, path, image in sorted(found, key=lambda each: each[:2]):
+        manifest, saved = path / MANIFEST, over.saved_names(path)
+        used = max(image.disk.stat().st_atime, _changed(manifest))
+        blocked_by = partial(builds.blocked_by, path.name, path, None)
+        away = partial(_remove_layer, partial(builds.remove_current, path.name, manifest, path), over, path)
+        shown = f"{', '.join(saved) or image.name} ({path.name})"
+        size, forget = size_on_disk(path), partial(over.forget, path)
+        yield PruneCandidate("saved image" if saved else kind, shown, path, size, used, blocked_by, away, forget)
 
 
-def _unpacked(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
+def _remove_layer(remove: Callable[[], bool], over: LayersOver, path: Path) -> bool:
+    if not remove():
+        return False
+    over.forget_names(path)
+    return True
+
+
+def _unpacked(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneCandidate]:
     """What `pytest_xhyve.preparation.unpack` has unpacked."""
     folder = home.find_folder("unpacked")
     if folder is None:
         return
-    builds = _Builds(home, folder)
+    builds = _Builds(home, folder, over)
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         if path.name.startswith("."):
             key = path.name.removeprefix(".").partition(".")[0]
@@ -325,14 +357,22 @@ def _unpacked(home: Home, *, current: bool) -> Iterator[PruneCandidate]:
             yield PruneCandidate("unpacked disk", path.name, path, size_on_disk(path), used, blocked_by, away)
 
 
-def _folders_of(disk: Path) -> set[Path]:
-    """The folders of *disk* and of the files that it is based on."""
-    try:
-        files = backing_files(disk)
-    except (OSError, ImageError):
-        # It is being removed, or is damaged.
-        files = ()
-    return {file.parent for file in (disk, *files)}
+def _pulled(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneCandidate]:
+    """What `pytest_xhyve.images.pulled` has downloaded: the current files, earlier ones, and parts."""
+    folder = home.find_folder(PULLED)
+    if folder is None:
+        return
+    builds = _Builds(home, folder, over)
+    used = current_folders(home.path)
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        key = path.name.removeprefix(".").partition("-")[0]
+        if path.name.startswith("."):
+            blocked_by, away = partial(builds.blocked_by, key, None, None), partial(builds.remove, key, path)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
+        elif current or path not in used:
+            blocked_by, away = partial(builds.blocked_by, key, path, None), partial(builds.remove_unpacked, key, path)
+            shown = used.get(path, path.name)
+            yield PruneCandidate("pulled disk", shown, path, size_on_disk(path), _changed(path), blocked_by, away)
 
 
 def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:

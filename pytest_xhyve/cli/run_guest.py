@@ -18,6 +18,7 @@ from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.hypervisors.base import ExitReason
 from pytest_xhyve.images.catalog import read_stated
 from pytest_xhyve.images.own_login import OwnLogin
+from pytest_xhyve.images.places import Places
 from pytest_xhyve.model.errors import HypervisorExited
 from pytest_xhyve.model.settings import PASSWORD_VARIABLE, Settings
 from pytest_xhyve.model.spec import GuestSpec
@@ -29,7 +30,15 @@ _ALIVE = ("-o", "ServerAliveInterval=15")
 _NORMAL = (ExitReason.POWERED_OFF, ExitReason.RESTARTED, ExitReason.HALTED)
 
 
-def run_command(spec: GuestSpec, settings: Settings, command: Sequence[str], *, ttys: int, progress: Progress) -> int:
+def run_command(
+    spec: GuestSpec,
+    settings: Settings,
+    command: Sequence[str],
+    *,
+    ttys: int,
+    save_as: str | None,
+    progress: Progress,
+) -> int:
     """Run a command in a new guest, as ``ssh guest COMMAND`` does.
 
     Args:
@@ -37,6 +46,7 @@ def run_command(spec: GuestSpec, settings: Settings, command: Sequence[str], *, 
         settings: the guest's settings.
         command: the command's arguments, which ssh joins for the guest's shell.
         ttys: how often the user gave ``-t``, as ssh counts it.
+        save_as: the name of the image that the guest is kept as if the exit code is 0; None to keep none.
         progress: shows what takes long.
 
     Returns:
@@ -46,7 +56,7 @@ def run_command(spec: GuestSpec, settings: Settings, command: Sequence[str], *, 
         XhyveError: the guest did not start, or it died.
         SystemExit: a signal ended this process; the guest is removed.
     """
-    return _in_new_guest(spec, settings, ["-t"] * ttys, ["--", *command], progress)
+    return _in_new_guest(spec, settings, ["-t"] * ttys, ["--", *command], progress, save_as)
 
 
 def run_shell(spec: GuestSpec, settings: Settings, *, progress: Progress) -> int:
@@ -57,11 +67,17 @@ def run_shell(spec: GuestSpec, settings: Settings, *, progress: Progress) -> int
 
 
 def _in_new_guest(
-    spec: GuestSpec, settings: Settings, options: Sequence[str], command: Sequence[str], progress: Progress
+    spec: GuestSpec,
+    settings: Settings,
+    options: Sequence[str],
+    command: Sequence[str],
+    progress: Progress,
+    save_as: str | None = None,
 ) -> int:
     ssh = ssh_client.find_ssh()
-    settings = with_password(settings, read_stated(str(spec.image), OwnLogin.of(settings)))
-    fleet = Fleet(settings, Home.of_user(), ProgressEvents(progress))
+    home = Home.of_user()
+    settings = with_password(settings, read_stated(str(spec.image), OwnLogin.of(settings), Places.of(home, settings)))
+    fleet = Fleet(settings, home, ProgressEvents(progress))
     with ssh_client.TerminationSignals() as signals, closing(fleet):
         with progress.activity("looking for a hypervisor"):
             # First, because without a hypervisor it is useless to build an image.
@@ -72,7 +88,20 @@ def _in_new_guest(
             _, *login, name = guest.ssh_command()
             argv = [ssh, *login, *_ALIVE, *options, name, *command]
             # If this process dies, ssh gets SIGHUP, so that it restores the terminal's settings.
-            return _wait_for_ssh(guest, with_parent_death_signal(argv, signal="HUP"), signals)
+            code = _wait_for_ssh(guest, with_parent_death_signal(argv, signal="HUP"), signals)
+            if save_as is not None:
+                _save(guest, save_as, code, progress)
+            return code
+
+
+def _save(guest: Guest, name: str, code: int, progress: Progress) -> None:
+    """Keep *guest* as the image *name* if the *code* of its command is 0."""
+    if code != 0:
+        progress.line(f"the image {name} was not saved: the command ended with exit code {code}")
+        return
+    with progress.activity(f"saving the guest as {name}"):
+        image = guest.save_as_image(name)
+    progress.line(f"saved {image.name}: use it as --xhyve-image={image.name}")
 
 
 def _wait_for_ssh(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSignals) -> int:

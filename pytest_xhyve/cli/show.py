@@ -13,10 +13,11 @@ from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import Source, find_source, read_source
+from pytest_xhyve.images.catalog import Source, find_source, read_recipes, read_source
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.keys import client_key
 from pytest_xhyve.images.manifest import Manifest
+from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.recipe import read_recipe
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
@@ -39,11 +40,19 @@ def describe(wanted: str, settings: Settings, *, progress: Progress) -> dict[str
         SystemExit: a signal ended this process; the helper guest is removed.
     """
     home = Home.of_user()
-    source = find_source(wanted)
-    manifest = read_source(wanted, source)
+    source = find_source(wanted, places=Places.of(home, settings))
+    manifest = read_source(wanted, source, Places.of(home, settings))
+    if source.address is not None and manifest is None:
+        raise ConfigurationError(f"{wanted} was not pulled yet\n  run `pytest-xhyve pull {wanted}` first")
     image = _find_image(source, manifest, home)
     if image is not None:
         return describe_image(image)
+    if source.own is not None:
+        recipes, base = read_recipes(source.own, Places.of(home, settings))
+        own = recipes[0]
+        extends = [each.name for each in recipes[1:]] + [base]
+        content = {key: value for key, value in own.content().items() if key != "files"}
+        return {"name": own.name, "recipe": own.where, "extends": extends, **content, "files": sorted(own.files)}
     if manifest is None:
         recipe = read_recipe(source.recipe or wanted)
         return {"name": recipe.name, "manifest": None, "summary": recipe.summary, "arch": recipe.arch}
@@ -64,8 +73,10 @@ def copy_out(wanted: str, folder: Path, settings: Settings, *, progress: Progres
         SystemExit: a signal ended this process; the helper guest is removed.
     """
     home = Home.of_user()
-    source = find_source(wanted)
-    manifest = read_source(wanted, source)
+    source = find_source(wanted, places=Places.of(home, settings))
+    manifest = read_source(wanted, source, Places.of(home, settings))
+    if source.address is not None and manifest is None:
+        raise ConfigurationError(f"{wanted} was not pulled yet\n  run `pytest-xhyve pull {wanted}` first")
     image = _find_image(source, manifest, home)
     if image is not None and image.kernel is not None:
         with new_files(folder) as copies:
@@ -74,6 +85,8 @@ def copy_out(wanted: str, folder: Path, settings: Settings, *, progress: Progres
                 shutil.copyfile(image.initrd, copies / INITRD)
             (copies / CMDLINE).write_text(f"{image.cmdline}\n")
         return [folder / name for name in (KERNEL, INITRD, CMDLINE) if (folder / name).exists()]
+    if source.own is not None:
+        raise ConfigurationError(f"{wanted} is a recipe\n  give the image that it extends: guests boot by its files")
     if manifest is None:
         raise ConfigurationError(f"{wanted} is not built yet\n  run `pytest-xhyve build {wanted}` first")
     disk = manifest.disk
@@ -127,6 +140,8 @@ def _find_image(source: Source, manifest: Manifest | None, home: Home) -> Image 
     """The image of a complete manifest, or of a recipe that is built; None for all else."""
     if manifest is not None:
         return None if manifest.needs_preparation else manifest.image()
+    if source.own is not None:
+        return None
     return read_if_complete(home.path / "images" / f"{source.recipe}.yaml")
 
 

@@ -26,11 +26,14 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.processes import find_start
 from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.choice import select_hypervisor
-from pytest_xhyve.images.backing import backing_files
+from pytest_xhyve.images.backing import backing_files, check_base
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_boots_by, check_image
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.own_login import OwnLogin
+from pytest_xhyve.images.own_recipe import OwnRecipe
+from pytest_xhyve.images.places import Places
+from pytest_xhyve.images.pulled import PulledImages
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NotSupported, TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
@@ -100,7 +103,15 @@ class Fleet:
         self._kept_guests = KeptGuests(
             home.path / "runs", settings.keep, hold_failed, run or secrets.token_hex(8), self._events
         )
-        self.catalog = Catalog(home, self._events.progress, self.prepare, OwnLogin.of(settings))
+        self.catalog = Catalog(
+            home,
+            self._events.progress,
+            self.prepare,
+            self.build,
+            lambda address: self.pulled_images().get(address).disk,
+            OwnLogin.of(settings),
+            Places.of(home, settings),
+        )
         self.free_slot: Callable[[], bool] = lambda: False
         """Called when a test finds no free slot: removes a prewarmed guest, or returns False."""
 
@@ -202,6 +213,7 @@ class Fleet:
         requested = monotonic()
         spec, hypervisor = request.spec, self.hypervisor
         image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
+        check_base(image, self._home.folder("checked"))
         check_image(image, self._home.folder("checked"))
         # It may name files of the user that no guest should get.
         backing_files(image.disk)
@@ -250,9 +262,20 @@ class Fleet:
             times.guest = guest
             life.callback(times.begin_removal)
             guest._owner = Ownership(
-                life.pop_all(), partial(self._kept_guests.keep, process, guest), self._reason_to_keep
+                life.pop_all(),
+                partial(self._kept_guests.keep, process, guest),
+                self._reason_to_keep,
+                partial(self._save, guest),
             )
         return guest
+
+    def _save(self, guest: Guest, name: str) -> Image:
+        # Few runs save a guest.
+        from pytest_xhyve.layers.saving import save_guest  # noqa: PLC0415
+
+        image = save_guest(guest, name, self._home, self._events.progress)
+        self.catalog.forget(name)
+        return image
 
     def prepare(self, manifest: Manifest) -> Image:
         """The image that a disk becomes of which *manifest* does not state all that a guest needs.
@@ -264,6 +287,30 @@ class Fleet:
         from pytest_xhyve.preparation.prepare import prepare_disk  # noqa: PLC0415
 
         return prepare_disk(manifest, self.run_context())
+
+    def pulled_images(self) -> PulledImages:
+        """The disks that were pulled, and that can be."""
+        settings = self._settings
+        return PulledImages(self._home, settings.mirror, self._events.progress, offline=settings.offline)
+
+    def build(self, recipe: OwnRecipe, base: Image) -> Image:
+        """The image that *recipe* makes of *base*; it is built if it is not there yet.
+
+        Raises:
+            XhyveError: it cannot be built.
+        """
+        # A run without such a recipe does not need this room.
+        from pytest_xhyve.fleet.building import start_for_build  # noqa: PLC0415
+        from pytest_xhyve.layers.building import build_layer  # noqa: PLC0415
+
+        if "qcow2" not in self.hypervisor.disk_formats:
+            raise NotSupported(
+                f"{self.hypervisor.info.name} has no layers: the image of a recipe is a qcow2 file over another image\n"
+                "  QEMU takes it: --xhyve-hypervisor=qemu"
+            )
+        factor = self._settings.timeout_factor * (EMULATION_FACTOR if self.hypervisor.info.emulated else 1)
+        start = partial(start_for_build, self.start)
+        return build_layer(recipe, base, self._home, start, factor, self._events.progress)
 
     def run_context(self) -> RunContext:
         """What `pytest_xhyve.preparation` needs of this run to look into a disk, or to prepare it.

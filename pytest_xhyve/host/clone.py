@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from io import FileIO
 from pathlib import Path
 
+from pytest_xhyve.formats.qcow2 import read_qcow2_header
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.host.qemu_img import QemuImgNotFound, run_qemu_img
 from pytest_xhyve.model.errors import ImageError, NotSupported
@@ -71,6 +72,9 @@ def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat], name:
     ]
     if "qcow2" in formats:
         methods.insert(2, (Disk(folder / f"{name}.qcow2", "qcow2"), lambda target: clone_by_overlay(source, target)))
+    if _names_base_relatively(source):
+        # A copy in another folder would name another file.
+        methods = methods[2:3]
     for disk, method in methods:
         try:
             method(disk.path)
@@ -80,15 +84,34 @@ def clone_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat], name:
             raise _cannot_clone(source.path, folder, error.strerror or str(error)) from error
         else:
             return disk
-    raise AssertionError("a plain copy is always available")
+    raise ImageError(
+        f"cannot clone {source.path}, which is a layer: qemu-img not found (qemu-utils, or brew install qemu)"
+    )
 
 
-def overlay_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat]) -> Disk:
-    """Like `clone_disk`, but the clone contains only the differences, if the hypervisor supports qcow2."""
+def _names_base_relatively(disk: Disk) -> bool:
+    """Whether *disk* is based on a file that it names relative to its own folder."""
+    if disk.format != "qcow2":
+        return False
+    header = read_qcow2_header(disk.path)
+    return (
+        header is not None and header.backing is not None and not header.backing.removeprefix("file:").startswith("/")
+    )
+
+
+def overlay_disk(source: Disk, folder: Path, formats: frozenset[DiskFormat], *, name: str | None = None) -> Disk:
+    """Like `clone_disk`, but the clone contains only the differences, if the hypervisor supports qcow2.
+
+    Args:
+        source: the image's disk.
+        folder: gets the clone.
+        formats: the formats that the hypervisor supports.
+        name: how the clone names *source*, as in `create_overlay`.
+    """
     overlay = Disk(folder / f"{DISK}.qcow2", "qcow2")
     if overlay.format in formats and source.format in formats:
         try:
-            clone_by_overlay(source, overlay.path)
+            create_overlay(source.path, source.format, overlay.path, name=name)
         except CloneMethodUnavailable:
             # qemu-img is not installed.
             return clone_disk(source, folder, formats)
@@ -152,20 +175,21 @@ def clone_by_overlay(source: Disk, target: Path) -> None:
     create_overlay(source.path, source.format, target)
 
 
-def create_overlay(source: Path, source_format: str, target: Path) -> None:
+def create_overlay(source: Path, source_format: str, target: Path, *, name: str | None = None) -> None:
     """Create a qcow2 file at *target* with only the differences to its backing file *source* (qemu-img(1)).
 
     Args:
         source: a disk in any format that QEMU reads.
         source_format: its format as QEMU names it.
         target: the new file.
+        name: how the new file names *source*, if not by its absolute path; qemu-img takes it as relative to *target*.
 
     Raises:
         CloneMethodUnavailable: qemu-img is not installed.
         ImageError: qemu-img failed.
     """
     # A template may exist longer than the symbolic link to its image, so the link is resolved.
-    base = str(source.resolve())
+    base = name or str(source.resolve())
     try:
         done = run_qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", source_format, str(target))
     except QemuImgNotFound as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_xhyve.formats.qcow2 import read_qcow2_header
 from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.image import Image
 
 _MAX_FILES = 16
 
@@ -49,6 +50,16 @@ def backing_files(disk: Path) -> tuple[Path, ...]:
     return tuple(chain)
 
 
+def folders_of(disk: Path) -> set[Path]:
+    """The folders, without symbolic links, of *disk* and of the files that it is based on, as far as they exist."""
+    try:
+        files = backing_files(disk)
+    except (OSError, ImageError):
+        # It is being removed, or is damaged.
+        files = ()
+    return {file.parent.resolve() for file in (disk, *files)}
+
+
 def is_valid_layer(disk: Path, digests: Sequence[str], checked: Path) -> bool:
     """Whether *disk* stands alone, or the files that it is based on have these contents.
 
@@ -65,3 +76,37 @@ def is_valid_layer(disk: Path, digests: Sequence[str], checked: Path) -> bool:
         return not files or [known_digest(file, checked) for file in files] == list(digests)
     except ImageError:
         return False
+
+
+def check_base(image: Image, checked: Path) -> None:
+    """Check that the files below the disk of *image*, if it is a layer, are those that it was made over.
+
+    Args:
+        image: any image.
+        checked: the folder of remembered digests.
+
+    Raises:
+        ImageError: one of them is missing or was altered.
+    """
+    if image.extends is None:
+        return
+    fix = f"make {image.name} again over the {image.extends.image} of today, or restore that file"
+    try:
+        files = backing_files(image.disk)
+    except ImageError as error:
+        raise ImageError(
+            f"image {image.name} is a layer over {image.extends.image}, which is gone: {str(error).splitlines()[0]}\n"
+            f"  {fix}"
+        ) from error
+    digests = [known_digest(file, checked) for file in files]
+    for file, digest, stated in zip(files, digests, image.extends.sha256, strict=False):
+        if digest != stated:
+            raise ImageError(
+                f"image {image.name} is a layer over {image.extends.image}, which was altered: the SHA-256 of {file} "
+                f"is {digest}, but {image.manifest} states {stated}\n  {fix}"
+            )
+    if len(files) != len(image.extends.sha256):
+        raise ImageError(
+            f"{image.manifest}: extends: {image.disk} is based on {len(files)} files, but the manifest states "
+            f"{len(image.extends.sha256)}\n  {fix}"
+        )

@@ -27,10 +27,12 @@ from pytest_xhyve.formats.mbr import FIRST, master_boot_record
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.backing import folders_of
 from pytest_xhyve.images.check import digest_of, remember_digest
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.initrd import build_initrd
 from pytest_xhyve.images.keys import KeyPair, client_key
+from pytest_xhyve.images.layers import layers_over
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.images.recipe import Recipe, read_recipe
@@ -286,11 +288,12 @@ def _find_built(manifest: Path, identity: str) -> Image | None:
 
 
 def _remove_unused(folder: Path, name: str, image: Image, home: Home) -> None:
-    """Remove earlier builds of *name* that no running guest uses; builds of the last day stay."""
-    used = {Path(guest.image_disk).parent for guest in runs.live_guests(home.folder("runs"))}
+    """Remove earlier builds of *name* that no running guest and no layer uses; builds of the last day stay."""
+    used = {path for guest in runs.live_guests(home.folder("runs")) for path in folders_of(Path(guest.image_disk))}
     # The pattern does not match another image whose name starts with this one's.
     for earlier in folder.glob(f"{name}-{'[0-9a-f]' * _DIGITS}"):
-        unused = earlier.is_dir() and earlier != image.disk.parent and earlier not in used
+        unused = earlier.is_dir() and earlier != image.disk.parent and earlier.resolve() not in used
+        unused = unused and not layers_over(earlier, home)
         if unused and time.time() - earlier.stat().st_mtime > _KEEP_SECONDS:
             shutil.rmtree(earlier, ignore_errors=True)
 

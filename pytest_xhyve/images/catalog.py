@@ -8,8 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.distributions import (
+    Address,
+    find_distribution,
+    is_address,
+    parse_address,
+    read_distributions,
+)
+from pytest_xhyve.images.layers import saved_manifest
 from pytest_xhyve.images.manifest import Manifest, parse_manifest
 from pytest_xhyve.images.own_login import OwnLogin, explain_missing_password
+from pytest_xhyve.images.own_recipe import RECIPE, OwnRecipe, read_own_recipe
+from pytest_xhyve.images.places import Places
+from pytest_xhyve.images.pulled import find_pulled
 from pytest_xhyve.images.recipe import RECIPES, recipe_names
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
@@ -22,17 +33,30 @@ _IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2", ".vmdk", ".vdi
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an image is made from; exactly one of the three is set.
+    """What an image is made from; exactly one of the first five is set.
 
     Attributes:
         recipe: a name of the catalog.
         manifest: the path of a manifest.
         disk: the path of a disk without a manifest beside it.
+        own: the folder of a recipe of the project.
+        address: where the disk can be downloaded.
+        saved: the name of a saved guest, whose manifest is set, too.
+        by_name: whether a recipe of the project was looked up by name.
     """
 
     recipe: str | None = None
     manifest: Path | None = None
     disk: Path | None = None
+    own: Path | None = None
+    address: Address | None = None
+    saved: str | None = None
+    by_name: bool = False
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the image was looked up by name, and not by a path."""
+        return self.recipe is not None or self.address is not None or self.saved is not None or self.by_name
 
 
 class Catalog:
@@ -42,7 +66,10 @@ class Catalog:
         home: the cache folder.
         report: called with a line for each step that takes long.
         prepare: makes an image of a disk whose manifest does not state all that a guest needs.
+        build: builds the layer of a recipe of the project over an image.
+        pull: returns the disk at an address; it is downloaded if it was not yet.
         login: how to log in to disks that are not of the catalog, if options state it.
+        places: where names are looked up.
     """
 
     def __init__(
@@ -50,12 +77,18 @@ class Catalog:
         home: Home,
         report: Callable[[str], None],
         prepare: Callable[[Manifest], Image],
-        login: OwnLogin = OwnLogin(),  # noqa: B008  # it is frozen
+        build: Callable[[OwnRecipe, Image], Image],
+        pull: Callable[[Address], Path],
+        login: OwnLogin,
+        places: Places,
     ) -> None:
         self._home = home
         self._report = report
         self._prepare = prepare
+        self._build = build
+        self._pull = pull
         self._login = login
+        self._places = places
         self._found: dict[str, Image] = {}
 
     def find(self, wanted: str | os.PathLike[str] | Image) -> Image:
@@ -75,8 +108,29 @@ class Catalog:
             self._found[text] = self._find(text)
         return self._found[text]
 
+    def forget(self, name: str) -> None:
+        """Look *name* up again at the next `find`: a guest was saved by it."""
+        self._found.pop(name, None)
+
+    def build(self, recipe: OwnRecipe, folder: Path) -> Image:
+        """The image of a *recipe* that a test states; a path in its ``extends`` is relative to *folder*.
+
+        Raises:
+            XhyveError: as `find`.
+        """
+        return self._build(recipe, self.find(resolve_path(recipe.extends, folder, self._places)))
+
     def _find(self, wanted: str) -> Image:
-        manifest = read_stated(wanted, self._login)
+        source = find_source(wanted, places=self._places)
+        if source.own is not None:
+            recipes, base = read_recipes(source.own, self._places)
+            image = self.find(base)
+            for recipe in reversed(recipes):
+                image = self._build(recipe, image)
+            return image
+        if source.address is not None:
+            self._pull(source.address)
+        manifest = read_stated(wanted, self._login, self._places)
         if manifest is not None:
             if manifest.needs_password:
                 raise ConfigurationError(explain_missing_password(manifest))
@@ -87,27 +141,64 @@ class Catalog:
         return build_image(wanted, self._home, self._report)
 
 
-def read_stated(wanted: str, login: OwnLogin) -> Manifest | None:
-    """What is stated of the disk that *wanted* names, with the options' *login*; None for an image of the catalog.
+def read_stated(wanted: str, login: OwnLogin, places: Places) -> Manifest | None:
+    """What is stated of the disk that *wanted* names, with the options' *login*.
+
+    It is None for an image of the catalog, a recipe of the project, and a disk that was not pulled yet.
+
+    Args:
+        wanted: a name, or the path of a manifest or of a disk.
+        login: how to log in to disks that are not of the catalog.
+        places: where names are looked up.
 
     Raises:
         ConfigurationError: nothing is found; the manifest is invalid; the key or the seed of the login cannot be used.
     """
-    manifest = read_source(wanted, find_source(wanted))
-    return None if manifest is None else login.applied_to(manifest)
+    source = find_source(wanted, places=places)
+    manifest = read_source(wanted, source, places)
+    # The login of a saved guest is that of its image.
+    return manifest if manifest is None or source.saved else login.applied_to(manifest)
 
 
-def read_source(wanted: str, source: Source) -> Manifest | None:
-    """What is stated of the disk that `find_source` found for *wanted*; None for an image of the catalog.
+def read_recipes(folder: Path, places: Places) -> tuple[list[OwnRecipe], str]:
+    """The recipe of the project in *folder*, the one that it extends, and so on; and the image below all of them.
+
+    Raises:
+        ConfigurationError: one of them is invalid or not found, or they extend each other in a circle.
+    """
+    recipes: list[OwnRecipe] = []
+    while True:
+        recipe = read_own_recipe(folder)
+        recipes.append(recipe)
+        try:
+            base = resolve_path(recipe.extends, folder, places)
+            source = find_source(base, places=places)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{recipe.where}: extends: {error}") from error
+        if source.own is None:
+            return recipes, base
+        folder = source.own
+        if any(folder.resolve() == (each.folder or Path()).resolve() for each in recipes):
+            circle = " extends ".join([*(each.name for each in recipes), folder.name])
+            raise ConfigurationError(f"{recipe.where}: extends: the recipes extend each other in a circle: {circle}")
+
+
+def read_source(wanted: str, source: Source, places: Places = Places()) -> Manifest | None:  # noqa: B008
+    """What is stated of the disk that `find_source` found for *wanted*; None as in `read_stated`.
 
     Raises:
         ConfigurationError: the manifest is invalid, or names another disk than *wanted*.
     """
     if source.disk is not None:
         return Manifest.of_disk(source.disk)
+    if source.address is not None:
+        pulled = None if places.cache is None else find_pulled(source.address, places.cache)
+        return None if pulled is None else Manifest.of_disk(pulled.disk).with_values(name=source.address.name)
     if source.manifest is None:
         return None
     manifest = parse_manifest(source.manifest)
+    if source.saved is not None:
+        return manifest.with_values(name=source.saved)
     if Path(wanted).suffix not in _MANIFEST_SUFFIXES and manifest.disk.name != Path(wanted).name:
         raise ConfigurationError(
             f"{source.manifest}: disk: the manifest names {manifest.disk}, not {wanted}, which is beside it"
@@ -115,36 +206,69 @@ def read_source(wanted: str, source: Source) -> Manifest | None:
     return manifest
 
 
-def resolve_path(wanted: str, base: Path) -> str:
+def resolve_path(wanted: str, base: Path, places: Places) -> str:
     """*wanted* in a form that stays valid if a test changes its folder: a path becomes absolute, from *base*.
+
+    Args:
+        wanted: a name or a path.
+        base: the folder that a path is relative to.
+        places: where names are looked up.
 
     Raises:
         ConfigurationError: *wanted* is not a file and not a name; the message suggests names.
     """
-    if find_source(wanted, base).recipe is not None:
+    if find_source(wanted, base, places).has_name:
         return wanted
     return str(base / parse_path(wanted))
 
 
-def find_source(wanted: str | os.PathLike[str], base: Path = Path()) -> Source:
+def find_source(wanted: str | os.PathLike[str], base: Path = Path(), places: Places = Places()) -> Source:  # noqa: B008
     """The recipe, the manifest or the disk that *wanted* names; a path is relative to the folder *base*.
+
+    Args:
+        wanted: a name or a path.
+        base: the folder that a path is relative to.
+        places: where names are looked up, beside the catalog.
 
     Raises:
         ConfigurationError: *wanted* is not a file and not a name.
     """
     text = os.fspath(wanted)
+    own = places.find_recipe(text)
     if text in recipe_names():
         return Source(recipe=text)
+    if own is not None:
+        return Source(own=own, by_name=True)
+    saved = None if places.cache is None else saved_manifest(text, places.cache)
+    if saved is not None:
+        if not saved.exists():
+            raise ConfigurationError(
+                f"the layer of the saved image {text} is gone: {saved.parent} does not exist\n  save the guest again"
+            )
+        return Source(manifest=saved, saved=text)
+    if is_address(text):
+        return Source(address=parse_address(text))
     path = base / parse_path(text)
+    if path.name == RECIPE and _is_file(path):
+        return Source(own=path.parent)
+    if _is_file(path / RECIPE):
+        return Source(own=path)
     if path.suffix in _MANIFEST_SUFFIXES:
         if not _is_file(path):
             raise ConfigurationError(f"manifest {path} not found{_near_files(path)}")
         return Source(manifest=path)
     if not _is_file(path):
-        known = recipe_names()
+        # The list is read only if nothing else has the name.
+        distributions = read_distributions(places.distributions)
+        address = find_distribution(text, distributions)
+        if address is not None:
+            return Source(address=address)
+        known = (*recipe_names(), *places.recipe_names())
+        near = suggest(text, known) or _near_files(path) or suggest(text, tuple(distributions))
         raise ConfigurationError(
-            f"image {text!r} not found{suggest(text, known) or _near_files(path)}\n"
-            f"  names: {', '.join(known)} (recipes in {RECIPES}); or give the path of a disk or a manifest"
+            f"image {text!r} not found{near}\n"
+            f"  names: {', '.join(known)} (recipes in {RECIPES}); distributions: {', '.join(distributions)}; or give "
+            "the path of a disk, a manifest or a recipe"
         )
     # The manifest of disk.img.xz is disk.yaml, as is that of disk.img.
     plain = path.with_suffix("") if path.suffix in _COMPRESSED_SUFFIXES else path

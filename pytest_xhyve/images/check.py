@@ -61,6 +61,10 @@ def digest_of(path: Path) -> str:
 
 def known_digest(path: Path, cache: Path) -> str:
     """Like `digest_of`, but the file is read again only if it has changed."""
+    # The usual case needs no lock.
+    known = remembered_digest(path, cache)
+    if known is not None:
+        return known
     record = _record_of(path, cache)
     with FileLock(record.with_suffix(".lock")):
         known = remembered_digest(path, cache)

@@ -15,7 +15,7 @@ from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ConfigurationError
-from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.image import Base, Image
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import Firmware, parse_memory, parse_positive_int, short_repr, suggest
 
@@ -34,6 +34,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "memory": 512 << 20,
     "cpu": X86_64.default_cpu,
     "firmware": None,
+    "extends": None,
     "made": {},
 }
 _OF_DIRECT_BOOT = {"kernel": None, "cmdline": ""}
@@ -135,6 +136,8 @@ def as_manifest(image: Image) -> dict[str, Any]:
             continue
         # Paths in the cache folder have ".." in them.
         content[each.name] = os.path.normpath(value) if isinstance(value, Path) else value
+    if image.extends is not None:
+        content["extends"] = {"image": image.extends.image, "sha256": list(image.extends.sha256)}
     # The password is not printed, but that there is one.
     own = {"password": None} if image.key is None else {}
     return content | {"host_keys": list(image.host_keys), "made": dict(image.made)} | own
@@ -154,7 +157,7 @@ def parse_manifest(path: Path) -> Manifest:
     Raises:
         ConfigurationError: the file cannot be read, or is not a manifest; the message names the file and the key.
     """
-    content = _load(path)
+    content = load_mapping(path, "manifest", f"disk: {path.stem}.img")
     folder = path.absolute().parent
 
     def file(value: Any) -> Path:
@@ -181,6 +184,7 @@ def parse_manifest(path: Path) -> Manifest:
         "memory": parse_memory,
         "cpu": _choice(*CPU_LEVELS),
         "firmware": _choice(*get_args(Firmware)),
+        "extends": _base,
         "made": _mapping,
     }
     values: dict[str, Any] = {}
@@ -232,13 +236,23 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
+    """The keys of the YAML file at *path*.
+
+    Args:
+        path: the file.
+        kind: what it is, for messages.
+        example: one of its keys with a value, for messages.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is not YAML, or not a mapping; no message shows a password.
+    """
     text = ""
     try:
         text = path.read_text("utf-8")
         content = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except OSError as error:
-        raise ConfigurationError(f"cannot read the manifest {path}: {error.strerror}") from error
+        raise ConfigurationError(f"cannot read the {kind} {path}: {error.strerror}") from error
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     except yaml.MarkedYAMLError as error:
@@ -249,9 +263,7 @@ def _load(path: Path) -> dict[str, Any]:
         reason = type(error).__name__ if "password" in text else error
         raise ConfigurationError(f"{path} is not YAML: {reason}") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(
-            f"{path}: a manifest is a mapping of keys to values, for example `disk: {path.stem}.img`"
-        )
+        raise ConfigurationError(f"{path}: a {kind} is a mapping of keys to values, for example `{example}`")
     return content
 
 
@@ -286,6 +298,14 @@ def _public_keys(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise ConfigurationError(f"expected a list of texts, the guest's public keys, not {short_repr(value)}")
     return tuple(parse_public_key(_text(item)) for item in value)
+
+
+def _base(value: Any) -> Base:
+    content = _mapping(value)
+    digests = content.get("sha256")
+    if content.keys() != {"image", "sha256"} or not isinstance(digests, list) or not digests:
+        raise ConfigurationError("expected `image`, and `sha256` with the list of the digests of the files below")
+    return Base(_text(content["image"]), tuple(_sha256(digest) for digest in digests))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -13,6 +13,19 @@ from pytest_xhyve.model.values import Firmware
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """What a layer was made over.
+
+    Attributes:
+        image: the name of the image under the layer.
+        sha256: the digest of each file that the layer's disk is based on, the nearest first.
+    """
+
+    image: str
+    sha256: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """An image, as its manifest describes it.
 
@@ -36,6 +49,7 @@ class Image:
         cpu: the CPU level that the userland needs, a key of `Architecture.emulated_cpus`.
         firmware: ``bios`` or ``uefi`` if guests boot by the boot loader of the disk; None if the hypervisor loads the
             kernel.
+        extends: what the disk is a layer over; None if it is not a layer of a recipe or of a saved guest.
         made: how the image was built, for people; the plugin reads from it whether the recipe has changed.
     """
 
@@ -56,5 +70,6 @@ class Image:
     memory: int
     cpu: str
     firmware: Firmware | None = None
+    extends: Base | None = None
     made: Mapping[str, Any] = field(default_factory=dict, compare=False)
     password: Secret | None = field(default=None, repr=False)

@@ -22,6 +22,7 @@ from pytest_xhyve.model.values import (
     parse_bool,
     parse_choice,
     parse_memory,
+    parse_mirror,
     parse_non_negative_int,
     parse_path,
     parse_positive_float,
@@ -97,6 +98,36 @@ OPTIONS = (
         "runs once on each image (default: debian12)",
         environment=True,
         repeatable=True,
+    ),
+    Option(
+        "recipes",
+        "FOLDER",
+        "folder with recipes of the project, each in a folder of its own, which is named as its image; may be given "
+        "several times (default: none)",
+        parse_path,
+        repeatable=True,
+    ),
+    Option(
+        "distributions",
+        "FILE",
+        "list of images by name, with their addresses, for names that the plugin's list does not have (default: none)",
+        parse_path,
+    ),
+    Option(
+        "mirror",
+        "PREFIX=PREFIX",
+        "download addresses that begin with the first prefix from the second one; may be given several times "
+        "(default: none)",
+        parse_mirror,
+        repeatable=True,
+    ),
+    Option(
+        "offline",
+        "",
+        "download nothing: use the images that were pulled before",
+        parse_bool,
+        environment=True,
+        switch=True,
     ),
     Option(
         "user",
@@ -230,6 +261,10 @@ class Settings:
 
     Attributes:
         images: names or paths, at least one.
+        recipes: the folders with recipes of the project.
+        distributions: the project's list of addresses, or None.
+        mirror: pairs of the beginning of an address, and what stands in its place.
+        offline: whether nothing may be downloaded.
         user: the user to log in as, or None for the image's.
         key: the private key of that user, or None for the image's.
         seed: the folder with data for cloud-init, or None.
@@ -253,6 +288,10 @@ class Settings:
     """
 
     images: tuple[str, ...] = ("debian12",)
+    recipes: tuple[Path, ...] = ()
+    distributions: Path | None = None
+    mirror: tuple[tuple[str, str], ...] = ()
+    offline: bool = False
     user: str | None = None
     key: Path | None = None
     seed: Path | None = None

@@ -95,6 +95,20 @@ def parse_path(text: str) -> Path:
         raise ConfigurationError(f"{short_repr(text)} starts with the home folder of an unknown user") from error
 
 
+def parse_mirror(text: str) -> tuple[str, str]:
+    """The beginning of an address, and what stands in its place, from ``https://a/=https://b/``.
+
+    Raises:
+        ConfigurationError: *text* is not a pair of addresses.
+    """
+    match = re.fullmatch(r"(\w+://[^=\s]+)=((?:https?|file)://\S+)", text.strip())
+    if match is None:
+        raise ConfigurationError(
+            f"{short_repr(text)} is not a mirror; write https://cloud.debian.org/=https://mirror.example/debian/"
+        )
+    return match[1], match[2]
+
+
 def parse_positive_int(text: str | int) -> int:
     """A whole number from 1.
 

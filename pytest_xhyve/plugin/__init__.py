@@ -20,6 +20,7 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_guest,
     xhyve_guest_factory,
     xhyve_image,
+    xhyve_images,
     xhyve_module_guest,
     xhyve_session_guest,
     xhyve_ssh,
@@ -36,6 +37,7 @@ __all__ = [
     "xhyve_guest",
     "xhyve_guest_factory",
     "xhyve_image",
+    "xhyve_images",
     "xhyve_module_guest",
     "xhyve_session_guest",
     "xhyve_ssh",
@@ -86,6 +88,10 @@ def pytest_configure(config: pytest.Config) -> None:
             from pytest_xhyve.plugin.preflight import check_program
 
             check_program(settings)
+        if settings.recipes or settings.distributions is not None:
+            from pytest_xhyve.plugin.preflight import resolve_places
+
+            settings = resolve_places(settings, config)
         if "image" in settings.given:
             # This imports the catalog, so only if the user named an image.
             from pytest_xhyve.plugin.preflight import resolve_images

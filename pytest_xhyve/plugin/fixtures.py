@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_xhyve.fleet.factory import GuestFactory
     from pytest_xhyve.fleet.fleet import Fleet
+    from pytest_xhyve.fleet.images import ImageBuilder
     from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.model.spec import GuestSpec
     from pytest_xhyve.model.values import StartMode
@@ -158,6 +159,14 @@ def xhyve_guest_factory(
             return guest
 
         yield GuestFactory(make, GuestSpec(image=xhyve_image, start=_xhyve_start))
+
+
+@pytest.fixture(scope="session")
+def xhyve_images(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> ImageBuilder:
+    """Builds images in the test's own code: ``xhyve_images.build(extends="debian12", run=["…"])``; they are kept."""
+    from pytest_xhyve.fleet.images import ImageBuilder
+
+    return ImageBuilder(_xhyve_fleet.catalog.build, request.config.rootpath)
 
 
 def _reserve_slots(item: pytest.Item, fleet: Fleet) -> None:

@@ -54,10 +54,22 @@ def _header_lines(settings: Settings, home: Home) -> list[str]:
 
 def _describe_image(name: str, settings: Settings, home: Home) -> str:
     """The image *name*, with what the first guest has to do first, and how long that takes."""
-    from pytest_xhyve.images.catalog import read_stated
+    from pytest_xhyve.images.catalog import find_source, read_stated
     from pytest_xhyve.images.own_login import OwnLogin
+    from pytest_xhyve.images.places import Places
+    from pytest_xhyve.images.pulled import find_pulled
 
-    manifest = read_stated(name, OwnLogin.of(settings))
+    places = Places.of(home, settings)
+    source = find_source(name, places=places)
+    if source.own is not None:
+        return f"{name} (a recipe; the first guest builds what is not built yet)"
+    pulled = None
+    if source.address is not None:
+        pulled = find_pulled(source.address, home.path)
+        if pulled is None:
+            todo = "--xhyve-offline forbids to pull it" if settings.offline else "the first guest pulls it"
+            return f"{name} (not pulled yet; {todo})"
+    manifest = read_stated(name, OwnLogin.of(settings), places)
     if manifest is None:
         built = (home.path / "images" / f"{name}.yaml").is_file()
         return name if built else f"{name} (not built yet; the first guest builds it)"
@@ -65,6 +77,8 @@ def _describe_image(name: str, settings: Settings, home: Home) -> str:
         return name
     from pytest_xhyve.preparation.prepared import describe_duration, describe_state, find_prepared, prepared_state
 
+    if pulled is not None:
+        name = f"{name} as pulled on {pulled.on[:10]}"
     prepared = find_prepared(manifest, home)
     if prepared is not None:
         state = describe_state(prepared_state(prepared)).removeprefix("; ")

@@ -13,10 +13,11 @@ import pytest
 
 from pytest_xhyve.host.disk_size import check_size
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import read_stated, resolve_path
+from pytest_xhyve.images.catalog import find_source, read_recipes, read_stated, resolve_path
 from pytest_xhyve.images.check import check_boots_by
 from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
 from pytest_xhyve.images.own_login import OwnLogin, ask_for_password
+from pytest_xhyve.images.places import Places
 from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
@@ -34,15 +35,16 @@ class Preflight:
 
     Args:
         home: the cache folder; it is only read.
-        login: how to log in to disks that are not of the catalog, if options state it.
+        settings: the run's settings.
 
     Attributes:
-        login: the same, with the password that the user was asked for.
+        login: how to log in to disks that are not of the catalog, with the password that the user was asked for.
     """
 
-    def __init__(self, home: Home, login: OwnLogin) -> None:
+    def __init__(self, home: Home, settings: Settings) -> None:
         self._home = home
-        self.login = login
+        self._places = Places.of(home, settings)
+        self.login = OwnLogin.of(settings)
         self._checked: dict[str, XhyveError | None] = {}
         self._manifests: dict[str, Path] = {}
         # Those whose disk exists already as their guests will see it.
@@ -104,7 +106,14 @@ class Preflight:
             check_files(wanted)
             self._images[text] = wanted
             return
-        stated = read_stated(text, self.login)
+        source = find_source(text, places=self._places)
+        if source.own is not None:
+            recipes, base = read_recipes(source.own, self._places)
+            for recipe in recipes:
+                self._check_name(recipe.name, Path(recipe.where))
+            self.check(base)
+            return
+        stated = read_stated(text, self.login, self._places)
         if stated is not None:
             self._check_name(stated.name, stated.path or stated.disk)
             if stated.needs_password:
@@ -143,6 +152,17 @@ def _as_text(wanted: Any) -> str:
     return str(wanted.manifest if isinstance(wanted, Image) else wanted)
 
 
+def resolve_places(settings: Settings, config: pytest.Config) -> Settings:
+    """*settings* with absolute paths of the project's recipes and of its list of distributions."""
+    if settings.recipes:
+        base = base_folder(settings.given["recipes"], config)
+        settings = replace(settings, recipes=tuple(base / folder for folder in settings.recipes))
+    if settings.distributions is not None:
+        base = base_folder(settings.given["distributions"], config)
+        settings = replace(settings, distributions=base / settings.distributions)
+    return settings
+
+
 def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
     """*settings* with absolute paths of images, so that they stay valid if a test changes the folder.
 
@@ -156,11 +176,12 @@ def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
     source = settings.given["image"]
     written = source.startswith(INI)
     base = base_folder(source, config)
-    preflight = Preflight(Home.of_user(), OwnLogin.of(settings))
+    home = Home.of_user()
+    preflight = Preflight(home, settings)
     images = []
     for image in settings.images:
         try:
-            settled = resolve_path(image, base)
+            settled = resolve_path(image, base, Places.of(home, settings))
             # The xdist controller has checked it already, and does not show a worker's error.
             if not written and not hasattr(config, "workerinput"):
                 preflight.check(settled)
@@ -218,7 +239,7 @@ def find_problems(
         _check_artifacts(settings)
     except XhyveError as error:
         return settings, [(sure, str(error))]
-    preflight = Preflight(home, OwnLogin.of(settings))
+    preflight = Preflight(home, settings)
     found: dict[str, list[pytest.Item]] = {}
     for item in sure:
         for problem in _image_problems(item, settings, preflight):

@@ -25,7 +25,7 @@ OWNERS: dict[str, type[pytest.Collector] | None] = {
 """Each fixture that gives one guest, in pytest's order of set-up, and the kind of its owner; None is the test."""
 
 _FIXTURES_MODULE = "pytest_xhyve.plugin.fixtures"
-_NEEDS_GUEST = {*OWNERS, "xhyve_guest_factory", "xhyve_ssh"}
+_NEEDS_GUEST = {*OWNERS, "xhyve_guest_factory", "xhyve_images", "xhyve_ssh"}
 
 
 def wants_guest(item: pytest.Item) -> bool:

@@ -115,6 +115,7 @@ def describe_image(image: Image) -> dict[str, Any]:
         "cpus": image.cpus,
         "memory": image.memory,
         "cpu": image.cpu,
+        "extends": None if image.extends is None else image.extends.image,
         "made": {str(key): value if isinstance(value, int | float) else str(value) for key, value in made.items()},
     }
     shown: dict[str, Any] = _printable(found)

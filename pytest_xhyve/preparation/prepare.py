@@ -21,6 +21,7 @@ from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.waits import wait_for_units
 from pytest_xhyve.host.clone import create_overlay
+from pytest_xhyve.host.layer_file import relative_to_cache
 from pytest_xhyve.images.backing import is_valid_layer
 from pytest_xhyve.images.check import known_digest
 from pytest_xhyve.images.files import check_stated_files, read_if_complete
@@ -143,7 +144,9 @@ class _Preparation:
                 "  QEMU takes it: --xhyve-hypervisor=qemu"
             )
         if self._disk.can_be_saved:
-            create_overlay(self._disk.path, self._disk.format, self._layer.path)
+            # A disk that was pulled or unpacked is in the cache folder, which may be moved.
+            name = relative_to_cache(self._disk.path, self._workspace)
+            create_overlay(self._disk.path, self._disk.format, self._layer.path, name=name)
         else:
             context.events.progress(f"  copying it, as {self._disk.format} disks cannot be restored")
             copy_as_qcow2(self._disk, self._layer.path)

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from facts import facts_of
 
-from pytest_xhyve.cli.cache_listing import CacheListing, ImageEntry, TemplateEntry
+from pytest_xhyve.cli.cache_listing import CacheListing, ImageEntry, LayerEntry, TemplateEntry
 from pytest_xhyve.cli.commands import main
 from pytest_xhyve.cli.guests import Reaped
 from pytest_xhyve.cli.prune import PruneCandidate, Pruned
@@ -65,6 +65,10 @@ NOT_RUN = {
     "pytest --xhyve-image=ubuntu18.img --xhyve-user=tester --xhyve-key=tester_key",
     "pytest --xhyve-image=ubuntu18.img --xhyve-user=tester",
     "pytest --xhyve-image=cloud.qcow2 --xhyve-seed=seed --xhyve-user=tester --xhyve-key=tester_key",
+    "pytest-xhyve boot-files ubuntu18.img boot",
+    # What only a network has.
+    "pytest --xhyve-image=debian-12",
+    "pytest-xhyve pull debian-12",
     # On a Mac.
     'entitlements="$(mktemp -d)/hyperkit.entitlements"',
     "/usr/libexec/PlistBuddy -c 'Add :com.apple.security.hypervisor bool true' \"$entitlements\"",
@@ -222,10 +226,11 @@ def test_site_has_what_readers_use(site: Path) -> None:
 def test_every_key_of_json_is_told_of() -> None:
     piece = PruneCandidate("image", "tiny", Path("/"), 0, 0.0, str, bool)
     template = TemplateEntry("tiny", "key", 0, 0.0, in_use=False)
+    layer = LayerEntry("db", "key", 0, 0.0, "tiny", None, None)
     printed: dict[str, object] = {
         "ps": [field.name for field in fields(GuestRecord)],
         "reap": Reaped((), ()).as_json(),
-        "images": CacheListing((ImageEntry("tiny", "", None, None),), (template,)).as_json(),
+        "images": CacheListing((ImageEntry("tiny", "", None, None),), (template,), (layer,)).as_json(),
         "prune": Pruned((piece,), ((piece, "reason"),)).as_json(dry_run=True),
         "show": describe_disk(Path("/"), DiskFile(Path("/"), "raw"), facts_of(), KeyPair.generate()),
         "doctor": [*json.loads(Report((), ()).as_json()), *(field.name for field in fields(Finding))],

@@ -130,7 +130,7 @@ def test_help_tells_of_exit_codes_and_options(name: str) -> None:
     ("words", "said"),
     [
         (["run", "tinny", "true"], "'IMAGE': image 'tinny' not found; did you mean tiny?"),
-        (["shell", "debian"], "'IMAGE': image 'debian' not found; did you mean debian12?"),
+        (["shell", "debian"], "'IMAGE': image 'debian' not found; did you mean debian12"),
         (["shell", "no.yaml"], "'IMAGE': manifest no.yaml not found"),
         (["run", "tiny"], "Missing argument 'COMMAND...'"),
         (["run", "--cpus", "none", "tiny", "true"], "'--cpus': 'none' is not a whole number from 1"),

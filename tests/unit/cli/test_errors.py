@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "build an unknown name": (
         ["build", "debian21"],
         2,
-        ("image 'debian21' not found in the catalog", "did you mean debian12?"),
+        ("image 'debian21' not found in the catalog", "did you mean debian12"),
     ),
     "images": (["images"], 1, ("cannot use the cache folder ", "Not a directory", "you may read")),
     "prune": (["prune"], 1, ("cannot use the cache folder ", "Not a directory", "you may read")),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from command_line import run_separately
-from fake_images import write_image
+from fake_images import qcow2, write_image
 from filelock import FileLock
 
 from pytest_xhyve.cli.prune import Pruned, find_candidates, remove
@@ -22,7 +22,7 @@ from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.guardian_process import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.images.check import known_digest, remember_digest
+from pytest_xhyve.images.check import digest_of, known_digest, remember_digest
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.values import format_size
 from pytest_xhyve.templates.identity import AgentState
@@ -363,3 +363,49 @@ def test_nobody_is_kept_waiting_by_the_question(new_home: Home) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.close(fd)
+
+
+def write_layer(home: Home, key: str, base: Path, name: str) -> Path:
+    """A layer over the disk *base*."""
+    folder = home.folder("layers") / key
+    folder.mkdir()
+    manifest = write_image(folder, "manifest")
+    content: dict[str, Any] = yaml.safe_load(manifest.read_text())
+    disk = qcow2(folder / "layer.qcow2", os.path.relpath(base, folder))
+    digest = known_digest(base, home.folder("checked"))
+    content |= {"name": name, "disk": disk.name, "size": disk.stat().st_size, "sha256": digest_of(disk)}
+    manifest.write_text(yaml.safe_dump(content | {"extends": {"image": base.parent.name, "sha256": [digest]}}))
+    (folder / "manifest.img").unlink()
+    return folder
+
+
+def test_layers_are_listed_as_a_tree_and_go_with_the_images(new_home: Home) -> None:
+    current, earlier = write_build(new_home)
+    first = write_layer(new_home, "1" * 16, current / "disk.img", "db")
+    second = write_layer(new_home, "2" * 16, first / "layer.qcow2", "web")
+    (new_home.folder("saved") / "mine").write_text("2" * 16)
+    listed = run_separately("images").stdout.splitlines()
+    at = next(number for number, line in enumerate(listed) if line.startswith("tiny "))
+    assert listed[at + 1].split()[:2] == ["db", "layer"]
+    assert (listed[at + 1].startswith("  db"), listed[at + 2].startswith("    mine")) == (True, True)
+    data = json.loads(run_separately("images", "--json").stdout)["layers"]
+    assert [(each["name"], each["extends"]) for each in data] == [("db", CURRENT), ("mine", "1" * 16)]
+    # Without --images, layers stay, and so does what is below them.
+    assert {kind for kind, _ in prune()["removed"]} == {"earlier build"}
+    assert not earlier.exists()
+    with living_run(new_home, second / "layer.qcow2"):
+        kept = prune("--images", "--yes")["kept"]
+        assert {key[0] for key in kept} == {"layer", "saved image", "image"}
+    would = prune("--images", "--dry-run")
+    assert [key[0] for key in would["removed"]] == ["saved image", "layer", "image"]
+    assert "are lost then" in run_separately("prune", "--images", typed="n\n").stderr
+    assert [key[0] for key in prune("--images", "--yes")["removed"]][:3] == ["saved image", "layer", "image"]
+    assert not (new_home.path / "saved" / "mine").exists()
+    assert [path for path in (first, second, current) if path.exists()] == []
+
+
+def test_earlier_build_stays_below_a_layer(new_home: Home) -> None:
+    _, earlier = write_build(new_home)
+    write_layer(new_home, "1" * 16, earlier / "disk.img", "db")
+    ((_, kept),) = prune()["kept"].items()
+    assert kept["reason"] == f"it is below {'1' * 16}"

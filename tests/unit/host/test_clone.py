@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_xhyve.host.clone import clone_by_copy, clone_by_overlay, clone_by_reflink, clone_disk
+from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.model.errors import ImageError, NotSupported
 from pytest_xhyve.model.machine import Disk, DiskFormat
 
@@ -193,3 +194,15 @@ def test_overlay_outlives_the_link_by_which_its_source_was_found(tmp_path: Path)
     clone_by_overlay(Disk(link, "raw"), tmp_path / "disk.qcow2")
     link.unlink()
     subprocess.run(["qemu-img", "check", "-q", str(tmp_path / "disk.qcow2")], check=True)
+
+
+def test_layer_with_a_relative_base_is_never_copied(tmp_path: Path) -> None:
+    """As on a file system that shares extents: a copy elsewhere would name another file."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "runs").mkdir()
+    base = sparse(tmp_path / "images" / "base.img", MIB)
+    layer = Disk(tmp_path / "images" / "layer.qcow2", "qcow2")
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.img", "-F", "raw", str(layer.path)]
+    subprocess.run(argv, check=True)
+    clone = clone_disk(layer, tmp_path / "runs", BOTH)
+    assert [path.resolve() for path in backing_files(clone.path)] == [layer.path, base.path]

@@ -1,0 +1,57 @@
+"""Where images are looked up by name, beside the catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.own_recipe import RECIPE
+from pytest_xhyve.images.recipe import RECIPES, recipe_names
+from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where images are looked up by name, beside the catalog.
+
+    Attributes:
+        cache: the cache folder, which has saved guests; None to look up none.
+        recipes: the folders of the project's recipes; each recipe has a folder of its own in one of them.
+        distributions: the project's list of addresses, or None.
+    """
+
+    cache: Path | None = None
+    recipes: tuple[Path, ...] = ()
+    distributions: Path | None = None
+
+    @classmethod
+    def of(cls, home: Home, settings: Settings) -> Self:
+        """The places of this user and of these settings."""
+        return cls(home.path, settings.recipes, settings.distributions)
+
+    def recipe_names(self) -> tuple[str, ...]:
+        """The names of the project's recipes."""
+        return tuple(sorted({path.parent.name for folder in self.recipes for path in folder.glob(f"*/{RECIPE}")}))
+
+    def find_recipe(self, name: str) -> Path | None:
+        """The folder of the project's recipe *name*, or None.
+
+        Raises:
+            ConfigurationError: two recipes have the name, or a folder of recipes does not exist.
+        """
+        if not self.recipes or name in ("", ".", "..") or "/" in name or "\0" in name:
+            return None
+        for folder in self.recipes:
+            if not folder.is_dir():
+                raise ConfigurationError(f"--xhyve-recipes: {folder} is not a folder")
+        found = [folder / name for folder in self.recipes if (folder / name / RECIPE).is_file()]
+        if name in recipe_names():
+            found.insert(0, RECIPES / name)
+        if len({path.resolve() for path in found}) > 1:
+            raise ConfigurationError(
+                f"two recipes are named {name}: {found[0]} and {found[-1]}\n  rename one of the two"
+            )
+        return found[-1] if found and found[-1].parent != RECIPES else None

@@ -1,0 +1,79 @@
+"""Layers over images: guests that are saved, and guests of what they became."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from command_line import run_separately
+from warm import is_warm
+
+from pytest_xhyve import ConfigurationError, Guest, NotSupported
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.images.backing import backing_files
+from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.images.layers import LayerStore
+from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.settings import Settings
+from pytest_xhyve.model.spec import GuestSpec
+
+
+@pytest.fixture
+def fleet(home: Home) -> Iterator[Fleet]:
+    with closing(Fleet(Settings(hypervisor="qemu"), home)) as fleet:
+        yield fleet
+
+
+def start(fleet: Fleet, image: str | Image, **keys: object) -> Guest:
+    return fleet.start(ForegroundRequest(GuestSpec.parse(image=image, **keys)))
+
+
+def test_saved_guest_is_an_image(fleet: Fleet, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    image: str | Image = "tiny"
+    with start(fleet, image, start="cold") as guest:
+        disk, before = guest.image.disk, digest_of(guest.image.disk)
+    for number in (1, 2, 3):
+        # The first is restored from a template, which the layer does not need afterwards.
+        with start(fleet, image, start="warm" if number == 1 else "cold") as guest:
+            guest.run(f"echo {number} >> /etc/layers")
+            image = guest.save_as_image(f"layer-{number}")
+            if number == 1:
+                guest.start()
+                assert guest.run("cat /etc/layers").stdout == "1\n"
+    assert isinstance(image, Image)
+    assert (image.name, len(backing_files(image.disk))) == ("layer-3", 3)
+    for wanted in ("layer-3", image):
+        with start(fleet, wanted, start="warm") as guest:
+            assert is_warm(guest)
+            assert guest.run("cat /etc/layers; hostname").stdout == f"1\n2\n3\n{guest.name}\n"
+    with start(fleet, "layer-1", start="cold") as guest:
+        assert guest.run("cat /etc/layers").stdout == "1\n"
+    assert digest_of(disk) == before
+    monkeypatch.setenv(HOME_VARIABLE, str(home.path))
+    shown = run_separately("images").stdout
+    assert all(f"{'  ' * number}layer-{number} " in shown for number in (1, 2, 3))
+
+
+def test_guest_that_cannot_be_saved(fleet: Fleet, home: Home) -> None:
+    with start(fleet, "tiny", disks=["1M"]) as guest:
+        with pytest.raises(NotSupported, match="has 2 disks, and an image has one"):
+            guest.save_as_image("two-disks")
+        with pytest.raises(ConfigurationError, match="tiny is an image of the catalog"):
+            guest.save_as_image("tiny")
+        assert guest.is_healthy()
+    assert LayerStore(home).all() == []
+
+
+def test_run_saves_the_guest(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HOME_VARIABLE, str(home.path))
+    # ssh inherits the standard streams, which the runner replaces in Python only.
+    done = run_separately("run", "tiny", "--save-as", "mine", "echo kept > /etc/mine")
+    assert (done.exit_code, "saved mine" in done.stderr) == (0, True), done.output
+    assert run_separately("run", "mine", "--start=cold", "grep -q kept /etc/mine").exit_code == 0
+    failed = run_separately("run", "tiny", "--save-as", "other", "exit 3")
+    assert (failed.exit_code, "other was not saved" in failed.stderr) == (3, True)
+    assert [layer.names for layer in LayerStore(home).all()] == [("mine",)]
+    assert run_separately("run", "tiny", "--save-as", "a/b", "true").exit_code == 2
