@@ -19,6 +19,7 @@ from pytest_xhyve.host.clone import overlay_disk
 from pytest_xhyve.host.disk_size import create_empty_disks, enlarge
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.layer_file import relative_to_cache
 from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import HypervisorExited
@@ -48,7 +49,7 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
         XhyveError: the guest does not boot, or cannot be saved.
     """
     image, sizes, formats = instance.image, instance.disk_sizes, instance.hypervisor.disk_formats
-    root = overlay_disk(Disk(image.disk, image.format), folder, formats)
+    root = overlay_disk(Disk(image.disk, image.format), folder, formats, name=relative_to_cache(image.disk, folder))
     if sizes.root is not None:
         enlarge(root, sizes.root)
     disks = (root, *create_empty_disks(sizes.empty, folder, formats))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
+from pytest_xhyve.host.layer_file import relative_to_cache
 from pytest_xhyve.hypervisors.base import Snapshotter
 from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.check import known_digest
@@ -15,7 +16,7 @@ from pytest_xhyve.model.errors import ImageError, TemplateError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes, Machine
 
-FORMAT = 7
+FORMAT = 8
 """Incremented when a new version of the plugin builds or restores templates differently."""
 
 _NAME = "template"
@@ -65,8 +66,9 @@ def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: 
     plain = as_template(machine, UUID(int=0))
     depends = {
         "format": FORMAT,
-        # The template's disk contains only the differences to the image's disk, which it names by its path.
-        "disk": [str(image.disk.resolve()), image.format, known_digest(image.disk, checked)],
+        # The template's disk contains only the differences to the image's disk, which it names by its path, and inside
+        # the cache folder by a relative one.
+        "disk": [relative_to_cache(image.disk, checked / "x"), image.format, known_digest(image.disk, checked)],
         "backing": [known_digest(path, checked) for path in backing],
         "firmware": machine.firmware,
         "kernel": None if machine.kernel is None else known_digest(machine.kernel, checked),

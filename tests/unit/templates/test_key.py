@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ class TestKey:
             template_key(image, replace(machine, disks=(Disk(Path("/x")),)), DiskSizes(), FakeSnapshotter(), checked)
             == key
         )
+
+    def test_a_moved_cache_makes_no_difference(self, image: Image, machine: Machine, tmp_path: Path) -> None:
+        keys = set()
+        for name in ("one", "other"):
+            (tmp_path / name / "checked").mkdir(parents=True)
+            (tmp_path / name / "images").mkdir()
+            moved = replace(image, disk=Path(shutil.copy(image.disk, tmp_path / name / "images" / "disk.img")))
+            key = template_key(moved, machine, DiskSizes(), FakeSnapshotter(), tmp_path / name / "checked")
+            keys.add(key)
+        assert len(keys) == 1
 
     @pytest.mark.parametrize(
         "change",
