@@ -90,15 +90,17 @@ def read_recipe(name: str, recipes: Path = RECIPES) -> Recipe:
     """The recipe *name*, one of `recipe_names`.
 
     A recipe with ``extends: OTHER`` inherits the keys, ``customize`` and ``files/`` of OTHER. Its own keys and
-    files take precedence.
+    files take precedence; ``add_packages`` adds to the packages of OTHER.
     """
     import yaml  # noqa: PLC0415
 
     content: dict[str, Any] = {"extends": name}
     folders: list[Path] = []
+    added: list[str] = []
     while (base := content.pop("extends", None)) is not None:
         folders.append(recipes / base)
         content = yaml.safe_load((folders[-1] / "recipe.yaml").read_text()) | content
-    content["packages"] = tuple(content["packages"])
+        added += content.pop("add_packages", [])
+    content["packages"] = (*content["packages"], *added)
     content["boot_modules"] = tuple(content["boot_modules"])
     return Recipe(name=name, folders=tuple(folders), **content)

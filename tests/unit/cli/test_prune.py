@@ -136,8 +136,8 @@ def test_images_of_a_folder_that_nothing_has_used(new_home: Home) -> None:
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["IMAGE", "STATE", "SIZE", "BUILT", "SUMMARY"]
-    assert [line.split()[0] for line in lines[1:4]] == ["debian12", "tiny", "tiny-partitioned"]
-    assert all("not built" in line for line in lines[1:4])
+    assert [line.split()[0] for line in lines[1:5]] == ["debian12", "debian12-tools", "tiny", "tiny-partitioned"]
+    assert all("not built" in line for line in lines[1:5])
     assert lines[-1] == "no templates"
     assert not new_home.path.exists()
 

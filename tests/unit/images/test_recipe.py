@@ -39,6 +39,7 @@ def recipes(tmp_path: Path) -> Path:
     write(tmp_path / "base/files/etc/two", "2")
     write(tmp_path / "variant/recipe.yaml", "extends: base\npartitioned: true\ncmdline: root=/dev/vda1\n")
     write(tmp_path / "third/recipe.yaml", "extends: variant\nmemory: 1G\npackages: [dropbear]\n")
+    write(tmp_path / "more/recipe.yaml", "extends: variant\nadd_packages: [jq, git]\n")
     return tmp_path
 
 
@@ -52,7 +53,7 @@ def test_recipes_read(name: str) -> None:
 
 
 def test_the_catalog() -> None:
-    assert recipe_names() == ("debian12", "tiny", "tiny-partitioned")
+    assert recipe_names() == ("debian12", "debian12-tools", "tiny", "tiny-partitioned")
     tiny, partitioned = read_recipe("tiny"), read_recipe("tiny-partitioned")
     assert not tiny.partitioned
     assert partitioned.partitioned
@@ -68,6 +69,7 @@ def test_keys_are_the_bases_but_for_its_own(recipes: Path) -> None:
     assert (variant.packages, variant.memory) == (base.packages, base.memory)
     assert (third.name, third.cmdline, third.partitioned) == ("third", "root=/dev/vda1", True)
     assert (third.packages, third.memory) == (("dropbear",), "1G")
+    assert read_recipe("more", recipes).packages == ("busybox", "jq", "git")
 
 
 def test_files_are_the_bases_but_for_its_own(recipes: Path) -> None:
