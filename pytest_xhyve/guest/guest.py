@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.disks import GuestDisk
     from pytest_xhyve.guest.put import Source
     from pytest_xhyve.guest.snapshots import Snapshot
+    from pytest_xhyve.guest.sync import Synced
     from pytest_xhyve.guest.throttle import CpuThrottle
     from pytest_xhyve.hypervisors.block import BlockLayer
     from pytest_xhyve.model.completed import Completed
@@ -114,6 +115,7 @@ class Guest:
         self._process = os.getpid()
         self._first_command: float | None = None
         self._prewarmed = False
+        self._synced: Synced | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -418,6 +420,44 @@ class Guest:
             if left_out:
                 # Of a pattern, the guest gives the paths.
                 warnings.warn(printable(f"get {each} from guest {self.name}: {left_out}"), XhyveWarning, stacklevel=2)
+
+    def sync(
+        self,
+        folder: str | os.PathLike[str],
+        remote: str,
+        *,
+        user: str | None = None,
+        exclude: Sequence[str] = (),
+        gitignore: bool = False,
+        delete: bool = False,
+    ) -> int:
+        """Bring the folder *remote* in the guest up to date with *folder*; only files that differ are sent.
+
+        A file differs if its type, size, permission bits or modification time (in seconds) does, or if it changed on
+        the host since this object sent it. Empty folders are not sent. If an image has the files already, for example
+        one that a guest was saved as, only what changed since then is sent.
+
+        Args:
+            folder: a folder on the host; its content goes into *remote*.
+            remote: the folder in the guest; it is created if it is missing. A leading ``~`` is the home folder.
+            user: the user who writes and owns the files; None for the user that the image logs in as.
+            exclude: patterns such as ``*.pyc`` or ``build``; what matches them is neither sent nor removed.
+            gitignore: leave out what git ignores; *folder* must be in a repository, and the host must have git.
+            delete: remove files of *remote* that *folder* does not have.
+
+        Returns:
+            the number of files that were sent.
+
+        Raises:
+            ConfigurationError: an argument is invalid.
+            XhyveError: the guest cannot write the files.
+        """
+        from pytest_xhyve.guest import sync  # noqa: PLC0415
+
+        if self._synced is None:
+            self._synced = sync.Synced()
+        options = sync.SyncOptions(partial(self._script, user), exclude, gitignore, delete, user)
+        return sync.sync(self._power.connection(), Path(folder).expanduser(), remote, options, self._synced)
 
     def _script(self, user: str | None, script: str) -> ShellLine:
         """The line that runs the shell script *script* as *user*."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from warm import fleet_of
+from warm import LOG, fleet_of
 
 from pytest_xhyve import ConfigurationError, Guest, XhyveError, XhyveWarning
 from pytest_xhyve.fleet.request import ForegroundRequest
@@ -160,3 +162,63 @@ def test_openssh_takes_a_percent_sign(guest: Guest, tmp_path: Path) -> None:
     argv = ["ssh", "-F", os.fspath(config), guest.name, "echo", "in"]
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "in\n", "")
+
+
+def test_sync_sends_what_changed(guest: Guest, folder: str, tmp_path: Path) -> None:
+    source, old = tmp_path / "src", time.time() - 1000
+    for number in range(2000):
+        path = source / str(number % 40) / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{number}\n")
+        os.utime(path, (old, old))
+    (source / "tool").write_text("#!/bin/sh\n")
+    (source / "tool").chmod(0o755)
+    (source / "link").symlink_to("tool")
+    target = f"{folder}/src"
+    assert guest.sync(source, target) == 2002
+    shown = guest.run(f"find {target} -type f | wc -l; cat {target}/7/7.txt; readlink {target}/link").stdout
+    assert shown == "2001\n7\ntool\n"
+    # Same size, same second.
+    (source / "7" / "7.txt").write_text("8\n")
+    os.utime(source / "7" / "7.txt", (old, old))
+    begin = time.monotonic()
+    # Links are sent each time.
+    assert guest.sync(source, target) == 2
+    LOG.info("sync of 2,000 files of which one changed: %.2f s", time.monotonic() - begin)
+    assert guest.run(["cat", f"{target}/7/7.txt"]).stdout == "8\n"
+    # What the guest changed is brought back.
+    guest.run(f"echo more >> {target}/8/8.txt; rm {target}/9/9.txt; chmod 600 {target}/tool; touch {target}/own")
+    assert guest.sync(source, target) == 4
+    assert guest.run(f"cat {target}/8/8.txt {target}/9/9.txt; stat -c %a {target}/tool").stdout == "8\n9\n755\n"
+    # A file that is gone here stays there until it may be deleted.
+    (source / "10" / "10.txt").unlink()
+    guest.sync(source, target)
+    assert guest.run(f"ls {target}/10/10.txt {target}/own").returncode == 0
+    guest.sync(source, target, delete=True, exclude=["own"])
+    assert guest.run(f"ls {target}/10/10.txt {target}/own", check=False).stdout == f"{target}/own\n"
+
+
+def test_sync_leaves_out(guest: Guest, folder: str, tmp_path: Path) -> None:
+    for name in ("a.py", "a.pyc", "build/x", "sub/build/x", "new"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".gitignore").write_text("*.pyc\n/build\n")
+    guest.sync(tmp_path, f"{folder}/one", exclude=["*.pyc", "build", ".git*"])
+    assert guest.run(f"cd {folder}/one && find . -type f | sort").stdout.split() == ["./a.py", "./new"]
+    with pytest.raises(ConfigurationError, match=r"gitignore=True, but git cannot list|needs git"):
+        guest.sync(tmp_path, f"{folder}/two", gitignore=True)
+    if shutil.which("git") is not None:
+        subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+        assert guest.sync(tmp_path, f"{folder}/two", gitignore=True) == 4
+        listed = guest.run(f"cd {folder}/two && find . -type f | sort").stdout.split()
+        assert listed == ["./.gitignore", "./a.py", "./new", "./sub/build/x"]
+    with pytest.raises(ConfigurationError, match="is not a folder"):
+        guest.sync(tmp_path / "a.py", folder)
+    with pytest.raises(XhyveError, match=r"cannot sync .* to /proc/x"):
+        guest.sync(tmp_path, "/proc/x")
+
+
+def test_sync_as_another_user(guest: Guest, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    assert guest.sync(tmp_path, "~/src", user="bob") == 1
+    assert stat(guest, "/home/bob/src/a").split()[1] == "1234"
