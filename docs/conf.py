@@ -31,6 +31,7 @@ NAVIGATION = {
         "slow-hosts",
         "own-image",
         "pull",
+        "install",
         "recipes",
         "on-a-mac",
     ],

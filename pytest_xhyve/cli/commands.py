@@ -24,6 +24,8 @@ from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.cli.screenshot_command import screenshot
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
+_ANSWERS = "Your own preseed file, or autoinstall data (default: the plugin's, with an SSH server)."
+
 
 class _Commands(click.Group):
     """Shows the plugin's errors as a message, not as a traceback."""
@@ -182,6 +184,41 @@ def build(names: tuple[str, ...], *, force: bool, **options: Any) -> None:
 
     for image in build_images(names, load_settings(options), force=force, progress=Progress()):
         click.echo(image.manifest)
+
+
+@main.command(cls=DiskCommand, short_help="Install a system from an installer's ISO file.")
+@click.argument("iso", type=click.Path(exists=True, dir_okay=False))
+@click.argument("name")
+@click.option("--answers", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help=_ANSWERS)
+@click.option("--package", "packages", multiple=True, metavar="NAME", help="Install this package, too.")
+@click.option("--size", default="8G", metavar="SIZE", help="Size of the disk (default: 8G).")
+@click.option("--limit", default="2h", metavar="TIME", help="Limit of the installation, such as 90m (default: 2h).")
+@guest_options
+def install(
+    iso: str, name: str, *, answers: str | None, packages: tuple[str, ...], size: str, limit: str, **options: Any
+) -> None:
+    """Run the unattended installation of ISO, and keep the disk as the image NAME.
+
+    ISO is the disc of Debian's installer, of Ubuntu's up to 18.04 (both by preseed), or of Ubuntu's from 20.04 on (by
+    autoinstall). Debian's asks a package mirror on the network. The first guest of NAME prepares the disk as any other.
+
+    \b
+      pytest-xhyve install debian-12-netinst.iso mydebian
+      pytest-xhyve install --answers preseed.cfg --limit 4h ubuntu-18.04-server-amd64.iso ubuntu18
+    """  # noqa: D301  # click wants the character
+    from pytest_xhyve.cli.install import install_system
+
+    manifest = install_system(
+        iso,
+        name,
+        load_settings(options),
+        answers=answers,
+        packages=packages,
+        size=size,
+        limit=limit,
+        progress=Progress(),
+    )
+    click.echo(manifest)
 
 
 @main.command(short_help="Download images of distributions, or from an address.")

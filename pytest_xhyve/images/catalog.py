@@ -41,7 +41,7 @@ class Source:
         disk: the path of a disk without a manifest beside it.
         own: the folder of a recipe of the project.
         address: where the disk can be downloaded.
-        saved: the name of a saved guest, whose manifest is set, too.
+        saved: the name of a saved guest or of an installed system, whose manifest is set, too.
         by_name: whether a recipe of the project was looked up by name.
     """
 
@@ -157,7 +157,8 @@ def read_stated(wanted: str, login: OwnLogin, places: Places) -> Manifest | None
     source = find_source(wanted, places=places)
     manifest = read_source(wanted, source, places)
     # The login of a saved guest is that of its image.
-    return manifest if manifest is None or source.saved else login.applied_to(manifest)
+    saved = manifest is not None and source.saved is not None and not manifest.needs_preparation
+    return manifest if manifest is None or saved else login.applied_to(manifest)
 
 
 def read_recipes(folder: Path, places: Places) -> tuple[list[OwnRecipe], str]:

@@ -43,6 +43,9 @@ MANIFEST = "manifest.yaml"
 SAVED = "saved"
 """The folder in the cache folder with a file for each name of a saved guest; it contains the layer's key."""
 
+INSTALLED = "installed"
+"""The folder in the cache folder with the systems that were installed; each has a folder of its own name."""
+
 _DIGITS = 16
 _KEY = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,46}[A-Za-z0-9])?")
@@ -159,9 +162,12 @@ class LayerStore:
 
 
 def saved_manifest(name: str, home_path: Path) -> Path | None:
-    """The manifest of the saved guest *name* in the cache folder *home_path*, or None."""
+    """The manifest of the saved guest or of the installed system *name* in the cache folder *home_path*, or None."""
     if not _NAME.fullmatch(name):
         return None
+    installed = home_path / INSTALLED / name / MANIFEST
+    if installed.is_file():
+        return installed
     try:
         key = (home_path / SAVED / name).read_text().strip()
     except OSError:

@@ -66,6 +66,9 @@ NOT_RUN = {
     "pytest --xhyve-image=ubuntu18.img --xhyve-user=tester",
     "pytest --xhyve-image=cloud.qcow2 --xhyve-seed=seed --xhyve-user=tester --xhyve-key=tester_key",
     "pytest-xhyve boot-files ubuntu18.img boot",
+    # It takes an hour, and a disc.
+    "pytest-xhyve install debian-12-netinst.iso mydebian",
+    "pytest --xhyve-image=mydebian",
     # What only a network has.
     "pytest --xhyve-image=debian-12",
     "pytest-xhyve pull debian-12",

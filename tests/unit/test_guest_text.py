@@ -47,7 +47,7 @@ KNOWN = {
     ("cli/build.py", "UsageError"): {OURS: 2},
     ("cli/commands.py", "ClickException"): {ERROR: 2},
     ("cli/commands.py", "UsageError"): {OURS: 3},
-    ("cli/commands.py", "echo"): {OURS: 19, PRINTABLE: 2},
+    ("cli/commands.py", "echo"): {OURS: 20, PRINTABLE: 2},
     ("cli/guest_options.py", "UsageError"): {ERROR: 1},
     ("cli/pull.py", "UsageError"): {OURS: 1},
     ("cli/progress.py", "echo"): {PRINTABLE: 2},
