@@ -76,9 +76,6 @@ def test_recipe_is_built_once_per_content(
     for name in ("web", str(recipes / "web")):
         done = run_separately("build", name, "--recipes", str(recipes))
         assert (done.exit_code, done.stderr) == (0, ""), done.output
-    (db / "app" / "conf").write_text("a = 2\n")
-    assert run_separately("build", str(db)).exit_code == 0
-    assert layers(home) == ["db", "db", "web"]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +115,7 @@ def test_failing_step_keeps_nothing(fleet: Fleet, home: Home, recipes: Path, key
     assert [path for path in home.folder("layers").iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.thorough
 def test_two_builds_of_one_recipe_make_one_layer(fleet: Fleet, home: Home, recipes: Path, said: list[str]) -> None:
     write(recipes / "db", "extends: tiny\nrun: ['sleep 1.5; echo x > /x']\n")
     with closing(Fleet(Settings(hypervisor="qemu", recipes=(recipes,)), home, Recorder(said))) as other:
@@ -130,6 +128,7 @@ def test_two_builds_of_one_recipe_make_one_layer(fleet: Fleet, home: Home, recip
     assert any("waiting for another process" in line for line in said)
 
 
+@pytest.mark.thorough
 def test_fixture_builds_an_image(pytester: pytest.Pytester, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HOME_VARIABLE, str(home.path))
     pytester.makepyfile(
