@@ -153,7 +153,9 @@ class LayerStore:
         """All readable layers, by their names; their files are not checked."""
         names: dict[str, list[str]] = {}
         for path in sorted((self._home.path / SAVED).glob("[!.]*")):
-            names.setdefault(path.read_text().strip(), []).append(path.name)
+            # Another process may remove it.
+            with contextlib.suppress(OSError):
+                names.setdefault(path.read_text().strip(), []).append(path.name)
         found = []
         for path in (self._home.path / FOLDER).glob(f"[!.]*/{MANIFEST}"):
             with contextlib.suppress(ConfigurationError):
