@@ -34,6 +34,7 @@ NAVIGATION = {
         "install",
         "recipes",
         "on-a-mac",
+        "from-the-handbook",
     ],
     "Reference": [
         "reference/options",

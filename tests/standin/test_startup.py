@@ -73,6 +73,11 @@ def test_then_its_cpus(run: Run, pidfile: Path, cpus: str, words: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", words)
 
 
+def test_hyperkit_has_more_cpus(run: Run) -> None:
+    done = run("-c", "65", *NO_KERNEL, build="hyperkit")
+    assert (done.returncode, done.stderr) == (1, "65 vCPUs requested but only 64 available\n")
+
+
 def test_then_the_pidfile(run: Run, pidfile: Path) -> None:
     """Whose it is makes no difference, and it stays as it was."""
     pidfile.write_text("no process")
