@@ -250,7 +250,7 @@ def show(image: str, *, as_json: bool, **options: Any) -> None:
     """Show what is known of IMAGE.
 
     IMAGE is the path of a disk, the path of a manifest, or a name from the catalog. Of a disk without a manifest, the
-    command shows what a helper guest finds on it: partitions, system, kernel, users, SSH server, network. The disk is
+    command shows what is found on it: partitions, system, kernel, users, SSH server, network. The disk is
     only read, and nothing is prepared. Of any other image, the command shows what its manifest states.
 
     \b

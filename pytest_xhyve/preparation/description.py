@@ -43,7 +43,7 @@ def describe_disk(path: Path, disk: DiskFile, facts: Facts, client: KeyPair) -> 
         "disk": str(path),
         "format": disk.format,
         "backing": [str(path) for path in disk.backing],
-        "examined_by": "helper guest",
+        "examined_by": facts.examined_by,
         "arch": facts.architecture or None,
         "partition_table": facts.partition_table or None,
         "firmware": list(facts.firmware),

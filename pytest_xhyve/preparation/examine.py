@@ -14,6 +14,7 @@ from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole
 from pytest_xhyve.preparation.facts import Facts
 from pytest_xhyve.preparation.helper_guest import HelperGuest, open_disk
+from pytest_xhyve.preparation.host_reader import look_on_host
 from pytest_xhyve.preparation.kernel import choose_kernel
 from pytest_xhyve.preparation.run_context import RunContext
 from pytest_xhyve.preparation.system import check_system
@@ -31,6 +32,10 @@ def examine(path: Path, context: RunContext) -> tuple[DiskFile, Facts]:
         ImageError: the disk is damaged or in use, or its system cannot be read.
     """
     disk = look_inside(path, context.home, context.events.progress)
+    check_unused_and_whole(disk)
+    facts = look_on_host(disk)
+    if facts is not None:
+        return disk, facts
     with _opened(disk, context) as helper:
         return disk, helper.look()
 
@@ -52,6 +57,7 @@ def copy_boot_files(path: Path, folder: Path, context: RunContext) -> list[Path]
     """
     with new_files(folder) as copies:
         disk = look_inside(path, context.home, context.events.progress)
+        check_unused_and_whole(disk)
         with _opened(disk, context) as helper:
             facts = helper.look()
             check_system(facts, path)
@@ -95,7 +101,6 @@ def new_files(folder: Path) -> Iterator[Path]:
 @contextmanager
 def _opened(disk: DiskFile, context: RunContext) -> Iterator[HelperGuest]:
     """A helper guest that has an overlay of *disk*."""
-    check_unused_and_whole(disk)
     with context.workspace() as workspace:
         layer = Disk(workspace / "layer.qcow2", "qcow2")
         create_overlay(disk.path, disk.format, layer.path)

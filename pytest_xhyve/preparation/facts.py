@@ -78,6 +78,7 @@ class Facts:
         problems: what could not be read or mounted, for people.
         values: the values of each other key that the helper guest has printed.
         files: small files of the system by their path, without the first slash.
+        examined_by: what has read the disk.
     """
 
     volumes: tuple[Volume, ...]
@@ -85,6 +86,7 @@ class Facts:
     problems: tuple[str, ...]
     values: Mapping[str, tuple[str, ...]]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    examined_by: str = "helper guest"
 
     @classmethod
     def parse(cls, lines: str) -> Facts:

@@ -35,8 +35,7 @@ _SCRIPTS = Path(__file__).parent / "scripts"
 _SCRIPTS_IN_GUEST = "/root/scripts"
 # The size of the empty disk to which the helper guest copies kernel and initial RAM disk; it is a sparse file.
 _COPIES_BYTES = 1 << 30
-# Small files that Python reads; of a folder, all files in it.
-_READ = (
+READ = (
     "etc/os-release",
     "usr/lib/os-release",
     "etc/passwd",
@@ -62,6 +61,7 @@ _READ = (
     "boot/extlinux.conf",
     "boot/syslinux",
 )
+"""Small files that Python reads; of a folder, all files in it."""
 
 
 class HelperGuest:
@@ -87,7 +87,7 @@ class HelperGuest:
         facts = Facts.parse(self._run("look.sh", [DISK]))
         if len(facts.roots) != 1:
             return facts
-        archive = base64.b64decode(self._run("read.sh", _READ))
+        archive = base64.b64decode(self._run("read.sh", READ))
         with _explain_damaged_archive():
             return replace(facts, files={name: b"".join(data) for name, data in _files(io.BytesIO(archive))})
 

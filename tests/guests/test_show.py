@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 from command_line import run_separately
-from foreign import make_foreign_disk
+from foreign import copy_disk, debugfs, make_foreign_disk, replace_file
+from warm import fleet_of
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.check import digest_of
 from pytest_xhyve.images.keys import KeyPair
+from pytest_xhyve.preparation.disk_file import look
+from pytest_xhyve.preparation.examine import _opened
+from pytest_xhyve.preparation.facts import Facts
+from pytest_xhyve.preparation.host_reader import look_on_host
 
 HOST = KeyPair.generate()
 
@@ -46,7 +51,7 @@ def test_show_prints_what_was_found(disk: Path) -> None:
     result = run_separately("show", str(disk), "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    assert (found["name"], found["arch"], found["examined_by"]) == ("foreign", "x86_64", "helper guest")
+    assert (found["name"], found["arch"], found["examined_by"]) == ("foreign", "x86_64", "debugfs")
     assert (found["partition_table"], found["firmware"]) == (None, [])
     assert found["root"] == {"name": "the whole disk", "type": "ext4", "subvolume": None}
     assert found["volumes"] == [{"name": "the whole disk", "type": "ext4", "bytes": 1 << 30}]
@@ -59,6 +64,39 @@ def test_show_prints_what_was_found(disk: Path) -> None:
     assert "/etc/ssh/sshd_config, line 2: permitrootlogin no" in found["unusable"]
     assert "$y$hash" not in result.output
     assert digest_of(disk) == before
+
+
+def facts_by_the_helper_guest(disk: Path) -> Facts:
+    with fleet_of(Home.of_user(), [], start="cold") as fleet, _opened(look(disk), fleet.run_context()) as helper:
+        return helper.look()
+
+
+@pytest.mark.parametrize("partitioned", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_reader_on_the_host_finds_what_the_helper_guest_finds(disk: Path, *, partitioned: bool) -> None:
+    if partitioned:
+        disk = build_image("tiny-partitioned", Home.of_user(), print).disk
+    found = look_on_host(look(disk))
+    expected = facts_by_the_helper_guest(disk)
+    assert found is not None
+    assert (found.examined_by, expected.examined_by) == ("debugfs", "helper guest")
+    assert (found.volumes, found.roots, found.files) == (expected.volumes, expected.roots, expected.files)
+    assert {key: sorted(values) for key, values in found.values.items()} == {
+        key: sorted(values) for key, values in expected.values.items()
+    }
+
+
+def test_what_is_not_plain_is_left_to_the_helper_guest(disk: Path, tmp_path: Path) -> None:
+    dirty = copy_disk(disk, tmp_path / "dirty.img")
+    debugfs(dirty, "feature needs_recovery")
+    assert look_on_host(look(dirty)) is None
+    separate = copy_disk(disk, tmp_path / "separate.img")
+    replace_file(separate, "/etc/fstab", b"# /boot\nUUID=1 /boot ext4 defaults 0 2\n")
+    assert look_on_host(look(separate)) is None
+    loop = copy_disk(disk, tmp_path / "loop.img")
+    debugfs(loop, "rm /etc/os-release", "symlink /etc/os-release /etc/os-release", "symlink /etc/ssh/up ../../../etc")
+    found = look_on_host(look(loop))
+    assert found is not None
+    assert (found.system, found.has("usr/sbin/sshd")) == ("an unknown Linux", True)
 
 
 @pytest.mark.thorough
