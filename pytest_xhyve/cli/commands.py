@@ -204,7 +204,7 @@ def install(
 
     \b
       pytest-xhyve install debian-12-netinst.iso mydebian
-      pytest-xhyve install --answers preseed.cfg --limit 4h ubuntu-18.04-server-amd64.iso ubuntu18
+      pytest-xhyve install --answers preseed.cfg --limit 4h ubuntu-18.04-server.iso ubuntu18
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli.install import install_system
 

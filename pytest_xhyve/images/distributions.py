@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from pytest_xhyve.images.manifest import load_mapping
+from pytest_xhyve.model.architecture import ARM64, X86_64
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import short_repr, suggest
 
@@ -23,7 +24,7 @@ _KEYS = ("url", "sums", "signature", "keyring")
 _DIGITS = {"sha256": 64, "sha512": 128}
 _KEY_DIGITS = 16
 # Docker, Debian and macOS name the architectures in their own way.
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_MACHINES = {word: each.name for each in (X86_64, ARM64) for word in each.also}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +102,10 @@ def read_distributions(own: Path | None) -> Mapping[str, Any]:
     found = load_mapping(LIST, "list of distributions", "debian-12: …")
     if own is None:
         return found
-    more = load_mapping(own, "list of distributions", "ours: {x86_64: {url: …, sums: SHA256SUMS}}")
+    more = load_mapping(own, "list of distributions", f"ours: {{{X86_64.name}: {{url: …, sums: SHA256SUMS}}}}")
     for name, entry in more.items():
         if not isinstance(entry, dict) or not entry:
-            raise ConfigurationError(f"{own}: {name}: expected a mapping of architectures, such as x86_64")
+            raise ConfigurationError(f"{own}: {name}: expected a mapping of architectures, such as {X86_64.name}")
         for arch, values in entry.items():
             _check_entry(f"{own}: {name}: {arch}", values)
     return {**found, **more}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.preparation.installer_disc import InstallerKind
 
 # The plugin logs in by its key, which the preparation writes onto the disk; nothing else needs a password.
@@ -53,8 +54,8 @@ _MIRROR = ("deb.debian.org", "/debian")
 
 CMDLINE: dict[InstallerKind, str] = {
     # The text frontend prints on the serial port what it does.
-    "preseed": "auto=true priority=critical DEBIAN_FRONTEND=text console=ttyS0 ---",
-    "autoinstall": "autoinstall ds=nocloud console=ttyS0 ---",
+    "preseed": f"auto=true priority=critical DEBIAN_FRONTEND=text console={X86_64.console} ---",
+    "autoinstall": f"autoinstall ds=nocloud console={X86_64.console} ---",
 }
 """The kernel's command line that lets an installer run without a person."""
 

@@ -17,6 +17,7 @@ from pytest_xhyve.hypervisors.base import ExitReason, VirtualMachine
 from pytest_xhyve.images.initrd import Entry, cpio_archive
 from pytest_xhyve.images.layers import INSTALLED, MANIFEST, check_name
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
@@ -109,7 +110,7 @@ def _install(
             name=name,
             uuid=identity.uuid,
             cpus=options.cpus,
-            cpu="x86-64-v2",
+            cpu=X86_64.default_cpu,
             memory=options.memory,
             disks=(disk,),
             nics=(Nic(identity.mac, ()),),
@@ -172,7 +173,7 @@ def _as_image(name: str, disk: Path, iso: Path) -> Image:
     return Image(
         name=name,
         manifest=iso,
-        arch="x86_64",
+        arch=X86_64.name,
         disk=disk,
         format="qcow2",
         size=None,
@@ -185,5 +186,5 @@ def _as_image(name: str, disk: Path, iso: Path) -> Image:
         host_keys=(),
         cpus=1,
         memory=1 << 30,
-        cpu="x86-64-v2",
+        cpu=X86_64.default_cpu,
     )
