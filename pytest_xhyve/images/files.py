@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.formats.disk_file import HEAD_BYTES, identify
+from pytest_xhyve.formats.kernel import explain_other_kernel
 from pytest_xhyve.formats.private_key import find_unusable
 from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.images.manifest import Manifest, read_manifest
-from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.image import Image
 
@@ -54,8 +53,9 @@ def _check(files: Mapping[str, Path | None], manifest: Path, fix: str) -> None:
         if path is not None:
             _check_readable(key, path, manifest, fix)
     kernel, client_key = files["kernel"], files["key"]
-    if kernel is not None and read_kernel_header(kernel) is None:
-        raise ImageError(f"{manifest}: kernel: {kernel} is not {X86_64.kernel}\n  {fix}")
+    problem = None if kernel is None else explain_other_kernel(kernel)
+    if problem is not None:
+        raise ImageError(f"{manifest}: kernel: {kernel} {problem}\n  {fix}")
     unusable = None if client_key is None else find_unusable(client_key)
     if unusable is not None:
         raise ImageError(f"{manifest}: key: {client_key} {unusable}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from pytest_xhyve.formats.bzimage import read_kernel_header
+from pytest_xhyve.formats.kernel import explain_other_kernel
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.waits import wait_for_units
 from pytest_xhyve.host.clone import create_overlay
@@ -28,7 +28,6 @@ from pytest_xhyve.images.files import check_stated_files, read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Manifest, read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
-from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConfigurationError, ConnectionFailed, ImageError, NotSupported
 from pytest_xhyve.model.image import Image
@@ -161,8 +160,9 @@ class _Preparation:
             content["password"] = None
         write_manifest(self._workspace / MANIFEST, content)
         image = replace(read_manifest(self._workspace / MANIFEST), password=self._stated.get("password"))
-        if image.kernel is not None and read_kernel_header(image.kernel) is None:
-            raise ImageError(f"the kernel on {self._manifest.disk} is not {X86_64.kernel}")
+        problem = None if image.kernel is None else explain_other_kernel(image.kernel)
+        if problem is not None:
+            raise ImageError(f"the kernel on {self._manifest.disk} {problem}")
         context.events.progress(f"  booting {content['made']['system']}")
         with self._explaining_failure():
             content["made"]["state"] = self._boot_once(image)

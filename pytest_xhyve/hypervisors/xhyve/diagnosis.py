@@ -97,7 +97,8 @@ def _explain_refusal(privilege: Privilege, program: str) -> str:
         return (
             "vmnet needs root, but this user may not run the program as root without a password; do one of these:\n"
             f"    sudo visudo -f /etc/sudoers.d/xhyve, and add the line: {sudoers_line(program)}\n"
-            f"    sudo chown root:wheel {program} && sudo chmod u+s {program}"
+            f"    sudo chown root:wheel {program} && sudo chmod u+s {program}\n"
+            "  on macOS 26 and later, the entitlement com.apple.security.virtualization in its signature may be enough"
         )
     return (
         f"vmnet refused, although the program ran {privilege.description}: all {vmnet.MAX_INTERFACES} interfaces "
