@@ -13,13 +13,12 @@ import yaml
 
 from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.formats.qcow2 import MAGIC
-from pytest_xhyve.model.architecture import X86_64
+from pytest_xhyve.model.architecture import X86_64, find_architecture
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Base, Image
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import Firmware, parse_memory, parse_positive_int, short_repr, suggest
 
-ARCHITECTURES = (X86_64.name,)
 CPU_LEVELS = tuple(X86_64.emulated_cpus)
 FORMATS = ("raw", "qcow2")
 
@@ -168,7 +167,7 @@ def parse_manifest(path: Path) -> Manifest:
 
     parsers: dict[str, Callable[[Any], Any]] = {
         "name": _text,
-        "arch": _choice(*ARCHITECTURES),
+        "arch": _architecture,
         "disk": file,
         "format": _choice(*FORMATS),
         "size": parse_positive_int,
@@ -210,6 +209,16 @@ def _choice(*known: str) -> Callable[[Any], str]:
         return value
 
     return parse
+
+
+def _architecture(value: Any) -> str:
+    found = find_architecture(value) if isinstance(value, str) else None
+    if found is None:
+        known = (X86_64.name, X86_64.debian)
+        raise ConfigurationError(f"{short_repr(value)} is not one of {', '.join(known)}{suggest(str(value), known)}")
+    if found != X86_64:
+        raise ConfigurationError(f"{short_repr(value)} is not supported yet: guests are {X86_64.name}")
+    return found.name
 
 
 def _format_of(disk: Path) -> str:

@@ -110,3 +110,8 @@ ARM64 = Architecture(
     firmware_beside=("../share/qemu/edk2-aarch64-code.fd", "../share/qemu/edk2-arm-vars.fd"),
 )
 """arm64. The driver writes its command lines; there is no image yet, so no option selects it."""
+
+
+def find_architecture(word: str) -> Architecture | None:
+    """The architecture that *word* means, as Linux, Debian or macOS name it; None if it means no known one."""
+    return next((each for each in (X86_64, ARM64) if each.is_native(word)), None)

@@ -23,6 +23,11 @@ def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
     assert (image.memory, image.cpus) == (2 << 30, 4)
 
 
+def test_architecture_has_two_names(tmp_path: Path) -> None:
+    for word in ("x86_64", "amd64"):
+        assert parse_manifest(write_image(tmp_path, arch=word)).values["arch"] == "x86_64"
+
+
 def test_disk_that_boots_by_its_own_loader_needs_no_kernel(tmp_path: Path) -> None:
     image = read_manifest(write_image(tmp_path, firmware="uefi", kernel=None, initrd=None, cmdline=None))
     assert (image.firmware, image.kernel, image.cmdline) == ("uefi", None, "")
@@ -42,7 +47,10 @@ def test_disk_that_boots_by_its_own_loader_needs_no_kernel(tmp_path: Path) -> No
         ({"disk": None}, "missing disk"),
         ({"kernel": ["a"]}, "kernel: expected text"),
         ({"format": "vmdk"}, "format: 'vmdk' is not one of raw, qcow2"),
-        ({"arch": "arm64"}, "arch: 'arm64' is not one of"),
+        ({"arch": "arm64"}, "arch: 'arm64' is not supported yet: guests are x86_64"),
+        ({"arch": "aarch64"}, "arch: 'aarch64' is not supported yet"),
+        ({"arch": "i386"}, "arch: 'i386' is not one of x86_64, amd64"),
+        ({"arch": 64}, "arch: 64 is not one of"),
         ({"host_keys": []}, "host_keys: expected a list"),
         ({"host_keys": "ssh-ed25519 AAAA"}, "host_keys: expected a list"),
         ({"user": " "}, "user: expected text"),

@@ -7,7 +7,7 @@ import re
 import pages
 import pytest
 
-from pytest_xhyve.model.architecture import X86_64
+from pytest_xhyve.model.architecture import ARM64, X86_64, Architecture, find_architecture
 
 PACKAGE = pages.TOP / "pytest_xhyve"
 X86 = re.compile(r"x86[_-]64\b|\bamd64\b|ttyS0|\bq35\b|qemu-system-x86|OVMF_|no_timer_check|tsc=")
@@ -37,6 +37,14 @@ def test_words_of_x86_are_in_one_module() -> None:
 )
 def test_hosts_that_need_not_emulate(machine: str, is_native: bool) -> None:
     assert X86_64.is_native(machine) == is_native
+
+
+@pytest.mark.parametrize(
+    ("word", "architecture"),
+    [("x86_64", X86_64), ("amd64", X86_64), ("aarch64", ARM64), ("arm64", ARM64), ("i386", None), ("", None)],
+)
+def test_words_for_architectures(word: str, architecture: Architecture | None) -> None:
+    assert find_architecture(word) == architecture
 
 
 def test_default_cpu_is_a_level() -> None:
