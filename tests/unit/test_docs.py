@@ -39,6 +39,7 @@ NOT_RUN = {
     "make unit",
     "make test-images",
     "make fuzz FUZZ_SECONDS=600",
+    "make test-mac",
     "make lint",
     "make docs",
     "make bench",
