@@ -1,20 +1,22 @@
 """Grow a guest's root file system, while it is mounted, to the size of its disk.
 
 Nothing is needed in the guest but a shell, ``cat``, ``dd``, ``grep`` and ``stat``: the kernel does it on request
-(ioctl(2)), and few systems have the programs that ask it.
+(ioctl(2)), and few systems have the programs that ask it. A system whose root file system is on a logical volume has
+the program ``lvm``, which knows LVM's metadata.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import struct
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.formats.partition_growth import HEAD_SECTORS, SECTOR, CannotExtend, extend_partition
-from pytest_xhyve.guest.agent import AgentError, Call, call, execute_over_ssh
+from pytest_xhyve.guest.agent import AgentError, Call, RunAsRoot, call, execute_over_ssh
 from pytest_xhyve.guest.root_shell import root_shell
 from pytest_xhyve.model.errors import NotSupported, XhyveError
 
@@ -25,9 +27,22 @@ if TYPE_CHECKING:
 _LOOK = """
 cat /proc/self/mountinfo; echo; stat -f -c %S /
 grep -s . /sys/class/block/*/dev /sys/class/block/*/partition /sys/class/block/*/start /sys/class/block/*/size
+grep -s . /sys/class/block/dm-*/dm/uuid
+for slave in /sys/class/block/dm-*/slaves/*; do echo "$slave"; done
+"""
+# $0 is the device of the physical volume, $1 that of the file system, as in /sys/class/block.
+_GROW_VOLUME = """
+PATH=$PATH:/usr/sbin:/sbin
+command -v lvm >/dev/null || { echo "there is no program lvm in the guest" >&2; exit 1; }
+volume=/dev/mapper/$(cat "/sys/class/block/$1/dm/name")
+lvm pvresize "/dev/$0" >/dev/null || exit
+free=$(lvm lvs --noheadings --options vg_free_count "$volume") || exit
+[ $((free)) = 0 ] || lvm lvextend --extents +100%FREE "$volume" >/dev/null || exit
+cat "/sys/class/block/$1/size"
 """
 _MOUNT = re.compile(r"^\d+ \d+ (\d+:\d+) \S+ / .* - (\S+) (\S+) ", re.MULTILINE)
-_BLOCK = re.compile(r"^/sys/class/block/([^/]+)/(dev|partition|start|size):(\S+)$", re.MULTILINE)
+_BLOCK = re.compile(r"^/sys/class/block/([^/]+)/(dev|partition|start|size|dm/uuid):(\S+)$", re.MULTILINE)
+_SLAVE = re.compile(r"^/sys/class/block/(dm-\d+)/slaves/(\w+)$", re.MULTILINE)
 _DISK = "vda"
 
 # arch/x86/entry/syscalls/syscall_64.tbl, fs/ext4/ext4.h, fs/xfs/libxfs/xfs_fs.h and xfs_format.h,
@@ -48,12 +63,13 @@ class _Root:
 
     Attributes:
         kind: the file system's type.
-        device: the name of its device in ``/dev``.
+        device: the name of its device in ``/dev``, or of the physical volume that its logical volume is on.
         block: the size of its blocks, in bytes.
-        partition: its number, or None if it has the whole disk.
+        partition: the device's number, or None if it is the whole disk.
         start: the partition's first sector.
-        sectors: the sectors of the file system's device.
+        sectors: the sectors of the device.
         disk_sectors: the sectors of the disk.
+        logical: the name of the logical volume's device, such as ``dm-0``; None without LVM.
     """
 
     kind: str
@@ -63,6 +79,7 @@ class _Root:
     start: int
     sectors: int
     disk_sectors: int
+    logical: str | None = None
 
 
 def grow_root(guest: Guest, timeout: float) -> None:
@@ -87,25 +104,12 @@ def grow_root(guest: Guest, timeout: float) -> None:
             for at, content in extension.writes:
                 run_as_root(f"dd of=/dev/{_DISK} bs={SECTOR} seek={at} conv=notrunc,fsync 2>/dev/null", content)
             sectors = extension.sectors
-        calls = {}
-        if root.partition is not None:
-            calls["the kernel to use the larger partition"] = _resize_partition(root, sectors)
-        if root.kind == "ext4":
-            blocks = struct.pack("<Q", sectors * SECTOR // root.block)
-            calls["ext4 to grow"] = call(_IOCTL, _ROOT_FD, _EXT4_IOC_RESIZE_FS, blocks)
-        elif root.kind == "xfs":
-            superblock = os.fsencode(run_as_root(f"dd if=/dev/{root.device} bs={SECTOR} count=1 2>/dev/null", b""))
-            if not superblock.startswith(b"XFSB"):
-                raise _Unknown(f"/dev/{root.device} does not begin with XFS")
-            # struct xfs_growfs_data: newblocks, imaxpct, which stays
-            request = struct.pack("<QI4x", sectors * SECTOR // root.block, superblock[_XFS_IMAXPCT_AT])
-            calls["XFS to grow"] = call(_IOCTL, _ROOT_FD, _XFS_IOC_FSGROWFSDATA, request)
-        elif root.kind == "btrfs":
-            calls["btrfs to grow"] = call(_IOCTL, _ROOT_FD, _BTRFS_IOC_RESIZE, struct.pack("<q4088s", 0, b"max"))
-        results = execute_over_ssh(run_as_root, list(calls.values()), ("/", f"/dev/{_DISK}"))
-        for what, result in zip(calls, results, strict=True):
-            if result < 0:
-                raise XhyveError(f"cannot get {what}: {os.strerror(-result)}")
+            request = _resize_partition(root, sectors)
+            _execute(run_as_root, "the kernel to use the larger partition", request)
+        if root.logical is not None:
+            arguments = f"{root.device} {root.logical}"
+            sectors = _sectors(run_as_root(f"sh -c {shlex.quote(_GROW_VOLUME)} {arguments}", b""))
+        _execute(run_as_root, f"{root.kind} to grow", _grow_file_system(root, sectors, run_as_root))
         # A power cut would lose what the kernel has not written yet.
         run_as_root("sync", b"")
     except (CannotExtend, _Unknown) as error:
@@ -115,6 +119,34 @@ def grow_root(guest: Guest, timeout: float) -> None:
         ) from error
     except (XhyveError, AgentError) as error:
         raise XhyveError(f"cannot grow the root file system of guest {guest.name} (disk_size=): {error}") from error
+
+
+def _execute(run_as_root: RunAsRoot, purpose: str, request: Call) -> None:
+    (result,) = execute_over_ssh(run_as_root, [request], ("/", f"/dev/{_DISK}"))
+    if result < 0:
+        raise XhyveError(f"cannot get {purpose}: {os.strerror(-result)}")
+
+
+def _grow_file_system(root: _Root, sectors: int, run_as_root: RunAsRoot) -> Call:
+    """What asks the kernel to grow the file system to *sectors*."""
+    blocks = sectors * SECTOR // root.block
+    if root.kind == "ext4":
+        return call(_IOCTL, _ROOT_FD, _EXT4_IOC_RESIZE_FS, struct.pack("<Q", blocks))
+    if root.kind == "btrfs":
+        return call(_IOCTL, _ROOT_FD, _BTRFS_IOC_RESIZE, struct.pack("<q4088s", 0, b"max"))
+    device = root.logical or root.device
+    superblock = os.fsencode(run_as_root(f"dd if=/dev/{device} bs={SECTOR} count=1 2>/dev/null", b""))
+    if not superblock.startswith(b"XFSB"):
+        raise _Unknown(f"/dev/{device} does not begin with XFS")
+    # struct xfs_growfs_data: newblocks, imaxpct, which stays
+    request = struct.pack("<QI4x", blocks, superblock[_XFS_IMAXPCT_AT])
+    return call(_IOCTL, _ROOT_FD, _XFS_IOC_FSGROWFSDATA, request)
+
+
+def _sectors(output: str) -> int:
+    if not output.strip().isdecimal():
+        raise _Unknown("the guest does not show the size of the logical volume")
+    return int(output)
 
 
 class _Unknown(Exception):
@@ -136,6 +168,12 @@ def _parse_root(output: str) -> _Root:
     # The number of btrfs is not that of its device.
     by_number = (name for name, keys in devices.items() if keys.get("dev") == number)
     name = next(by_number, PurePosixPath(source).name)
+    logical = None
+    if re.fullmatch(r"dm-\d+", name) and devices[name].get("dm/uuid", "").startswith("LVM-"):
+        slaves = [slave for volume, slave in _SLAVE.findall(rest) if volume == name]
+        if len(slaves) != 1:
+            raise _Unknown(f"its logical volume {source} is on {len(slaves)} devices ({', '.join(slaves)})")
+        logical, name = name, slaves[0]
     if name != _DISK and not re.fullmatch(rf"{_DISK}\d+", name):
         raise _Unknown(f"it is on {source}, not on /dev/{_DISK} or a partition of it")
     if kind not in ("ext4", "xfs", "btrfs"):
@@ -149,6 +187,7 @@ def _parse_root(output: str) -> _Root:
             start=0 if name == _DISK else int(devices[name]["start"]),
             sectors=int(devices[name]["size"]),
             disk_sectors=int(devices[_DISK]["size"]),
+            logical=logical,
         )
     except (KeyError, ValueError) as error:
         raise _Unknown(f"the guest does not show the size of /dev/{name}") from error

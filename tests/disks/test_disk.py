@@ -18,6 +18,9 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.check import digest_of
 from pytest_xhyve.model.spec import GuestSpec
 
+# Each starts a whole distribution, and some prepare it.
+pytestmark = pytest.mark.timeout(1200)
+
 
 @pytest.fixture
 def disk(xhyve_image: str) -> Path:
@@ -60,6 +63,14 @@ def test_what_a_guest_writes_stays_over_a_restart_and_goes_with_it(disk: Path, x
         assert is_warm(other)
         check_identity(other)
         assert other.run("test -e /root/written", check=False).returncode == 1
+
+
+def test_root_grows_into_a_larger_disk(disk: Path) -> None:
+    """ext4 and btrfs in the last partition, and XFS on a logical volume."""
+    with fleet_of(Home.of_user(), [], str(disk), start="cold") as fleet:
+        guest = fleet.start(ForegroundRequest(GuestSpec.parse(disk_size="5G")))
+        assert int(guest.run("df -m / | tail -n 1").stdout.split()[1]) > 4400
+        guest.run("head -c 100000 /dev/urandom > /root/file; sync")
 
 
 def test_disk_stays_as_it_was(disk: Path) -> None:

@@ -15,6 +15,12 @@ BLOCKS = """\
 /sys/class/block/vda1/size:2095104
 /sys/class/block/dm-0/dev:253:0
 /sys/class/block/dm-0/size:2095104
+/sys/class/block/dm-1/dev:253:1
+/sys/class/block/dm-1/size:409600
+/sys/class/block/dm-0/dm/uuid:LVM-abc
+/sys/class/block/dm-1/dm/uuid:CRYPT-LUKS2-abc
+/sys/class/block/dm-0/slaves/vda1
+/sys/class/block/dm-1/slaves/vda1
 """
 
 
@@ -38,10 +44,19 @@ def test_btrfs_has_a_number_of_its_own() -> None:
     assert (root.kind, root.partition) == ("btrfs", 1)
 
 
+def test_logical_volume() -> None:
+    root = _parse_root(shown("24 1 253:0 / / rw - ext4 /dev/mapper/vg-root rw"))
+    assert root == _Root("ext4", "vda1", 4096, 1, 2048, 2095104, 4194304, "dm-0")
+
+
+TWO = f"{BLOCKS}/sys/class/block/dm-0/slaves/vdb\n"
+
+
 @pytest.mark.parametrize(
     ("output", "reason"),
     [
-        (shown("24 1 253:0 / / rw - ext4 /dev/mapper/vg-root rw"), "is on /dev/mapper/vg-root, not on /dev/vda"),
+        (shown("24 1 253:1 / / rw - ext4 /dev/mapper/crypt rw"), "is on /dev/mapper/crypt, not on /dev/vda"),
+        (shown("24 1 253:0 / / rw - ext4 /dev/mapper/a-b rw", blocks=TWO), r"a-b is on 2 devices \(vda1, vdb\)"),
         (shown("24 1 0:30 / / rw - tmpfs tmpfs rw"), "is on tmpfs, not on /dev/vda"),
         (shown("24 1 254:0 / / rw - f2fs /dev/vda rw"), "is f2fs; the plugin can grow ext4, XFS and btrfs"),
         (shown("24 1 254:0 / / rw - ext4 /dev/vda rw", block="?"), "does not show where"),
