@@ -5,7 +5,8 @@
 # make test-images    the tests of guests on disks as they come from elsewhere; each is built first, which needs root
 # make test-mac       what a Mac can test: unit tests, and the examples under each of MAC_HYPERVISORS, on images that were
 #                     built on Linux and copied to MAC_IMAGES; no Mac has run it yet
-# make fuzz          look for inputs that break what reads them, for FUZZ_SECONDS (300)
+# make fuzz           look for inputs that break what reads them, for FUZZ_SECONDS (300)
+# make soak           tests of guests, while processes are killed at random, for SOAK_SECONDS (600)
 # make docs           build the docs' site into site/
 # make fix            mend what ruff can mend, and format
 # make test-oldest    unit tests and some guests with the oldest versions that pyproject.toml allows
@@ -15,6 +16,7 @@
 
 VENV := .venv
 FUZZ_SECONDS := 300
+SOAK_SECONDS := 600
 BIN := $(VENV)/bin
 # labgrid is a pytest plugin, which would be loaded in every run of the tests.
 BENCH := .venv-bench
@@ -30,7 +32,7 @@ MAC_IMAGES ?= $(HOME)/guests/images
 NOT_ON_A_MAC := filesystem_power_cut forgotten_fsync own_image
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-mac test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz
+.PHONY: demo test test-mac test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz soak
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
@@ -83,6 +85,9 @@ lint: $(VENV)/.done
 
 fuzz: $(VENV)/.done
 	tools/fuzz $(FUZZ_SECONDS)
+
+soak: images
+	PYTHONPATH=.:tests $(BIN)/python -m soak $(SOAK_SECONDS)
 
 docs: $(VENV)/.done
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --fresh-env --doctree-dir build/docs docs site

@@ -38,6 +38,7 @@ NOT_RUN = {
     "make test-thorough",
     "make unit",
     "make test-images",
+    "make soak",
     "make fuzz FUZZ_SECONDS=600",
     "make test-mac",
     "make lint",
