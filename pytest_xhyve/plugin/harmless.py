@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -13,25 +14,28 @@ _DEEPEST = 20
 
 
 def make_harmless(report: pytest.TestReport) -> None:
-    """Make all text of *report* printable. Colours stay, since a test may print them.
+    r"""Make all text of *report* printable. Colours stay, since a test may print them.
 
     A guest's text gets into a report without the plugin: by an assertion, by ``print``, by `record_property`. It may
     also contain bytes that are not UTF-8. xdist cannot send these: the whole run would end with an internal error.
+
+    What the terminal's encoding does not have is written as ``\xb7``. pytest would write the line ends so, too.
     """
-    report.longrepr = _cleaned(report.longrepr)
-    report.sections = _cleaned(report.sections)
-    report.user_properties = _cleaned(report.user_properties)
+    encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"
+    report.longrepr = _cleaned(report.longrepr, encoding)
+    report.sections = _cleaned(report.sections, encoding)
+    report.user_properties = _cleaned(report.user_properties, "utf-8")
 
 
-def _cleaned(value: Any, depth: int = 0) -> Any:
+def _cleaned(value: Any, encoding: str, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         return value
     if isinstance(value, str):
-        return printable_but_coloured(value)
+        return printable_but_coloured(value).encode(encoding, "backslashreplace").decode(encoding)
     if type(value) in (list, tuple):
-        return type(value)(_cleaned(each, depth + 1) for each in value)
+        return type(value)(_cleaned(each, encoding, depth + 1) for each in value)
     if type(value).__module__.startswith("_pytest.") and hasattr(value, "__dict__"):
         # A representation of an exception; its parts are such objects, texts and lists of them.
         for name, each in vars(value).items():
-            setattr(value, name, _cleaned(each, depth + 1))
+            setattr(value, name, _cleaned(each, encoding, depth + 1))
     return value
