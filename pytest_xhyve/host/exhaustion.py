@@ -19,8 +19,9 @@ _CURES = {
     errno.ENFILE: "the host may not open more files: end what has many open, or raise fs.file-max (sysctl)",
     errno.ENOMEM: "the host or its container has too little memory: run fewer guests (--xhyve-max-guests), or give "
     "them less (--xhyve-memory)",
-    errno.EAGAIN: "this user may not start more processes: raise the limit (ulimit -u; in a container: --pids-limit)",
 }
+# Of fork(2) and clone(2) alone: a lock that is taken, or a read that has to wait, has the same number.
+_NO_PROCESS = "this user may not start more processes: raise the limit (ulimit -u; in a container: --pids-limit)"
 
 
 class _HasDescriptor(Protocol):
@@ -56,8 +57,16 @@ def explain_exhaustion(error: BaseException) -> XhyveError | None:
     return XhyveError(f"this host has run out of something: {os.strerror(number)}\n  {_CURES[number]}")
 
 
+def cannot_start(program: str) -> XhyveError:
+    """The error for a *program* that could not be started because fork(2) failed with EAGAIN."""
+    return XhyveError(f"cannot start {program}: {os.strerror(errno.EAGAIN)}\n  {_NO_PROCESS}")
+
+
 def find_cure(output: str) -> str | None:
     """What to do if the *output* of a program states that the host has run out of something; None otherwise."""
+    # util/qemu-thread-posix.c in QEMU's sources.
+    if f"qemu_thread_create: {os.strerror(errno.EAGAIN)}" in output:
+        return _NO_PROCESS
     return next((cure for number, cure in _CURES.items() if os.strerror(number) in output), None)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from pytest_xhyve.host import guardian_process
-from pytest_xhyve.host.exhaustion import explain_exhaustion, is_readable, raise_descriptor_limit
+from pytest_xhyve.host.exhaustion import cannot_start, explain_exhaustion, is_readable, raise_descriptor_limit
 from pytest_xhyve.host.guardian_process import Channel
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNotFound, XhyveError
@@ -99,6 +99,8 @@ class GuardedProcess:
                 raise OSError(answer["errno"], os.strerror(answer["errno"]), answer["file"])
             if "error" in answer:
                 _raise_exhaustion(answer)
+                if answer["errno"] == errno.EAGAIN:
+                    raise cannot_start(argv[0])
                 raise HypervisorNotFound(f"cannot start {argv[0]}: {answer['error']}")
             self.pid = answer["pid"]
 

@@ -17,7 +17,6 @@ from pytest_xhyve.model.errors import HypervisorExited, ImageError, XhyveError
         (errno.EMFILE, "ulimit -n"),
         (errno.ENFILE, "fs.file-max"),
         (errno.ENOMEM, "--xhyve-max-guests"),
-        (errno.EAGAIN, "-u"),
     ],
 )
 def test_states_what_is_missing_and_the_cure(tmp_path: Path, number: int, cure: str) -> None:
@@ -36,6 +35,10 @@ def test_cause_beats_what_it_made_fail(tmp_path: Path) -> None:
 
 
 def test_other_errors_are_others() -> None:
+    # A lock that another process has.
+    assert not is_exhausted(BlockingIOError(errno.EAGAIN, "x"))
+    assert find_cure(f"Failed to lock byte 100: {os.strerror(errno.EAGAIN)}") is None
+    assert find_cure(f"qemu_thread_create: {os.strerror(errno.EAGAIN)}") is not None
     assert explain_exhaustion(OSError(errno.ENOENT, "x")) is None
     assert not is_exhausted(HypervisorExited("QEMU ended with exit code 1"))
     assert find_cure("qemu: could not load kernel") is None

@@ -250,6 +250,17 @@ def test_guardian_without_descriptors(guardian: Guardian, process: GuardedProces
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
+def test_guardian_that_may_start_no_process(guardian: Guardian, process: GuardedProcess) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may start any number")
+    before = resource.prlimit(guardian.pid, resource.RLIMIT_NPROC, (1, resource.getrlimit(resource.RLIMIT_NPROC)[1]))
+    with pytest.raises(XhyveError, match=r"cannot start sleep: .*\n.*ulimit -u"):
+        process.start(SLEEP, {}, {})
+    resource.prlimit(guardian.pid, resource.RLIMIT_NPROC, before)
+    process.start(SLEEP, {}, {})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
 def test_few_descriptors_are_enough(guardian: Guardian, process: GuardedProcess) -> None:
     with descriptors(guardian.pid, 64):
         process.start(SLEEP, {}, {10: 0, 11: 0, 12: 0})
