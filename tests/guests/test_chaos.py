@@ -13,7 +13,7 @@ pytestmark = pytest.mark.run_under("warm")
 
 
 @pytest.mark.thorough
-@pytest.mark.xhyve(image="tiny", disks=["4M"])
+@pytest.mark.xhyve(image="tiny", disks=["1M"])
 def test_every_fault_ends(xhyve_guest: Guest) -> None:
     guest = xhyve_guest
     every = ["slow disk", "failing disk", "slow cpu", "pause", "wrong clock"]
@@ -24,7 +24,7 @@ def test_every_fault_ends(xhyve_guest: Guest) -> None:
     assert chaos.skipped == ()
     # The guest is as before.
     guest.run(
-        "dd if=/dev/zero of=/dev/vdb bs=1M count=4 oflag=direct && dd if=/dev/vdb of=/dev/null bs=1M iflag=direct"
+        "dd if=/dev/zero of=/dev/vdb bs=1M count=1 oflag=direct && dd if=/dev/vdb of=/dev/null bs=1M iflag=direct"
     )
     assert abs(int(guest.run("date +%s").stdout) - time.time()) < 2
     assert not [thread for thread in threading.enumerate() if thread.name in ("xhyve-chaos", "xhyve-throttle")]

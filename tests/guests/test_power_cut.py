@@ -62,12 +62,10 @@ def test_record_goes_on_after_each_start(xhyve_guest: Guest) -> None:
         assert found(guest) == ("00000000", "kept\n", False)
 
 
-@pytest.mark.xhyve(image="tiny", disks=["64M"])
-def test_cut_needs_a_record(xhyve_guest: Guest) -> None:
+@pytest.mark.thorough
+@pytest.mark.xhyve(image="tiny", disks=["1M"])
+def test_record_begins_later(xhyve_guest: Guest) -> None:
     guest = xhyve_guest
-    with pytest.raises(XhyveError, match=re.escape("@pytest.mark.xhyve(power_cuts=True)")):
-        guest.power_cut()
-    assert guest.run("echo still here").stdout == "still here\n"
     guest.run("echo before > /root/before")
     guest.record_writes()
     guest.record_writes()
@@ -82,8 +80,11 @@ def test_cut_needs_a_record(xhyve_guest: Guest) -> None:
 
 
 @pytest.mark.xhyve(image="tiny")
-def test_record_has_a_limit(xhyve_guest: Guest) -> None:
+def test_cut_needs_a_record_and_a_record_has_a_limit(xhyve_guest: Guest) -> None:
     guest = xhyve_guest
+    with pytest.raises(XhyveError, match=re.escape("@pytest.mark.xhyve(power_cuts=True)")):
+        guest.power_cut()
+    assert guest.run("echo still here").stdout == "still here\n"
     with pytest.raises(ConfigurationError, match="not a size"):
         guest.record_writes(max_size="much")
     guest.record_writes(max_size="2M")
