@@ -59,7 +59,7 @@ def test_hypervisor_dies(xhyve_guest: Guest) -> None:
 @pytest.mark.parametrize("victim", ["pytest", "guardian"])
 def test_nothing_is_left(victim: str, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(SUITE)
-    home = share(Home.of_user(), tmp_path / "home", (*KNOWN, "templates"))
+    home = share(Home.of_user(), tmp_path / "home", (*KNOWN, "images", "keys", "templates"))
     run = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, env=os.environ | {HOME_VARIABLE: str(home.path)}
     )
@@ -75,7 +75,8 @@ def test_nothing_is_left(victim: str, tmp_path: Path) -> None:
         ]
 
     try:
-        assert becomes((tmp_path / "in-test").exists, 120)
+        assert becomes(lambda: (tmp_path / "in-test").exists() or run.poll() is not None, 120)
+        assert run.poll() is None, "the suite did not get so far"
         (guardian,) = (process for process in processes() if "guardian_process" in " ".join(process.cmdline()))
         os.kill(run.pid if victim == "pytest" else guardian.pid, signal.SIGKILL)
         assert becomes(lambda: not processes(), 5)
