@@ -27,6 +27,7 @@ NAVIGATION = {
         "disks",
         "faults",
         "debug",
+        "failed-machine",
         "ci",
         "slow-hosts",
         "own-image",

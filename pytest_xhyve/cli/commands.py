@@ -21,6 +21,7 @@ from pytest_xhyve.cli.guest_options import (
     places_options,
 )
 from pytest_xhyve.cli.progress import Progress
+from pytest_xhyve.cli.resume_command import resume
 from pytest_xhyve.cli.screenshot_command import screenshot
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
@@ -65,6 +66,7 @@ def main() -> None:
 
 
 main.add_command(screenshot)
+main.add_command(resume)
 
 
 @main.command(cls=GuestCommand, short_help="Run a command in a new guest, without a test.")

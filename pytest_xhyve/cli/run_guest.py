@@ -61,9 +61,7 @@ def run_command(
 
 def run_shell(spec: GuestSpec, settings: Settings, *, progress: Progress) -> int:
     """Like `run_command`, but run the guest's login shell: on the terminal, or with a script on standard input."""
-    has_terminal = sys.stdin is not None and sys.stdin.isatty()
-    # Without -T, ssh warns that standard input is not a terminal.
-    return _in_new_guest(spec, settings, [] if has_terminal else ["-T"], [], progress)
+    return _in_new_guest(spec, settings, shell_options(), [], progress)
 
 
 def _in_new_guest(
@@ -85,10 +83,7 @@ def _in_new_guest(
         with progress.activity(f"starting a guest of {spec.image} under {hypervisor}"):
             guest = fleet.start(ForegroundRequest(spec))
         with guest:
-            _, *login, name = guest.ssh_command()
-            argv = [ssh, *login, *_ALIVE, *options, name, *command]
-            # If this process dies, ssh gets SIGHUP, so that it restores the terminal's settings.
-            code = _wait_for_ssh(guest, with_parent_death_signal(argv, signal="HUP"), signals)
+            code = run_ssh(guest, ssh, options, command, signals)
             if save_as is not None:
                 _save(guest, save_as, code, progress)
             return code
@@ -102,6 +97,34 @@ def _save(guest: Guest, name: str, code: int, progress: Progress) -> None:
     with progress.activity(f"saving the guest as {name}"):
         image = guest.save_as_image(name)
     progress.line(f"saved {image.name}: use it as --xhyve-image={image.name}")
+
+
+def run_ssh(
+    guest: Guest, ssh: str, options: Sequence[str], command: Sequence[str], signals: ssh_client.TerminationSignals
+) -> int:
+    """Run OpenSSH's client, and return its exit code.
+
+    Args:
+        guest: the guest that it logs in to.
+        ssh: its path.
+        options: its options.
+        command: the command for the guest, after ``--``; empty for a shell.
+        signals: raises `SystemExit` in the block around this call.
+
+    Raises:
+        XhyveError: the guest died.
+    """
+    _, *login, name = guest.ssh_command()
+    argv = [ssh, *login, *_ALIVE, *options, name, *command]
+    # If this process dies, ssh gets SIGHUP, so that it restores the terminal's settings.
+    return _wait_for_ssh(guest, with_parent_death_signal(argv, signal="HUP"), signals)
+
+
+def shell_options() -> list[str]:
+    """The options of ssh for a shell."""
+    has_terminal = sys.stdin is not None and sys.stdin.isatty()
+    # Without -T, ssh warns that standard input is not a terminal.
+    return [] if has_terminal else ["-T"]
 
 
 def _wait_for_ssh(guest: Guest, argv: Sequence[str], signals: ssh_client.TerminationSignals) -> int:

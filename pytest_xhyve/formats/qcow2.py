@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ MAGIC = b"QFI\xfb"
 """The first bytes of a qcow2 file."""
 
 _NAME_BYTES = 1023
+# A bit of the incompatible features.
+_EXTERNAL_DATA = 1 << 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,43 @@ class Qcow2Header:
     encrypted: bool
     size: int
     has_data_file: bool = False
+
+
+def set_backing(path: Path, backing: str | None) -> None:
+    """Let the qcow2 file at *path* be based on the file *backing*, which has the same content as the one before.
+
+    Args:
+        path: a file that another person may have made.
+        backing: a path; None for a file that must stand alone.
+
+    Raises:
+        ValueError: the file is not what it should be, or its data is in another file.
+        OSError: the file cannot be read or written.
+    """
+    with path.open("r+b") as file:
+        header = file.read(104)
+        if len(header) < 104 or not header.startswith(MAGIC):
+            raise ValueError("not a qcow2 file")
+        version, offset, length, cluster_bits = struct.unpack_from(">IQII", header, 4)
+        if version > 2 and struct.unpack_from(">Q", header, 72)[0] & _EXTERNAL_DATA:
+            raise ValueError("its data is in another file")
+        if backing is None:
+            if offset:
+                raise ValueError("it is based on another file")
+            return
+        name = os.fsencode(backing)
+        # The name comes last in the first cluster.
+        if (
+            not offset
+            or not 9 <= cluster_bits <= 21
+            or len(name) > _NAME_BYTES
+            or offset + len(name) > 1 << cluster_bits
+        ):
+            raise ValueError("it has no room for the name of the file that it is based on")
+        file.seek(offset)
+        file.write(name + bytes(max(0, min(length, _NAME_BYTES) - len(name))))
+        file.seek(16)
+        file.write(struct.pack(">I", len(name)))
 
 
 def read_qcow2_header(path: Path) -> Qcow2Header | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.guest.boot_phases import BANNER, FIRMWARE, LOGIN, BootPhases
 from pytest_xhyve.guest.console import Console, ConsoleError, ConsoleWatch
@@ -69,6 +69,8 @@ class Power:
         self._may_boot = True
         self._panic: KernelPanic | None = None
         self._start: tuple[str, float] = (_BOOT, self.timeouts.boot)
+        self.started_by: Start[Any] | None = None
+        """How the machine was started; None before the first start."""
 
     @property
     def is_on(self) -> bool:
@@ -109,6 +111,7 @@ class Power:
         """
         self._on.close()
         self._start = (start.phase, timeout)
+        self.started_by = start
         begin = monotonic()
         # The stack closes the machine first: after that, closing the connection does not wait.
         self._on.callback(self._forget_machine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
@@ -26,11 +26,14 @@ class Start(Generic[AnyMachine]):
         phase: ``boot`` from power-on, or ``restore`` from a saved state; also the name of the phase in `Guest.phases`.
         running: a context manager that starts the machine; at the end of the block, the machine has stopped.
         make_ready: called once the hypervisor runs, before SSH connects.
+        agent: for a machine with a second serial port, the state of the agent at that port, as plain data; empty if
+            there is no agent yet. None for a machine without such a port.
     """
 
     phase: Literal["boot", "restore"]
     running: Callable[[], AbstractContextManager[AnyMachine]]
     make_ready: Callable[[AnyMachine], None] = _do_nothing
+    agent: Mapping[str, Any] | None = None
 
     @staticmethod
     def boot(instance: Instance, machine: Machine) -> Start[VirtualMachine]:

@@ -133,6 +133,9 @@ class VirtualMachine(Protocol):
     def press_power_button(self) -> None:
         """Press the machine's power button (ACPI); a guest that handles it shuts down."""
 
+    def is_paused(self) -> bool:
+        """Whether the CPUs are known to be paused."""
+
     @property
     def has_agent(self) -> bool:
         """Whether the machine has a second serial port."""

@@ -35,6 +35,10 @@ class GuardedMachine:
         # Only some hypervisors can change the disks of a running machine.
         return None
 
+    def is_paused(self) -> bool:
+        # A hypervisor that only stops its process does not tell.
+        return False
+
     @property
     def has_agent(self) -> bool:
         return False

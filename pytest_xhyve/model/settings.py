@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_args
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import (
+    FAILURES_LIMIT,
     Acceleration,
+    FailuresLimit,
     HypervisorName,
     KeepMode,
     Network,
     RunStartMode,
     parse_bool,
     parse_choice,
+    parse_failures_limit,
     parse_memory,
     parse_mirror,
     parse_non_negative_int,
@@ -66,6 +69,7 @@ class Option(NamedTuple):
         environment: whether the variable ``PYTEST_XHYVE_NAME`` sets it, too.
         repeatable: whether the option may be given several times.
         switch: whether the option takes no value.
+        value_if_bare: the value if the option is given without one; None if it needs one.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Option(NamedTuple):
     environment: bool = False
     repeatable: bool = False
     switch: bool = False
+    value_if_bare: str | None = None
 
     @property
     def flag(self) -> str:
@@ -214,6 +219,22 @@ OPTIONS = (
         environment=True,
     ),
     Option(
+        "save_failures",
+        "DIR",
+        "save the guests of a failed test, with their memory and disks, as DIR/TEST.xhyve; `pytest-xhyve resume` lets "
+        "them go on from the moment of the failure (DIR if only the option is given: xhyve-failures)",
+        parse_path,
+        environment=True,
+        value_if_bare="xhyve-failures",
+    ),
+    Option(
+        "failures_limit",
+        "N[,SIZE]",
+        "how many bundles --xhyve-save-failures keeps in DIR, and how much disk space they may take together; the "
+        "least useful are removed first (default: 20,4G)",
+        parse_failures_limit,
+    ),
+    Option(
         "artifacts",
         "DIR",
         "folder for diagnostics; the plugin saves for each test the console and the journal of its guests, and the "
@@ -280,6 +301,8 @@ class Settings:
         prewarm: number of guests that are started before their tests.
         templates_size: limit of disk space for templates, in bytes.
         keep: ``never``, ``on-failure`` or ``always``.
+        save_failures: the folder for the guests of failed tests, or None to save none.
+        failures_limit: how many of these there may be, and their size.
         artifacts: a folder, or None to save nothing.
         strict: whether leftovers make the run fail.
         boot_timeout: seconds, before any factor.
@@ -307,6 +330,8 @@ class Settings:
     prewarm: int = 0
     templates_size: int = 8 << 30
     keep: KeepMode = "never"
+    save_failures: Path | None = None
+    failures_limit: FailuresLimit = FAILURES_LIMIT
     artifacts: Path | None = None
     strict: bool = False
     boot_timeout: float = 120.0

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pytest_xhyve.model.errors import ConfigurationError
 
@@ -162,6 +162,27 @@ def parse_positive_float(text: str | float) -> float:
     if not 0 < number < math.inf:
         raise ConfigurationError(f"{text!r} is not a number above 0")
     return number
+
+
+class FailuresLimit(NamedTuple):
+    """How many bundles of failed tests there may be, and how many bytes they may take together."""
+
+    number: int
+    size: int
+
+
+def parse_failures_limit(text: str) -> FailuresLimit:
+    """A limit such as ``20`` or ``20,4G``; without a size, `FAILURES_LIMIT` has it.
+
+    Raises:
+        ConfigurationError: *text* is not one.
+    """
+    number, comma, size = text.partition(",")
+    return FailuresLimit(parse_positive_int(number.strip()), parse_size(size) if comma else FAILURES_LIMIT.size)
+
+
+FAILURES_LIMIT = FailuresLimit(20, 4 << 30)
+"""The default."""
 
 
 def parse_bool(text: str | bool) -> bool:

@@ -65,14 +65,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             dest=option.ini,
             default=None,
             help=option.help + (f"; {option.variable} in the environment" if option.environment else ""),
-            **({"action": "store_true"} if option.switch else takes),
+            **({"action": "store_true"} if option.switch else takes | _bare(option.value_if_bare)),
         )
         kind: Literal["args", "string"] = "args" if option.repeatable else "string"
         parser.addini(option.ini, f"as {option.flag}", kind, default=None)
 
 
+def _bare(value: str | None) -> dict[str, Any]:
+    """What lets an option have *value* if it is given without one; None if it needs one."""
+    if value is None:
+        return {}
+    from pytest_xhyve.plugin.bare_option import BareOption
+
+    return {"nargs": "?", "const": value, "action": BareOption}
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
+    if config.getoption("xhyve_save_failures") is not None and not hasattr(config, "workerinput"):
+        from pytest_xhyve.plugin.bare_option import TO_RUN
+        from pytest_xhyve.plugin.pytest_internals import add_to_run
+
+        add_to_run(config, getattr(config.option, TO_RUN, []))
     try:
         settings = Settings.load(config)
         if (password := getattr(config, "workerinput", {}).pop(_PASSWORD_KEY, None)) is not None:
@@ -102,6 +116,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
             base = base_folder(settings.given["artifacts"], config)
             settings = replace(settings, artifacts=base / settings.artifacts)
+        if settings.save_failures is not None:
+            from pytest_xhyve.plugin.saving import resolve_folder
+
+            settings = resolve_folder(settings, config)
     except XhyveError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SETTINGS] = settings

@@ -220,7 +220,7 @@ def check_program(settings: Settings) -> None:
 def find_problems(
     items: Iterable[pytest.Item], settings: Settings
 ) -> tuple[Settings, list[tuple[list[pytest.Item], str]]]:
-    """Check the cache folder, the folder for artifacts, and the images of *items*; ignore tests that may not run.
+    """Check the cache folder, the folders of the options, and the images of *items*; ignore tests that may not run.
 
     Args:
         items: the tests that will run and ask for a guest.
@@ -236,7 +236,8 @@ def find_problems(
     try:
         home = Home.of_user()
         home.folder("runs")
-        _check_artifacts(settings)
+        _check_folder(settings, "artifacts", settings.artifacts)
+        _check_folder(settings, "save_failures", settings.save_failures)
     except XhyveError as error:
         return settings, [(sure, str(error))]
     preflight = Preflight(home, settings)
@@ -248,8 +249,8 @@ def find_problems(
     return settings, [(concerned, f"{_name_tests(concerned)}: {problem}") for problem, concerned in found.items()]
 
 
-def _check_artifacts(settings: Settings) -> None:
-    folder = settings.artifacts
+def _check_folder(settings: Settings, option: str, folder: Path | None) -> None:
+    """Check that this run can write to *folder*, which *option* names."""
     if folder is None:
         return
     try:
@@ -257,7 +258,7 @@ def _check_artifacts(settings: Settings) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise ConfigurationError(
-            f"{settings.given['artifacts']}: cannot write to {folder}: {error.strerror}\n"
+            f"{settings.given[option]}: cannot write to {folder}: {error.strerror}\n"
             "  give a folder that you may write to, or that pytest can create"
         ) from error
 

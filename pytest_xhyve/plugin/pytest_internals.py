@@ -65,6 +65,14 @@ def is_parameter_set(value: Any) -> bool:
     return isinstance(value, type(pytest.param()))
 
 
+def add_to_run(config: pytest.Config, words: Sequence[str]) -> None:
+    """Let pytest run *words*, too; if the command line names nothing else, only these."""
+    if words:
+        others = config.args if config.args_source is config.ArgsSource.ARGS else []
+        config.args = [*words, *others]
+        config.args_source = config.ArgsSource.ARGS
+
+
 def suspended_capture(config: pytest.Config) -> AbstractContextManager[None]:
     """In the block, output reaches the terminal."""
     capture = config.pluginmanager.get_plugin("capturemanager")

@@ -31,6 +31,7 @@ from pytest_xhyve.report.assertions import RecentCommands
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.model.completed import Completed
+    from pytest_xhyve.plugin.saving import FailureSaver
 
 # pytest makes the title "Captured log xhyve: NAME call" from it. The terminal and pytest-html show any section; JUnit
 # XML shows only those of stdout, stderr or the log.
@@ -48,9 +49,17 @@ class Reporter(Events):
         settings: the run's settings.
         summary: gets what is shown at the end of the run.
         show: prints a line at once.
+        saver: saves the guests of failed tests; None to save none.
     """
 
-    def __init__(self, settings: Settings, summary: RunSummary, show: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        summary: RunSummary,
+        show: Callable[[str], None],
+        saver: FailureSaver | None = None,
+    ) -> None:
+        self._saver = saver
         self._keep = settings.keep
         self._summary = summary
         self._show = show
@@ -73,6 +82,8 @@ class Reporter(Events):
         # Commands that build a template are not a test's.
         if self._find(guest) is not None:
             self._commands.add(completed, checked=checked)
+            if self._saver is not None:
+                self._saver.add_command(guest, completed)
 
     def file_fetched(self, guest: Guest, local: Path) -> None:
         if self._artifacts is not None and self._item is not None and self._find(guest) is not None:
@@ -100,6 +111,11 @@ class Reporter(Events):
     def reason_to_keep(self, guest: Guest, error: BaseException | None) -> str | None:
         """The test that *guest* is kept for, or None; a `pytest_xhyve.guest.guest.KeepPolicy`."""
         tracked = self._find(guest)
+        if tracked is not None and self._saver is not None and self._is_failure(error):
+            # The block around the guest ends, and with it the guest.
+            assert self._item is not None
+            assert error is not None
+            self._saver.save_after_error(self._item, error, self._living(self._item))
         if tracked is None or self._keep == "never":
             return None
         if tracked.failed_test is None and self._is_failure(error) and self._item is not None:
@@ -111,6 +127,8 @@ class Reporter(Events):
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._item = item
         self._commands.clear()
+        if self._saver is not None:
+            self._saver.begin()
         if self._artifacts is not None:
             self._artifacts.begin(item.nodeid)
         # Removed guests are from an earlier run of this test.
@@ -145,6 +163,8 @@ class Reporter(Events):
             self._add_sections(item, report, error, used)
             if call.excinfo is not None and (isinstance(error, XhyveError) or _interrupted_a_command(error)):
                 shorten_traceback(item, call.excinfo, report)
+        if self._saver is not None:
+            self._saver.save_after_report(item, report, self._living(item))
         make_harmless(report)
         return report
 
@@ -173,6 +193,10 @@ class Reporter(Events):
 
     def _used_by(self, item: pytest.Item) -> Iterator[TrackedGuest]:
         return (tracked for tracked in self._tracked if tracked.used_by(item))
+
+    def _living(self, item: pytest.Item) -> list[Guest]:
+        """The guests of *item* that are not removed."""
+        return [tracked.guest for tracked in self._used_by(item) if tracked.final_evidence is None]
 
     def _is_failure(self, error: BaseException | None) -> bool:
         """Whether *error*, which ended the block around a guest, will probably make the test fail."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from pytest_xhyve.model.kept import Kept
+from pytest_xhyve.model.saved_failure import SavedFailure
 from pytest_xhyve.model.times import GuestTimes
+from pytest_xhyve.model.values import format_seconds, format_size
 from pytest_xhyve.report.durations import tabulate
 
 _HINT = "`pytest-xhyve ps` lists them, and `pytest-xhyve reap` removes them"
@@ -25,12 +28,14 @@ class RunSummary:
         kept: the kept guests.
         notes: other lines about guests.
         leaks: what the guests left behind, one line each.
+        saved: the bundles with guests of failed tests.
     """
 
     times: list[GuestTimes] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
+    saved: list[SavedFailure] = field(default_factory=list)
 
     def add_leaks(self, find: Callable[[], Iterable[str]]) -> None:
         """Add the lines of *find*; if it fails, add a note instead of an error."""
@@ -46,6 +51,7 @@ class RunSummary:
             "kept": [kept.to_message() for kept in self.kept],
             "notes": self.notes,
             "leaks": self.leaks,
+            "saved": [saved.to_message() for saved in self.saved],
         }
 
     def add_message(self, message: Mapping[str, Any]) -> None:
@@ -54,9 +60,10 @@ class RunSummary:
         self.kept += map(Kept.from_message, message["kept"])
         self.notes += message["notes"]
         self.leaks += message["leaks"]
+        self.saved += map(SavedFailure.from_message, message["saved"])
 
     def summarize(self, terminal: pytest.TerminalReporter, *, durations: bool, verbose: bool, strict: bool) -> None:
-        """Print the sections *guest durations*, *kept guests* and *left behind by guests*, if they have lines.
+        """Print the sections *guest durations*, *kept guests*, *saved guests*, *left behind by guests*, if not empty.
 
         Args:
             terminal: pytest's terminal reporter.
@@ -79,6 +86,15 @@ class RunSummary:
                 terminal.line(note)
             if kept_guests:
                 terminal.line(_HINT)
+        # A later bundle may have taken its place.
+        saved_failures = [saved for saved in self.saved if Path(saved.path).exists()]
+        if saved_failures:
+            terminal.section("saved guests")
+            for saved in saved_failures:
+                size, seconds = format_size(saved.size), format_seconds(saved.seconds)
+                terminal.line(f"{', '.join(saved.guests)}, for {saved.test} ({size}, in {seconds}):")
+                terminal.line(f"  {saved.command}")
+            terminal.line("these files hold the guests' memory, with all secrets in it; only this user can read them")
         if self.leaks:
             terminal.section("left behind by guests", red=True)
             for leak in self.leaks:

@@ -24,7 +24,7 @@ class RestoreFailed(XhyveError):
 
 def record(instance: Instance, machine: Machine, folder: Path) -> Start[SnapshotMachine]:
     """Boot *machine* with its memory in a file in *folder*, so that it can be saved."""
-    return Start("boot", lambda: instance.snapshotter.start_recorded(machine, instance.process, folder))
+    return Start("boot", lambda: instance.snapshotter.start_recorded(machine, instance.process, folder), agent={})
 
 
 def restore(
@@ -62,7 +62,7 @@ def restore(
         except IdentityError as error:
             raise RestoreFailed(f"{machine.name} was restored, but has no identity of its own: {error}") from error
 
-    return Start("restore", running, make_ready)
+    return Start("restore", running, make_ready, template.agent.to_dict())
 
 
 def resume(
@@ -85,7 +85,12 @@ def resume(
         except IdentityError as error:
             raise XhyveError(f"its clock and random numbers are those of the checkpoint: {error}") from error
 
-    return Start("restore", lambda: _start_from(instance, machine, checkpoint.folder, record), make_ready)
+    return Start(
+        "restore",
+        lambda: _start_from(instance, machine, checkpoint.folder, record),
+        make_ready,
+        checkpoint.agent.to_dict(),
+    )
 
 
 def _start_from(

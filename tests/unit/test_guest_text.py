@@ -48,11 +48,13 @@ KNOWN = {
     ("cli/commands.py", "ClickException"): {ERROR: 2},
     ("cli/commands.py", "UsageError"): {OURS: 3},
     ("cli/commands.py", "echo"): {OURS: 20, PRINTABLE: 2},
+    ("cli/console_client.py", "echo"): {OURS: 2},
     ("cli/guest_options.py", "UsageError"): {ERROR: 1},
     ("cli/pull.py", "UsageError"): {OURS: 1},
     ("cli/progress.py", "echo"): {PRINTABLE: 2},
     ("cli/progress.py", "print"): {PRINTABLE: 1},
     ("guest/chaos.py", "add_note"): {ERROR: 1},
+    ("cli/resume_command.py", "UsageError"): {OURS: 1},
     ("guest/commands.py", "add_note"): {COMPLETED: 3},
     ("guest/crash_states.py", "add_note"): {OURS: 2},
     ("guest/fault_notes.py", "add_note"): {OURS: 1},
@@ -65,8 +67,10 @@ KNOWN = {
     ("plugin/reporting.py", "add_report_section"): {REPORT: 1},
     ("plugin/reporting.py", "sections.append"): {REPORT: 1},
     ("plugin/reporting.py", "writer.line"): {OURS: 2},
-    ("plugin/summary.py", "terminal.line"): {OURS: 7},
-    ("plugin/summary.py", "terminal.section"): {OURS: 3},
+    ("plugin/saving.py", "add_report_section"): {REPORT: 1},
+    ("plugin/saving.py", "sections.append"): {REPORT: 1},
+    ("plugin/summary.py", "terminal.line"): {OURS: 10},
+    ("plugin/summary.py", "terminal.section"): {OURS: 4},
 }
 
 

@@ -114,6 +114,10 @@ class QemuMachine(GuardedMachine):
     def resume(self) -> None:
         self._execute("cont")
 
+    def is_paused(self) -> bool:
+        with self._errors("ask about"):
+            return bool(self._qmp.execute("query-status")["status"] != "running")
+
     @property
     def has_agent(self) -> bool:
         return False

@@ -1,0 +1,280 @@
+"""Let the guests of a bundle go on: each time as a fresh copy, from the moment at which they were saved."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pytest_xhyve.fleet.bundled_image import FoundImage, find_image
+from pytest_xhyve.formats.bundle_file import BundleReader, DamagedBundle
+from pytest_xhyve.formats.qcow2 import set_backing
+from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.start import Start
+from pytest_xhyve.host.guardian import GuardedProcess
+from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.home import about_room
+from pytest_xhyve.hypervisors.base import SnapshotMachine, VirtualMachine
+from pytest_xhyve.model.errors import ConfigurationError, XhyveError
+from pytest_xhyve.model.failure import Failure
+from pytest_xhyve.model.machine import Disk, Machine
+from pytest_xhyve.templates.identity import AgentState, IdentityError, set_clock_and_seed
+from pytest_xhyve.templates.login import PASSWORD, fingerprint
+from pytest_xhyve.templates.saved_guest import SavedGuest
+
+if TYPE_CHECKING:
+    from pytest_xhyve.preparation.run_context import RunContext
+
+_AGENT_SECONDS = 5.0
+_DATE_SECONDS = 30.0
+_ZEROS = bytes(1 << 16)
+
+
+class BundleError(XhyveError):
+    """A bundle cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An open bundle.
+
+    Attributes:
+        path: its file.
+        failure: the test that failed.
+        guests: the saved guests.
+        reader: reads its members.
+    """
+
+    path: Path
+    failure: Failure
+    guests: tuple[SavedGuest, ...]
+    reader: BundleReader
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[Bundle]:
+        """Open the bundle at *path*, and check that it is complete.
+
+        Raises:
+            BundleError: it cannot be read, or is damaged.
+        """
+        with explained(path), BundleReader.open(path) as reader:
+            try:
+                failure = Failure.from_dict(reader.about["failure"])
+                guests = tuple(map(SavedGuest.from_dict, reader.about["guests"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise DamagedBundle("is damaged: its description is not valid") from error
+            missing = {member for guest in guests for member in guest.members()} - set(reader.names())
+            if missing:
+                raise DamagedBundle(f"is cut off: {min(missing)} is missing")
+            if len({guest.key for guest in guests}) < len(guests):
+                raise DamagedBundle("is damaged: two guests have one name")
+            yield cls(path, failure, guests, reader)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an error about the bundle at *path* into one for people."""
+    try:
+        yield
+    except DamagedBundle as error:
+        raise BundleError(f"{path} {error}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BundleError(f"cannot read the bundle {path}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeOptions:
+    """How to resume.
+
+    Attributes:
+        image: the manifest of the image, if the user names it.
+        key: the private key to log in with; None for the image's.
+        frozen_clock: whether the clock stays at the moment of the failure.
+        report: gets a line about what is not as it was.
+    """
+
+    image: Path | None
+    key: Path | None
+    frozen_clock: bool
+    report: Callable[[str], None]
+
+
+class Resumption:
+    """A saved guest that is being resumed.
+
+    Args:
+        bundle: the bundle.
+        saved: the guest in it.
+        context: the run.
+        options: how to resume.
+    """
+
+    def __init__(self, bundle: Bundle, saved: SavedGuest, context: RunContext, options: ResumeOptions) -> None:
+        self.saved = saved
+        self._bundle = bundle
+        self._context = context
+        self._options = options
+        self._found = _with_key(find_image(saved.image, context.home, options.image), options.key)
+        self._reason_to_boot = self._find_reason_to_boot()
+        self._agent_answered = False
+
+    def check_login(self) -> None:
+        """Check that the guest accepts the key that the plugin has.
+
+        Raises:
+            ConfigurationError: it accepts another one.
+        """
+        image, wanted = self._found.image, self.saved.image.login
+        if wanted in ("", PASSWORD):
+            return
+        ours = "" if image.key is None else fingerprint(image.key)
+        if ours != wanted:
+            raise ConfigurationError(
+                f"the saved guest {self.saved.name} accepts the key {wanted} of its user {image.user}; "
+                f"{image.key or 'no key'} is {ours or 'not that key'}\n"
+                "  name the private key with --key FILE, or use --console, which needs no login"
+            )
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[GuardedProcess, Instance, Machine]]:
+        """Unpack the guest's files in a folder of its own; its process is the guardian's."""
+        context = self._context
+        with context.guard(self.saved.name, self._found.image) as process:
+            instance = Instance(self._found.image, context.hypervisor, process, context.timeouts, context.events)
+            with _explain_full_disk(process.folder), explained(self._bundle.path):
+                self._unpack(self.saved.console, process.folder / CONSOLE)
+                disks = tuple(self._unpack_disk(number, process.folder) for number in range(len(self.saved.disks)))
+            machine = replace(self.saved.machine(), disks=disks, kernel=self._found.kernel, initrd=self._found.initrd)
+            yield process, instance, machine
+
+    @contextmanager
+    def guest(self) -> Iterator[Guest]:
+        """The running guest, reachable over SSH."""
+        self.check_login()
+        with self.running() as (_, instance, machine):
+            guest = Guest(instance, machine)
+            guest._boot_or_restore(self.start(instance, machine))
+            try:
+                if not self._agent_answered and not self._options.frozen_clock and not self._reason_to_boot:
+                    self._set_clock_over_ssh(guest)
+                yield guest
+            finally:
+                guest._switch_off()
+
+    def start(self, instance: Instance, machine: Machine) -> Start[VirtualMachine] | None:
+        """What lets the guest go on from its memory; None if it has to boot from its disk."""
+        if self._reason_to_boot:
+            self._options.report(
+                f"guest {self.saved.name} boots from its disk, as after a power cut: {self._reason_to_boot}"
+            )
+            return None
+
+        def make_ready(vm: VirtualMachine) -> None:
+            with self._state() as state:
+                vm.load_state(state)
+            if self.saved.agent and not self._options.frozen_clock:
+                with suppress(IdentityError, TypeError):
+                    agent = AgentState.from_dict(dict(self.saved.agent))
+                    set_clock_and_seed(cast("SnapshotMachine", vm).agent, agent, timeout=_AGENT_SECONDS)
+                    self._agent_answered = True
+
+        has_agent = self.saved.agent is not None
+        return Start(
+            "restore",
+            lambda: instance.snapshotter.start_waiting(machine, instance.process, has_agent=has_agent),
+            make_ready,
+            self.saved.agent,
+        )
+
+    def _find_reason_to_boot(self) -> str:
+        """Why the guest's memory cannot be restored here; empty if it can."""
+        if not self.saved.has_memory:
+            return "its memory was not saved"
+        snapshotter = self._context.hypervisor.snapshotter
+        if snapshotter is None:
+            return f"{self._context.hypervisor.info.name} cannot restore memory"
+        machine = replace(self.saved.machine(), kernel=self._found.kernel, initrd=self._found.initrd)
+        here = snapshotter.depends_on(machine)
+        here["hypervisor"] = " ".join(here["hypervisor"].split(" ")[:2])
+        for key, value in self.saved.depends_on.items():
+            if here.get(key, "") != value:
+                return f"it was saved with {value}, and this host has {here.get(key, 'none')}"
+        return ""
+
+    def _set_clock_over_ssh(self, guest: Guest) -> None:
+        """Set the clock of a guest without an agent; its random numbers stay those of the bundle."""
+        done = guest.run(["date", "-u", "-s", f"@{time.time():.0f}"], check=False, timeout=_DATE_SECONDS, user="root")
+        if done.returncode != 0:
+            self._options.report(f"the clock of guest {self.saved.name} stays at the moment of the failure")
+
+    @contextmanager
+    def _state(self) -> Iterator[Path]:
+        """A file from which the hypervisor reads the guest's memory and devices, once."""
+        ours, theirs = os.pipe()
+
+        def write() -> None:
+            # A hypervisor that exits reports why; a damaged bundle ends the state early.
+            with suppress(BrokenPipeError, DamagedBundle), open(theirs, "wb") as target:  # noqa: PTH123
+                target.writelines(self._bundle.reader.read(self.saved.state))
+
+        writing = threading.Thread(target=write, name="xhyve-resume", daemon=True)
+        writing.start()
+        try:
+            yield Path(f"/dev/fd/{ours}")
+        finally:
+            os.close(ours)
+            # A hypervisor that did not load it all may live a little longer.
+            writing.join(_AGENT_SECONDS)
+
+    def _unpack_disk(self, number: int, folder: Path) -> Disk:
+        """Unpack the layers of a disk, each based on the next one, and return the top one."""
+        saved = self.saved.disks[number]
+        paths = [folder / f"saved{number}.{place}.{kind}" for place, kind in enumerate(saved.layers)]
+        below: list[str | None] = [str(path) for path in paths[1:]]
+        below.append(str(self._found.image.disk.resolve()) if saved.over_image else None)
+        for place, (path, kind, base) in enumerate(zip(paths, saved.layers, below, strict=True)):
+            self._unpack(self.saved.layer(number, place), path)
+            if kind == "qcow2":
+                try:
+                    set_backing(path, base)
+                except ValueError as error:
+                    raise DamagedBundle(f"is damaged: {self.saved.layer(number, place)}: {error}") from error
+            elif base is not None:
+                raise DamagedBundle(f"is damaged: {self.saved.layer(number, place)} is not a qcow2 file")
+        if not paths:
+            raise DamagedBundle("is damaged: a disk has no file")
+        return Disk(paths[0], "qcow2" if saved.layers[0] == "qcow2" else "raw")
+
+    def _unpack(self, member: str, target: Path) -> None:
+        """Write the content of *member* to the new file *target*; zeros become holes."""
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            for chunk in self._bundle.reader.read(member):
+                for at in range(0, len(chunk), len(_ZEROS)):
+                    block = chunk[at : at + len(_ZEROS)]
+                    if block == _ZEROS:
+                        file.seek(len(block), os.SEEK_CUR)
+                    else:
+                        file.write(block)
+            file.truncate(file.tell())
+
+
+def _with_key(found: FoundImage, key: Path | None) -> FoundImage:
+    return found if key is None else replace(found, image=replace(found.image, key=key, password=None))
+
+
+@contextmanager
+def _explain_full_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise XhyveError(f"cannot unpack the bundle: {error.strerror}\n{about_room(folder)}") from error

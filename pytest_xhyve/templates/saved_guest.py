@@ -1,0 +1,188 @@
+"""What a bundle states of each of its guests, as plain data.
+
+Another person may have written a bundle. So a path in it names a file of this host only for messages, or if the file's
+content is as the bundle states.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+from uuid import UUID
+
+from pytest_xhyve.formats.bundle_file import DamagedBundle
+from pytest_xhyve.model.machine import Machine, Nic
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+_FORMATS = ("raw", "qcow2")
+_FIRMWARE = (None, "bios", "uefi")
+_MOST_DISKS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """A file that is not in the bundle.
+
+    Attributes:
+        path: where it was.
+        digest: its SHA-256.
+    """
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """The image of a saved guest, which the bundle names by its content.
+
+    Attributes:
+        name: its name.
+        manifest: where its manifest was.
+        disk: its disk.
+        format: the disk's format.
+        backing: the SHA-256 of each file that the disk is based on, the nearest first.
+        kernel: the kernel; None if the guest boots by a boot loader.
+        initrd: the initial RAM disk, or None.
+        user: the user that the plugin logs in as.
+        host_keys: the guest's host keys.
+        login: what the guest accepts as a login: the fingerprint of a key, or ``password``.
+    """
+
+    name: str
+    manifest: str
+    disk: SavedFile
+    format: str
+    backing: tuple[str, ...]
+    kernel: SavedFile | None
+    initrd: SavedFile | None
+    user: str
+    host_keys: tuple[str, ...]
+    login: str
+
+
+@dataclass(frozen=True, slots=True)
+class SavedDisk:
+    """A disk of a saved guest.
+
+    Attributes:
+        layers: the format of each of its files in the bundle, the top one first; each is based on the next.
+        over_image: whether the last one is based on the image's disk.
+    """
+
+    layers: tuple[str, ...]
+    over_image: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SavedGuest:
+    """A guest in a bundle.
+
+    Attributes:
+        key: its folder in the bundle.
+        name, uuid, cpus, cpu, memory, mac, cmdline, graphics, firmware: as in `Machine`.
+        image: its image.
+        disks: its disks.
+        depends_on: what its memory can be restored with: see `Snapshotter.depends_on`.
+        has_memory: whether its memory was saved.
+        agent: see `Start.agent`.
+        made: how it was made, for people.
+    """
+
+    key: str
+    name: str
+    uuid: str
+    cpus: int
+    cpu: str
+    memory: int
+    mac: str | None
+    cmdline: str
+    graphics: bool
+    firmware: Any
+    image: SavedImage
+    disks: tuple[SavedDisk, ...]
+    depends_on: Mapping[str, str]
+    has_memory: bool
+    agent: Mapping[str, Any] | None
+    made: tuple[str, ...]
+
+    @property
+    def console(self) -> str:
+        """The member with the output of its console."""
+        return f"{self.key}/console"
+
+    @property
+    def state(self) -> str:
+        """The member with its memory and its devices."""
+        return f"{self.key}/state"
+
+    def layer(self, disk: int, number: int) -> str:
+        """The member with the file *number*, from the top, of its disk."""
+        return f"{self.key}/disk{disk}.{number}"
+
+    def members(self) -> Sequence[str]:
+        """All its members."""
+        layers = [
+            self.layer(place, number) for place, disk in enumerate(self.disks) for number in range(len(disk.layers))
+        ]
+        return [self.console, *([self.state] if self.has_memory else []), *layers]
+
+    def to_dict(self) -> dict[str, Any]:
+        """This object as plain data, for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The object from which `to_dict` made *content*.
+
+        Raises:
+            DamagedBundle: something in it has an impossible value.
+        """
+        try:
+            image = dict(content["image"])
+            for key in ("disk", "kernel", "initrd"):
+                image[key] = None if image[key] is None else SavedFile(**image[key])
+            image |= {key: tuple(map(str, image[key])) for key in ("backing", "host_keys")}
+            disks = tuple(SavedDisk(tuple(disk["layers"]), bool(disk["over_image"])) for disk in content["disks"])
+            made = tuple(map(str, content["made"]))
+            guest = cls(**{**content, "image": SavedImage(**image), "disks": disks, "made": made})
+            guest._check()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedBundle(f"is damaged: its description of a guest is not valid ({error})") from error
+        return guest
+
+    def _check(self) -> None:
+        UUID(self.uuid)
+        problems = {
+            "name": not _KEY.fullmatch(self.key) or not _KEY.fullmatch(self.name),
+            "mac": self.mac is not None and not _MAC.fullmatch(self.mac),
+            "disks": not 0 < len(self.disks) <= _MOST_DISKS
+            or any(not disk.layers or not set(disk.layers) <= set(_FORMATS) for disk in self.disks),
+            "size": not (0 < self.cpus < 1000 and 0 < self.memory < 1 << 50),
+            "cpu": "," in self.cpu,
+            "firmware": self.firmware not in _FIRMWARE,
+            "image": self.image.format not in _FORMATS,
+        }
+        wrong = [name for name, is_wrong in problems.items() if is_wrong]
+        if wrong:
+            raise ValueError(", ".join(wrong))
+
+    def machine(self) -> Machine:
+        """The machine, without the files of this host: its disks, kernel and initial RAM disk."""
+        return Machine(
+            name=self.name,
+            uuid=UUID(self.uuid),
+            cpus=self.cpus,
+            cpu=self.cpu,
+            memory=self.memory,
+            disks=(),
+            nics=(Nic(self.mac),),
+            kernel=None,
+            initrd=None,
+            cmdline=self.cmdline,
+            graphics=self.graphics,
+            firmware=self.firmware,
+        )

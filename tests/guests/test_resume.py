@@ -1,0 +1,168 @@
+"""The guests of a failed test, saved as a bundle and resumed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from chosen import Chosen
+from homes import KNOWN, share
+from waiting import becomes
+
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.runs import live_guests
+
+pytest_plugins = ["pytester"]
+
+FAILING = """
+import pytest
+
+def test_fails(xhyve_guest):
+    xhyve_guest.run("echo before > /root/before; (while sleep 0.2; do date +%s >> /tmp/ticks; done) >/dev/null 2>&1 &")
+    xhyve_guest.run("hostname -s 2>/dev/null || hostname")
+    assert xhyve_guest.run("uname -s").stdout == "Darwin"
+"""
+
+
+def resume(bundle: Path, *words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **({} if home is None else {HOME_VARIABLE: str(home)})}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest_xhyve.cli", "resume", str(bundle), *words],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def only_bundle(folder: Path) -> Path:
+    (bundle,) = folder.glob("*.xhyve")
+    return bundle
+
+
+@pytest.mark.run_under("warm")
+def test_failed_guest_goes_on_elsewhere(pytester: pytest.Pytester, hypervisor: Chosen, tmp_path: Path) -> None:
+    """In another cache folder, twice, from the moment of the failure."""
+    pytester.makepyfile(test_it=FAILING)
+    result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=tiny", "--xhyve-save-failures=saved")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*Captured log xhyve: saved guests call*", "*= saved guests =*", "tiny-*for test_it*"])
+    bundle = only_bundle(pytester.path / "saved").rename(tmp_path / "moved.xhyve")
+    assert bundle.stat().st_mode & 0o777 == 0o600
+    assert bundle.stat().st_size < 0.3 * (256 << 20)
+    elsewhere = share(Home.of_user(), tmp_path / "elsewhere", (*KNOWN, "images", "keys"))
+    for _ in range(2):
+        done = resume(
+            bundle,
+            "--",
+            "cat /root/before; wc -l < /tmp/ticks; sleep 1; wc -l < /tmp/ticks; date +%s",
+            home=elsewhere.path,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "test_it.py::test_fails failed (call)" in done.stderr
+        before, at_first, later, now = done.stdout.split()
+        assert before == "before"
+        assert int(later) > int(at_first)
+        assert abs(int(now) - bundle.stat().st_mtime) < 600
+    assert live_guests(elsewhere.folder("runs")) == []
+
+
+def test_booted_guest_is_saved(pytester: pytest.Pytester) -> None:
+    """It has no agent that could set its clock."""
+    pytester.makepyfile(test_it=FAILING)
+    options = ("--xhyve-image=tiny", "--xhyve-start=cold", "--xhyve-save-failures=saved")
+    pytester.runpytest_subprocess(*options).assert_outcomes(failed=1)
+    done = resume(only_bundle(pytester.path / "saved"), "--", "cat /root/before; ls /tmp/ticks; date +%s")
+    before, ticks, now = done.stdout.split()
+    assert (before, ticks) == ("before", "/tmp/ticks"), done.stderr
+    assert abs(int(now) - time.time()) < 10
+
+
+@pytest.mark.thorough
+@pytest.mark.run_under("xhyve")
+def test_disk_is_saved_without_memory(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+    pytester.makepyfile(test_it=FAILING.replace("echo before > /root/before;", "echo before > /root/before; sync;"))
+    options = (*hypervisor.options, "--xhyve-image=tiny", "--xhyve-save-failures=saved")
+    pytester.runpytest_subprocess(*options).assert_outcomes(failed=1)
+    done = resume(only_bundle(pytester.path / "saved"), "--", "cat /root/before")
+    assert "boots from its disk, as after a power cut: its memory was not saved" in done.stderr
+    assert done.stdout == "before\n", done.stderr
+
+
+@pytest.mark.run_under("warm")
+def test_what_counts_as_a_failure(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        @pytest.fixture
+        def broken(xhyve_guest):
+            raise ValueError("in set-up")
+
+        def test_set_up_fails(broken): pass
+
+        def test_block_fails(xhyve_guest_factory):
+            with xhyve_guest_factory(name="web") as web, xhyve_guest_factory(name="db"):
+                web.run("touch /tmp/here")
+                raise ValueError("in the block")
+
+        def test_error_is_expected(xhyve_guest_factory):
+            with pytest.raises(ValueError), xhyve_guest_factory():
+                raise ValueError("expected")
+
+        def test_passes(xhyve_guest): pass
+        """
+    )
+    result = pytester.runpytest_subprocess(*hypervisor.options, "--xhyve-image=tiny", "--xhyve-save-failures=saved")
+    result.assert_outcomes(passed=2, failed=1, errors=1)
+    names = sorted(path.name for path in (pytester.path / "saved").glob("*.xhyve"))
+    assert names == ["test_it.py-test_block_fails.xhyve", "test_it.py-test_set_up_fails.xhyve"]
+    bundle = pytester.path / "saved" / names[0]
+    done = resume(bundle, "--guest=web", "--", "ls /tmp/here; hostname")
+    assert done.stdout == "/tmp/here\nweb\n", done.stderr
+    assert "it has web, db" in resume(bundle, "--guest=other", "true").stderr
+    # A bundle that is cut off is refused before anything starts.
+    with bundle.open("r+b") as file:
+        file.truncate(bundle.stat().st_size // 2)
+    assert "is cut off" in resume(bundle, "true").stderr
+
+
+@pytest.mark.run_under("warm")
+def test_killed_run_leaves_no_half_bundle(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+    """And a disk that is full costs the bundle, not the run."""
+    pytester.makepyfile(test_it=FAILING)
+    pytester.makeconftest(
+        f"""
+        import errno, os, signal
+
+        from pytest_xhyve.formats.bundle_file import BundleWriter
+
+        def finish(self):
+            if os.environ["HOW"] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError({errno.ENOSPC}, "No space left on device")
+
+        BundleWriter.finish = finish
+        """
+    )
+    options = [sys.executable, "-m", "pytest", *hypervisor.options, "--xhyve-image=tiny", "--xhyve-save-failures=saved"]
+    for how, code in (("kill", -signal.SIGKILL), ("full", 1)):
+        done = subprocess.run(
+            options, env={**os.environ, "HOW": how}, cwd=pytester.path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout
+        assert not list((pytester.path / "saved").glob("*.xhyve"))
+    # The later run has removed what the killed one had begun.
+    assert not list((pytester.path / "saved").glob(".*.new"))
+    assert re.search(r"cannot save the guests of test_it.py::test_fails: .*No space left", done.stdout)
+    runs = Home.of_user().folder("runs")
+    assert becomes(lambda: all(guest.owner == os.getpid() for guest in live_guests(runs)), 5)

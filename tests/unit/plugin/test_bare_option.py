@@ -1,0 +1,31 @@
+"""An option whose value may be left out does not take what pytest is to run."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_xhyve.plugin.stash import SETTINGS
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.mark.parametrize(
+    ("words", "folder", "runs"),
+    [
+        (["--xhyve-save-failures", "test_it.py"], "xhyve-failures", ["test_it.py"]),
+        (["--xhyve-save-failures", "test_it.py::test_a"], "xhyve-failures", ["test_it.py::test_a"]),
+        (["--xhyve-save-failures", "sub"], "xhyve-failures", ["sub"]),
+        (["--xhyve-save-failures", "sub", "test_it.py"], "xhyve-failures", ["sub", "test_it.py"]),
+        (["test_it.py", "--xhyve-save-failures", "sub"], "xhyve-failures", ["sub", "test_it.py"]),
+        (["test_it.py", "--xhyve-save-failures"], "xhyve-failures", ["test_it.py"]),
+        (["--xhyve-save-failures", "-q", "test_it.py"], "xhyve-failures", ["test_it.py"]),
+        (["--xhyve-save-failures=there", "test_it.py"], "there", ["test_it.py"]),
+        (["--xhyve-save-failures", "there", "test_it.py"], "there", ["test_it.py"]),
+    ],
+)
+def test_next_word_is_run(pytester: pytest.Pytester, words: list[str], folder: str, runs: list[str]) -> None:
+    pytester.makepyfile(test_it="def test_a(): pass")
+    pytester.mkdir("sub").joinpath("test_other.py").touch()
+    config = pytester.parseconfigure(*words)
+    assert config.stash[SETTINGS].save_failures == pytester.path / folder
+    assert sorted(config.args) == runs
