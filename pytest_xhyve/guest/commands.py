@@ -11,6 +11,7 @@ import paramiko
 
 from pytest_xhyve.guest.connection import LOOK_SECONDS, Connection, is_long
 from pytest_xhyve.guest.shell import ShellLine
+from pytest_xhyve.guest.transcript import LineLogger
 from pytest_xhyve.host.exhaustion import is_readable
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.completed import RUNNING, Completed
@@ -31,10 +32,13 @@ class _Stream:
 
     chunks: list[bytes] = field(default_factory=list)
     size: int = 0
+    log: LineLogger | None = None
 
     def add(self, chunk: bytes) -> None:
         self.chunks.append(chunk)
         self.size += len(chunk)
+        if self.log is not None:
+            self.log.feed(chunk)
 
     def text(self) -> str:
         return b"".join(self.chunks).decode(errors="surrogateescape")
@@ -59,6 +63,7 @@ def run(
     most: int,
     tty: bool = False,
     patience: float | None = None,
+    stream: bool = False,
 ) -> Completed:
     """Run the shell line *line* and read both its streams to the end.
 
@@ -72,6 +77,7 @@ def run(
         most: how many bytes it may print.
         tty: whether it gets a terminal.
         patience: for how many seconds the guest may be silent; None for all of *timeout*, or without it for one step.
+        stream: whether its output is logged while it runs.
 
     Raises:
         CommandFailed: with *check*, if the exit code was not 0.
@@ -83,6 +89,8 @@ def run(
     start = monotonic()
     end = None if timeout is None else start + timeout
     stdout, stderr = _Stream(), _Stream()
+    if stream:
+        stdout.log, stderr.log = (LineLogger(connection.name, name) for name in ("stdout", "stderr"))
     what = f"run {_short(shown)}"
     check_guest = connection.checker(what, math.inf if timeout is not None and patience is None else patience)
 
@@ -99,6 +107,10 @@ def run(
         if until_then.stdout or until_then.stderr or not isinstance(error, XhyveError):
             error.add_note(f"{RUNNING}{connection.name}; its output until then:\n{until_then.report()}")
         raise
+    finally:
+        for log in (stdout.log, stderr.log):
+            if log is not None:
+                log.end()
     if stdout.size + stderr.size > most:
         raise XhyveError(
             f"command printed more than {format_size(most)} and was ended\n"

@@ -30,7 +30,7 @@ class Events:
         """*guest* did not boot, which *error* explains. If its hypervisor runs, it is killed afterwards."""
 
     def command_finished(self, guest: Guest, completed: Completed, *, checked: bool) -> None:
-        """A command of `Guest.run` has ended; if *checked* is true, an exit code other than 0 raises an error."""
+        """A command of `Guest.run` has ended, or was ended; if *checked*, an exit code other than 0 raises an error."""
 
     def file_fetched(self, guest: Guest, local: Path) -> None:
         """`Guest.get` has copied a file or folder to *local*."""

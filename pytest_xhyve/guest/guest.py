@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
-from pytest_xhyve.guest import chaos, recorder, restarts, shell, ssh_config, waits
+from pytest_xhyve.guest import chaos, recorder, restarts, shell, ssh_config, transcript, waits
 from pytest_xhyve.guest.chaos import Chaos
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.fault_notes import FaultNotes
@@ -25,6 +25,7 @@ from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo, VirtualMachi
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import (
     BootFailed,
+    CommandFailed,
     CommandTimeout,
     ConfigurationError,
     ConnectionFailed,
@@ -246,6 +247,7 @@ class Guest:
         cwd: str | os.PathLike[str] | None = None,
         tty: bool = False,
         max_output: int | str = _MAX_OUTPUT,
+        stream: bool = False,
     ) -> Completed:
         """Run *command* in the guest and wait for its end.
 
@@ -261,6 +263,9 @@ class Guest:
             tty: run the command in a terminal, for programs that need one. Its standard error is then part of its
                 standard output.
             max_output: the limit of what the command may print on both streams together, such as ``"1G"``.
+            stream: log each line of the output when it arrives, as a record of the logger ``pytest_xhyve.guest``; with
+                pytest's ``-o log_cli=true``, they appear while the command runs. Otherwise, the record of the
+                command's end contains the output.
 
         Returns:
             the exit code, standard output and standard error; bytes that are not UTF-8 are decoded as `os.fsdecode`
@@ -287,7 +292,17 @@ class Guest:
             )
         data = input.encode(errors="surrogateescape") if isinstance(input, str) else input
         return self._execute(
-            command, line, begin, check=check, timeout=timeout, input=data, tty=tty, most=parse_size(max_output)
+            command,
+            line,
+            begin,
+            check=check,
+            timeout=timeout,
+            input=data,
+            tty=tty,
+            most=parse_size(max_output),
+            # Other guests, such as a template's, are not a test's.
+            log=self._owner is not None,
+            stream=stream,
         )
 
     def _line(
@@ -318,10 +333,17 @@ class Guest:
         tty: bool = False,
         patience: float | None = None,
         connect: float | None = None,
+        log: bool = False,
+        stream: bool = False,
     ) -> Completed:
         """Run *line*, which is *command* as the caller wrote it, and report it; *begin* is when the caller asked."""
         __tracebackhide__ = True
         from pytest_xhyve.guest import commands as remote  # noqa: PLC0415
+
+        def ended(completed: Completed) -> None:
+            if log:
+                transcript.log_command(self.name, completed, streamed=stream)
+            self._instance.events.command_finished(self, completed, checked=check)
 
         try:
             completed = remote.run(
@@ -334,14 +356,18 @@ class Guest:
                 tty=tty,
                 patience=patience,
                 most=most,
+                stream=stream,
             )
-        except (BootFailed, ConnectionFailed, CommandTimeout) as error:
-            self._faults.explain(error)
+        except (BootFailed, ConnectionFailed, CommandFailed, CommandTimeout) as error:
+            if isinstance(error, CommandFailed | CommandTimeout):
+                ended(error.completed)
+            if not isinstance(error, CommandFailed):
+                self._faults.explain(error)
             raise
         finally:
             if self._first_command is None:
                 self._first_command = monotonic() - begin
-        self._instance.events.command_finished(self, completed, checked=check)
+        ended(completed)
         return completed
 
     def put(

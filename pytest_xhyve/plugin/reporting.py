@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import time
 import unittest
@@ -14,6 +15,7 @@ import pytest
 
 from pytest_xhyve.fleet.prewarmer import in_background
 from pytest_xhyve.guest.events import Events
+from pytest_xhyve.guest.transcript import NAME as LOGGER
 from pytest_xhyve.model.completed import RUNNING
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
@@ -61,6 +63,10 @@ class Reporter(Events):
     ) -> None:
         self._saver = saver
         self._keep = settings.keep
+        logger = logging.getLogger(LOGGER)
+        if logger.level == logging.NOTSET:
+            # Otherwise, pytest shows only warnings.
+            logger.setLevel(logging.INFO)
         self._summary = summary
         self._show = show
         self._artifacts = None if settings.artifacts is None else Artifacts(settings.artifacts)

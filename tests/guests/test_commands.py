@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -12,9 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from waiting import becomes
 from warm import fleet_of
 
-from pytest_xhyve import CommandTimeout, ConfigurationError, ConnectionFailed, Guest, WaitTimeout, XhyveError
+from pytest_xhyve import (
+    CommandFailed,
+    CommandTimeout,
+    ConfigurationError,
+    ConnectionFailed,
+    Guest,
+    WaitTimeout,
+    XhyveError,
+)
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.clock import monotonic
@@ -160,3 +170,19 @@ def test_port_is_found_on_any_address(guest: Guest) -> None:
     guest.wait_for_port(8101, timeout=20)
     with pytest.raises(ConfigurationError, match="not a positive number"):
         guest.wait_for_port(22, timeout=0)
+
+
+def test_output_is_logged_while_the_command_runs(guest: Guest, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="pytest_xhyve.guest")
+    guest.run("mkfifo /tmp/go")
+    caplog.clear()
+    running = threading.Thread(target=guest.run, args=["echo first; cat /tmp/go; rm /tmp/go"], kwargs={"stream": True})
+    running.start()
+    assert becomes(lambda: caplog.messages == [f"{guest.name} stdout: first"], 10)
+    guest.run("echo second > /tmp/go")
+    running.join()
+    assert f"{guest.name} stdout: second" in caplog.messages
+    with pytest.raises(CommandFailed):
+        guest.run("exit 3")
+    assert ": exit code 3 after " in caplog.messages[-1]
+    assert caplog.records[-1].filename == "test_commands.py"
