@@ -28,6 +28,7 @@ NAVIGATION = {
         "faults",
         "debug",
         "failed-machine",
+        "report",
         "ci",
         "slow-hosts",
         "own-image",

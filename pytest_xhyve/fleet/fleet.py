@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -223,9 +224,10 @@ class Fleet:
         _check_supported(spec, start, hypervisor)
         with ExitStack() as life:
             begin = monotonic()
-            times = _Times()
+            times = _Times(requested)
             life.callback(self._report_times, times, request)
             slot = request.acquire_slot(self.admission, self._memory(spec, image), life)
+            times.waited = monotonic() - begin
             name = spec.name or f"{_to_host_name(image.name)}-{slot.number}"
             failures = HoldFailed(self._kept_guests, name, request.requested_by or "")
             folder = self._kept_guests.folder_for(run_folder / name)
@@ -424,7 +426,10 @@ def _keep_none(guest: Guest, error: BaseException | None) -> None:
 class _Times:
     """Measures the durations of one guest's phases."""
 
-    def __init__(self) -> None:
+    def __init__(self, requested: float) -> None:
+        self._requested = requested
+        self._began = time.time() - (monotonic() - requested)
+        self.waited = 0.0
         self._guest: Guest | None = None
         self._phases: dict[str, float] = {}
         self._removal = 0.0
@@ -438,6 +443,7 @@ class _Times:
     def guest(self, guest: Guest) -> None:
         # A copy, as a later start of the same guest replaces its phases.
         self._guest, self._phases = guest, dict(guest.phases)
+        guest._requested = (self._began, self.waited)
 
     def begin_removal(self) -> None:
         """Called when the removal begins."""
@@ -449,7 +455,9 @@ class _Times:
         if self._guest.first_command is not None:
             self._phases[COMMAND] = self._guest.first_command
         self._phases[TEARDOWN] = monotonic() - self._removal
-        return GuestTimes(self._guest.name, self._guest.image.name, requested_by, self._phases)
+        lived = monotonic() - self._requested - self.waited
+        name, image = self._guest.name, self._guest.image.name
+        return GuestTimes(name, image, requested_by, self._phases, self._began, self.waited, lived)
 
 
 def _reset(guest: Guest, instance: Instance, started: Started) -> Reset:

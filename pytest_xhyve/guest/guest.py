@@ -117,6 +117,8 @@ class Guest:
         self._first_command: float | None = None
         self._prewarmed = False
         self._synced: Synced | None = None
+        # When it was requested, in seconds since the epoch, and for how many seconds that waited for a slot.
+        self._requested = (0.0, 0.0)
 
     def __enter__(self) -> Self:
         return self

@@ -235,6 +235,13 @@ OPTIONS = (
         parse_failures_limit,
     ),
     Option(
+        "report",
+        "FILE",
+        "write an HTML page about the run: a timeline of its tests and guests, and the details of failed tests",
+        parse_path,
+        environment=True,
+    ),
+    Option(
         "artifacts",
         "DIR",
         "folder for diagnostics; the plugin saves for each test the console and the journal of its guests, and the "
@@ -303,6 +310,7 @@ class Settings:
         keep: ``never``, ``on-failure`` or ``always``.
         save_failures: the folder for the guests of failed tests, or None to save none.
         failures_limit: how many of these there may be, and their size.
+        report: the HTML page to write, or None.
         artifacts: a folder, or None to save nothing.
         strict: whether leftovers make the run fail.
         boot_timeout: seconds, before any factor.
@@ -332,6 +340,7 @@ class Settings:
     keep: KeepMode = "never"
     save_failures: Path | None = None
     failures_limit: FailuresLimit = FAILURES_LIMIT
+    report: Path | None = None
     artifacts: Path | None = None
     strict: bool = False
     boot_timeout: float = 120.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 COMMAND = "command"
@@ -19,12 +19,18 @@ class GuestTimes:
         image: its image's name.
         requested_by: the test that requested the guest, or its class, module or session; empty if unknown.
         phases: seconds, by the names of `pytest_xhyve.Guest.phases`; also the first `COMMAND`, and `TEARDOWN`.
+        began: when it was requested, in seconds since the epoch.
+        waited: for how many seconds the request waited for a slot; no phase contains them.
+        lived: seconds from the request to the removal, without those; 0 while the guest lives.
     """
 
     name: str
     image: str
     requested_by: str
     phases: Mapping[str, float]
+    began: float = 0.0
+    waited: float = 0.0
+    lived: float = 0.0
 
     @property
     def start(self) -> str:
@@ -38,7 +44,7 @@ class GuestTimes:
 
     def to_message(self) -> dict[str, Any]:
         """This object as plain data, which an xdist worker can send to its controller."""
-        return {"name": self.name, "image": self.image, "requested_by": self.requested_by, "phases": dict(self.phases)}
+        return {**asdict(self), "phases": dict(self.phases)}
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> GuestTimes:

@@ -120,6 +120,12 @@ def pytest_configure(config: pytest.Config) -> None:
             from pytest_xhyve.plugin.saving import resolve_folder
 
             settings = resolve_folder(settings, config)
+        if settings.report is not None and not hasattr(config, "workerinput"):
+            from pytest_xhyve.plugin.html_report import NAME, PageWriter, resolve_file
+
+            settings = resolve_file(settings, config)
+            assert settings.report is not None
+            config.pluginmanager.register(PageWriter(settings.report, config), NAME)
     except XhyveError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SETTINGS] = settings

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.model.spec import GuestSpec
     from pytest_xhyve.model.values import StartMode
-    from pytest_xhyve.plugin.saving import FailureSaver
-    from pytest_xhyve.plugin.summary import RunSummary
 
 
 @pytest.fixture(scope="session")
@@ -40,9 +38,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     summary = config.stash.setdefault(SUMMARY, RunSummary())
     # First, as it reports the errors of the next steps. It exists already if a plugin runs the last test again.
     if REPORTER not in config.stash:
-        reporter = config.stash[REPORTER] = Reporter(
-            settings, summary, _line_printer(config), _failure_saver(config, summary)
-        )
+        reporter = config.stash[REPORTER] = Reporter(settings, summary, _line_printer(config), _run_id(config))
         config.pluginmanager.register(reporter, "xhyve-reporter")
         # It was registered too late for this hook of the test that is being set up.
         reporter.pytest_runtest_setup(config.stash[ITEM])
@@ -227,16 +223,11 @@ def _start_guest(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) 
     return guest
 
 
-def _failure_saver(config: pytest.Config, summary: RunSummary) -> FailureSaver | None:
-    settings = config.stash[SETTINGS]
-    if settings.save_failures is None:
-        return None
+def _run_id(config: pytest.Config) -> str:
+    """An id that all processes of the run share, and no other run has."""
     import secrets
 
-    from pytest_xhyve.plugin.saving import FailureSaver
-
-    run = getattr(config, "workerinput", {}).get("testrunuid") or secrets.token_hex(8)
-    return FailureSaver(settings, run, summary)
+    return getattr(config, "workerinput", {}).get("testrunuid") or secrets.token_hex(8)
 
 
 def _line_printer(config: pytest.Config) -> Callable[[str], None]:

@@ -6,6 +6,7 @@ import logging
 import shlex
 import time
 import unittest
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from pytest_xhyve.guest.transcript import NAME as LOGGER
 from pytest_xhyve.model.completed import RUNNING
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
+from pytest_xhyve.model.failure import CommandRecord
 from pytest_xhyve.model.kept import Kept
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.text import printable
@@ -33,6 +35,7 @@ from pytest_xhyve.report.assertions import RecentCommands
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.model.completed import Completed
+    from pytest_xhyve.plugin.page_extras import PageExtras
     from pytest_xhyve.plugin.saving import FailureSaver
 
 # pytest makes the title "Captured log xhyve: NAME call" from it. The terminal and pytest-html show any section; JUnit
@@ -41,6 +44,7 @@ _SECTION = "log xhyve: {}"
 REPORTER: pytest.StashKey[Reporter] = pytest.StashKey()
 """The reporter, once there is a fleet; in the stash of a `pytest.Config`."""
 
+_MOST_COMMANDS = 200
 _NO_FAILURES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
 
 
@@ -51,7 +55,7 @@ class Reporter(Events):
         settings: the run's settings.
         summary: gets what is shown at the end of the run.
         show: prints a line at once.
-        saver: saves the guests of failed tests; None to save none.
+        run: an id that all processes of the run share.
     """
 
     def __init__(
@@ -59,9 +63,19 @@ class Reporter(Events):
         settings: Settings,
         summary: RunSummary,
         show: Callable[[str], None],
-        saver: FailureSaver | None = None,
+        run: str,
     ) -> None:
-        self._saver = saver
+        self._transcript: deque[CommandRecord] = deque(maxlen=_MOST_COMMANDS)
+        self._saver: FailureSaver | None = None
+        if settings.save_failures is not None:
+            from pytest_xhyve.plugin.saving import FailureSaver  # noqa: PLC0415
+
+            self._saver = FailureSaver(settings, run, summary, self._transcript)
+        self._extras: PageExtras | None = None
+        if settings.report is not None:
+            from pytest_xhyve.plugin.page_extras import PageExtras  # noqa: PLC0415
+
+            self._extras = PageExtras(self._transcript)
         self._keep = settings.keep
         logger = logging.getLogger(LOGGER)
         if logger.level == logging.NOTSET:
@@ -88,8 +102,8 @@ class Reporter(Events):
         # Commands that build a template are not a test's.
         if self._find(guest) is not None:
             self._commands.add(completed, checked=checked)
-            if self._saver is not None:
-                self._saver.add_command(guest, completed)
+            if self._saver is not None or self._extras is not None:
+                self._transcript.append(CommandRecord.of(guest.name, completed, time.time()))
 
     def file_fetched(self, guest: Guest, local: Path) -> None:
         if self._artifacts is not None and self._item is not None and self._find(guest) is not None:
@@ -105,6 +119,8 @@ class Reporter(Events):
 
     def removed(self, times: GuestTimes) -> None:
         self._summary.times.append(times)
+        if self._extras is not None:
+            self._extras.removed(times)
 
     def kept(self, kept: Kept) -> None:
         self._summary.kept.append(kept)
@@ -133,6 +149,7 @@ class Reporter(Events):
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._item = item
         self._commands.clear()
+        self._transcript.clear()
         if self._saver is not None:
             self._saver.begin()
         if self._artifacts is not None:
@@ -171,6 +188,8 @@ class Reporter(Events):
                 shorten_traceback(item, call.excinfo, report)
         if self._saver is not None:
             self._saver.save_after_report(item, report, self._living(item))
+        if self._extras is not None:
+            self._extras.attach(report, used, "" if self._saver is None else self._saver.command)
         make_harmless(report)
         return report
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 import traceback
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -24,9 +23,7 @@ from pytest_xhyve.report.failures import FailuresFolder
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
-    from pytest_xhyve.model.completed import Completed
 
-_MOST_COMMANDS = 200
 _SECTION = "log xhyve: saved guests"
 
 
@@ -44,27 +41,28 @@ class FailureSaver:
         settings: the run's settings.
         run: an id that all processes of the run share.
         summary: gets the bundles, and why one is missing.
+        commands: the commands of the current test.
     """
 
-    def __init__(self, settings: Settings, run: str, summary: RunSummary) -> None:
+    def __init__(self, settings: Settings, run: str, summary: RunSummary, commands: Sequence[CommandRecord]) -> None:
         assert settings.save_failures is not None
         checked = Home.of_user().folder("checked")
         self._folder = FailuresFolder(settings.save_failures, settings.failures_limit, checked)
         self._run = run
         self._summary = summary
-        self._commands: deque[CommandRecord] = deque(maxlen=_MOST_COMMANDS)
+        self._commands = commands
         self._saved: SavedFailure | None = None
         self._is_done = False
 
     def begin(self) -> None:
         """A test begins, or begins again."""
-        self._commands.clear()
         self._saved = None
         self._is_done = False
 
-    def add_command(self, guest: Guest, completed: Completed) -> None:
-        """Note a command that the test has run."""
-        self._commands.append(CommandRecord.of(guest.name, completed, time.time()))
+    @property
+    def command(self) -> str:
+        """The command line that resumes the guests of the current test; empty if none were saved."""
+        return "" if self._saved is None else self._saved.command
 
     def save_after_error(self, item: pytest.Item, error: BaseException, guests: Sequence[Guest]) -> None:
         """Save *guests* of *item*, as *error* leaves the block of one of them, which is removed then."""
