@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,8 +22,12 @@ from pytest_xhyve.cli.guest_options import (
 )
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.cli.resume_command import resume
+from pytest_xhyve.cli.running_command import console, top
 from pytest_xhyve.cli.screenshot_command import screenshot
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
+
+if TYPE_CHECKING:
+    from pytest_xhyve.host.runs import GuestRecord
 
 _ANSWERS = "Your own preseed file, or autoinstall data (default: the plugin's, with an SSH server)."
 
@@ -67,6 +71,8 @@ def main() -> None:
 
 main.add_command(screenshot)
 main.add_command(resume)
+main.add_command(console)
+main.add_command(top)
 
 
 @main.command(cls=GuestCommand, short_help="Run a command in a new guest, without a test.")
@@ -123,14 +129,15 @@ def run(
     raise click.exceptions.Exit(code)
 
 
-@main.command(cls=GuestCommand, short_help="Log in to a new guest, without a test.")
-@click.argument("image")
+@main.command(cls=GuestCommand, short_help="Log in to a new guest, without a test, or to a running one.")
+@click.argument("image", metavar="IMAGE|GUEST")
 @machine_options
 @guest_options
 def shell(image: str, disks: tuple[str, ...], disk_size: str | None, firmware: str | None, **options: Any) -> None:
-    """Log in to a new guest of IMAGE; when the shell ends, the guest is removed.
+    """Log in to a new guest of IMAGE, or to the running GUEST; when the shell ends, a new guest is removed.
 
-    IMAGE is a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
+    GUEST is the name or the UUID of a running guest, as `pytest-xhyve ps` lists it; the options do not apply. IMAGE is
+    a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
 
     The shell runs through OpenSSH and behaves as in `ssh guest`: "~." disconnects, "~?" lists the other escapes. If
     standard input is not a terminal, the shell reads its commands from it.
@@ -138,14 +145,34 @@ def shell(image: str, disks: tuple[str, ...], disk_size: str | None, firmware: s
     \b
       pytest-xhyve shell debian12
       pytest-xhyve shell tiny < script.sh
+      pytest-xhyve shell tiny-0
 
     The exit code is that of the shell. Other exit codes are those of `pytest-xhyve run`.
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli.run_guest import run_shell
+    from pytest_xhyve.cli.running_shell import run_shell_in
 
+    if (running := _find_running(image, options)) is not None:
+        raise click.exceptions.Exit(run_shell_in(running))
     _check_image(image, options)
     spec = load_spec(image, disks=disks, disk_size=disk_size, firmware=firmware)
     raise click.exceptions.Exit(run_shell(spec, load_settings(options), progress=Progress()))
+
+
+def _find_running(wanted: str, options: Mapping[str, Any]) -> GuestRecord | None:
+    """The running guest that *wanted* names; None if there is none, or if *wanted* names an image."""
+    from pytest_xhyve.cli.guests import find_guest, find_running
+    from pytest_xhyve.host.home import Home
+    from pytest_xhyve.images.catalog import find_source
+    from pytest_xhyve.images.places import Places
+
+    home = Home.of_user()
+    try:
+        find_source(wanted, places=Places.of(home, load_settings(options)))
+    except ConfigurationError:
+        named = any(wanted in (guest.name, guest.uuid) for guest in find_running(home))
+        return find_guest(wanted, home) if named else None
+    return None
 
 
 def _checked_name(name: str | None) -> str | None:

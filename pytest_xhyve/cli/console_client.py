@@ -6,16 +6,16 @@ import os
 import select
 import socket
 import sys
-import tempfile
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import click
 
 from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.hypervisors.qemu.monitor import connected
 from pytest_xhyve.model.errors import NotSupported, XhyveError
 
 LEAVE = b"\x1d"
@@ -42,23 +42,15 @@ def attach(folder: Path, name: str) -> None:
     if not (folder / _SOCKET).exists():
         raise NotSupported(f"guest {name}: only the console of a guest under QEMU can be attached to")
     click.echo(f"attached to the console of {name}; Ctrl-] leaves", err=True)
-    with _connected(folder, name) as console, _raw_terminal():
+    with ExitStack() as stack:
+        try:
+            console = stack.enter_context(connected(folder, _SOCKET))
+        except OSError as error:
+            raise XhyveError(f"cannot attach to the console of {name}: {error.strerror}") from error
+        stack.enter_context(_raw_terminal())
         _show(_last_lines(folder / CONSOLE))
         _copy(console)
     click.echo(f"\nleft the console of {name}", err=True)
-
-
-@contextmanager
-def _connected(folder: Path, name: str) -> Iterator[socket.socket]:
-    # A socket's path may have about 100 bytes (unix(7)); a symbolic link makes any path short enough.
-    with tempfile.TemporaryDirectory(prefix="xhyve-", dir="/tmp") as short, socket.socket(socket.AF_UNIX) as console:
-        link = Path(short) / "guest"
-        link.symlink_to(folder)
-        try:
-            console.connect(str(link / _SOCKET))
-        except OSError as error:
-            raise XhyveError(f"cannot attach to the console of {name}: {error.strerror}") from error
-        yield console
 
 
 def _copy(console: socket.socket) -> None:

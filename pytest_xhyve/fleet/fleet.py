@@ -231,7 +231,7 @@ class Fleet:
             name = spec.name or f"{_to_host_name(image.name)}-{slot.number}"
             failures = HoldFailed(self._kept_guests, name, request.requested_by or "")
             folder = self._kept_guests.folder_for(run_folder / name)
-            process = life.enter_context(guardian.guard(folder, [slot.fd], _shared_record(name, image)))
+            process = life.enter_context(guardian.guard(folder, [slot.fd], _shared_record(name, image, request)))
             request.started_in(process)
             instance = self._instance(image, spec.disk_sizes, process, failures)
             machine = self._machine(spec, image, hypervisor.identify(slot.uuids()), name)
@@ -484,7 +484,7 @@ def _check_supported(spec: GuestSpec, start: str, hypervisor: Hypervisor) -> Non
         raise NotSupported(f"{name} cannot record what a guest writes (power_cuts=True)\n  use --xhyve-hypervisor=qemu")
 
 
-def _shared_record(name: str, image: Image) -> dict[str, Any]:
+def _shared_record(name: str, image: Image, request: Request | None = None) -> dict[str, Any]:
     """What other processes read about a guest: see `pytest_xhyve.host.runs.GuestRecord`."""
     owner = os.getpid()
     return {
@@ -493,6 +493,7 @@ def _shared_record(name: str, image: Image) -> dict[str, Any]:
         "image_disk": str(image.disk),
         "owner": owner,
         "owner_start": find_start(owner),
+        "test": "" if request is None else request.requested_by,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -775,6 +775,7 @@ class Guest:
         for phase in ("template", "restore", "banner"):
             self._phases.pop(phase, None)
         self._phases |= self._power.switch_on(self._recorded(self._boot(self._machine)), self._instance.timeouts.boot)
+        self._write_login()
 
     def pause(self) -> None:
         """Pause the guest's CPUs until `resume`."""
@@ -992,6 +993,14 @@ class Guest:
             before_use()
         return self._own_power
 
+    def _write_login(self) -> None:
+        """Write the files by which `pytest-xhyve shell` logs in; without them, only that does not work."""
+        endpoint = self._own_power.machine.find_endpoint(SSH_PORT)
+        with suppress(OSError):
+            if endpoint is not None:
+                block = ssh_config.host_block(self.name, endpoint, self.image, self._folder)
+                ssh_config.login_command(self.name, block, self._folder)
+
     def _switch_off(self) -> None:
         """Like `kill`, but without `_before_use`: for an owner that does not need the guest's state any more."""
         self._end_throttle()
@@ -1022,6 +1031,7 @@ class Guest:
         except BaseException:
             self._switch_off()
             raise
+        self._write_login()
 
     def _replace_machine(self, machine: Machine, start: Start[Any], boot: BootMachine) -> None:
         """Switch the guest off, and restore another *machine* in its place.

@@ -61,6 +61,7 @@ class GuestRecord:
         folder: the guest's folder.
         kept: for a kept guest: ``by`` (the test), ``since`` and ``run``; None for all others.
         ssh: the command line that logs in to the guest; empty if it is not known.
+        test: the test, class, module or session that it was started for; empty if there is none yet.
     """
 
     name: str
@@ -75,6 +76,7 @@ class GuestRecord:
     kept: Mapping[str, Any] | None = None
     ssh: tuple[str, ...] = field(default=())
     owner_start: float | None = None
+    test: str = ""
 
     @classmethod
     def read(cls, path: Path) -> GuestRecord | None:
@@ -82,16 +84,17 @@ class GuestRecord:
         try:
             content = json.loads(path.read_text())
             values = {key: content[key] for key in _TYPES}
-            kept, ssh = content.get("kept"), content.get("ssh", [])
+            kept, ssh, test = content.get("kept"), content.get("ssh", []), content.get("test") or ""
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
         # A disk that was full, or a person, may have left anything there.
         are_right = all(isinstance(values[key], kind) for key, kind in _TYPES.items())
         if not are_right or not 0 < values["pid"] <= _MAX_PID or not 0 < values["owner"] <= _MAX_PID:
             return None
-        if not isinstance(kept, dict | None) or not isinstance(ssh, list):
+        if not isinstance(kept, dict | None) or not isinstance(ssh, list) or not isinstance(test, str):
             return None
-        return cls(folder=path.parent, kept=kept, ssh=tuple(ssh), owner_start=content.get("owner_start"), **values)
+        start = content.get("owner_start")
+        return cls(folder=path.parent, kept=kept, ssh=tuple(ssh), owner_start=start, test=test, **values)
 
 
 @contextmanager

@@ -55,6 +55,7 @@ KNOWN = {
     ("cli/progress.py", "print"): {PRINTABLE: 1},
     ("guest/chaos.py", "add_note"): {ERROR: 1},
     ("cli/resume_command.py", "UsageError"): {OURS: 1},
+    ("cli/running_command.py", "echo"): {OURS: 1},
     ("guest/commands.py", "add_note"): {COMPLETED: 3},
     ("guest/crash_states.py", "add_note"): {OURS: 2},
     ("guest/fault_notes.py", "add_note"): {OURS: 1},
