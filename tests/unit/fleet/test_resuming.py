@@ -1,0 +1,174 @@
+"""Bundles that do not fit this host: what is refused, and what the message says."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import yaml
+from fake_templates import FakeSnapshotter
+
+from pytest_xhyve.fleet.bundled_image import find_image
+from pytest_xhyve.fleet.resuming import Bundle, BundleError, ResumeOptions, Resumption
+from pytest_xhyve.formats.bundle_file import BundleWriter, DamagedBundle
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.keys import KeyPair
+from pytest_xhyve.model.errors import ConfigurationError, ImageError
+from pytest_xhyve.model.failure import Failure
+from pytest_xhyve.templates.login import fingerprint
+from pytest_xhyve.templates.saved_guest import SavedDisk, SavedFile, SavedGuest, SavedImage
+
+FAILURE = Failure("test_it.py::test_fails", "call", "it failed", "it failed here", 1.0, "run", (), {})
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> SavedImage:
+    """An image of this host, as a bundle names it."""
+    files = {name: tmp_path / name for name in ("disk.raw", "vmlinuz", "key")}
+    files["disk.raw"].write_bytes(bytes(1 << 16))
+    files["vmlinuz"].write_bytes(b"a kernel")
+    files["key"].write_bytes(KeyPair.generate().private)
+    files["key"].chmod(0o600)
+    host_key = KeyPair.generate().public
+    manifest = tmp_path / "it.yaml"
+    values = {
+        "disk": "disk.raw",
+        "kernel": "vmlinuz",
+        "cmdline": "root=/dev/vda",
+        "user": "root",
+        "key": "key",
+        "host_keys": [host_key],
+        "memory": "64M",
+    }
+    manifest.write_text(yaml.safe_dump(values))
+
+    def saved(name: str) -> SavedFile:
+        return SavedFile(str(files[name]), hashlib.sha256(files[name].read_bytes()).hexdigest())
+
+    login = fingerprint(files["key"])
+    return SavedImage(
+        "it", str(manifest), saved("disk.raw"), "raw", (), saved("vmlinuz"), None, "root", (host_key,), login
+    )
+
+
+@pytest.fixture
+def guest(image: SavedImage) -> SavedGuest:
+    return SavedGuest(
+        key="web",
+        name="web",
+        uuid="08d45b4f-6264-5b9c-af3a-4f2edeb72f4b",
+        cpus=1,
+        cpu="x86-64-v2",
+        memory=64 << 20,
+        mac="52:54:00:00:00:01",
+        cmdline="",
+        graphics=False,
+        firmware=None,
+        image=image,
+        disks=(SavedDisk(("qcow2",), over_image=True),),
+        depends_on={"hypervisor": "qemu 7.2.0", "computer": "-smp 1"},
+        has_memory=True,
+        agent=None,
+        made=("by hand",),
+    )
+
+
+def write(path: Path, about: dict[str, Any], members: tuple[str, ...]) -> Path:
+    with path.open("w+b") as file:
+        writer = BundleWriter(file, about)
+        for member in members:
+            writer.add(member, [b"content"])
+        writer.finish()
+    return path
+
+
+def about(guest: SavedGuest) -> dict[str, Any]:
+    return {"failure": FAILURE.to_dict(), "guests": [guest.to_dict()]}
+
+
+def resumption(guest: SavedGuest, home: Home, key: Path | None = None, **depends: str) -> Resumption:
+    snapshotter = FakeSnapshotter(**depends)
+    hypervisor = SimpleNamespace(snapshotter=snapshotter, info=SimpleNamespace(name="qemu"))
+    context = cast("Any", SimpleNamespace(home=home, hypervisor=hypervisor))
+    said: list[str] = []
+    return Resumption(cast("Any", None), guest, context, ResumeOptions(None, key, False, said.append))
+
+
+def test_bundle_is_read_as_it_was_written(tmp_path: Path, guest: SavedGuest) -> None:
+    path = write(tmp_path / "it.xhyve", about(guest), tuple(guest.members()))
+    with Bundle.open(path) as bundle:
+        assert bundle.guests == (guest,)
+        assert bundle.failure == FAILURE
+
+
+def test_missing_member_is_reported(tmp_path: Path, guest: SavedGuest) -> None:
+    path = write(tmp_path / "it.xhyve", about(guest), tuple(guest.members())[:-1])
+    with pytest.raises(BundleError, match=r"it\.xhyve is cut off: web/disk0\.0 is missing"), Bundle.open(path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../web"},
+        {"key": "a/b"},
+        {"uuid": "no"},
+        {"mac": "52:54,script=/bin/sh"},
+        {"disks": []},
+        {"disks": [{"layers": ["vmdk"], "over_image": False}]},
+        {"disks": [{"layers": [], "over_image": True}]},
+        {"memory": -1},
+        {"cpus": "many"},
+        {"firmware": "/etc/passwd"},
+        {"image": None},
+        {"unknown": 1},
+    ],
+)
+def test_impossible_values_are_refused(guest: SavedGuest, change: dict[str, Any]) -> None:
+    with pytest.raises(DamagedBundle, match="its description of a guest is not valid"):
+        SavedGuest.from_dict({**guest.to_dict(), **change})
+
+
+@pytest.mark.parametrize("content", [{}, {"failure": 1, "guests": []}, {"failure": {}, "guests": 3}])
+def test_other_descriptions_are_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    with (
+        pytest.raises(BundleError, match="its description is not valid"),
+        Bundle.open(write(tmp_path / "it.xhyve", content, ())),
+    ):
+        pass
+    with pytest.raises(BundleError, match="cannot read the bundle"), Bundle.open(tmp_path / "none.xhyve"):
+        pass
+
+
+def test_image_is_found_by_its_content(tmp_path: Path, image: SavedImage, home: Home) -> None:
+    assert find_image(image, home, None).image.disk == tmp_path / "disk.raw"
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("it.yaml", "disk.raw", "vmlinuz", "key"):
+        (tmp_path / name).rename(moved / name)
+    with pytest.raises(ImageError, match=r"the image it of the saved guest is not here: .*\n.*copy .*it\.yaml"):
+        find_image(image, home, None)
+    found = find_image(image, home, moved / "it.yaml")
+    assert (found.image.disk, found.kernel) == (moved / "disk.raw", moved / "vmlinuz")
+    (moved / "disk.raw").write_bytes(b"x" * (1 << 16))
+    with pytest.raises(ImageError, match=r"it\.yaml is not it"):
+        find_image(image, home, moved / "it.yaml")
+
+
+def test_other_key_is_named(tmp_path: Path, guest: SavedGuest, home: Home) -> None:
+    resumption(guest, home).check_login()
+    other = tmp_path / "other"
+    other.write_bytes(KeyPair.generate().private)
+    with pytest.raises(ConfigurationError, match=r"accepts the key SHA256:\S+ .*is SHA256:\S+\n.*--key FILE"):
+        resumption(guest, home, other).check_login()
+
+
+def test_reason_to_boot_is_found_before_the_start(guest: SavedGuest, home: Home) -> None:
+    assert resumption(guest, home)._reason_to_boot == ""
+    other = resumption(guest, home, hypervisor="qemu 9.1.0 some-file")
+    assert other._reason_to_boot == "it was saved with qemu 7.2.0, and this host has qemu 9.1.0"
+    assert resumption(replace(guest, has_memory=False), home)._reason_to_boot == "its memory was not saved"
