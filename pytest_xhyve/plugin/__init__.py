@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -243,6 +244,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         durations = verbose or config.getoption("durations") is not None
         strict = config.stash[SETTINGS].strict
         summary.summarize(terminalreporter, durations=durations, verbose=verbose, strict=strict)
+        if os.environ.get("GITHUB_STEP_SUMMARY"):
+            from pytest_xhyve.plugin.job_summary import write_job_summary
+
+            write_job_summary(terminalreporter, summary)
 
 
 def _reject_tests(items: Sequence[pytest.Item], problem: str) -> None:

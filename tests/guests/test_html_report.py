@@ -7,7 +7,10 @@ import pytest
 pytest_plugins = ["pytester"]
 
 
-def test_page_shows_guests_of_all_workers(pytester: pytest.Pytester) -> None:
+def test_page_shows_guests_of_all_workers(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so does the summary of a job of GitHub Actions."""
+    summary = pytester.path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     pytester.makepyfile(
         test_it="""
         import pytest
@@ -32,6 +35,10 @@ def test_page_shows_guests_of_all_workers(pytester: pytest.Pytester) -> None:
     assert "pytest-xhyve resume " in text
     assert "console since it was restored:" in text
     assert {"gw0", "gw1"} <= {worker for worker in ("gw0", "gw1") if f">{worker}</text>" in text}
+    markdown = summary.read_text()
+    assert "3 x tiny" in markdown
+    assert "<summary>test_it.py::test_fails</summary>" in markdown
+    assert "Captured log xhyve: tiny-" in markdown
     # Each guest was started, used and removed.
     assert text.count('class="remove"') == 3
     assert text.count('class="use"') == 3
