@@ -24,10 +24,13 @@ LEAVE = b"\x1d"
 _SOCKET = "console.sock"
 _CHUNK = 1 << 16
 _SHOWN = 1 << 12
+_QUIET_SECONDS = 1.0
 
 
 def attach(folder: Path, name: str) -> None:
-    """Copy between this terminal and the console of the running guest *name*, until Ctrl-] or the guest's end.
+    """Copy between this terminal and the console of the running guest *name*.
+
+    This ends with Ctrl-], with the guest, or with standard input.
 
     The guest's output reaches the terminal as it is, as over SSH: the user asked for the guest's terminal.
 
@@ -57,7 +60,10 @@ def _copy(console: socket.socket) -> None:
     output = console.fileno()
     watched = [output, 0]
     while True:
-        ready, _, _ = select.select(watched, [], [])
+        # What is typed by a file gets its answer; then there is nobody to wait for.
+        ready, _, _ = select.select(watched, [], [], None if 0 in watched else _QUIET_SECONDS)
+        if not ready:
+            return
         if output in ready:
             try:
                 data = console.recv(_CHUNK)
@@ -74,7 +80,7 @@ def _copy(console: socket.socket) -> None:
             if leave:
                 return
             if not typed:
-                # Standard input has ended; the output goes on until the guest ends.
+                # Standard input has ended.
                 watched.remove(0)
 
 

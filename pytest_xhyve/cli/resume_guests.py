@@ -17,8 +17,11 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.resuming import Bundle, BundleError, ResumeOptions, Resumption
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, XhyveError
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.text import printable
+
+_NO_LOGIN = "  the guest may not have answered at the moment of the failure, either: --console needs no login"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def resume(
             if wanted.console:
                 folder = stack.enter_context(_without_login(resumptions[chosen]))
             else:
-                guests = [stack.enter_context(resumption.guest()) for resumption in resumptions]
+                guests = [stack.enter_context(_with_login(resumption)) for resumption in resumptions]
         if wanted.console:
             attach(folder, names[chosen])
             return 0
@@ -88,6 +91,16 @@ def resume(
         if wanted.command:
             return run_ssh(guest, ssh, [], ["--", *wanted.command], signals)
         return run_ssh(guest, ssh, shell_options(), [], signals)
+
+
+@contextmanager
+def _with_login(resumption: Resumption) -> Iterator[Guest]:
+    with ExitStack() as stack:
+        try:
+            guest = stack.enter_context(resumption.guest())
+        except (BootFailed, ConnectionFailed) as error:
+            raise XhyveError(f"{error}\n{_NO_LOGIN}") from error
+        yield guest
 
 
 @contextmanager

@@ -98,6 +98,11 @@ class Reporter(Events):
         if not in_background():
             self._show(line)
 
+    def boot_failed(self, guest: Guest, error: XhyveError) -> None:
+        # A prewarmed guest that fails is no test's failure; the test starts another one.
+        if self._saver is not None and self._item is not None and not in_background() and guest._own_power.is_on:
+            self._saver.save_after_error(self._item, error, [guest], when="setup")
+
     def command_finished(self, guest: Guest, completed: Completed, *, checked: bool) -> None:
         # Commands that build a template are not a test's.
         if self._find(guest) is not None:

@@ -64,10 +64,12 @@ class FailureSaver:
         """The command line that resumes the guests of the current test; empty if none were saved."""
         return "" if self._saved is None else self._saved.command
 
-    def save_after_error(self, item: pytest.Item, error: BaseException, guests: Sequence[Guest]) -> None:
-        """Save *guests* of *item*, as *error* leaves the block of one of them, which is removed then."""
-        summary = traceback.format_exception_only(error)[-1].strip()
-        self._save(item, "call", summary, "".join(traceback.format_exception(error)), guests)
+    def save_after_error(
+        self, item: pytest.Item, error: BaseException, guests: Sequence[Guest], *, when: str = "call"
+    ) -> None:
+        """Save *guests* of *item*: *error* leaves the block of one of them, or it did not boot; then it is removed."""
+        summary = traceback.format_exception_only(error)[0].strip().partition("\n")[0]
+        self._save(item, when, summary, "".join(traceback.format_exception(error)), guests)
 
     def save_after_report(self, item: pytest.Item, report: pytest.TestReport, guests: Sequence[Guest]) -> None:
         """Save *guests* of *item* if *report* says that it failed; if it passed, remove what was saved before."""

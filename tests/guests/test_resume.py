@@ -76,6 +76,7 @@ def test_failed_guest_goes_on_elsewhere(pytester: pytest.Pytester, hypervisor: C
     assert live_guests(elsewhere.folder("runs")) == []
 
 
+@pytest.mark.thorough
 def test_booted_guest_is_saved(pytester: pytest.Pytester) -> None:
     """It has no agent that could set its clock."""
     pytester.makepyfile(test_it=FAILING)
@@ -166,3 +167,23 @@ def test_killed_run_leaves_no_half_bundle(pytester: pytest.Pytester, hypervisor:
     assert re.search(r"cannot save the guests of test_it.py::test_fails: .*No space left", done.stdout)
     runs = Home.of_user().folder("runs")
     assert becomes(lambda: all(guest.owner == os.getpid() for guest in live_guests(runs)), 5)
+
+
+@pytest.mark.thorough
+def test_guest_that_does_not_boot_is_saved(pytester: pytest.Pytester) -> None:
+    """Its console is there, also where it stopped; nobody can log in."""
+    pytester.makeconftest(
+        """
+        from dataclasses import replace
+
+        def pytest_xhyve_machine(machine):
+            return replace(machine, cmdline=f"{machine.cmdline} init=/not/there")
+        """
+    )
+    pytester.makepyfile(test_it="def test_boots(xhyve_guest): pass")
+    options = ("--xhyve-image=tiny", "--xhyve-start=cold", "--xhyve-save-failures=saved")
+    pytester.runpytest_subprocess(*options).assert_outcomes(errors=1)
+    done = resume(only_bundle(pytester.path / "saved"), "--console")
+    assert "test_it.py::test_boots failed (setup) at " in done.stderr
+    assert "KernelPanic" in done.stderr
+    assert "Kernel panic - not syncing" in done.stdout
