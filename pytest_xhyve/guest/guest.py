@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
-from pytest_xhyve.guest import chaos, recorder, restarts, shell, ssh_config, transcript, waits
+from pytest_xhyve.guest import chaos, recorder, restarts, shell, ssh_config, transcript, tunnel, waits
 from pytest_xhyve.guest.chaos import Chaos
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.fault_notes import FaultNotes
@@ -538,7 +538,8 @@ class Guest:
     def forward(self, port: int) -> tuple[str, int]:
         """Make the guest's TCP *port* reachable from the host until the guest is switched off or removed.
 
-        The guest's firewall applies, because the connections come from outside of the guest.
+        If the service listens on the guest's loopback interface only, connections go to it over SSH. To any other
+        service they come from outside of the guest, so that its firewall applies.
 
         Returns:
             the address and the port to connect to: on the host's loopback interface, or the guest's own.
@@ -546,7 +547,8 @@ class Guest:
         Raises:
             XhyveError: the guest is off, or the hypervisor cannot forward the port.
         """
-        endpoint = self._power.machine.forward(port)
+        power = self._power
+        endpoint = tunnel.forward(power.machine, power.tunnels, power.transport, self.run, port)
         return endpoint.host, endpoint.port
 
     def screenshot(self, path: str | os.PathLike[str]) -> Path:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from pytest_xhyve.guest.connection import Connection
     from pytest_xhyve.guest.pulse import Pulse
+    from pytest_xhyve.guest.tunnel import Tunnel
 
 _BOOT = "boot"
 _REFUSED_SECONDS = 1.0
@@ -64,6 +65,8 @@ class Power:
         self._watch: ConsoleWatch | None = None
         self._client: paramiko.SSHClient | None = None
         self._pulse: Pulse | None = None
+        self.tunnels: dict[int, Tunnel] = {}
+        """The ports that are reached over SSH, until the machine is switched off."""
         # Held while a thread connects, so that the other ones get its connection.
         self._connecting = threading.RLock()
         self._may_boot = True
@@ -331,6 +334,9 @@ class Power:
 
     def _forget_machine(self) -> None:
         self._vm = None
+        for tunnel in self.tunnels.values():
+            tunnel.close()
+        self.tunnels.clear()
         self.disconnect()
 
     def _check_booting(self) -> None:

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import paramiko
+import pytest
+
+from pytest_xhyve.guest.tunnel import Tunnel, find_loopback_address
+from pytest_xhyve.model.errors import XhyveError
+
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+NOWHERE = "00000000"
+NOWHERE6 = "0" * 32
+LOOPBACK6 = "0" * 24 + "01000000"
+
+
+def row(place: str, port: int, state: str = "0A") -> str:
+    return f"   0: {place}:{port:04X} {'0' * len(place)}:0000 {state} 00000000:00000000 00:00000000 00000000     0\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "address"),
+    [
+        ([row("0100007F", 80)], "127.0.0.1"),
+        ([row("3500007F", 80)], "127.0.0.53"),
+        ([row(LOOPBACK6, 80)], "::1"),
+        ([row(LOOPBACK6, 80), row("0100007F", 80)], "127.0.0.1"),
+        ([row("0" * 16 + "FFFF0000" + "0100007F", 80)], "127.0.0.1"),
+        ([row(NOWHERE, 80)], None),
+        ([row("0100007F", 80), row(NOWHERE6, 80)], None),
+        ([row("0F02000A", 80)], None),
+        # Another port, and a connection in the place of a listener.
+        ([row("0100007F", 81)], None),
+        ([row("0100007F", 80, "01")], None),
+        ([], None),
+    ],
+)
+def test_service_on_the_loopback_interface(rows: list[str], address: str | None) -> None:
+    assert find_loopback_address(HEAD + "".join(rows), 80) == address
+
+
+def test_any_output_is_no_error() -> None:
+    assert find_loopback_address("cat: not found\n\udcff", 80) is None
+
+
+class _Server(paramiko.ServerInterface):
+    """Forwards to what echoes, unless it may not."""
+
+    def __init__(self, *, allowed: bool) -> None:
+        self.allowed = allowed
+        self.asked: list[tuple[str, int]] = []
+
+    def check_auth_none(self, username: str) -> int:  # noqa: ARG002  # as paramiko calls it
+        return paramiko.common.AUTH_SUCCESSFUL
+
+    def check_channel_direct_tcpip_request(
+        self,
+        chanid: int,  # noqa: ARG002
+        origin: tuple[str, int],  # noqa: ARG002
+        destination: tuple[str, int],
+    ) -> int:
+        self.asked.append(destination)
+        if not self.allowed:
+            return paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
+        return paramiko.common.OPEN_SUCCEEDED
+
+
+@contextlib.contextmanager
+def transport_to(server: _Server) -> Iterator[paramiko.Transport]:
+    ours, theirs = socket.socketpair()
+    serving = paramiko.Transport(theirs)
+    serving.add_server_key(paramiko.ECDSAKey.generate())
+    serving.start_server(event=threading.Event(), server=server)
+    client = paramiko.Transport(ours)
+
+    def echo(channel: paramiko.Channel) -> None:
+        while data := channel.recv(1 << 16):
+            channel.sendall(data)
+        channel.shutdown_write()
+
+    def serve() -> None:
+        while serving.is_active():
+            channel = serving.accept(0.2)
+            if channel is not None:
+                threading.Thread(target=echo, args=(channel,), daemon=True).start()
+
+    thread = threading.Thread(target=serve)
+    try:
+        client.start_client(timeout=10)
+        client.auth_none("root")
+        thread.start()
+        yield client
+    finally:
+        client.close()
+        serving.close()
+        if thread.ident is not None:
+            thread.join()
+
+
+def test_connections_go_through_and_back() -> None:
+    server = _Server(allowed=True)
+    with transport_to(server) as transport:
+        tunnel = Tunnel(lambda: transport, "127.0.0.53", 80)
+        place = (tunnel.endpoint.host, tunnel.endpoint.port)
+        data = bytes(range(256)) * 4000
+        for _ in range(2):
+            with socket.create_connection(place, timeout=20) as connection:
+                sender = threading.Thread(
+                    target=lambda to: (to.sendall(data), to.shutdown(socket.SHUT_WR)), args=(connection,)
+                )
+                sender.start()
+                got = b""
+                while piece := connection.recv(1 << 16):
+                    got += piece
+                sender.join()
+            assert got == data
+        tunnel.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(place, timeout=5)
+    assert set(server.asked) == {("127.0.0.53", 80)}
+    assert place[0] == "127.0.0.1"
+
+
+def test_server_that_does_not_forward_is_named() -> None:
+    with (
+        transport_to(_Server(allowed=False)) as transport,
+        pytest.raises(XhyveError, match=r"port 80 is served on the guest's ::1 only, and .*\n.*AllowTcpForwarding"),
+    ):
+        Tunnel(lambda: transport, "::1", 80)
