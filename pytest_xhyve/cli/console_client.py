@@ -60,7 +60,7 @@ def _copy(console: socket.socket) -> None:
     output = console.fileno()
     watched = [output, 0]
     while True:
-        # What is typed by a file gets its answer; then there is nobody to wait for.
+        # What is typed by a file gets its answer; then no more is expected.
         ready, _, _ = select.select(watched, [], [], None if 0 in watched else _QUIET_SECONDS)
         if not ready:
             return

@@ -99,7 +99,7 @@ class Reporter(Events):
             self._show(line)
 
     def boot_failed(self, guest: Guest, error: XhyveError) -> None:
-        # A prewarmed guest that fails is no test's failure; the test starts another one.
+        # If a prewarmed guest fails, no test does: the test starts another one.
         if self._saver is not None and self._item is not None and not in_background() and guest._own_power.is_on:
             self._saver.save_after_error(self._item, error, [guest], when="setup")
 

@@ -8,6 +8,7 @@ import pytest
 
 from pytest_xhyve.plugin import pytest_internals
 from pytest_xhyve.plugin.pytest_internals import (
+    add_to_run,
     crash_location,
     fixture_definitions,
     fixture_names,
@@ -162,6 +163,17 @@ def test_is_set_up(pytester: pytest.Pytester) -> None:
 def test_is_parameter_set() -> None:
     assert is_parameter_set(pytest.param("tiny", id="small"))
     assert not is_parameter_set(("tiny", (), "small"))
+
+
+@pytest.mark.parametrize(("named", "runs"), [((), ["test_a.py"]), (("test_b.py",), ["test_a.py", "test_b.py"])])
+def test_add_to_run(pytester: pytest.Pytester, named: tuple[str, ...], runs: list[str]) -> None:
+    for name in "abc":
+        pytester.makepyfile(**{f"test_{name}": "def test_it(): pass"})
+    config = pytester.parseconfig(*named)
+    add_to_run(config, ["test_a.py"])
+    assert config.args == runs
+    add_to_run(config, [])
+    assert config.args == runs
 
 
 def test_suspended_capture(pytester: pytest.Pytester) -> None:
