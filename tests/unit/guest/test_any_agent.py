@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ def test_any_answer_to_a_new_identity(chunks: list[bytes], hangs_up: bool) -> No
         set_clock_and_seed(port, STATE, timeout=SECONDS)
 
 
-@given(st.text(), answers)
+@given(st.binary().map(os.fsdecode), answers)
 @example("/x /y", [])
 @example("/x /sys/class/net/eth0/device/address", [])
 def test_any_output_of_the_installer(output: str, chunks: list[bytes]) -> None:
@@ -72,7 +73,7 @@ def test_any_output_of_the_installer(output: str, chunks: list[bytes]) -> None:
         install_agent(lambda _line, _data: output, port, "52:54:00:00:00:01", SECONDS)
 
 
-@given(st.text(st.characters(exclude_categories=[])))
+@given(st.binary().map(os.fsdecode))
 def test_any_output_of_the_agent(output: str) -> None:
     with contextlib.suppress(AgentError):
         execute_over_ssh(lambda _line, _data: output, [call(1)])
