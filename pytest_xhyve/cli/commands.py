@@ -170,7 +170,11 @@ def _find_running(wanted: str, options: Mapping[str, Any]) -> GuestRecord | None
     try:
         find_source(wanted, places=Places.of(home, load_settings(options)))
     except ConfigurationError:
-        named = any(wanted in (guest.name, guest.uuid) for guest in find_running(home))
+        try:
+            named = any(wanted in (guest.name, guest.uuid) for guest in find_running(home))
+        except XhyveError:
+            # The name is wrong for an image, too, and that is the error to report.
+            return None
         return find_guest(wanted, home) if named else None
     return None
 

@@ -28,7 +28,7 @@ _CHUNK = 1 << 16
 # A row: the local address and port, the remote ones, and the state, of which 0A is LISTEN.
 _LISTENER = re.compile(r"^ *[0-9]+: ([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4}) [0-9A-F]+:0000 0A ", re.MULTILINE)
 _IPV6_LOOPBACK = f"{'0' * 24}01000000"
-# Addresses are in the guest's byte order, which is that of x86-64; ::ffff:127.0.0.0/104 is IPv4's loopback network.
+# Addresses are in the guest's byte order, which is little-endian. ::ffff:127.0.0.0/104 is IPv4's loopback network.
 _IPV4_LOOPBACK = re.compile(r"(?:0{16}FFFF0000)?[0-9A-F]{6}7F")
 
 
