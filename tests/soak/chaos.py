@@ -67,7 +67,9 @@ def processes_of(home: Path, run: psutil.Process | None) -> list[psutil.Process]
             found[process.pid] = process
     with contextlib.suppress(psutil.Error):
         if run is not None:
-            found |= {child.pid: child for child in run.children() if kind_of(child) == "worker"}
+            # Only those with a guardian: if a worker dies after it has reported its end, xdist has an internal error.
+            workers = [child for child in run.children() if kind_of(child) == "worker" and child.children()]
+            found |= {worker.pid: worker for worker in workers}
     return [process for pid, process in found.items() if run is None or pid != run.pid]
 
 
