@@ -71,7 +71,7 @@ def keep_byte_code(folder: Path) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the property tests, for `make fuzz`."""
-    if hypothesis.is_hypothesis_test(getattr(item, "obj", None)):
+    if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker("fuzz")
 
 
