@@ -250,7 +250,7 @@ class Fleet:
                     if start == "warm":
                         raise
                     if request.may_build:
-                        self._report_once(f"cannot restore guests of {image.name}, so they boot: {error}")
+                        self._report_once(f"cannot restore guests of {image.name}, so they boot: {_in_one_line(error)}")
             started = started or boot(cloned, resettable=bool(spec.reset))
             guest = started.guest
             life.callback(guest._switch_off)
@@ -482,6 +482,10 @@ def _check_supported(spec: GuestSpec, start: str, hypervisor: Hypervisor) -> Non
         )
     if spec.power_cuts and not hypervisor.changes_disks:
         raise NotSupported(f"{name} cannot record what a guest writes (power_cuts=True)\n  use --xhyve-hypervisor=qemu")
+
+
+def _in_one_line(error: XhyveError) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines())
 
 
 def _shared_record(name: str, image: Image, request: Request | None = None) -> dict[str, Any]:
