@@ -225,7 +225,8 @@ def _is_template_at_fault(error: Exception, folder: Path) -> bool:
     """Whether *error* shows that the template is damaged; a full disk, for example, is the host's problem."""
     if is_exhausted(error):
         return False
-    if is_full(folder, _FULL_DISK_BYTES):
+    # If the guardian has died, the guest's folder may be gone.
+    if is_full(next(path for path in (folder, *folder.parents) if path.exists()), _FULL_DISK_BYTES):
         return False
     # A refused key does not show it: two manifests with different keys may share a disk, and so its template.
     broke = isinstance(error, ConnectionFailed) and error.broke

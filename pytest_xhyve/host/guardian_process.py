@@ -32,7 +32,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ class _Guest:
         self._kill()
         self._kill_command = message["kill_command"]
         try:
+            _reserve(given)
             for number, fd in given.items():
                 high[number] = _duplicate(fd, above)
             held.extend(_duplicate(fd, above) for fd in self.held)
@@ -426,6 +427,22 @@ def _duplicate(fd: int, above: int) -> int:
         if error.errno == errno.EINVAL:
             raise _out_of_descriptors() from error
         raise
+
+
+def _reserve(numbers: Collection[int]) -> None:
+    """Open each of the descriptors *numbers* that is not open.
+
+    `subprocess` makes the descriptors in ``pass_fds`` inheritable before it calls ``preexec_fn``, and fails if one is
+    not open. It may also give a free number to a pipe of its own, which ``dup2`` would then close.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in numbers:
+        try:
+            fcntl.fcntl(number, fcntl.F_GETFD)
+        except OSError:
+            os.dup2(null, number, inheritable=False)
+    if null not in numbers:
+        os.close(null)
 
 
 def _die_with(parent: int) -> None:

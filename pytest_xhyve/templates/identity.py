@@ -40,6 +40,8 @@ echo "$found"
 for device in /sys/class/net/*/device; do
     grep -li MAC "${device%/device}/address"
 done
+# The loop ends with the status of the last card.
+:
 """.replace("PORT", AGENT_PORT)
 )
 

@@ -99,6 +99,21 @@ def test_descriptors_arrive_under_their_numbers(process: GuardedProcess, tmp_pat
     assert (tmp_path / "given").read_text() == "through"
 
 
+def test_any_number_may_be_given(process: GuardedProcess, tmp_path: Path) -> None:
+    numbers = [10, 11, 12, 20, 21, 40, 63]
+    code = f"import os; [os.write(number, b'%d;' % number) for number in {numbers}]"
+    with (tmp_path / "given").open("w") as file:
+        process.start([sys.executable, "-c", code], {}, dict.fromkeys(numbers, file.fileno()))
+        assert process.wait(10) == 0
+    assert (tmp_path / "given").read_text() == "10;11;12;20;21;40;63;"
+
+
+def test_error_about_a_file_that_is_gone_is_told(process: GuardedProcess) -> None:
+    process.folder.rmdir()
+    with pytest.raises(OSError, match=r"No such file or directory: '.*/g/hypervisor.log'"):
+        process.start(SLEEP, {}, {})
+
+
 def test_held_lock_lasts_until_the_hypervisor_is_gone(guardian: Guardian, run_folder: Path, tmp_path: Path) -> None:
     (run,) = run_folder.iterdir()
     lock = tmp_path / "slot"
