@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from pytest_xhyve.guest.archive import is_excluded
-from pytest_xhyve.guest.connection import Connection, supervise
+from pytest_xhyve.guest.connection import Connection
+from pytest_xhyve.guest.send import send_archive
 from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
-from pytest_xhyve.guest.streams import Input, Output, failure, running
+from pytest_xhyve.guest.streams import Output, failure, running
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.values import short_repr
 
@@ -118,30 +119,14 @@ def _copy(
     # The umask applies if the user is not root.
     umask = "" if options.mode is None else "umask 0; "
     line = options.as_user(f"{umask}tar -C {shlex.quote(folder)} -xf -")
-    with running(connection, line, what) as (channel, check):
 
-        def send() -> None:
-            with tarfile.open(
-                fileobj=cast(Any, Input(channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
-            ) as archive:
-                if isinstance(source, Path):
-                    archive.add(source, arcname=name, filter=change)
-                else:
-                    archive.addfile(cast(tarfile.TarInfo, change(_describe(source, name))), source)
+    def fill(archive: tarfile.TarFile) -> None:
+        if isinstance(source, Path):
+            archive.add(source, arcname=name, filter=change)
+        else:
+            archive.addfile(cast(tarfile.TarInfo, change(_describe(source, name))), source)
 
-        refused: OSError | None = None
-        try:
-            supervise(send, check)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            refused = error
-        channel.shutdown_write()
-        code, messages = Output(connection, channel, check).result()
-        if code != 0:
-            raise failure(what, code, messages)
-        if refused is not None:
-            raise XhyveError(f"cannot {what}: {refused}") from refused
+    send_archive(connection, line, what, fill)
 
 
 def _prepare(

@@ -15,15 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 from pytest_xhyve.guest.archive import is_excluded
 from pytest_xhyve.guest.connection import Connection, supervise
+from pytest_xhyve.guest.send import send_archive
 from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
-from pytest_xhyve.guest.streams import Input, Output, failure, running
+from pytest_xhyve.guest.streams import Output, failure, running
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
-_CHUNK = 1 << 17
 _GIT_SECONDS = 60.0
 # A file that was changed less than this before it is looked at may be changed again within the same second, which the
 # guest's times do not show.
@@ -198,28 +197,12 @@ def _send(
         return member
 
     line = options.as_user(f"tar -C {quote_path(remote)} -xf -")
-    with running(connection, line, what) as (channel, check):
 
-        def send() -> None:
-            with tarfile.open(
-                fileobj=cast(Any, Input(channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
-            ) as archive:
-                for path in paths:
-                    archive.add(folder / path, arcname=path, recursive=False, filter=own)
+    def fill(archive: tarfile.TarFile) -> None:
+        for path in paths:
+            archive.add(folder / path, arcname=path, recursive=False, filter=own)
 
-        refused: OSError | None = None
-        try:
-            supervise(send, check)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            refused = error
-        channel.shutdown_write()
-        code, messages = Output(connection, channel, check).result()
-        if code != 0:
-            raise failure(what, code, messages)
-        if refused is not None:
-            raise XhyveError(f"cannot {what}: {refused}") from refused
+    send_archive(connection, line, what, fill)
 
 
 def _remove(connection: Connection, remote: str, paths: Sequence[str], what: str, options: SyncOptions) -> None:
