@@ -1,6 +1,7 @@
 # make demo           set up all that is needed, build the default image, run the examples
 # make test           set up all that is needed, then every check, and each promise shown once
-# make test-thorough  the other tests: each promise in breadth
+# make test-standin   the tests of the stand-in for xhyve
+# make test-thorough  all other tests: each promise in breadth; the stand-in's too
 # make unit           the part of it that needs no guest
 # make test-images    the tests of guests on disks as they come from elsewhere; each is built first, which needs root
 # make test-mac       what a Mac can test: unit tests, and the examples under each of MAC_HYPERVISORS, on images that were
@@ -25,6 +26,8 @@ PYTHON ?= python3
 DISKS := cloud installed uefi subvolumes
 BY_THE_CLOCK := tests/guests/test_deaths.py
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
+# Unit tests mostly wait: for processes to end, for limits to pass.
+MANY := -n 4
 
 MAC_HYPERVISORS ?= hyperkit xhyve qemu
 MAC_IMAGES ?= $(HOME)/guests/images
@@ -32,7 +35,7 @@ MAC_IMAGES ?= $(HOME)/guests/images
 NOT_ON_A_MAC := filesystem_power_cut forgotten_fsync own_image
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-mac test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz soak
+.PHONY: demo test test-standin test-mac test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz soak
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
@@ -42,9 +45,12 @@ demo: $(VENV)/.done
 # that build images need the network too: a worker that has had a test of the stand-in for xhyve has none any more.
 test: $(VENV)/.done
 	$(MAKE) -j2 images checks
-	$(BIN)/pytest tests/unit tests/images -m "not thorough" $(SPREAD) --durations=5 $(REPORT:%=--junitxml=%-unit.xml)
+	$(BIN)/pytest tests/unit tests/images -m "not thorough" $(SPREAD) $(MANY) --durations=5 $(REPORT:%=--junitxml=%-unit.xml)
 	$(BIN)/pytest tests/guests tests/standin -m "not thorough" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-guests.xml)
 	$(BIN)/pytest $(BY_THE_CLOCK) -m "not thorough" -n 2
+
+test-standin: images
+	$(BIN)/pytest tests/standin $(SPREAD)
 
 test-thorough: images
 	$(BIN)/pytest tests/unit tests/images -m thorough $(SPREAD)
@@ -75,7 +81,7 @@ images: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned
 
 unit: $(VENV)/.done
-	$(BIN)/pytest tests/unit $(SPREAD) & tests=$$!; $(MAKE) checks; checks=$$?; wait $$tests && exit $$checks
+	$(BIN)/pytest tests/unit -m "not thorough" $(SPREAD) $(MANY) & tests=$$!; $(MAKE) checks; checks=$$?; wait $$tests && exit $$checks
 
 lint: $(VENV)/.done
 	$(BIN)/ruff check .

@@ -45,7 +45,7 @@ def test_disks(xhyve_guest: Guest) -> None:
     assert not folder.exists()
 
 
-@pytest.mark.thorough_under("xhyve")
+@pytest.mark.thorough
 @pytest.mark.run_under("warm", "xhyve")
 @pytest.mark.xhyve(image="tiny-partitioned", disk_size="2G")
 def test_root_in_a_partition_grows(xhyve_guest: Guest) -> None:

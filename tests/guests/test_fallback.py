@@ -48,6 +48,7 @@ def forged(template: Path, other_home: Home) -> Template:
     return made
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("forged")
 def test_one_that_cannot_be_restored_is_set_aside(other_home: Home, said: list[str]) -> None:
     with fleet_of(other_home, said, start="auto") as fleet:

@@ -182,6 +182,7 @@ def test_ordinary_user_builds_and_runs(ordinary_user: pwd.struct_passwd) -> None
     assert not list((at / ".cache/pytest-xhyve/runs").iterdir())
 
 
+@pytest.mark.thorough
 def test_image_by_the_path_of_its_disk(tmp_path: Path) -> None:
     """As `pytest --xhyve-image=ubuntu18.img`, raw and qcow2, with a manifest beside it."""
     tiny = build_image("tiny", Home.of_user(), print)
@@ -208,6 +209,7 @@ def test_image_by_the_path_of_its_disk(tmp_path: Path) -> None:
             assert disk.read_bytes() == before
 
 
+@pytest.mark.thorough
 def test_partitioned_disk_boots_with_the_usual_words() -> None:
     """Those that people give to Ubuntu's kernel under xhyve, and none of the recipe's."""
     image = build_image("tiny-partitioned", Home.of_user(), print)

@@ -36,6 +36,7 @@ NOT_RUN = {
     "make demo",
     "make test",
     "make test-thorough",
+    "make test-standin",
     "make unit",
     "make test-images",
     "make soak",

@@ -148,6 +148,7 @@ def test_killed_guardian_leaves_what_the_next_run_removes(folder: Path) -> None:
         assert reap(folder) == [run]
 
 
+@pytest.mark.thorough
 def test_another_process_with_its_number_is_spared(folder: Path) -> None:
     """The guest and its guardian are dead, and their run's folder is still there."""
     with kept_guest(folder) as pids:
