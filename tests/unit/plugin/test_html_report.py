@@ -55,7 +55,8 @@ def test_page_has_all_tests(pytester: pytest.Pytester, workers: str) -> None:
     result.stdout.fnmatch_lines([f"xhyve: report at {page.as_uri()}"])
     assert outcomes(page) == ["1 error", "1 passed", "1 skipped", "1 xfailed", "2 failed"]
     text = page.read_text()
-    assert ("gw1" in text) == (workers == "-n2")
+    # The path of the page may have the name of the worker that runs this test.
+    assert bool(re.search(r">gw[01]<", text)) == (workers == "-n2")
     assert "test_fails[&lt;b&gt;]" in text
     assert "has not ended" not in text
     assert list(page.parent.iterdir()) == [page]
