@@ -28,7 +28,7 @@ from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.backing import folders_of
-from pytest_xhyve.images.check import digest_of, remember_digest
+from pytest_xhyve.images.digests import digest_of, remember_digest
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.initrd import build_initrd
 from pytest_xhyve.images.keys import KeyPair, client_key

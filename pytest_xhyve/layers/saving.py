@@ -11,7 +11,7 @@ from filelock import FileLock
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.layer_file import copy_layer
-from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.layers import FOLDER, MANIFEST, LayerStore, check_name
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.publishing import new_workspace

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.check import remembered_digest
+from pytest_xhyve.images.digests import remembered_digest
 from pytest_xhyve.images.manifest import Manifest, read_manifest
 from pytest_xhyve.images.own_login import read_seed
 from pytest_xhyve.model.errors import XhyveError

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from pytest_xhyve.formats.compression import DamagedFile, decompressed
 from pytest_xhyve.host.home import Home, about_room
-from pytest_xhyve.images.check import known_digest, remember_digest
+from pytest_xhyve.images.digests import known_digest, remember_digest
 from pytest_xhyve.images.publishing import new_workspace, seal
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError

@@ -11,7 +11,7 @@ from uuid import UUID
 from pytest_xhyve.host.layer_file import relative_to_cache
 from pytest_xhyve.hypervisors.base import Snapshotter
 from pytest_xhyve.images.backing import backing_files
-from pytest_xhyve.images.check import known_digest
+from pytest_xhyve.images.digests import known_digest
 from pytest_xhyve.model.errors import ImageError, TemplateError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes, Machine

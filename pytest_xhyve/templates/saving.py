@@ -26,7 +26,7 @@ from pytest_xhyve.host.clone import DISK, create_overlay
 from pytest_xhyve.host.qemu_img import has_qemu_img, run_qemu_img
 from pytest_xhyve.hypervisors.base import VirtualMachine
 from pytest_xhyve.images.backing import backing_files
-from pytest_xhyve.images.check import known_digest
+from pytest_xhyve.images.digests import known_digest
 from pytest_xhyve.model.errors import ImageError, NotSupported, XhyveError
 from pytest_xhyve.model.failure import Failure
 from pytest_xhyve.model.image import Image

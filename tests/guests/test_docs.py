@@ -13,7 +13,7 @@ from homes import share
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import reap_kept
-from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.images.digests import digest_of
 
 
 @pytest.mark.thorough

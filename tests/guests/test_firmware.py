@@ -14,7 +14,7 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.model.errors import ImageError, NotSupported
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec

@@ -12,7 +12,7 @@ from warm import fleet_of
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.preparation.disk_file import look
 from pytest_xhyve.preparation.examine import _opened

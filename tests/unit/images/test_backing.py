@@ -7,7 +7,7 @@ import pytest
 from fake_images import qcow2
 
 from pytest_xhyve.images.backing import backing_files, is_valid_layer
-from pytest_xhyve.images.check import digest_of
+from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.model.errors import ImageError
 
 

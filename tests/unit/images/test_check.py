@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from fake_images import write_image
 
-from pytest_xhyve.images import check
-from pytest_xhyve.images.check import check_image, remember_digest, remembered_digest
+from pytest_xhyve.images import digests
+from pytest_xhyve.images.check import check_image
+from pytest_xhyve.images.digests import remember_digest, remembered_digest
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ImageError
 
@@ -46,7 +47,7 @@ def test_disk_is_read_once_for_each_state(tmp_path: Path, monkeypatch: pytest.Mo
         read.append(path)
         return image.sha256
 
-    monkeypatch.setattr(check, "digest_of", digest_of)
+    monkeypatch.setattr(digests, "digest_of", digest_of)
     check_image(image, tmp_path)
     check_image(image, tmp_path)
     assert read == [image.disk]
