@@ -6,28 +6,29 @@ import os
 import re
 import secrets
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.fleet.admission import Admission, max_guests_for_memory
+from pytest_xhyve.fleet.guest_timer import GuestTimer
 from pytest_xhyve.fleet.keeping import HoldFailed, KeptGuests
 from pytest_xhyve.fleet.request import Request
+from pytest_xhyve.fleet.run_guardian import RunGuardian
 from pytest_xhyve.fleet.startup import ClonedMachine, Started, boot, restore
+from pytest_xhyve.fleet.supported import check_supported, check_takes_layers
+from pytest_xhyve.fleet.timeouts import timeout_factor, timeouts_of
 from pytest_xhyve.guest.events import EventList, Events
 from pytest_xhyve.guest.guest import Guest, KeepPolicy, Ownership
 from pytest_xhyve.guest.instance import Instance
-from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk_size import check_size
-from pytest_xhyve.host.guardian import INTERRUPTED, GuardedProcess, Guardian, guardian_lost
+from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.processes import find_start
-from pytest_xhyve.hypervisors.base import Hypervisor, HypervisorInfo, Identity
+from pytest_xhyve.hypervisors.base import Hypervisor, Identity
 from pytest_xhyve.hypervisors.choice import select_hypervisor
-from pytest_xhyve.images.backing import backing_files, check_base
 from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_boots_by, check_image
 from pytest_xhyve.images.manifest import Manifest
@@ -36,13 +37,11 @@ from pytest_xhyve.images.own_recipe import OwnRecipe
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.pulled import PulledImages
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.errors import NotSupported, TemplateError, XhyveError
+from pytest_xhyve.model.errors import TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, DiskSizes, Machine, Nic
-from pytest_xhyve.model.settings import EMULATION_FACTOR, Settings
+from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.timeouts import Timeouts
-from pytest_xhyve.model.times import COMMAND, TEARDOWN, GuestTimes
 from pytest_xhyve.templates.cache import BuildTemplate, TemplateCache
 from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.key import identity_parameters
@@ -50,12 +49,6 @@ from pytest_xhyve.templates.key import identity_parameters
 if TYPE_CHECKING:
     from pytest_xhyve.preparation.run_context import RunContext
     from pytest_xhyve.templates.reset import Reset
-
-_SHUTDOWN_SECONDS = 60.0
-_STEP_SECONDS = 30.0
-_REFUSAL_SECONDS = 10.0
-_RESTORE_SECONDS = 30.0
-_SETTLE_SECONDS = 30.0
 
 # Not valid in a guest's name.
 _TEMPLATE = ".template"
@@ -91,13 +84,11 @@ class Fleet:
         self._home = home
         self._events = events or Events()
         self._reason_to_keep = reason_to_keep or _keep_none
-        self._stack = ExitStack()
         self._lock = threading.RLock()
         self._hypervisor = hypervisor
         self._admission: Admission | None = None
         self._templates: TemplateCache | None = None
-        self._guardian: Guardian | None = None
-        self._run: tuple[Path, int] | None = None
+        self._run = RunGuardian(home, settings.artifacts)
         self._guests: set[Guest] = set()
         self._resets: dict[Guest, Reset] = {}
         self._reported: set[str] = set()
@@ -119,7 +110,7 @@ class Fleet:
     def close(self) -> None:
         """Remove all guests, and wait until their processes have ended."""
         with ExitStack() as stack:
-            stack.push(self._stack.pop_all())
+            stack.callback(self._run.close)
             stack.callback(self.release_reserved_slots)
             for guest in list(self._guests):
                 stack.callback(guest.remove)
@@ -175,7 +166,7 @@ class Fleet:
     @property
     def run_folder(self) -> Path | None:
         """The folder of this run's guests; None before the first guest is requested."""
-        return None if self._run is None else self._run[0]
+        return self._run.folder
 
     def reset_of(self, guest: Guest) -> Reset | None:
         """What resets *guest* before each test; None if it was started without ``reset=True``."""
@@ -188,43 +179,24 @@ class Fleet:
             Cancelled: a prewarmed guest cannot start now, or its request was cancelled.
             XhyveError: the guest cannot be started; the class of the error states the reason.
         """
-        with self._home.explain_os_errors(), self._explain_lost_folder():
+        with self._home.explain_os_errors(), self._run.explain_loss():
             return self._start(request)
-
-    @contextmanager
-    def _explain_lost_folder(self) -> Iterator[None]:
-        """Replace an error in the block by its cause if the guardian is dead or the folder of the guests is gone."""
-        try:
-            yield
-        except (XhyveError, OSError) as error:
-            if self._guardian is not None and not self._guardian.is_alive():
-                raise guardian_lost() from error
-            if self._run is not None and not self._run[0].is_dir():
-                raise XhyveError(
-                    f"the folder of this run's guests, {self._run[0]}, was removed while they ran\n"
-                    "  the next guest gets a new one; find out what removes files there: a job that cleans up old "
-                    "files, `git clean`, or a test"
-                ) from error
-            raise
 
     def _start(self, request: Request) -> Guest:
         """A guest's life, from top to bottom; when it ends, the stack undoes all steps from bottom to top."""
         # First, as `prune` keeps the images that a living run may use.
-        guardian, run_folder = self._get_guardian()
+        guardian, run_folder = self._run.get()
         requested = monotonic()
         spec, hypervisor = request.spec, self.hypervisor
         image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
-        check_base(image, self._home.folder("checked"))
         check_image(image, self._home.folder("checked"))
-        # It may name files of the user that no guest should get.
-        backing_files(image.disk)
         check_size(spec.disk_size, image.disk)
         check_boots_by(spec.firmware or image.firmware, image)
         start = spec.start or self._settings.start
-        _check_supported(spec, start, hypervisor)
+        check_supported(spec, start, hypervisor)
         with ExitStack() as life:
             begin = monotonic()
-            times = _Times(requested)
+            times = GuestTimer(requested)
             life.callback(self._report_times, times, request)
             slot = request.acquire_slot(self.admission, self._memory(spec, image), life)
             times.waited = monotonic() - begin
@@ -305,12 +277,8 @@ class Fleet:
         from pytest_xhyve.fleet.building import start_for_build  # noqa: PLC0415
         from pytest_xhyve.layers.building import build_layer  # noqa: PLC0415
 
-        if "qcow2" not in self.hypervisor.disk_formats:
-            raise NotSupported(
-                f"{self.hypervisor.info.name} has no layers: the image of a recipe is a qcow2 file over another image\n"
-                "  QEMU takes it: --xhyve-hypervisor=qemu"
-            )
-        factor = self._settings.timeout_factor * (EMULATION_FACTOR if self.hypervisor.info.emulated else 1)
+        check_takes_layers(self.hypervisor)
+        factor = timeout_factor(self._settings, self.hypervisor.info)
         start = partial(start_for_build, self.start)
         return build_layer(recipe, base, self._home, start, factor, self._events.progress)
 
@@ -322,23 +290,23 @@ class Fleet:
         """
         from pytest_xhyve.preparation.run_context import RunContext  # noqa: PLC0415
 
-        guardian, run_folder = self._get_guardian()
+        guardian, run_folder = self._run.get()
 
         def guard(name: str, image: Image) -> AbstractContextManager[GuardedProcess]:
             # Another thread may prepare a disk of the same name.
             folder = run_folder / f"{name}.{secrets.token_hex(4)}"
             return guardian.guard(self._kept_guests.folder_for(folder), [], _shared_record(name, image))
 
-        timeouts = self._timeouts(self.hypervisor.info)
+        timeouts = timeouts_of(self._settings, self.hypervisor.info)
         return RunContext(self._home, self.hypervisor, timeouts, self._events, guard, run_folder)
 
-    def _report_times(self, times: _Times, request: Request) -> None:
+    def _report_times(self, times: GuestTimer, request: Request) -> None:
         """Report the times of a removed guest, unless no test has used it."""
         if times.guest is not None and request.requested_by is not None:
             self._events.removed(times.collect(request.requested_by))
 
     def _instance(self, image: Image, sizes: DiskSizes, process: GuardedProcess, failures: Events) -> Instance:
-        timeouts = self._timeouts(self.hypervisor.info)
+        timeouts = timeouts_of(self._settings, self.hypervisor.info)
         # The failures first: they add diagnostics to the error, which the other listener reports.
         return Instance(image, self.hypervisor, process, timeouts, EventList(failures, self._events), sizes)
 
@@ -385,79 +353,9 @@ class Fleet:
     def _memory(self, spec: GuestSpec, image: Image) -> int:
         return spec.memory or self._settings.memory or image.memory
 
-    def _timeouts(self, info: HypervisorInfo) -> Timeouts:
-        factor = self._settings.timeout_factor * (EMULATION_FACTOR if info.emulated else 1)
-        return Timeouts(
-            boot=self._settings.boot_timeout * factor,
-            restore=_RESTORE_SECONDS * factor,
-            shutdown=_SHUTDOWN_SECONDS * factor,
-            step=_STEP_SECONDS * factor,
-            refusal=_REFUSAL_SECONDS * factor,
-            settle=_SETTLE_SECONDS * factor,
-            reason=f"emulated: {info.reason}" if info.emulated else "",
-        )
-
-    def _get_guardian(self) -> tuple[Guardian, Path]:
-        """The guardian and the folder of this run; the first call removes dead runs and starts the guardian."""
-        with self._lock:
-            folder = self._home.folder("runs")
-            if self._run is not None and self._guardian is not None and not self._guardian.is_alive():
-                # On macOS, the kernel does not end the hypervisors when their guardian dies.
-                runs.kill_hypervisors_of(self._run[0])
-                self._guardian = None
-            if self._run is not None and not self._run[0].is_dir():
-                # Something has removed it. Its guests end with it; later ones get another folder and guardian.
-                self._run = self._guardian = None
-            if self._run is None:
-                runs.reap(folder)
-                self._run = self._stack.enter_context(runs.new_run(folder))
-            run_folder, lock = self._run
-            if self._guardian is None:
-                artifacts = self._settings.artifacts
-                self._guardian = Guardian(run_folder, lock, None if artifacts is None else artifacts / INTERRUPTED)
-                self._stack.callback(self._guardian.close)
-            return self._guardian, run_folder
-
 
 def _keep_none(guest: Guest, error: BaseException | None) -> None:
     """A `KeepPolicy` that keeps no guest."""
-
-
-class _Times:
-    """Measures the durations of one guest's phases."""
-
-    def __init__(self, requested: float) -> None:
-        self._requested = requested
-        self._began = time.time() - (monotonic() - requested)
-        self.waited = 0.0
-        self._guest: Guest | None = None
-        self._phases: dict[str, float] = {}
-        self._removal = 0.0
-
-    @property
-    def guest(self) -> Guest | None:
-        """The guest; None until it has started."""
-        return self._guest
-
-    @guest.setter
-    def guest(self, guest: Guest) -> None:
-        # A copy, as a later start of the same guest replaces its phases.
-        self._guest, self._phases = guest, dict(guest.phases)
-        guest._requested = (self._began, self.waited)
-
-    def begin_removal(self) -> None:
-        """Called when the removal begins."""
-        self._removal = monotonic()
-
-    def collect(self, requested_by: str) -> GuestTimes:
-        """The durations of all phases, once the guest is removed."""
-        assert self._guest is not None
-        if self._guest.first_command is not None:
-            self._phases[COMMAND] = self._guest.first_command
-        self._phases[TEARDOWN] = monotonic() - self._removal
-        lived = monotonic() - self._requested - self.waited
-        name, image = self._guest.name, self._guest.image.name
-        return GuestTimes(name, image, requested_by, self._phases, self._began, self.waited, lived)
 
 
 def _reset(guest: Guest, instance: Instance, started: Started) -> Reset:
@@ -465,23 +363,6 @@ def _reset(guest: Guest, instance: Instance, started: Started) -> Reset:
 
     assert started.record is not None
     return Reset(guest, instance, started.record, started.agent)
-
-
-def _check_supported(spec: GuestSpec, start: str, hypervisor: Hypervisor) -> None:
-    """Raise `NotSupported` if the guest needs something that the hypervisor cannot do."""
-    name = hypervisor.info.name
-    if hypervisor.snapshotter is None and start == "warm":
-        raise NotSupported(
-            f"{name} cannot save a running machine, so it cannot restore guests (start=warm)\n"
-            "  use --xhyve-hypervisor=qemu, or --xhyve-start=auto, which boots guests if they cannot be restored"
-        )
-    if hypervisor.snapshotter is None and spec.reset:
-        raise NotSupported(
-            f"{name} cannot save a running machine, so it cannot reset guests (reset=True)\n"
-            "  use --xhyve-hypervisor=qemu"
-        )
-    if spec.power_cuts and not hypervisor.changes_disks:
-        raise NotSupported(f"{name} cannot record what a guest writes (power_cuts=True)\n  use --xhyve-hypervisor=qemu")
 
 
 def _in_one_line(error: XhyveError) -> str:

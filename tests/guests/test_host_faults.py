@@ -41,10 +41,9 @@ def test_stopped_guardian_and_a_lost_folder(request_: ForegroundRequest, home: H
         with fleet.start(request_) as guest:
             guest.run("true")
         shutil.rmtree(home.path / "slots")
-        assert fleet._guardian is not None
-        os.kill(fleet._guardian.pid, signal.SIGSTOP)
+        os.kill(fleet._run.get()[0].pid, signal.SIGSTOP)
         with fleet.start(request_) as guest:
             assert is_warm(guest)
             assert guest.run("echo well").stdout == "well\n"
-        os.kill(fleet._guardian.pid, signal.SIGSTOP)
+        os.kill(fleet._run.get()[0].pid, signal.SIGSTOP)
     assert not list(Path(home.path / "runs").iterdir())

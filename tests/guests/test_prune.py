@@ -75,7 +75,7 @@ def test_image_stays_that_a_run_is_about_to_use(fleet: Fleet, own_home: Home) ->
             removed.extend(piece.kind for piece in remove(find_candidates(own_home, images=True), own_home).removed)
 
     # The first guest of a run reads the whole image; without the run, it would go meanwhile.
-    fleet._get_guardian()
+    fleet._run.get()
     pruning = threading.Thread(target=prune)
     pruning.start()
     try:
