@@ -16,7 +16,7 @@ from pytest_xhyve.formats.qcow2_overlay import Qcow2Overlay
 from pytest_xhyve.guest.crash_choice import ChosenState, CrashChooser
 from pytest_xhyve.guest.recorder import RecordedDisk
 from pytest_xhyve.host.clone import clone_file
-from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.host.processes import run_program
 from pytest_xhyve.host.qemu_img import run_qemu_img
 from pytest_xhyve.host.replay import Piece, RawDisk, replay
 from pytest_xhyve.model.crash_state import CrashState
@@ -128,16 +128,7 @@ def _call(function: Callable[[Path, CrashState], object], path: Path, state: Cra
 
 def _run(words: Sequence[str], timeout: float) -> None:
     try:
-        done = subprocess.run(
-            with_parent_death_signal(words),
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
+        done = run_program(words, timeout=timeout, merges_streams=True)
     except subprocess.TimeoutExpired as error:
         raise XhyveError(f"`{shlex.join(words)}` did not end within {timeout:g} s") from error
     if done.returncode != 0:

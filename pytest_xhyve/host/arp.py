@@ -13,6 +13,7 @@ import shutil
 import subprocess
 
 from pytest_xhyve.host.leases import parse_mac
+from pytest_xhyve.host.processes import run_program
 
 _SECONDS = 5.0
 _ENTRY = re.compile(r"\((\d+\.\d+\.\d+\.\d+)\) at ([0-9a-fA-F:]+) ")
@@ -25,18 +26,9 @@ def read_table() -> str:
     if program is None:
         return ""
     try:
-        done = subprocess.run(
-            [program, "-an"],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-        )
+        return run_program([program, "-an"], timeout=_SECONDS).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout
 
 
 def find_addresses(mac: bytes, table: str) -> list[str]:

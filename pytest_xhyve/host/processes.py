@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,3 +66,41 @@ def with_parent_death_signal(argv: Sequence[str], signal: str = "KILL") -> list[
     """
     setpriv = shutil.which("setpriv")
     return [*([setpriv, "--pdeathsig", signal, "--"] if setpriv else []), *argv]
+
+
+def run_program(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    merges_streams: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of the host to its end, with nothing on its standard input; it does not outlive this process.
+
+    Args:
+        argv: the program and its arguments.
+        timeout: the limit in seconds, after which the program is killed.
+        cwd: the folder in which it runs; None for that of this process.
+        environment: all of its environment variables; None for those of this process.
+        merges_streams: whether the standard error is part of the standard output.
+
+    Returns:
+        its exit code and its output, in which a character stands for bytes that are not UTF-8.
+
+    Raises:
+        OSError: the program cannot be started.
+        subprocess.TimeoutExpired: it did not end in time.
+    """
+    return subprocess.run(
+        with_parent_death_signal([os.fspath(word) for word in argv]),
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if merges_streams else subprocess.PIPE,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        cwd=cwd,
+        env=environment,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 
-from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.host.processes import run_program
 from pytest_xhyve.model.errors import ImageError
 
 # Creating and checking a file takes milliseconds; the file system may be one of another host.
@@ -39,14 +39,6 @@ def run_qemu_img(*words: str, timeout: float = _SECONDS) -> subprocess.Completed
             "  install it (Debian and Ubuntu: qemu-utils, macOS: brew install qemu)"
         )
     try:
-        return subprocess.run(
-            with_parent_death_signal([program, *words]),
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
+        return run_program([program, *words], timeout=timeout)
     except subprocess.TimeoutExpired as error:
         raise ImageError(f"`qemu-img {words[0]}` took longer than {timeout:.0f} s") from error

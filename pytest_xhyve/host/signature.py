@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.host.processes import run_program
 from pytest_xhyve.model.errors import ImageError
 
 _SECONDS = 60.0
@@ -42,17 +42,8 @@ def verified_content(content: bytes, signature: bytes | None, keyring: Path, nam
             signed.write_bytes(signature)
             argv += [str(signed), str(file)]
         try:
-            done = subprocess.run(
-                with_parent_death_signal(argv),
-                check=False,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_SECONDS,
-                # gpgv creates a folder in the home folder that it is given.
-                env={"GNUPGHOME": folder, "LC_ALL": "C"},
-            )
+            # gpgv creates a folder in the home folder that it is given.
+            done = run_program(argv, timeout=_SECONDS, environment={"GNUPGHOME": folder, "LC_ALL": "C"})
         except subprocess.TimeoutExpired as error:
             raise ImageError(f"gpgv did not end within {_SECONDS:g} s") from error
         if done.returncode != 0:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pytest_xhyve.formats.mbr import SECTOR
 from pytest_xhyve.formats.partition_table import HEAD_BYTES, Partition, read_partitions
+from pytest_xhyve.host.processes import run_program
 from pytest_xhyve.preparation.disk_file import DiskFile
 from pytest_xhyve.preparation.facts import DISK, Facts
 from pytest_xhyve.preparation.helper_guest import READ
@@ -149,16 +150,14 @@ class HostReader:
     def _run(self, command: str, folder: Path | None = None) -> str:
         argv = [self._program, "-c", "-R", command, self._device]
         try:
-            done = subprocess.run(
-                argv, cwd=folder, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS
-            )
+            done = run_program(argv, timeout=_SECONDS, cwd=folder)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise _CannotRead(str(error)) from error
         # Its first line states the version.
-        trouble = done.stderr.decode("utf-8", "replace").splitlines()[1:]
+        trouble = done.stderr.splitlines()[1:]
         if done.returncode != 0 or any(trouble):
             raise _CannotRead(" ".join(trouble))
-        return done.stdout.decode("utf-8", "replace")
+        return done.stdout
 
 
 def open_on_host(disk: DiskFile) -> tuple[HostReader, Facts] | None:

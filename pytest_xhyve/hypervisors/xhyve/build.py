@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.host.processes import run_program
 from pytest_xhyve.hypervisors.base import ExitReason
 from pytest_xhyve.model.errors import HypervisorNotFound
 
@@ -128,17 +128,8 @@ def ask_build(program: str, ask: Ask | None = None) -> Build:
 
 def _run(argv: Sequence[str]) -> tuple[int | None, str]:
     try:
-        done = subprocess.run(
-            with_parent_death_signal(argv),
-            check=False,
-            stdin=subprocess.DEVNULL,
-            # Most builds print the version to standard output, some of hyperkit to standard error.
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=_ANSWER_SECONDS,
-        )
+        # Most builds print the version to standard output, some of hyperkit to standard error.
+        done = run_program(argv, timeout=_ANSWER_SECONDS, merges_streams=True)
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)
     return done.returncode, done.stdout
