@@ -429,7 +429,7 @@ class Guest(GuestFaults):
             XhyveError: the guest is off, or the hypervisor cannot forward the port.
         """
         power = self._power
-        endpoint = tunnel.forward(power.machine, power.tunnels, power.transport, self.run, port)
+        endpoint = tunnel.forward(power.machine, power.tunnels, power.transport, self._try, port)
         return endpoint.host, endpoint.port
 
     def screenshot(self, path: str | os.PathLike[str]) -> Path:

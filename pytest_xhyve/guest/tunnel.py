@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pytest_xhyve.guest.listeners import TABLE, find_loopback_address
+from pytest_xhyve.guest.waits import Try
 from pytest_xhyve.hypervisors.base import Endpoint, VirtualMachine
-from pytest_xhyve.model.completed import Completed
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.machine import SSH_PORT
 
@@ -19,24 +19,16 @@ if TYPE_CHECKING:
 
 
 LOOPBACK = "127.0.0.1"
-TABLE = "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null"
-"""A command for the guest; it prints the kernel's tables of TCP sockets (proc_net_tcp.rst in Linux)."""
-
 _OPENING_SECONDS = 20.0
 _LOOK_SECONDS = 10.0
 _CHUNK = 1 << 16
-# A row: the local address and port, the remote ones, and the state, of which 0A is LISTEN.
-_LISTENER = re.compile(r"^ *[0-9]+: ([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4}) [0-9A-F]+:0000 0A ", re.MULTILINE)
-_IPV6_LOOPBACK = f"{'0' * 24}01000000"
-# Addresses are in the guest's byte order, which is little-endian. ::ffff:127.0.0.0/104 is IPv4's loopback network.
-_IPV4_LOOPBACK = re.compile(r"(?:0{16}FFFF0000)?[0-9A-F]{6}7F")
 
 
 def forward(
     vm: VirtualMachine,
     tunnels: dict[int, Tunnel],
     connect: Callable[[], paramiko.Transport],
-    run: Callable[..., Completed],
+    run: Try,
     port: int,
 ) -> Endpoint:
     """See `pytest_xhyve.Guest.forward`.
@@ -45,7 +37,7 @@ def forward(
         vm: the guest's machine, which is on.
         tunnels: the guest's tunnels, by their ports; a new one is added.
         connect: returns the SSH connection.
-        run: runs a command in the guest.
+        run: runs a command in the guest that no report shows as the test's.
         port: the port in the guest.
 
     Raises:
@@ -56,25 +48,10 @@ def forward(
         address = None
         # A guest that does not answer is reached as from outside.
         with contextlib.suppress(XhyveError):
-            address = find_loopback_address(run(TABLE, check=False, timeout=_LOOK_SECONDS).stdout, port)
+            address = find_loopback_address(run(TABLE, _LOOK_SECONDS).stdout, port)
         if address is not None:
             tunnel = tunnels[port] = Tunnel(connect, address, port)
     return vm.forward(port) if tunnel is None else tunnel.endpoint
-
-
-def find_loopback_address(table: str, port: int) -> str | None:
-    """The loopback address on which alone the TCP *port* is served in the guest; None if there is none.
-
-    Args:
-        table: the output of `TABLE`.
-        port: the port.
-    """
-    places = {place for place, number in _LISTENER.findall(table) if int(number, 16) == port}
-    if not places or not all(place == _IPV6_LOOPBACK or _IPV4_LOOPBACK.fullmatch(place) for place in places):
-        return None
-    for place in sorted(places - {_IPV6_LOOPBACK}):
-        return ".".join(str(byte) for byte in reversed(bytes.fromhex(place[-8:])))
-    return "::1"
 
 
 class Tunnel:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from tenacity import RetryError, Retrying, retry_if_result, wait_exponential
 
+from pytest_xhyve.guest.listeners import TABLE, find_addresses
 from pytest_xhyve.guest.shell import Command, check_timeout
 from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.completed import Completed
@@ -18,10 +18,6 @@ from pytest_xhyve.model.text import printable
 
 Try = Callable[[Command, float], Completed]
 """Runs a command for at most so many seconds, whatever its exit code."""
-
-# A row of a socket that listens (proc_net_tcp in Linux).
-_LISTENING = re.compile(r"^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:0000 0A ", re.MULTILINE)
-
 
 # Before systemd 240, is-system-running does not wait.
 _WAIT_FOR_UNITS = """
@@ -139,17 +135,12 @@ def wait_for_port(run: Try, name: str, port: int, timeout: float) -> None:
     tries = _Tries(run, timeout)
 
     def attempt() -> bool:
-        completed = tries.run("cat /proc/net/tcp /proc/net/tcp6 2>/dev/null")
-        return completed is not None and port in _listening(completed.stdout)
+        completed = tries.run(TABLE)
+        return completed is not None and bool(find_addresses(completed.stdout, port))
 
     if not tries.until(attempt):
         tries.run("ss -lnt 2>/dev/null || netstat -lnt")
         raise WaitTimeout(f"nothing listened on port {port} of guest {name} within {timeout:g} s\n{tries.last}")
-
-
-def _listening(table: str) -> set[int]:
-    """The ports with a listener, on any address, in the kernel's *table* of TCP sockets."""
-    return {int(port, 16) for port in _LISTENING.findall(table)}
 
 
 def wait_for_unit(run: Try, name: str, timeout: float) -> None:

@@ -8,42 +8,8 @@ from collections.abc import Iterator
 import paramiko
 import pytest
 
-from pytest_xhyve.guest.tunnel import Tunnel, find_loopback_address
+from pytest_xhyve.guest.tunnel import Tunnel
 from pytest_xhyve.model.errors import XhyveError
-
-HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-NOWHERE = "00000000"
-NOWHERE6 = "0" * 32
-LOOPBACK6 = "0" * 24 + "01000000"
-
-
-def row(place: str, port: int, state: str = "0A") -> str:
-    return f"   0: {place}:{port:04X} {'0' * len(place)}:0000 {state} 00000000:00000000 00:00000000 00000000     0\n"
-
-
-@pytest.mark.parametrize(
-    ("rows", "address"),
-    [
-        ([row("0100007F", 80)], "127.0.0.1"),
-        ([row("3500007F", 80)], "127.0.0.53"),
-        ([row(LOOPBACK6, 80)], "::1"),
-        ([row(LOOPBACK6, 80), row("0100007F", 80)], "127.0.0.1"),
-        ([row("0" * 16 + "FFFF0000" + "0100007F", 80)], "127.0.0.1"),
-        ([row(NOWHERE, 80)], None),
-        ([row("0100007F", 80), row(NOWHERE6, 80)], None),
-        ([row("0F02000A", 80)], None),
-        # Another port, and a connection in the place of a listener.
-        ([row("0100007F", 81)], None),
-        ([row("0100007F", 80, "01")], None),
-        ([], None),
-    ],
-)
-def test_service_on_the_loopback_interface(rows: list[str], address: str | None) -> None:
-    assert find_loopback_address(HEAD + "".join(rows), 80) == address
-
-
-def test_any_output_is_no_error() -> None:
-    assert find_loopback_address("cat: not found\n\udcff", 80) is None
 
 
 class _Server(paramiko.ServerInterface):
