@@ -14,11 +14,11 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine
 from pytest_xhyve.model.values import format_size
 
-# The last ones are enough.
-_FAULTS = 20
-
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
+
+# The last ones are enough.
+_FAULTS = 20
 
 
 def collect_evidence(guest: Guest, start: int = 0, max_bytes: int | None = None) -> Evidence:

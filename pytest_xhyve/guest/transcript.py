@@ -19,11 +19,13 @@ _MOST_LINES = 10_000
 
 def log_command(guest: str, completed: Completed, *, streamed: bool) -> None:
     """Log a command of the guest named *guest* that has ended, with its output, unless that was *streamed* before."""
+    logger = logging.getLogger(NAME)
+    if not logger.isEnabledFor(logging.INFO):
+        return
     end = "did not end" if completed.returncode == -1 else f"exit code {completed.returncode}"
     silent = streamed or not (completed.stdout or completed.stderr)
-    text = f"  $ {completed.command}" if silent else completed.report()
-    logger = logging.getLogger(NAME)
-    logger.info("%s: %s after %.2f s\n%s", guest, end, completed.duration, printable(text), stacklevel=_CALLER_OF_RUN)
+    text = f"  $ {printable(completed.command)}" if silent else completed.report()
+    logger.info("%s: %s after %.2f s\n%s", guest, end, completed.duration, text, stacklevel=_CALLER_OF_RUN)
 
 
 class LineLogger:

@@ -48,8 +48,8 @@ _SUMMARY_KEY = "xhyve_summary"
 _PASSWORD_KEY = "xhyve_password"  # noqa: S105  # not a password, but a key
 _PROBLEM = pytest.StashKey[str]()
 _MARKER = (
-    "xhyve(image=None, cpus=None, memory=None, disks=None, disk_size=None, firmware=None, network=None, name=None, "
-    "start=None, reset=None): describes the test's guest; on a class or module, also its shared guest"
+    "xhyve(image=None, name=None, cpus=None, memory=None, disks=None, disk_size=None, firmware=None, network=None, "
+    "start=None, reset=None, power_cuts=None): describes the test's guest; on a class or module, also its shared guest"
 )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from textwrap import dedent
 
 import pytest
 
+from pytest_xhyve.model.spec import GuestSpec
+
 
 def test_markers_are_explained(pytester: pytest.Pytester) -> None:
-    pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines(["@pytest.mark.xhyve(image=None, cpus=None*"])
+    keys = ", ".join(f"{field.name}=None" for field in dataclasses.fields(GuestSpec))
+    pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines([f"@pytest.mark.xhyve({keys}): *"])
 
 
 @pytest.mark.parametrize(
