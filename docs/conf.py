@@ -23,6 +23,7 @@ NAVIGATION = {
     "": ["first-test"],
     "How to": [
         "share-guests",
+        "clusters",
         "files",
         "disks",
         "faults",

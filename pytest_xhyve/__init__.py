@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.console import Console
     from pytest_xhyve.guest.disks import GuestDisk
     from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.guest.guests import Guests
     from pytest_xhyve.guest.snapshots import Snapshot
     from pytest_xhyve.hypervisors.base import HypervisorInfo
     from pytest_xhyve.model.completed import Completed
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         HypervisorNotFound,
         ImageError,
         KernelPanic,
+        LanFailed,
         LeaseNotFound,
         NoFreeSlot,
         NotSupported,
@@ -58,6 +60,7 @@ __all__ = [
     "Guest",
     "GuestDisk",
     "GuestFactory",
+    "Guests",
     "HypervisorExited",
     "HypervisorInfo",
     "HypervisorNotFound",
@@ -66,6 +69,7 @@ __all__ = [
     "ImageError",
     "Kept",
     "KernelPanic",
+    "LanFailed",
     "LeaseNotFound",
     "Machine",
     "Nic",
@@ -87,6 +91,7 @@ _DEFINED_IN = {
     "Guest": "guest.guest",
     "GuestDisk": "guest.disks",
     "GuestFactory": "fleet.factory",
+    "Guests": "guest.guests",
     "HypervisorInfo": "hypervisors.base",
     "Image": "model.image",
     "ImageBuilder": "fleet.images",

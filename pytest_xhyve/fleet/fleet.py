@@ -6,8 +6,9 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from pytest_xhyve.fleet.timeouts import timeout_factor, timeouts_of
 from pytest_xhyve.guest.events import EventList, Events
 from pytest_xhyve.guest.guest import Guest, KeepPolicy, Ownership
 from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.lans import GuestLans
 from pytest_xhyve.host.disk_size import check_size
 from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.home import Home
@@ -39,7 +41,7 @@ from pytest_xhyve.images.pulled import PulledImages
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.machine import Disk, DiskSizes, Machine, Nic
+from pytest_xhyve.model.machine import Disk, DiskSizes, Machine, Nic, lan_mac
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.templates.cache import BuildTemplate, TemplateCache
@@ -47,11 +49,12 @@ from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.key import identity_parameters
 
 if TYPE_CHECKING:
+    from pytest_xhyve.lan.switch import Switch
     from pytest_xhyve.preparation.run_context import RunContext
     from pytest_xhyve.templates.reset import Reset
 
-# Not valid in a guest's name.
-_TEMPLATE = ".template"
+# These are not valid in a guest's name.
+_TEMPLATE, _LAN = ".template", ".lan-"
 
 
 class Fleet:
@@ -201,16 +204,18 @@ class Fleet:
             slot = request.acquire_slot(self.admission, self._memory(spec, image), life)
             times.waited = monotonic() - begin
             name = spec.name or f"{_to_host_name(image.name)}-{slot.number}"
+            # Several clusters may have guests of the same name.
+            label = name if request.lans.place is None else f"{name}-{slot.number}"
             failures = HoldFailed(self._kept_guests, name, request.requested_by or "")
-            folder = self._kept_guests.folder_for(run_folder / name)
-            process = life.enter_context(guardian.guard(folder, [slot.fd], _shared_record(name, image, request)))
+            folder = self._kept_guests.folder_for(run_folder / label)
+            process = life.enter_context(guardian.guard(folder, [slot.fd], _shared_record(label, image, request)))
             request.started_in(process)
-            instance = self._instance(image, spec.disk_sizes, process, failures)
-            machine = self._machine(spec, image, hypervisor.identify(slot.uuids()), name)
+            instance = replace(self._instance(image, spec.disk_sizes, process, failures), lans=request.lans)
+            machine = self._machine(spec, image, hypervisor.identify(slot.uuids()), name, request.lans)
             cloned = ClonedMachine(instance, machine, request.hook, {"image": begin - requested})
             started = None
             if start != "cold" and hypervisor.snapshotter is not None:
-                place = run_folder / f"{name}{_TEMPLATE}"
+                place = run_folder / f"{label}{_TEMPLATE}"
                 build = (
                     self._template_builder(image, spec.disk_sizes, guardian, place, failures)
                     if request.may_build
@@ -242,6 +247,21 @@ class Fleet:
                 partial(self._save, guest),
             )
         return guest
+
+    @contextmanager
+    def switch(self, lan: str) -> Iterator[Switch]:
+        """The switch of a new LAN; it ends with the block, unless a kept guest is on the LAN.
+
+        Args:
+            lan: the LAN's name.
+        """
+        # Few runs have LANs.
+        from pytest_xhyve.lan.switch import running_switch  # noqa: PLC0415
+
+        guardian, run_folder = self._run.get()
+        folder = run_folder / f"{lan}{_LAN}{secrets.token_hex(4)}"
+        with guardian.guard(folder, [], {"lan": lan}) as process, running_switch(process, lan) as switch:
+            yield switch
 
     def _save(self, guest: Guest, name: str) -> Image:
         # Few runs save a guest.
@@ -331,8 +351,10 @@ class Fleet:
             self._reported.add(line)
             self._events.progress(line)
 
-    def _machine(self, spec: GuestSpec, image: Image, identity: Identity, name: str) -> Machine:
+    def _machine(self, spec: GuestSpec, image: Image, identity: Identity, name: str, lans: GuestLans) -> Machine:
         settings = self._settings
+        # One card is in all guests, so that those with a LAN and those without are restored from the same template.
+        lan_cards = max(1, len(lans.switches)) if self.hypervisor.has_lans else 0
         firmware = spec.firmware or image.firmware
         return Machine(
             name=name,
@@ -348,6 +370,7 @@ class Fleet:
             # Boot loaders write to the screen, and some of GRUB's do not work without one.
             graphics=firmware is not None,
             firmware=firmware,
+            lan_macs=tuple(lan_mac(identity.uuid, number) for number in range(lan_cards)),
         )
 
     def _memory(self, spec: GuestSpec, image: Image) -> int:

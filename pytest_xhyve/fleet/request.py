@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pytest_xhyve.fleet.admission import Admission
 from pytest_xhyve.fleet.slots import Slot
+from pytest_xhyve.guest.lans import GuestLans
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.model.errors import Cancelled
 from pytest_xhyve.model.machine import Machine
@@ -36,6 +37,10 @@ class Request(Protocol):
     @property
     def hook(self) -> MachineHook | None:
         """Modifies the machine before it starts; None if no conftest.py has the hook."""
+
+    @property
+    def lans(self) -> GuestLans:
+        """The LANs that the guest is on."""
 
     def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
         """Take a slot for a guest with *memory* bytes; it counts as this process's own until *stack* is closed.
@@ -70,6 +75,7 @@ class ForegroundRequest:
     """
 
     may_build = True
+    lans = GuestLans()
 
     def __init__(self, spec: GuestSpec, requested_by: str = "", hook: MachineHook | None = None) -> None:
         self.spec = spec
@@ -87,20 +93,10 @@ class ForegroundRequest:
         """Do nothing: a test's request is never cancelled."""
 
 
-class PrewarmRequest:
-    """A request for a guest that a test is expected to ask for; another thread may cancel it.
+class _Cancellable:
+    """The part of a request by which another thread cancels it."""
 
-    Args:
-        spec: what the guest is made of.
-    """
-
-    may_build = False
-    hook = None
-
-    def __init__(self, spec: GuestSpec) -> None:
-        self.spec = spec
-        self.requested_by: str | None = None
-        """Set when a test takes the guest."""
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: GuardedProcess | None = None
         self.is_cancelled = False
@@ -112,14 +108,58 @@ class PrewarmRequest:
             if self._process is not None:
                 self._process.cancel()
 
-    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
-        return admission.acquire_spare(stack, memory)
-
     def started_in(self, process: GuardedProcess) -> None:
+        """See `Request.started_in`."""
         with self._lock:
             self._process = process
         self.check()
 
     def check(self) -> None:
+        """See `Request.check`."""
         if self.is_cancelled:
-            raise Cancelled("the prewarmed guest is no longer needed")
+            raise Cancelled("the guest is no longer needed")
+
+
+class PrewarmRequest(_Cancellable):
+    """A request for a guest that a test is expected to ask for; another thread may cancel it.
+
+    Args:
+        spec: what the guest is made of.
+    """
+
+    may_build = False
+    hook = None
+    lans = GuestLans()
+
+    def __init__(self, spec: GuestSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.requested_by: str | None = None
+        """Set when a test takes the guest."""
+
+    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
+        return admission.acquire_spare(stack, memory)
+
+
+class ClusterRequest(_Cancellable):
+    """The request for one guest of a cluster; if another of its guests cannot start, it is cancelled.
+
+    Args:
+        spec: what the guest is made of.
+        requested_by: the test, class, module or session that the cluster is for.
+        hook: modifies the machine before it starts; None to leave it as it is.
+        lans: the LANs that the guest is on.
+    """
+
+    may_build = True
+
+    def __init__(self, spec: GuestSpec, requested_by: str, hook: MachineHook | None, lans: GuestLans) -> None:
+        super().__init__()
+        self.spec = spec
+        self.requested_by: str | None = requested_by
+        self.hook = hook
+        self.lans = lans
+
+    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
+        del memory
+        return admission.acquire(stack)

@@ -13,6 +13,7 @@ from pytest_xhyve.guest import ssh_config
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.fault_notes import FaultNotes
 from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.lan_setup import set_up_lans
 from pytest_xhyve.guest.power import Power
 from pytest_xhyve.guest.recorder import WriteRecorder
 from pytest_xhyve.guest.start import BootMachine, Start
@@ -52,6 +53,10 @@ class GuestCore:
         self._throttle: CpuThrottle | None = None
         self._before_use: Callable[[], None] | None = None
         self._process = os.getpid()
+        if instance.lans.place is not None:
+            self._own_power.after_boot = partial(
+                set_up_lans, self, machine, instance.lans.place, instance.timeouts.step
+            )
 
     def __reduce__(self) -> NoReturn:
         # multiprocessing and concurrent.futures pickle what they pass to another process.
@@ -118,6 +123,27 @@ class GuestCore:
     def port(self) -> int:
         """The TCP port at which the test reaches the guest's SSH server; raises as `host` does."""
         return self._ssh_endpoint().port
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """The guest's IPv4 address on each of its LANs, by the LAN's name; empty for a guest without LANs."""
+        place = self._instance.lans.place
+        return {} if place is None else {card.lan: str(card.address.ip) for card in place.cards}
+
+    @property
+    def address(self) -> str:
+        """The guest's IPv4 address on its first LAN; the test reaches the guest at `host` and `port`, not here.
+
+        Raises:
+            XhyveError: the guest is on no LAN.
+        """
+        addresses = list(self.addresses.values())
+        if not addresses:
+            raise XhyveError(
+                f"guest {self.name} is on no LAN; guests of xhyve_guests are\n"
+                "  guest.host and guest.port, or guest.forward(…), reach it from the test"
+            )
+        return addresses[0]
 
     @property
     def phases(self) -> Mapping[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pytest_xhyve.guest.events import Events
+from pytest_xhyve.guest.lans import GuestLans
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.hypervisors.base import Hypervisor, Snapshotter
 from pytest_xhyve.model.image import Image
@@ -23,6 +24,7 @@ class Instance:
         timeouts: the limit of each step.
         events: the listener for the guest's events.
         disk_sizes: the sizes of the guest's disks.
+        lans: the LANs that the guest is on.
     """
 
     image: Image
@@ -31,6 +33,7 @@ class Instance:
     timeouts: Timeouts
     events: Events
     disk_sizes: DiskSizes = field(default_factory=DiskSizes)
+    lans: GuestLans = field(default_factory=GuestLans)
 
     @property
     def snapshotter(self) -> Snapshotter:

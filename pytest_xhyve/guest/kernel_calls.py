@@ -1,18 +1,24 @@
-"""System calls that the plugin makes in a guest: for its clock and its random numbers."""
+"""System calls that the plugin makes in a guest: for its clock, its random numbers and its network cards."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import socket
 import struct
 import time
+from ipaddress import IPv4Address, IPv4Interface
 
 from pytest_xhyve.guest.agent import Call, call
 
 RANDOM_DEVICE = "/dev/urandom"
 
 # Numbers of system calls on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl in Linux).
-_OPEN, _CLOSE, _IOCTL, _ADJTIMEX, _CLOCK_SETTIME = 2, 3, 16, 159, 227
+_WRITE, _OPEN, _CLOSE, _IOCTL, _PWRITE64, _FSYNC, _ADJTIMEX, _CLOCK_SETTIME = 1, 2, 3, 16, 18, 74, 159, 227
+# netdevice(7), and struct ifreq there
+_SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCSIFHWADDR = 0x8914, 0x8916, 0x891C, 0x8924
+_IFF_UP, _IFF_MULTICAST, _ARPHRD_ETHER = 0x1, 0x1000, 1
+_IFREQ = struct.Struct("=16s24s")
 # random(4)
 _RNDADDENTROPY, _RNDRESEEDCRNG = 0x40085203, 0x5207
 _SEED_BYTES = 64
@@ -34,6 +40,45 @@ def open_for_writing(path: str) -> Call:
 def close(fd: int) -> Call:
     """Close a descriptor."""
     return call(_CLOSE, fd)
+
+
+def write_at_start(fd: int, data: bytes) -> Call:
+    """Write *data* to the beginning of the file *fd* (pwrite(2))."""
+    return call(_PWRITE64, fd, data, len(data), 0)
+
+
+def append_and_sync(fd: int, data: bytes) -> tuple[Call, ...]:
+    """Write *data* to the file *fd*, and wait until it is on the disk (fsync(2))."""
+    return (call(_WRITE, fd, data, len(data)), call(_FSYNC, fd))
+
+
+def set_mac(interface: str, fd: int, mac: str) -> Call:
+    """Set the Ethernet address of the network card *interface*; *fd* is a socket."""
+    return _set_card(
+        interface, fd, _SIOCSIFHWADDR, struct.pack("=H6s", _ARPHRD_ETHER, bytes.fromhex(mac.replace(":", "")))
+    )
+
+
+def set_ipv4_address(interface: str, fd: int, address: IPv4Interface) -> tuple[Call, ...]:
+    """Set the address of the network card *interface*, and the size of its network; *fd* is a socket."""
+
+    def as_sockaddr(ip: IPv4Address) -> bytes:
+        # struct sockaddr_in (ip(7))
+        return struct.pack("=HH4s", socket.AF_INET, 0, ip.packed)
+
+    return (
+        _set_card(interface, fd, _SIOCSIFADDR, as_sockaddr(address.ip)),
+        _set_card(interface, fd, _SIOCSIFNETMASK, as_sockaddr(address.netmask)),
+    )
+
+
+def bring_up(interface: str, fd: int) -> Call:
+    """Bring the network card *interface* up; *fd* is a socket."""
+    return _set_card(interface, fd, _SIOCSIFFLAGS, struct.pack("=H", _IFF_UP | _IFF_MULTICAST))
+
+
+def _set_card(interface: str, fd: int, request: int, value: bytes) -> Call:
+    return call(_IOCTL, fd, request, _IFREQ.pack(os.fsencode(interface), value))
 
 
 def reseed(random: int) -> tuple[Call, ...]:

@@ -44,6 +44,10 @@ _ANSWER_SECONDS = 3.0
 _LAST_LINES = 6
 
 
+def _do_nothing() -> None:
+    """A guest without LANs needs nothing after a boot."""
+
+
 class Power:
     """Switches a guest on and off, connects to it, and checks that it is alive.
 
@@ -58,6 +62,7 @@ class Power:
         self.image = instance.image
         self.timeouts = instance.timeouts
         self._events = instance.events
+        self._lans = instance.lans
         self._phases: BootPhases | None = None
         self._on = ExitStack()
         self._vm: VirtualMachine | None = None
@@ -74,6 +79,8 @@ class Power:
         self._start: tuple[str, float] = (_BOOT, self.timeouts.boot)
         self.started_by: Start[Any] | None = None
         """How the machine was started; None before the first start."""
+        self.after_boot: Callable[[], None] = _do_nothing
+        """Called after each login to a guest that may have booted since the last one; it may use the connection."""
 
     @property
     def is_on(self) -> bool:
@@ -120,6 +127,7 @@ class Power:
         self._on.callback(self._forget_machine)
         vm = self._on.enter_context(start.running())
         self._vm = vm
+        self._lans.connect(vm)
         begin_of_console = None if self._console is None else self._console.begin
         self._console = Console(
             vm.console_log, vm.send_to_console, lambda: self._vm is not vm or vm.exit_status() is not None
@@ -137,6 +145,7 @@ class Power:
         started = monotonic()
         try:
             start.make_ready(vm)
+            self._lans.link_up(vm)
             ready = monotonic()
             if start.phase != _BOOT:
                 progress.enter(BANNER)
@@ -239,7 +248,10 @@ class Power:
                 self._may_boot = False
                 if self._watch is not None:
                     self._watch.ending = None
-                return banner - begin, monotonic() - banner
+                seconds = banner - begin, monotonic() - banner
+                if self._phases is None or self._start[0] == _BOOT:
+                    self.after_boot()
+                return seconds
 
     def expect_boot(self) -> None:
         """Let the next `connect` take a refused login for that of a guest that is booting."""
@@ -257,6 +269,7 @@ class Power:
         Raises:
             HypervisorExited: the hypervisor has exited; the message contains its output.
             KernelPanic: the kernel has panicked; the message contains the kernel's.
+            LanFailed: the switch of one of its LANs has died.
             BootFailed: the hypervisor has paused the guest.
             XhyveError: the guest is off.
         """
@@ -379,6 +392,7 @@ class Power:
                 f"  its output:\n    {output}",
                 console=self.console.tail(),
             )
+        self._lans.check()
         pause = vm.explain_pause()
         if pause is not None:
             raise BootFailed(f"the hypervisor of guest {self.name} has paused it: {pause}", console=self.console.tail())

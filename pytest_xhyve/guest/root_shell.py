@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _MAX_OUTPUT_BYTES = 16 << 20
 
 
-class _Guest(Protocol):
-    """The part of `pytest_xhyve.Guest` that this module uses."""
+class WithPower(Protocol):
+    """The part of a guest by which its commands run."""
 
     @property
     def image(self) -> Image: ...
@@ -25,7 +25,7 @@ class _Guest(Protocol):
     def _power(self) -> Power: ...
 
 
-def root_shell(guest: _Guest, timeout: float) -> RunAsRoot:
+def root_shell(guest: WithPower, timeout: float) -> RunAsRoot:
     """A function that runs a shell line in *guest* as root; no report shows it among a test's commands.
 
     It raises `XhyveError` with the line's output if the exit code is not 0.

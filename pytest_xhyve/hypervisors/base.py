@@ -7,7 +7,7 @@ something, the call raises `NotSupported`.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -130,6 +130,20 @@ class VirtualMachine(Protocol):
     def resume(self) -> None:
         """Resume the CPUs."""
 
+    @property
+    def lan_ends(self) -> Sequence[socket.socket]:
+        """The host's ends of the cables of the cards for LANs: each frame is preceded by its length, in four bytes.
+
+        The caller closes those that it uses. The machine closes the others when it ends.
+        """
+
+    def set_lan_link(self, number: int, *, up: bool) -> None:
+        """Plug the cable into the card *number* for LANs, or pull it out; the guest sees the carrier change.
+
+        Raises:
+            NotSupported: this hypervisor cannot do that.
+        """
+
     def press_power_button(self) -> None:
         """Press the machine's power button (ACPI); a guest that handles it shuts down."""
 
@@ -242,6 +256,10 @@ class Hypervisor(Protocol):
     @property
     def changes_disks(self) -> bool:
         """Whether its machines have a `VirtualMachine.block`."""
+
+    @property
+    def has_lans(self) -> bool:
+        """Whether its machines can have cards for LANs (`Machine.lan_macs`)."""
 
     def prove(self) -> Proof:
         """Whether the hypervisor can run a guest on this host; it runs something to find out.

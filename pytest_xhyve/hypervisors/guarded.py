@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_xhyve.host.guardian import GuardedProcess
@@ -34,6 +36,14 @@ class GuardedMachine:
     def block(self) -> BlockLayer | None:
         # Only some hypervisors can change the disks of a running machine.
         return None
+
+    @property
+    def lan_ends(self) -> Sequence[socket.socket]:
+        # Only some hypervisors have cards for LANs.
+        return ()
+
+    def set_lan_link(self, number: int, *, up: bool) -> None:  # noqa: ARG002
+        raise NotSupported("this hypervisor has no network cards for LANs\n  use --xhyve-hypervisor=qemu")
 
     def is_paused(self) -> bool:
         # A hypervisor that only stops its process does not tell.

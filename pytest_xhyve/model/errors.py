@@ -13,6 +13,7 @@
     │   ├── KernelPanic        also an oops and systemd's emergency mode
     │   └── HypervisorExited
     ├── ConnectionFailed       SSH failed: the login, or a guest that does not answer any more
+    ├── LanFailed              the switch of a LAN has died, or refused a request
     ├── CommandFailed          a command in the guest ended with an exit code other than 0
     ├── CommandTimeout         a command in the guest exceeded its limit
     └── WaitTimeout            a condition that a test waited for did not become true in time
@@ -131,6 +132,11 @@ class BootTimeout(BootFailed):
 @_public
 class LeaseNotFound(BootFailed):
     """A guest runs, but has no address: it did not ask for one by DHCP, or no DHCP server answered."""
+
+
+@_public
+class LanFailed(XhyveError):
+    """The switch between the guests of a LAN has died, does not answer, or refused a request."""
 
 
 @_public

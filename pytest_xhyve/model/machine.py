@@ -14,6 +14,9 @@ DiskFormat = Literal["raw", "qcow2"]
 SSH_PORT = 22
 """The TCP port of SSH in every guest."""
 
+MAX_LANS = 4
+"""How many LANs a guest can be on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Disk:
@@ -51,6 +54,14 @@ class Nic:
     network: Network = "nat"
 
 
+def lan_mac(uuid: UUID, number: int) -> str:
+    """The Ethernet address of the card *number* for LANs, counted from 0, of the machine with this UUID.
+
+    It is a locally administered unicast address (RFC 7042, section 2.1), and differs from that of all other cards.
+    """
+    return f"52:{0x55 + number:02x}:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-4:])
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A machine, before it starts.
@@ -64,6 +75,8 @@ class Machine:
         disks: the disks, in the order in which the guest numbers them (``/dev/vda``, ``/dev/vdb``, …); the first one
             is the clone of the image's disk.
         nics: the network cards, in the order in which the guest numbers them.
+        lan_macs: the Ethernet addresses of further cards, which are for LANs; `MAX_LANS` at most. Their links are down
+            until the guest joins a LAN.
         kernel: a Linux kernel, which the hypervisor loads without a boot loader; only a machine with *firmware* may
             have None.
         initrd: the initial RAM disk, or None.
@@ -87,3 +100,4 @@ class Machine:
     cdroms: tuple[Path, ...] = ()
     graphics: bool = False
     firmware: Firmware | None = None
+    lan_macs: tuple[str, ...] = ()

@@ -69,7 +69,7 @@ class GuestSpec:
         """
         parsers: dict[str, Callable[[Any], Any]] = {
             "image": _parse_image,
-            "name": _parse_name,
+            "name": parse_host_name,
             "cpus": parse_positive_int,
             "memory": parse_memory,
             "disks": _parse_disks,
@@ -101,7 +101,12 @@ class GuestSpec:
         return replace(other, **given)
 
 
-def _parse_name(value: Any) -> str:
+def parse_host_name(value: Any) -> str:
+    """A host name of letters, digits and dashes (RFC 1123).
+
+    Raises:
+        ConfigurationError: *value* is not one.
+    """
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise ConfigurationError(f"{short_repr(value)} is not a host name: use letters, digits and dashes, at most 63")
     return value

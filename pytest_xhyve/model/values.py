@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -211,7 +211,7 @@ def parse_choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
-def suggest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+def suggest(word: str, known: Collection[str]) -> str:
     """The end of a message that suggests names similar to *word*; empty if there are none."""
     import difflib
 

@@ -18,16 +18,20 @@ from pytest_xhyve.plugin.fixtures import (
     _xhyve_reset,
     _xhyve_start,
     xhyve_class_guest,
+    xhyve_class_guests,
     xhyve_guest,
     xhyve_guest_factory,
+    xhyve_guests,
     xhyve_image,
     xhyve_images,
     xhyve_module_guest,
+    xhyve_module_guests,
     xhyve_session_guest,
+    xhyve_session_guests,
     xhyve_ssh,
 )
 from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SUMMARY
-from pytest_xhyve.plugin.wanted import IMAGE_FIXTURE, MARKER, wants_guest
+from pytest_xhyve.plugin.wanted import CLUSTER_MARKER, IMAGE_FIXTURE, MARKER, wants_guest
 
 # pytest finds fixtures as attributes of the plugin.
 __all__ = [
@@ -35,12 +39,16 @@ __all__ = [
     "_xhyve_reset",
     "_xhyve_start",
     "xhyve_class_guest",
+    "xhyve_class_guests",
     "xhyve_guest",
     "xhyve_guest_factory",
+    "xhyve_guests",
     "xhyve_image",
     "xhyve_images",
     "xhyve_module_guest",
+    "xhyve_module_guests",
     "xhyve_session_guest",
+    "xhyve_session_guests",
     "xhyve_ssh",
 ]
 
@@ -50,6 +58,10 @@ _PROBLEM = pytest.StashKey[str]()
 _MARKER = (
     "xhyve(image=None, name=None, cpus=None, memory=None, disks=None, disk_size=None, firmware=None, network=None, "
     "start=None, reset=None, power_cuts=None): describes the test's guest; on a class or module, also its shared guest"
+)
+_CLUSTER_MARKER = (
+    "xhyve_guests(nodes=None, lans=None, reset=None, NAME=IMAGE or dict of the keys of xhyve, ...): describes the "
+    "guests of a cluster, by their names"
 )
 
 
@@ -83,6 +95,7 @@ def _bare(value: str | None) -> dict[str, Any]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
+    config.addinivalue_line("markers", _CLUSTER_MARKER)
     if config.getoption("xhyve_save_failures") is not None and not hasattr(config, "workerinput"):
         from pytest_xhyve.plugin.bare_option import TO_RUN
         from pytest_xhyve.plugin.pytest_internals import add_to_run
@@ -160,7 +173,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    concerned = [item for item in items if wants_guest(item) or item.get_closest_marker(MARKER) is not None]
+    concerned = [item for item in items if wants_guest(item) or _has_marker(item)]
     if not concerned:
         return
     from pytest_xhyve.plugin.selection import check_markers, may_reset
@@ -248,6 +261,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             from pytest_xhyve.plugin.job_summary import write_job_summary
 
             write_job_summary(terminalreporter, summary)
+
+
+def _has_marker(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(marker) is not None for marker in (MARKER, CLUSTER_MARKER))
 
 
 def _reject_tests(items: Sequence[pytest.Item], problem: str) -> None:

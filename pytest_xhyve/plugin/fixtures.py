@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import count
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_xhyve.plugin.pytest_internals import fixture_names, is_set_up, suspended_capture
 from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY
-from pytest_xhyve.plugin.wanted import OWNERS, is_plugin_fixture, stated_spec
+from pytest_xhyve.plugin.wanted import CLUSTER_OWNERS, OWNERS, is_plugin_fixture, stated_cluster, stated_spec
 
 if TYPE_CHECKING:
     import paramiko
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.fleet.images import ImageBuilder
     from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.guest.guests import Guests
+    from pytest_xhyve.model.cluster import ClusterSpec
     from pytest_xhyve.model.spec import GuestSpec
     from pytest_xhyve.model.values import StartMode
+    from pytest_xhyve.templates.cluster_reset import ClusterReset
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +100,7 @@ def _yield_guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start
     item = request.config.stash[ITEM]
     _reserve_slots(item, fleet)
     spec = stated_spec(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
-    with _start_guest(request, fleet, spec) as guest, resetting(request, guest, fleet.reset_of(guest)):
+    with _start_guest(request, fleet, spec) as guest, resetting(request, [guest], fleet.reset_of(guest)):
         yield guest
 
 
@@ -132,6 +136,64 @@ def xhyve_session_guest(
     yield from _yield_guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
+def _yield_guests(
+    request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: StartMode | None
+) -> Iterator[Guests]:
+    from pytest_xhyve.model.spec import GuestSpec
+    from pytest_xhyve.plugin.shared_guests import resetting
+
+    item = request.config.stash[ITEM]
+    spec = stated_cluster(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
+    _reserve_slots(item, fleet)
+    with (
+        _start_cluster(request, fleet, spec) as guests,
+        resetting(request, list(guests), _cluster_reset(fleet, guests)),
+    ):
+        yield guests
+
+
+def _cluster_reset(fleet: Fleet, guests: Guests) -> ClusterReset | None:
+    """What resets *guests* together; None if they were started without ``reset=True``."""
+    resets = [reset for guest in guests if (reset := fleet.reset_of(guest)) is not None]
+    if not resets:
+        return None
+    from pytest_xhyve.templates.cluster_reset import ClusterReset
+
+    return ClusterReset(resets)
+
+
+@pytest.fixture
+def xhyve_guests(
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
+) -> Iterator[Guests]:
+    """The guests that the marker ``xhyve_guests`` names, a `pytest_xhyve.Guests`: started together, on one LAN."""
+    yield from _yield_guests(request, _xhyve_fleet, xhyve_image, _xhyve_start)
+
+
+@pytest.fixture(scope="class")
+def xhyve_class_guests(
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
+) -> Iterator[Guests]:
+    """The guests of a cluster that the tests of a class share."""
+    yield from _yield_guests(request, _xhyve_fleet, xhyve_image, _xhyve_start)
+
+
+@pytest.fixture(scope="module")
+def xhyve_module_guests(
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
+) -> Iterator[Guests]:
+    """The guests of a cluster that the tests of a module share."""
+    yield from _yield_guests(request, _xhyve_fleet, xhyve_image, _xhyve_start)
+
+
+@pytest.fixture(scope="session")
+def xhyve_session_guests(
+    request: pytest.FixtureRequest, _xhyve_fleet: Fleet, xhyve_image: str, _xhyve_start: StartMode | None
+) -> Iterator[Guests]:
+    """The guests of a cluster that all tests of the run share."""
+    yield from _yield_guests(request, _xhyve_fleet, xhyve_image, _xhyve_start)
+
+
 @pytest.fixture
 def xhyve_ssh(xhyve_guest: Guest) -> paramiko.SSHClient:
     """A connected `paramiko.SSHClient` to the test's own guest."""
@@ -155,7 +217,7 @@ def xhyve_guest_factory(
             guest = made.enter_context(_start_guest(request, _xhyve_fleet, spec))
             # A later guest may have the name of one that was removed.
             name = f"{request.fixturename} {next(numbers)}"
-            made.enter_context(resetting(request, guest, _xhyve_fleet.reset_of(guest), name=name))
+            made.enter_context(resetting(request, [guest], _xhyve_fleet.reset_of(guest), name=name))
             return guest
 
         yield GuestFactory(make, GuestSpec(image=xhyve_image, start=_xhyve_start))
@@ -175,7 +237,12 @@ def _reserve_slots(item: pytest.Item, fleet: Fleet) -> None:
     Guests of the factory are not known in advance, so they can still wait while the test holds others.
     """
     asked = fixture_names(item)
-    needed = sum(name in asked and is_plugin_fixture(item, name) and not is_set_up(item, name) for name in OWNERS)
+
+    def is_new(name: str) -> bool:
+        return name in asked and is_plugin_fixture(item, name) and not is_set_up(item, name)
+
+    needed = sum(map(is_new, OWNERS))
+    needed += sum(len(stated_cluster(item, name).guests) for name in filter(is_new, CLUSTER_OWNERS))
     prewarmer = item.config.stash.get(PREWARMER, None)
     if prewarmer is not None:
         needed -= prewarmer.count_ready()
@@ -201,7 +268,6 @@ class _SlotReleaser:
 def _start_guest(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:
     from pytest_xhyve.fleet.request import ForegroundRequest
     from pytest_xhyve.plugin.machine_hook import machine_hook
-    from pytest_xhyve.plugin.reporting import REPORTER
 
     item = request.config.stash[ITEM]
     requested_by = request.node.nodeid or request.scope
@@ -212,6 +278,30 @@ def _start_guest(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) 
         guest = prewarmer.start_guest(spec, requested_by)
     else:
         guest = fleet.start(ForegroundRequest(spec, requested_by, hook))
+    _announce(request, guest)
+    return guest
+
+
+def _start_cluster(request: pytest.FixtureRequest, fleet: Fleet, spec: ClusterSpec) -> Guests:
+    from pytest_xhyve.fleet.cluster import start_cluster
+    from pytest_xhyve.plugin.machine_hook import machine_hook
+
+    hook = machine_hook(request.config.stash[ITEM], request)
+    guests = start_cluster(fleet, spec, request.node.nodeid or request.scope, hook)
+    try:
+        for guest in guests:
+            _announce(request, guest)
+    except BaseException as error:
+        guests._keep_or_remove(error)
+        raise
+    return guests
+
+
+def _announce(request: pytest.FixtureRequest, guest: Guest) -> None:
+    """Let the reporter and the hooks of the test's folder know that *guest* is ready; if a hook fails, remove it."""
+    from pytest_xhyve.plugin.reporting import REPORTER
+
+    item = request.config.stash[ITEM]
     reporter = request.config.stash.get(REPORTER, None)
     if reporter is not None:
         reporter.track(guest, request, item)
@@ -220,7 +310,6 @@ def _start_guest(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) 
     except BaseException as error:
         guest._keep_or_remove(error)
         raise
-    return guest
 
 
 def _run_id(config: pytest.Config) -> str:
@@ -235,11 +324,13 @@ def _line_printer(config: pytest.Config) -> Callable[[str], None]:
     from pytest_xhyve.model.text import printable
 
     terminal = config.pluginmanager.get_plugin("terminalreporter")
+    # The guests of a cluster start in threads, while pytest waits.
+    one_at_a_time = Lock()
 
     def show(line: str) -> None:
         if terminal is None:
             return
-        with suspended_capture(config):
+        with one_at_a_time, suspended_capture(config):
             terminal.ensure_newline()
             terminal.write_line(f"xhyve: {printable(line)}")
             terminal.flush()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,18 @@ from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.settings import INI
 from pytest_xhyve.plugin.pytest_internals import fixture_definitions, fixture_names, is_parameter_set, parameters
 from pytest_xhyve.plugin.wanted import (
+    CLUSTER_MARKER,
+    CLUSTER_OWNERS,
     IMAGE_FIXTURE,
     MARKER,
     OWNERS,
     START_FIXTURE,
     as_spec_keys,
+    is_plugin_fixture,
     marker_arguments,
+    stated_cluster,
     stated_spec,
+    wanted_cluster,
     wanted_spec,
 )
 
@@ -34,6 +40,7 @@ SHARED_FIXTURES = tuple(name for name, owner in OWNERS.items() if owner is not N
 
 _MARKER_KEYS = ("image", "cpus", "memory", "disks", "disk_size", "firmware", "network", "name", "start", "reset")
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
+_ALWAYS_NEW = "reset=True is for clusters that tests share (xhyve_class_guests, …); xhyve_guests is always fresh"
 
 
 def base_folder(source: str, config: pytest.Config) -> Path:
@@ -51,12 +58,19 @@ def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tupl
         _names_image(mark) for mark in definition.iter_markers("parametrize")
     ):
         return ()
+    if _cluster_states_images(metafunc):
+        return ()
     return () if len(fixture_definitions(definition, IMAGE_FIXTURE)) > 1 else images
 
 
 def wanted_specs(item: pytest.Item) -> Iterator[GuestSpec]:
     """What the guests of *item* will be made of, as far as known before it runs."""
     names = fixture_names(item)
+    for fixture in (name for name in CLUSTER_OWNERS if name in names):
+        with contextlib.suppress(XhyveError):
+            cluster = wanted_cluster(item, fixture)
+            if cluster is not None:
+                yield from cluster.guests.values()
     for fixture in (name for name in OWNERS if name in names):
         # `check_markers` has reported an invalid marker.
         with contextlib.suppress(XhyveError):
@@ -81,12 +95,17 @@ def fixtures_to_reset(item: pytest.Item) -> set[str]:
         with contextlib.suppress(XhyveError):
             if stated_spec(item, fixture).reset:
                 found.add(fixture)
+    for fixture in (name for name in CLUSTER_OWNERS if name in names):
+        with contextlib.suppress(XhyveError):
+            if stated_cluster(item, fixture).reset:
+                found.add(fixture)
     return found
 
 
 def may_reset(item: pytest.Item) -> bool:
     """Whether *item* has a guest with ``reset=True``, or may get one by ``getfixturevalue``."""
-    return any(mark.kwargs.get("reset") is True for mark in item.iter_markers(MARKER)) or bool(fixtures_to_reset(item))
+    marks = chain(item.iter_markers(MARKER), item.iter_markers(CLUSTER_MARKER))
+    return any(mark.kwargs.get("reset") is True for mark in marks) or bool(fixtures_to_reset(item))
 
 
 def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, str]]:
@@ -100,6 +119,9 @@ def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, s
         else:
             if as_spec_keys(parameters(item).get("xhyve_guest")).get("reset") is True:
                 yield item, f"{item.nodeid}: {_ALWAYS_FRESH}"
+        problem = _find_cluster_problem(item)
+        if problem is not None:
+            yield item, f"{item.nodeid}: {problem}"
 
 
 def _find_problem(mark: pytest.Mark) -> str | None:
@@ -115,10 +137,43 @@ def _find_problem(mark: pytest.Mark) -> str | None:
     return None
 
 
+def _find_cluster_problem(item: pytest.Item) -> str | None:
+    """The problem of a marker for clusters, or of a fixture that gives one."""
+    from pytest_xhyve.model.cluster import ClusterSpec
+
+    names = fixture_names(item)
+    try:
+        for node, mark in item.iter_markers_with_node(CLUSTER_MARKER):
+            if mark.args:
+                return f'@pytest.mark.{CLUSTER_MARKER} takes keywords only: server="debian12", or nodes=3'
+            if ClusterSpec.parse(**mark.kwargs).reset and node is item and not fixtures_to_reset(item):
+                return _ALWAYS_NEW
+        for fixture in (name for name in CLUSTER_OWNERS if name in names and is_plugin_fixture(item, name)):
+            stated_cluster(item, fixture)
+    except XhyveError as error:
+        return f"@pytest.mark.{CLUSTER_MARKER}: {error}"
+    return None
+
+
+def _cluster_states_images(metafunc: pytest.Metafunc) -> bool:
+    """Whether this test's guests are those of clusters only, and the nearest marker states the image of each."""
+    from pytest_xhyve.model.cluster import ClusterSpec
+
+    mark = metafunc.definition.get_closest_marker(CLUSTER_MARKER)
+    names = metafunc.fixturenames
+    if mark is None or not any(name in CLUSTER_OWNERS for name in names) or any(name in OWNERS for name in names):
+        return False
+    try:
+        guests = ClusterSpec.parse(**mark.kwargs).guests
+    except XhyveError:
+        return False
+    return all(guest.image is not None for guest in guests.values())
+
+
 def _find_unreached(item: pytest.Item, node: Any) -> str | None:
     """The problem of a marker on one test that asks for a shared guest only, or only uses the factory."""
     asked = fixture_names(item)
-    if node is not item or "xhyve_guest" in asked:
+    if node is not item or "xhyve_guest" in asked or not CLUSTER_OWNERS.keys().isdisjoint(asked):
         return None
     for name in reversed(SHARED_FIXTURES):
         if name in asked:

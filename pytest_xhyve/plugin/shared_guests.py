@@ -14,7 +14,7 @@ too, and drops them when the fixture is torn down. So the saved states form a st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +27,7 @@ from pytest_xhyve.plugin.selection import fixtures_to_reset
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
-    from pytest_xhyve.templates.checkpoints import Checkpoint
+    from pytest_xhyve.templates.cluster_reset import ClusterReset
     from pytest_xhyve.templates.reset import Reset
 
 RESET_FIXTURE = "_xhyve_reset"
@@ -50,22 +50,26 @@ def plan_resets(items: list[pytest.Item]) -> None:
 
 @contextmanager
 def resetting(
-    request: pytest.FixtureRequest, guest: Guest, reset: Reset | None, *, name: str | None = None
+    request: pytest.FixtureRequest,
+    guests: Sequence[Guest],
+    reset: Reset | ClusterReset | None,
+    *,
+    name: str | None = None,
 ) -> Iterator[None]:
-    """For the time of the block, reset *guest* before each test to the state that the shared fixtures left.
+    """For the time of the block, reset *guests* before each test to the state that the shared fixtures left.
 
     Args:
-        request: the request of the fixture that made the guest.
-        guest: a shared guest.
-        reset: saves and restores the guest; None if it is not to be reset.
-        name: identifies the guest; None for the name of its fixture.
+        request: the request of the fixture that made the guests.
+        guests: a shared guest, or those of a shared cluster.
+        reset: saves and restores them; None if they are not to be reset.
+        name: identifies them; None for the name of their fixture.
     """
     if reset is None:
         yield
         return
     name = name or str(request.fixturename)
     hooks = _get_hooks(request.config)
-    hooks.guests[name] = shared = _SharedGuest(guest, reset, _SCOPES.index(request.scope))
+    hooks.guests[name] = shared = _SharedGuest(guests, reset, _SCOPES.index(request.scope))
     hooks.watch(name)
     try:
         yield
@@ -101,30 +105,32 @@ class _Layer:
     Attributes:
         scope: their scope, as an index of `_SCOPES`.
         live: number of them that are not torn down.
-        checkpoint: the guest as they left it; None until it is saved.
+        checkpoint: what `Reset.save` or `ClusterReset.save` returned; None until the guest is saved.
     """
 
     scope: int
     live: int
-    checkpoint: Checkpoint | None = None
+    checkpoint: Any = None
 
 
 class _SharedGuest:
-    """A shared guest and the stack of its saved states."""
+    """A shared guest, or the guests of a shared cluster, and the stack of the saved states."""
 
-    def __init__(self, guest: Guest, reset: Reset, scope: int) -> None:
-        self._guest = guest
-        self._reset = reset
+    def __init__(self, guests: Sequence[Guest], reset: Reset | ClusterReset, scope: int) -> None:
+        self._guests = guests
+        self._reset: Any = reset
         # The guest's own fixture: this layer stays as long as the guest.
         self._layers = [_Layer(scope, 1)]
 
     def on_next_use(self, action: Callable[[], None]) -> None:
-        """Call *action* once, just before the next use of the guest."""
-        self._guest._before_use = action
+        """Call *action* once, just before the next use of the guest, or of any of the guests."""
+        for guest in self._guests:
+            guest._before_use = action
 
     def clear_on_next_use(self) -> None:
         """Cancel the call of `on_next_use`."""
-        self._guest._before_use = None
+        for guest in self._guests:
+            guest._before_use = None
 
     def before_test(self) -> None:
         """Save what the fixtures left, unless it is saved already, and restore it."""

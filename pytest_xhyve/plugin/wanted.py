@@ -11,6 +11,7 @@ from pytest_xhyve.plugin.pytest_internals import fixture_definitions, fixture_na
 from pytest_xhyve.plugin.stash import SETTINGS
 
 if TYPE_CHECKING:
+    from pytest_xhyve.model.cluster import ClusterSpec
     from pytest_xhyve.model.spec import GuestSpec
 
 MARKER = "xhyve"
@@ -24,8 +25,14 @@ OWNERS: dict[str, type[pytest.Collector] | None] = {
 }
 """Each fixture that gives one guest, in pytest's order of set-up, and the kind of its owner; None is the test."""
 
+CLUSTER_MARKER = "xhyve_guests"
+CLUSTER_OWNERS: dict[str, type[pytest.Collector] | None] = {
+    name.replace("guest", "guests"): owner for name, owner in OWNERS.items()
+}
+"""The same for each fixture that gives the guests of a cluster."""
+
 _FIXTURES_MODULE = "pytest_xhyve.plugin.fixtures"
-_NEEDS_GUEST = {*OWNERS, "xhyve_guest_factory", "xhyve_images", "xhyve_ssh"}
+_NEEDS_GUEST = {*OWNERS, *CLUSTER_OWNERS, "xhyve_guest_factory", "xhyve_images", "xhyve_ssh"}
 
 
 def wants_guest(item: pytest.Item) -> bool:
@@ -71,9 +78,62 @@ def stated_spec(item: pytest.Item, fixture: str) -> GuestSpec:
 
 def guest_owner(item: pytest.Item, fixture: str) -> pytest.Item | pytest.Collector:
     """The test, class, module or session whose guest *fixture* gives to *item*."""
-    kind = OWNERS[fixture]
+    kind = {**OWNERS, **CLUSTER_OWNERS}[fixture]
     # Outside of a class, xhyve_class_guest belongs to the test.
     return item if kind is None else item.getparent(kind) or item
+
+
+def wanted_cluster(item: pytest.Item, fixture: str) -> ClusterSpec | None:
+    """The cluster that *item* gets from *fixture*, as far as known before it runs.
+
+    Returns:
+        the cluster; None if the user's code decides, because the fixture or the image is overridden.
+
+    Raises:
+        ConfigurationError: the marker or parameter is invalid, or both are missing.
+    """
+    from pytest_xhyve.model.spec import GuestSpec
+
+    if not is_plugin_fixture(item, fixture):
+        return None
+    params = parameters(item)
+    spec = stated_cluster(item, fixture)
+    image = params.get(IMAGE_FIXTURE)
+    if any(guest.image is None for guest in spec.guests.values()):
+        if not is_plugin_fixture(item, IMAGE_FIXTURE):
+            return None
+        image = image or item.config.stash[SETTINGS].images[0]
+    return spec.with_defaults(GuestSpec(image=image, start=params.get(START_FIXTURE)))
+
+
+def stated_cluster(item: pytest.Item, fixture: str) -> ClusterSpec:
+    """What markers and the parameter of *fixture* state about the cluster that *item* gets from it.
+
+    The nearest marker ``xhyve_guests`` names the guests, or the parameter does in its place. The keys of the marker
+    ``xhyve`` hold for each guest that does not state them itself.
+
+    Raises:
+        ConfigurationError: they are invalid, or name no guests.
+    """
+    from pytest_xhyve.model.cluster import ClusterSpec
+    from pytest_xhyve.model.spec import GuestSpec
+
+    node = guest_owner(item, fixture)
+    param = parameters(item).get(fixture)
+    # Only the nearest one, as it lists all guests.
+    mark = node.get_closest_marker(CLUSTER_MARKER)
+    keys = as_cluster_keys(param) if param is not None else {} if mark is None else mark.kwargs
+    common = marker_arguments(node)
+    reset = common.pop("reset", None)
+    common.pop("name", None)
+    spec = ClusterSpec.parse(**{"reset": reset, **keys}).with_defaults(GuestSpec.parse(**common))
+    # A test's own cluster is always new.
+    return replace(spec, reset=False) if CLUSTER_OWNERS[fixture] is None else spec
+
+
+def as_cluster_keys(param: Any) -> dict[str, Any]:
+    """The marker's keys from an indirect parameter, which is a dict of them, or the number of guests."""
+    return dict(param) if isinstance(param, dict) else {"nodes": param}
 
 
 def marker_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:

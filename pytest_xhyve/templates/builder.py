@@ -61,7 +61,9 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
             grow_root(guest, instance.timeouts.step)
         wait_for_units(guest.run, instance.timeouts.settle)
         vm = cast("SnapshotMachine", guest._power.machine)
-        agent = install_agent(partial(run_as_root, guest), vm.agent, guest.mac, instance.timeouts.step)
+        agent = install_agent(
+            partial(run_as_root, guest), vm.agent, guest.mac, machine.lan_macs, instance.timeouts.step
+        )
         guest.run("sync", check=False)
         guest.ssh.close()
         _wait_until_idle(instance.process, instance.timeouts.settle)

@@ -1,4 +1,4 @@
-"""Give each restored guest its own identity: clock, random numbers, host name, machine id, Ethernet address.
+"""Give each restored guest its own identity: clock, random numbers, host name, machine id, addresses.
 
 Guests restored from one template start as identical machines. The agent in the guest sets all of this, in one message,
 before the guest uses its network.
@@ -6,15 +6,19 @@ before the guest uses its network.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-import struct
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from pytest_xhyve.guest.agent import PLACE_PROGRAM, Agent, AgentError, Call, RunAsRoot, build_program, call
-from pytest_xhyve.guest.kernel_calls import reseed, set_clock
+from pytest_xhyve.guest.kernel_calls import reseed, set_clock, set_mac, write_at_start
+from pytest_xhyve.guest.lan_setup import HOSTS, add_hosts, set_up_card, skip_duplicate_detection
 from pytest_xhyve.model.clock import monotonic
+from pytest_xhyve.model.lan import LanPlace
+from pytest_xhyve.model.machine import Machine
 
 AGENT_PORT = "/dev/ttyS1"
 CLOCK_SECONDS = 0.05
@@ -22,11 +26,8 @@ _CLOCK_TRIES = 5
 _MAX_CLOCK_SECONDS = 1.0
 
 # Numbers of system calls on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl in Linux).
-_OPEN, _IOCTL, _PWRITE64, _SOCKET, _UNLINK, _SETSID = 2, 16, 18, 41, 87, 112
+_OPEN, _SOCKET, _UNLINK, _SETSID = 2, 41, 87, 112
 _SETPRIORITY, _SETHOSTNAME = 141, 170
-# netdevice(7)
-_SIOCSIFHWADDR = 0x8924
-_ARPHRD_ETHER = 1
 
 # The script opens the port before it ends: a later open would discard what has arrived by then (serial8250_do_startup
 # in Linux), and the agent would wait forever. The subshell leads no session, so the port does not become its terminal,
@@ -38,10 +39,9 @@ stty -F PORT 115200 raw -echo clocal 2>/dev/null || { rm -f "$found"; echo "no s
 ( exec 3<>PORT || exit; "$found" <&3 >&3 2>/dev/null & ) || { rm -f "$found"; exit 1; }
 echo "$found"
 for device in /sys/class/net/*/device; do
-    grep -li MAC "${device%/device}/address"
+    device=${device%/device}
+    echo "$(cat "$device/address") ${device##*/}"
 done
-# The loop ends with the status of the last card.
-:
 """.replace("PORT", AGENT_PORT)
 )
 
@@ -59,24 +59,34 @@ class AgentState:
         socket: a socket for ioctl(2) on network cards (netdevice(7)).
         interface: the network card's name.
         machine_id: ``/etc/machine-id``; negative if the guest has none.
+        lan_interfaces: the names of the cards for LANs.
+        accept_dad: the IPv6 setting ``accept_dad`` of each of them; negative if the guest has no IPv6.
+        hosts: ``/etc/hosts``, to append; negative if it cannot be written.
     """
 
     random: int
     socket: int
     interface: str
     machine_id: int
+    lan_interfaces: tuple[str, ...] = ()
+    accept_dad: tuple[int, ...] = ()
+    hosts: int = -errno.ENOENT
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
         """The object from which `to_dict` made *content*."""
-        return cls(**content)
+        # JSON has no tuples.
+        lists: dict[str, Any] = {key: tuple(content.get(key, ())) for key in ("lan_interfaces", "accept_dad")}
+        return cls(**{**content, **lists})
 
     def to_dict(self) -> dict[str, Any]:
         """This object as plain data, for a JSON file."""
         return asdict(self)
 
 
-def install_agent(run_as_root: RunAsRoot, channel: socket.socket, mac: str, timeout: float) -> AgentState:
+def install_agent(
+    run_as_root: RunAsRoot, channel: socket.socket, mac: str, lan_macs: Sequence[str], timeout: float
+) -> AgentState:
     """Start the agent in a running guest, and let it open the files that it needs.
 
     Args:
@@ -84,31 +94,35 @@ def install_agent(run_as_root: RunAsRoot, channel: socket.socket, mac: str, time
             and raises `IdentityError` if the exit code is not 0.
         channel: the host's end of the guest's second serial port.
         mac: the network card's Ethernet address.
+        lan_macs: those of the cards for LANs.
         timeout: the limit of an answer of the agent, in seconds.
 
     Raises:
         IdentityError: the guest cannot run the agent, or its kernel cannot reseed its random numbers.
     """
-    output = run_as_root(_INSTALL.replace("MAC", mac), build_program()).split()
-    if len(output) < 2:
-        raise IdentityError(f"no network card has the address {mac}")
     # The script lists only devices: a bridge over the card has the same address.
-    path, address = output[:2]
+    path, *cards = run_as_root(_INSTALL, build_program()).splitlines() or [""]
+    interface, *lan_interfaces = _find_interfaces(cards, [mac, *lan_macs])
     agent = Agent(channel, timeout)
     try:
         agent.synchronize()
         # A process with its own session does not end at logout.
-        _, _, _, random, descriptor, machine_id = agent.execute(
+        _, _, _, random, descriptor, machine_id, hosts, *accept_dad = agent.execute(
             call(_UNLINK, os.fsencode(path) + b"\0"),
             call(_SETSID),
             call(_SETPRIORITY, 0, 0, -20),
             call(_OPEN, b"/dev/urandom\0", os.O_WRONLY),
             call(_SOCKET, socket.AF_INET, socket.SOCK_DGRAM, 0),
             call(_OPEN, b"/etc/machine-id\0", os.O_WRONLY),
+            call(_OPEN, os.fsencode(HOSTS) + b"\0", os.O_WRONLY | os.O_APPEND),
+            *(
+                call(_OPEN, os.fsencode(f"/proc/sys/net/ipv6/conf/{name}/accept_dad\0"), os.O_WRONLY)
+                for name in lan_interfaces
+            ),
         )
     except AgentError as error:
         raise IdentityError(str(error)) from error
-    state = AgentState(random, descriptor, address.split("/")[4], machine_id)
+    state = AgentState(random, descriptor, interface, machine_id, tuple(lan_interfaces), tuple(accept_dad), hosts)
     _check({"open /dev/urandom": random, "create a socket": descriptor})
     # If the kernel cannot do this, no template is saved, so no guest is restored.
     _execute(agent, {"reseed the kernel's random numbers": reseed(state.random)})
@@ -116,32 +130,31 @@ def install_agent(run_as_root: RunAsRoot, channel: socket.socket, mac: str, time
 
 
 def set_identity(
-    channel: socket.socket, state: AgentState, *, name: str, machine_id: str, mac: str, timeout: float
+    channel: socket.socket, state: AgentState, machine: Machine, place: LanPlace | None, *, timeout: float
 ) -> None:
     """Give a restored guest its own identity, and set its clock and its random numbers.
 
     Args:
         channel: the host's end of the guest's second serial port.
         state: the state of the agent in the template.
-        name: the host name.
-        machine_id: 32 hexadecimal digits (machine-id(5)).
-        mac: the Ethernet address.
+        machine: the guest's machine.
+        place: the guest's place on LANs; None if it is on none.
         timeout: the limit of an answer of the agent, in seconds.
 
     Raises:
         IdentityError: the agent did not answer, or one of the steps failed.
     """
-    hostname = name.encode()
-    request = struct.pack(
-        "=16sH6s16s", state.interface.encode(), _ARPHRD_ETHER, bytes.fromhex(mac.replace(":", "")), b""
-    )
+    hostname = machine.name.encode()
+    mac = machine.nics[0].mac
+    assert mac is not None
     steps: dict[str, tuple[Call, ...]] = {
         "set the host name": (call(_SETHOSTNAME, hostname, len(hostname)),),
-        "set the Ethernet address": (call(_IOCTL, state.socket, _SIOCSIFHWADDR, request),),
+        "set the Ethernet address": (set_mac(state.interface, state.socket, mac),),
     }
     if state.machine_id >= 0:
-        text = f"{machine_id}\n".encode()
-        steps["set the machine id"] = (call(_PWRITE64, state.machine_id, text, len(text), 0),)
+        # machine-id(5)
+        steps["set the machine id"] = (write_at_start(state.machine_id, f"{machine.uuid.hex}\n".encode()),)
+    steps |= _lan_steps(state, machine, place)
     _set_clock_and_seed(Agent(channel, timeout), state, steps)
 
 
@@ -157,6 +170,31 @@ def set_clock_and_seed(channel: socket.socket, state: AgentState, *, timeout: fl
         IdentityError: the agent did not answer, or one of the steps failed.
     """
     _set_clock_and_seed(Agent(channel, timeout), state, {})
+
+
+def _find_interfaces(cards: Sequence[str], macs: Sequence[str]) -> list[str]:
+    """The name of the card with each of *macs*; each of *cards* is an Ethernet address and a name."""
+    names = {address.lower(): name for address, _, name in (card.partition(" ") for card in cards)}
+    missing = [mac for mac in macs if mac not in names]
+    if missing:
+        raise IdentityError(f"no network card has the address {missing[0]}")
+    return [names[mac] for mac in macs]
+
+
+def _lan_steps(state: AgentState, machine: Machine, place: LanPlace | None) -> dict[str, tuple[Call, ...]]:
+    steps: dict[str, tuple[Call, ...]] = {}
+    for interface, mac in zip(state.lan_interfaces, machine.lan_macs, strict=True):
+        steps[f"set the Ethernet address of {interface}"] = (set_mac(interface, state.socket, mac),)
+    if place is None:
+        return steps
+    if state.hosts < 0:
+        raise IdentityError(f"cannot write {HOSTS} in the guest: {os.strerror(-state.hosts)}")
+    for interface, accept_dad, card in zip(state.lan_interfaces, state.accept_dad, place.cards, strict=True):
+        if accept_dad >= 0:
+            steps[f"set accept_dad of {interface}"] = (skip_duplicate_detection(accept_dad),)
+        steps[f"set the address of {interface}"] = set_up_card(interface, state.socket, card)
+    steps[f"write {HOSTS}"] = add_hosts(state.hosts, place)
+    return steps
 
 
 def _set_clock_and_seed(agent: Agent, state: AgentState, more_steps: dict[str, tuple[Call, ...]]) -> None:
@@ -185,7 +223,7 @@ def _execute(agent: Agent, steps: dict[str, tuple[Call, ...]]) -> None:
         results = iter(agent.execute(*(each for calls in steps.values() for each in calls)))
     except AgentError as error:
         raise IdentityError(str(error)) from error
-    _check({step: min(next(results) for _ in calls) for step, calls in steps.items()})
+    _check({step: min([next(results) for _ in calls]) for step, calls in steps.items()})
 
 
 def _check(results: dict[str, int]) -> None:

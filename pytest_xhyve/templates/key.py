@@ -16,7 +16,7 @@ from pytest_xhyve.model.errors import ImageError, TemplateError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes, Machine
 
-FORMAT = 8
+FORMAT = 9
 """Incremented when a new version of the plugin builds or restores templates differently."""
 
 _NAME = "template"
@@ -37,13 +37,14 @@ def as_template(machine: Machine, uuid: UUID) -> Machine:
         name=_NAME,
         uuid=uuid,
         cmdline=" ".join([*others, *identity_parameters(_NAME, uuid)]),
-        nics=tuple(replace(nic, mac=_mac(uuid)) for nic in machine.nics),
+        nics=tuple(replace(nic, mac=_mac(uuid, 0)) for nic in machine.nics),
+        lan_macs=tuple(_mac(uuid, number) for number, _ in enumerate(machine.lan_macs, 1)),
     )
 
 
-def _mac(uuid: UUID) -> str:
-    """A locally administered address (RFC 7042, section 2.1) that depends on the UUID."""
-    return "02:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-5:])
+def _mac(uuid: UUID, card: int) -> str:
+    """A locally administered address (RFC 7042, section 2.1) that depends on the UUID and the number of the card."""
+    return f"{4 * card + 2:02x}:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-5:])
 
 
 def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: Snapshotter, checked: Path) -> str:
@@ -80,6 +81,7 @@ def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: 
         "memory": machine.memory,
         "disks": [sizes.root, *sizes.empty],
         "nics": len(machine.nics),
+        "lan_cards": len(machine.lan_macs),
         "graphics": machine.graphics,
         **snapshotter.depends_on(machine),
     }

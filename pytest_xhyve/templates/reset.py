@@ -81,31 +81,58 @@ class Reset:
         Raises:
             XhyveError: the guest is off or does not answer, or no space is left.
         """
+        self.prepare()
+        return self.finish()
+
+    def prepare(self) -> None:
+        """The first part of `save`: what has to be done while the guest still runs.
+
+        Raises:
+            XhyveError: as for `save`.
+        """
+        guest = self._guest
+        with self._saving():
+            if not guest._power.is_on:
+                raise XhyveError("it is off; a fixture that shuts the guest down must start it again")
+            self._check_space(_FULL)
+            vm = cast("SnapshotMachine", guest._power.machine)
+            found = guest.run(_SYNC_AND_FIND_AGENT, check=False, user="root", timeout=_SYNC_SECONDS)
+            if self._agent is None or found.returncode != 0:
+                self._agent = install_agent(
+                    partial(run_as_root, guest),
+                    vm.agent,
+                    guest.mac,
+                    guest.machine.lan_macs,
+                    self._instance.timeouts.step,
+                )
+                # The agent's file was written to the disk.
+                guest.run("sync", timeout=_SYNC_SECONDS)
+            guest._power.disconnect()
+            self._wait_until_idle(vm, _IDLE_SECONDS if found.returncode == 0 else _BOOTED_IDLE_SECONDS)
+
+    def pause(self) -> None:
+        """Between `prepare` and `finish`: pause the guest at the moment that is to be saved.
+
+        Raises:
+            XhyveError: the guest is off.
+        """
+        with self._saving():
+            self._guest._own_power.machine.pause()
+
+    def finish(self) -> Checkpoint:
+        """The second part of `save`.
+
+        Raises:
+            XhyveError: as for `save`.
+        """
         assert self._record is not None
+        assert self._agent is not None
         guest, folder = self._guest, self._record
         # A guest can be saved once, even if that fails.
         self._record = None
-        try:
-            with self._explain_errors("cannot save"):
-                if not guest._power.is_on:
-                    raise XhyveError("it is off; a fixture that shuts the guest down must start it again")
-                self._check_space(_FULL)
-                vm = cast("SnapshotMachine", guest._power.machine)
-                found = guest.run(_SYNC_AND_FIND_AGENT, check=False, user="root", timeout=_SYNC_SECONDS)
-                if self._agent is None or found.returncode != 0:
-                    mac = guest.mac
-                    timeout = self._instance.timeouts.step
-                    self._agent = install_agent(partial(run_as_root, guest), vm.agent, mac, timeout)
-                    # The agent's file was written to the disk.
-                    guest.run("sync", timeout=_SYNC_SECONDS)
-                guest._power.disconnect()
-                self._wait_until_idle(vm, _IDLE_SECONDS if found.returncode == 0 else _BOOTED_IDLE_SECONDS)
-                vm.save(as_itself=True)
-        except BaseException as error:
-            self._failure = str(error)
-            raise
-        finally:
-            guest.kill()
+        with self._saving():
+            cast("SnapshotMachine", guest._own_power.machine).save(as_itself=True)
+        guest.kill()
         checkpoint = Checkpoint(folder, guest.machine, self._agent)
         guest._recorder.keep_disks()
         self._checkpoints.append(checkpoint)
@@ -190,6 +217,18 @@ class Reset:
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise XhyveError(f"it needs up to {needed >> 20} MiB in {self._folder}, but {free >> 20} MiB are free")
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """For a part of `save`: after an error in the block, the guest is off, and cannot be saved or restored."""
+        try:
+            with self._explain_errors("cannot save"):
+                yield
+        except BaseException as error:
+            self._record = None
+            self._failure = str(error)
+            self._guest.kill()
+            raise
 
     @contextmanager
     def _explain_errors(self, problem: str) -> Iterator[None]:

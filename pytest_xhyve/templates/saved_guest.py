@@ -13,7 +13,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from pytest_xhyve.formats.bundle_file import DamagedBundle
-from pytest_xhyve.model.machine import Machine, Nic
+from pytest_xhyve.model.machine import MAX_LANS, Machine, Nic
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
@@ -83,7 +83,7 @@ class SavedGuest:
 
     Attributes:
         key: its folder in the bundle.
-        name, uuid, cpus, cpu, memory, mac, cmdline, graphics, firmware: as in `Machine`.
+        name, uuid, cpus, cpu, memory, mac, cmdline, graphics, firmware, lan_macs: as in `Machine`.
         image: its image.
         disks: its disks.
         depends_on: what its memory can be restored with: see `Snapshotter.depends_on`.
@@ -108,6 +108,7 @@ class SavedGuest:
     has_memory: bool
     agent: Mapping[str, Any] | None
     made: tuple[str, ...]
+    lan_macs: tuple[str, ...] = ()
 
     @property
     def console(self) -> str:
@@ -147,8 +148,8 @@ class SavedGuest:
                 image[key] = None if image[key] is None else SavedFile(**image[key])
             image |= {key: tuple(map(str, image[key])) for key in ("backing", "host_keys")}
             disks = tuple(SavedDisk(tuple(disk["layers"]), bool(disk["over_image"])) for disk in content["disks"])
-            made = tuple(map(str, content["made"]))
-            guest = cls(**{**content, "image": SavedImage(**image), "disks": disks, "made": made})
+            lists = {key: tuple(map(str, content.get(key, ()))) for key in ("made", "lan_macs")}
+            guest = cls(**{**content, "image": SavedImage(**image), "disks": disks, **lists})
             guest._check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedBundle(f"is damaged: its description of a guest is not valid ({error})") from error
@@ -158,7 +159,8 @@ class SavedGuest:
         UUID(self.uuid)
         problems = {
             "name": not _KEY.fullmatch(self.key) or not _KEY.fullmatch(self.name),
-            "mac": self.mac is not None and not _MAC.fullmatch(self.mac),
+            "mac": not all(_MAC.fullmatch(mac) for mac in (*self.lan_macs, *([] if self.mac is None else [self.mac])))
+            or len(self.lan_macs) > MAX_LANS,
             "disks": not 0 < len(self.disks) <= _MOST_DISKS
             or any(not disk.layers or not set(disk.layers) <= set(_FORMATS) for disk in self.disks),
             "size": not (0 < self.cpus < 1000 and 0 < self.memory < 1 << 50),
@@ -185,4 +187,5 @@ class SavedGuest:
             cmdline=self.cmdline,
             graphics=self.graphics,
             firmware=self.firmware,
+            lan_macs=self.lan_macs,
         )

@@ -154,6 +154,7 @@ def _plan(
         has_memory=snapshotter is not None and power.is_on and not machine.cdroms and len(machine.nics) == 1,
         agent=_agent_of(power),
         made=collect_evidence(guest, max_bytes=0).made,
+        lan_macs=machine.lan_macs,
     )
     return plan, files
 

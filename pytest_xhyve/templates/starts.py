@@ -48,17 +48,8 @@ def restore(
 
     def make_ready(vm: SnapshotMachine) -> None:
         vm.restore()
-        mac = machine.nics[0].mac
-        assert mac is not None
         try:
-            set_identity(
-                vm.agent,
-                template.agent,
-                name=machine.name,
-                machine_id=machine.uuid.hex,
-                mac=mac,
-                timeout=instance.timeouts.step,
-            )
+            set_identity(vm.agent, template.agent, machine, instance.lans.place, timeout=instance.timeouts.step)
         except IdentityError as error:
             raise RestoreFailed(f"{machine.name} was restored, but has no identity of its own: {error}") from error
 

@@ -60,6 +60,7 @@ KNOWN = {
     ("guest/crash_states.py", "add_note"): {OURS: 2},
     ("guest/fault_notes.py", "add_note"): {OURS: 1},
     ("guest/guest.py", "add_note"): {ERROR: 1},
+    ("guest/guests.py", "add_note"): {ERROR: 1},
     ("guest/guest.py", "warn"): {PRINTABLE: 1},
     ("plugin/__init__.py", "UsageError"): {ERROR: 2},
     ("plugin/__init__.py", "pytest.fail"): {ERROR: 1},

@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -26,7 +26,7 @@ from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.qemu import acceleration, sandbox
 from pytest_xhyve.hypervisors.qemu.block import device_name, node_name
 from pytest_xhyve.hypervisors.qemu.firmware import Ovmf, find_ovmf
-from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine
+from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine, Wires, lan_card
 from pytest_xhyve.hypervisors.qemu.monitor import MONITOR
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
@@ -37,7 +37,9 @@ from pytest_xhyve.model.settings import MAX_GUESTS
 from pytest_xhyve.model.values import Acceleration
 
 _VGA_SLOT = 0x1E
-_QMP_FD = 10
+# Up to 0x1D: a guest numbers its cards by their places.
+_LAN_SLOT = 0x1A
+_QMP_FD, _LAN_FD = 10, 20
 _ANSWER_SECONDS = 60.0
 _EXIT_SECONDS = 5.0
 _VERSION_SECONDS = 5.0
@@ -76,6 +78,10 @@ class Qemu:
     @property
     def disk_formats(self) -> frozenset[DiskFormat]:
         return frozenset({"raw", "qcow2"})
+
+    @property
+    def has_lans(self) -> bool:
+        return True
 
     @property
     def changes_disks(self) -> bool:
@@ -130,8 +136,8 @@ class Qemu:
 
     @contextmanager
     def running(self, machine: Machine, process: GuardedProcess) -> Iterator[QemuMachine]:
-        with self.started(machine, process) as qmp:
-            yield QemuMachine(machine, process, qmp)
+        with self.started(machine, process) as wires:
+            yield QemuMachine(machine, process, wires)
 
     @contextmanager
     def started(
@@ -139,26 +145,35 @@ class Qemu:
         machine: Machine,
         process: GuardedProcess,
         options: Sequence[str] = (),
-        fds: Mapping[int, int] = MappingProxyType({}),
-    ) -> Iterator[QmpClient]:
-        """Like `running`, with more *options*, which may use the descriptors in *fds*; yields the QMP client."""
-        ours, theirs = socket.socketpair()
-        qmp = QmpClient(ours, _ANSWER_SECONDS)
-        try:
-            with theirs:
-                record = {"hypervisor": "qemu", "uuid": str(machine.uuid)}
-                if machine.firmware == "uefi":
-                    self._ovmf.create_variables(process.folder)
-                argv = [*self.argv(machine, process.folder), *options]
-                process.start(argv, record, {_QMP_FD: theirs.fileno(), **fds})
+        fds: Mapping[int, socket.socket] = MappingProxyType({}),
+    ) -> Iterator[Wires]:
+        """Like `running`, with more *options*, which may use the descriptors in *fds*; yields the wires to QEMU."""
+        with ExitStack() as stack:
+            ours, theirs = map(stack.enter_context, socket.socketpair())
+            qmp = QmpClient(ours, _ANSWER_SECONDS)
+            stack.callback(qmp.close)
+            given = {_QMP_FD: theirs, **fds}
+            lan_ends = []
+            for number in range(len(machine.lan_macs)):
+                end, given[_LAN_FD + number] = map(stack.enter_context, socket.socketpair())
+                lan_ends.append(end)
+            record = {"hypervisor": "qemu", "uuid": str(machine.uuid)}
+            if machine.firmware == "uefi":
+                self._ovmf.create_variables(process.folder)
+            argv = [*self.argv(machine, process.folder), *options]
+            stack.callback(process.kill, "QEMU")
+            process.start(argv, record, {number: end.fileno() for number, end in given.items()})
+            for end in given.values():
+                end.close()
+            wires = Wires(qmp, tuple(lan_ends))
             try:
                 qmp.negotiate()
+                # A card without a cable: the guest does not wait for its network.
+                for number in range(len(lan_ends)):
+                    qmp.execute("set_link", name=lan_card(number), up=False)
             except (QmpClosed, TimeoutError) as error:
                 raise self.exited_at_once(process) from error
-            yield qmp
-        finally:
-            process.kill("QEMU")
-            qmp.close()
+            yield wires
 
     def argv(self, machine: Machine, folder: Path) -> list[str]:
         """The command line for *machine*; relative paths in it are relative to *folder*, in which QEMU runs."""
@@ -199,6 +214,10 @@ class Qemu:
             # network does not need the announcement.
             argv += ["-device", f"virtio-net-pci,netdev=net{number},mac={nic.mac},romfile=,guest_announce=off"]
         # Some systems name their card after its place on the bus, which more disks must not change.
+        for number, mac in enumerate(machine.lan_macs):
+            argv += ["-netdev", f"socket,id=lan{number},fd={_LAN_FD + number}"]
+            card = f"virtio-net-pci,id={lan_card(number)},netdev=lan{number},mac={mac},romfile=,guest_announce=off"
+            argv += ["-device", f"{card},addr={_LAN_SLOT + number:#x}"]
         if machine.graphics:
             # In a place of its own, for the same reason: where no device that QEMU places itself comes.
             argv += ["-device", f"{self._architecture.graphics},addr={_VGA_SLOT:#x}"]

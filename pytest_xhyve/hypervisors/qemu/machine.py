@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,32 @@ _END_SECONDS = 10.0
 _CONNECTION = re.compile(r"TCP\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)")
 
 
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """The host's ends of the sockets to one QEMU.
+
+    Attributes:
+        qmp: the client of its control protocol.
+        lan_ends: see `pytest_xhyve.hypervisors.base.VirtualMachine.lan_ends`.
+    """
+
+    qmp: QmpClient
+    lan_ends: tuple[socket.socket, ...]
+
+
+def lan_card(number: int) -> str:
+    """QEMU's id of the card *number* for LANs."""
+    return f"lan-card{number}"
+
+
 class QemuMachine(GuardedMachine):
     """A running machine; see `pytest_xhyve.hypervisors.base.VirtualMachine`."""
 
-    def __init__(self, machine: Machine, process: GuardedProcess, qmp: QmpClient) -> None:
+    def __init__(self, machine: Machine, process: GuardedProcess, wires: Wires) -> None:
         super().__init__(process)
         self._machine = machine
-        self._qmp = qmp
+        self._qmp = wires.qmp
+        self._lan_ends = wires.lan_ends
         self._forwarded: dict[int, Endpoint] = {}
         self._lock = threading.Lock()
         self._block = QemuBlockLayer(self._execute)
@@ -103,6 +124,13 @@ class QemuMachine(GuardedMachine):
     @property
     def block(self) -> QemuBlockLayer:
         return self._block
+
+    @property
+    def lan_ends(self) -> Sequence[socket.socket]:
+        return self._lan_ends
+
+    def set_lan_link(self, number: int, *, up: bool) -> None:
+        self._execute("set_link", name=lan_card(number), up=up)
 
     def screenshot(self) -> bytes:
         return dump_screen(self._qmp, self._process.folder, self._machine.name)

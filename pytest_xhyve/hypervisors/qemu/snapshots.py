@@ -23,8 +23,7 @@ from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu import migration
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
-from pytest_xhyve.hypervisors.qemu.machine import QemuMachine
-from pytest_xhyve.hypervisors.qemu.qmp import QmpClient
+from pytest_xhyve.hypervisors.qemu.machine import QemuMachine, Wires
 from pytest_xhyve.model.machine import Machine
 
 RAM = "ram"
@@ -52,8 +51,12 @@ class _Qemu(Protocol):
     def firmware_state(self, machine: Machine) -> str: ...
 
     def started(
-        self, machine: Machine, process: GuardedProcess, options: Sequence[str] = ..., fds: Mapping[int, int] = ...
-    ) -> AbstractContextManager[QmpClient]: ...
+        self,
+        machine: Machine,
+        process: GuardedProcess,
+        options: Sequence[str] = ...,
+        fds: Mapping[int, socket.socket] = ...,
+    ) -> AbstractContextManager[Wires]: ...
 
 
 class QemuSnapshotter:
@@ -93,8 +96,8 @@ class QemuSnapshotter:
     def start_waiting(self, machine: Machine, process: GuardedProcess, *, has_agent: bool) -> Iterator[QemuMachine]:
         options = ["-S", "-incoming", "defer"]
         if not has_agent:
-            with self._qemu.started(machine, process, options) as qmp:
-                yield QemuMachine(machine, process, qmp)
+            with self._qemu.started(machine, process, options) as wires:
+                yield QemuMachine(machine, process, wires)
             return
         memory = f"memory-backend-ram,id={RAM},size={machine.memory >> 20}M"
         with self._started_with_agent(machine, process, process.folder, None, [*_memory(memory), *options]) as vm:
@@ -125,7 +128,7 @@ class QemuSnapshotter:
         with ExitStack() as stack:
             agent, agent_end = map(stack.enter_context, socket.socketpair())
             debugger, debugger_end = map(stack.enter_context, socket.socketpair())
-            fds = {_AGENT_FD: agent_end.fileno(), _GDB_FD: debugger_end.fileno()}
+            fds = {_AGENT_FD: agent_end, _GDB_FD: debugger_end}
             # fmt: off
             ports = [
                 "-chardev", f"socket,id=agent,fd={_AGENT_FD}",
@@ -133,10 +136,8 @@ class QemuSnapshotter:
                 "-chardev", f"socket,id=gdb,fd={_GDB_FD}",
             ]
             # fmt: on
-            qmp = stack.enter_context(self._qemu.started(machine, process, [*ports, *options], fds))
-            for end in (agent_end, debugger_end):
-                end.close()
-            yield QemuSnapshotMachine(machine, process, qmp, agent, debugger, folder, source)
+            wires = stack.enter_context(self._qemu.started(machine, process, [*ports, *options], fds))
+            yield QemuSnapshotMachine(machine, process, wires, agent, debugger, folder, source)
 
 
 def _memory(backend: str) -> list[str]:
@@ -151,13 +152,13 @@ class QemuSnapshotMachine(QemuMachine):
         self,
         machine: Machine,
         process: GuardedProcess,
-        qmp: QmpClient,
+        wires: Wires,
         agent: socket.socket,
         debugger: socket.socket,
         folder: Path,
         source: Path | None,
     ) -> None:
-        super().__init__(machine, process, qmp)
+        super().__init__(machine, process, wires)
         self._debugger = debugger
         self._folder = folder
         self._source = source
@@ -183,7 +184,7 @@ class QemuSnapshotMachine(QemuMachine):
         assert self._source is not None
         with self._errors("restore"):
             saved = json.loads((self._source / IDENTITY).read_text())
-            with self._state_to_load(saved["mac"]) as state:
+            with self._state_to_load(saved["macs"]) as state:
                 migration.load_state(self._qmp, state)
             self._write_uuid(saved)
             self._qmp.execute("cont")
@@ -199,22 +200,23 @@ class QemuSnapshotMachine(QemuMachine):
         uuid = self._machine.uuid
         forms = {} if as_itself else _forms(uuid)
         places = {form: _find(self._folder / RAM, content) for form, content in forms.items()}
-        identity = {"uuid": str(uuid), "mac": self._machine.nics[0].mac, **places}
+        identity = {"uuid": str(uuid), "macs": _macs(self._machine), **places}
         (self._folder / IDENTITY).write_text(json.dumps(identity))
 
     @contextmanager
-    def _state_to_load(self, mac: str) -> Iterator[IO[bytes]]:
-        """The saved state, with this machine's Ethernet address instead of *mac*.
+    def _state_to_load(self, macs: Sequence[str]) -> Iterator[IO[bytes]]:
+        """The saved state, with this machine's Ethernet addresses instead of *macs*.
 
-        Not only the card contains the address. The DHCP server of QEMU's user-mode network also remembers which
+        Not only the cards contain the addresses. The DHCP server of QEMU's user-mode network also remembers which
         Ethernet address has its first IP address, to which it forwards ports. It would give a guest with another
         Ethernet address the second IP address.
         """
         assert self._source is not None
-        ours = self._machine.nics[0].mac
-        assert ours is not None
+        content = (self._source / STATE).read_bytes()
+        for saved, ours in zip(macs, _macs(self._machine), strict=True):
+            content = content.replace(_as_bytes(saved), _as_bytes(ours))
         with tempfile.TemporaryFile(dir=self._process.folder) as state:
-            state.write((self._source / STATE).read_bytes().replace(_as_bytes(mac), _as_bytes(ours)))
+            state.write(content)
             state.flush()
             state.seek(0)
             yield state
@@ -231,6 +233,12 @@ class QemuSnapshotMachine(QemuMachine):
             for at in saved[form]:
                 stub.write(_address(at, self._machine.memory), content)
         stub.detach()
+
+
+def _macs(machine: Machine) -> list[str]:
+    """The Ethernet addresses of all cards of *machine*."""
+    assert machine.nics[0].mac is not None
+    return [machine.nics[0].mac, *machine.lan_macs]
 
 
 def _as_bytes(mac: str) -> bytes:

@@ -62,6 +62,10 @@ class Xhyve:
         self._known = UuidCache(cache)
 
     @property
+    def has_lans(self) -> bool:
+        return False
+
+    @property
     def changes_disks(self) -> bool:
         return False
 

@@ -7,14 +7,28 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from uuid import UUID
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import examples
 
 from pytest_xhyve.guest.agent import Agent, AgentError, call, execute_over_ssh
+from pytest_xhyve.model.machine import Machine, Nic
 from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent, set_clock_and_seed, set_identity
 
+MACHINE = Machine(
+    name="g",
+    uuid=UUID(int=0),
+    cpus=1,
+    cpu="x86-64-v2",
+    memory=64 << 20,
+    disks=(),
+    nics=(Nic("52:54:00:00:00:01"),),
+    kernel=None,
+    initrd=None,
+    cmdline="",
+)
 STATE = AgentState(random=3, socket=4, interface="eth0", machine_id=5)
 SECONDS = 0.02
 answers = st.lists(st.binary(max_size=600), max_size=4)
@@ -60,17 +74,17 @@ def test_any_answer(chunks: list[bytes], hangs_up: bool) -> None:
 @example(chunks=[b"\x01\x80" + b"\xff" * 6 + bytes(48)] * 20, hangs_up=True)
 def test_any_answer_to_a_new_identity(chunks: list[bytes], hangs_up: bool) -> None:
     with answered(chunks, hangs_up=hangs_up) as port, contextlib.suppress(IdentityError):
-        set_identity(port, STATE, name="g", machine_id="0" * 32, mac="52:54:00:00:00:01", timeout=SECONDS)
+        set_identity(port, STATE, MACHINE, None, timeout=SECONDS)
     with answered(chunks, hangs_up=hangs_up) as port, contextlib.suppress(IdentityError):
         set_clock_and_seed(port, STATE, timeout=SECONDS)
 
 
 @given(st.binary().map(os.fsdecode), answers)
-@example("/x /y", [])
-@example("/x /sys/class/net/eth0/device/address", [])
+@example("/x\n/y", [])
+@example("/x\n52:54:00:00:00:01 eth0\n52:55:00:00:00:01 \udcff\n", [])
 def test_any_output_of_the_installer(output: str, chunks: list[bytes]) -> None:
     with answered(chunks, hangs_up=True) as port, contextlib.suppress(IdentityError):
-        install_agent(lambda _line, _data: output, port, "52:54:00:00:00:01", SECONDS)
+        install_agent(lambda _line, _data: output, port, "52:54:00:00:00:01", ["52:55:00:00:00:01"], SECONDS)
 
 
 @given(st.binary().map(os.fsdecode))

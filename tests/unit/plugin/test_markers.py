@@ -131,3 +131,54 @@ def test_marker_on_the_module_reaches_it(pytester: pytest.Pytester) -> None:
         """
     )
     assert pytester.runpytest_inprocess("--collect-only").ret == 0
+
+
+@pytest.mark.parametrize(
+    ("marker", "message"),
+    [
+        ("a='tiny', b={'cpu': 2}", "*@pytest.mark.xhyve_guests: b: a guest has no 'cpu'; did you mean cpus*"),
+        ("nodes=0", "*@pytest.mark.xhyve_guests: nodes: 0 is not a whole number from 1"),
+        ("3", "*@pytest.mark.xhyve_guests takes keywords only: *"),
+        ("nodes=2, reset=True", "*reset=True is for clusters that tests share*"),
+        ("a='no-such-image'", "*no-such-image*"),
+    ],
+)
+def test_invalid_cluster_ends_the_run_before_any_test(pytester: pytest.Pytester, marker: str, message: str) -> None:
+    pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.xhyve_guests({marker})
+        def test_marked(xhyve_guests): pass
+        """
+    )
+    result = pytester.runpytest_inprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {message}"])
+
+
+def test_cluster_without_guests_ends_the_run_before_any_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_bare(xhyve_guests): pass")
+    result = pytester.runpytest_inprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *test_bare: @pytest.mark.xhyve_guests: a cluster needs guests: *"])
+
+
+def test_cluster_runs_once_on_each_image_unless_it_names_them(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xhyve_guests(a="tiny", b="debian12")
+        def test_named(xhyve_guests): pass
+
+        @pytest.mark.xhyve_guests(a="tiny", b=None)
+        def test_on_each(xhyve_guests): pass
+        """
+    )
+    result = pytester.runpytest_inprocess("--collect-only", "-q", "--xhyve-image=tiny", "--xhyve-image=debian12")
+    assert [line.partition("::")[2] for line in result.stdout.lines if "::" in line] == [
+        "test_named",
+        "test_on_each[tiny]",
+        "test_on_each[debian12]",
+    ]

@@ -1,0 +1,54 @@
+"""A guest's cables: each start of its machine plugs them into the switches of its LANs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_xhyve.hypervisors.base import VirtualMachine
+from pytest_xhyve.model.lan import LanPlace
+
+if TYPE_CHECKING:
+    from pytest_xhyve.lan.switch import Switch
+
+
+@dataclass(frozen=True, slots=True)
+class GuestLans:
+    """The LANs that a guest is on.
+
+    Attributes:
+        name: the guest's name on them.
+        place: its addresses there; None if it is on no LAN.
+        switches: the switch of each of its LANs, in the order of its cards.
+    """
+
+    name: str = ""
+    place: LanPlace | None = None
+    switches: Sequence[Switch] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the LANs."""
+        return [] if self.place is None else [card.lan for card in self.place.cards]
+
+    def connect(self, vm: VirtualMachine) -> None:
+        """Plug the cables of *vm*, which has just started, into the switches; cut those that are not used."""
+        for number, end in enumerate(vm.lan_ends):
+            with end:
+                if number < len(self.switches):
+                    self.switches[number].connect(self.name, end)
+
+    def link_up(self, vm: VirtualMachine) -> None:
+        """Let the guest see its cables."""
+        for number in range(len(self.switches)):
+            vm.set_lan_link(number, up=True)
+
+    def check(self) -> None:
+        """Raise an error if a switch has died.
+
+        Raises:
+            LanFailed: a switch has died.
+        """
+        for switch in self.switches:
+            switch.check()

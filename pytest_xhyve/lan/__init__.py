@@ -1,0 +1,1 @@
+"""The switch of a LAN between guests."""

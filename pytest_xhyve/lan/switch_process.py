@@ -1,0 +1,262 @@
+"""The switch: a process that passes Ethernet frames between the guests of one LAN.
+
+A cable is one end of a stream socket pair. On it, each frame follows its length, four bytes in network order, as QEMU's
+``-netdev socket`` and ``-netdev stream`` send it (net/socket.c in QEMU's sources). The switch has no name in the file
+system and no address, so that no other program can join the LAN.
+
+It learns behind which cable each Ethernet address is, and sends frames for other addresses to all guests (IEEE 802.1D).
+A guest that does not read loses frames; nothing waits for it.
+
+The guardian starts the switch, and ends it. The switch also ends when the plugin and all guests have closed their ends.
+
+This file runs as a script and imports only the standard library, so that it starts in a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # Last, so that no file beside the package takes the place of one of the standard library's.
+    sys.path.append(str(Path(__file__).parents[2]))
+
+from pytest_xhyve.host.guardian_process import Channel
+
+_LENGTH = struct.Struct(">I")
+_READ_BYTES = 1 << 18
+_MIN_FRAME = 14
+MAX_FRAME = 1 << 16
+"""Bytes. A longer frame shows that the other end of the cable does not send frames."""
+_MAX_QUEUED = 1 << 20
+_MAX_PIECES = 512
+_MAX_ADDRESSES = 1024
+_MULTICAST = 1
+
+
+class Port:
+    """The switch's end of one cable.
+
+    Attributes:
+        name: the guest's name.
+        received, sent: frames.
+        too_short: frames that are shorter than an Ethernet header, and went nowhere.
+        overflowed: frames that the guest did not read in time.
+        broken: why the cable was cut; empty if it was not.
+    """
+
+    def __init__(self, name: str, end: socket.socket) -> None:
+        self.name = name
+        self.end = end
+        self.received = self.sent = self.too_short = self.overflowed = 0
+        self.broken = ""
+        self._unread = b""
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._begun = 0
+        end.setblocking(False)
+
+    def read(self) -> list[bytes]:
+        """The frames that have arrived, each behind its length.
+
+        Raises:
+            EOFError: the cable is closed, or what comes from it are no frames.
+        """
+        try:
+            data = self.end.recv(_READ_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise EOFError from error
+        if not data:
+            raise EOFError
+        data = self._unread + data
+        frames = []
+        at, available = 0, len(data)
+        while available - at >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data, at)
+            if length > MAX_FRAME:
+                self.broken = f"it sent a frame of {length} bytes"
+                raise EOFError
+            end = at + _LENGTH.size + length
+            if end > available:
+                break
+            self.received += 1
+            if length < _MIN_FRAME:
+                self.too_short += 1
+            else:
+                frames.append(data[at:end])
+            at = end
+        self._unread = data[at:]
+        return frames
+
+    def queue(self, frame: bytes) -> None:
+        """Send *frame*, which is behind its length, at the next `flush`."""
+        if self._queued > _MAX_QUEUED:
+            self.overflowed += 1
+            return
+        self._queue.append(frame)
+        self._queued += len(frame)
+
+    def flush(self) -> bool:
+        """Send what the guest takes now; return whether something is left.
+
+        Raises:
+            EOFError: the cable is closed.
+        """
+        queue = self._queue
+        while queue:
+            pieces: list[bytes | memoryview] = [queue[place] for place in range(min(len(queue), _MAX_PIECES))]
+            # A frame that was sent in part has to be completed.
+            pieces[0] = memoryview(queue[0])[self._begun :]
+            try:
+                sent = self.end.sendmsg(pieces)
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                raise EOFError from error
+            self._queued -= sent
+            sent += self._begun
+            while queue and sent >= len(queue[0]):
+                sent -= len(queue.popleft())
+                self.sent += 1
+            self._begun = sent
+        return False
+
+    def counters(self) -> dict[str, Any]:
+        """What the plugin may ask about."""
+        return {
+            "received": self.received,
+            "sent": self.sent,
+            "too_short": self.too_short,
+            "overflowed": self.overflowed,
+            "broken": self.broken,
+        }
+
+
+class SwitchLoop:
+    """The event loop: frames from guests, and requests of the plugin."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control: Channel | None = Channel(control)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+        self._ports: dict[int, Port] = {}
+        self._closed: dict[str, Port] = {}
+        self._addresses: dict[bytes, Port] = {}
+
+    def serve(self) -> None:
+        """Pass frames until the plugin and all guests have closed their ends."""
+        while self._control is not None or self._ports:
+            events = self._selector.select()
+            # The requests first, so that no flood of frames delays them.
+            events.sort(key=lambda event: event[0].fd in self._ports)
+            for key, mask in events:
+                port = self._ports.get(key.fd)
+                if port is not None:
+                    self._move(port, mask)
+                elif self._control is not None and key.fileobj is self._control.socket:
+                    self._obey(self._control)
+
+    def _move(self, port: Port, mask: int) -> None:
+        """Read from *port* what has arrived, and send what waits."""
+        try:
+            frames = port.read() if mask & selectors.EVENT_READ else []
+        except EOFError:
+            self._close(port)
+            return
+        touched = {port} if mask & selectors.EVENT_WRITE else set()
+        for frame in frames:
+            touched.update(self._pass_on(port, frame))
+        for each in touched:
+            self._flush(each)
+
+    def _pass_on(self, source: Port, frame: bytes) -> Sequence[Port]:
+        """Queue *frame* for the guests that it is for, and return them."""
+        target, sender = frame[4:10], frame[10:16]
+        if not sender[0] & _MULTICAST and self._addresses.get(sender) is not source:
+            self._learn(sender, source)
+        known = None if target[0] & _MULTICAST else self._addresses.get(target)
+        targets = [port for port in self._ports.values() if port is not source] if known is None else [known]
+        if known is source:
+            return ()
+        for port in targets:
+            port.queue(frame)
+        return targets
+
+    def _learn(self, address: bytes, port: Port) -> None:
+        """Remember where *address* is. A guest that invents addresses makes the switch forget others, not grow."""
+        self._addresses.pop(address, None)
+        self._addresses[address] = port
+        if len(self._addresses) > _MAX_ADDRESSES:
+            del self._addresses[next(iter(self._addresses))]
+
+    def _flush(self, port: Port) -> None:
+        if self._ports.get(port.end.fileno()) is not port:
+            return
+        try:
+            is_left = port.flush()
+        except EOFError:
+            self._close(port)
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if is_left else 0)
+        if self._selector.get_key(port.end).events != wanted:
+            self._selector.modify(port.end, wanted)
+
+    def _close(self, port: Port) -> None:
+        self._selector.unregister(port.end)
+        del self._ports[port.end.fileno()]
+        self._closed[port.name] = port
+        port.end.close()
+        self._addresses = {address: known for address, known in self._addresses.items() if known is not port}
+
+    def _obey(self, control: Channel) -> None:
+        message, fds = control.receive()
+        if message is None:
+            self._selector.unregister(control.socket)
+            control.socket.close()
+            self._control = None
+            return
+        try:
+            answer = self._answer(message, fds)
+        except Exception as error:
+            # The guests go on, whatever this request meets.
+            answer = {"error": str(error)}
+        try:
+            control.send(answer)
+        except OSError:
+            # The plugin has died; the next read finds out.
+            return
+
+    def _answer(self, message: Mapping[str, Any], fds: list[int]) -> dict[str, Any]:
+        if "connect" in message:
+            name = message["connect"]
+            for port in [port for port in self._ports.values() if port.name == name]:
+                self._close(port)
+            (fd,) = fds
+            end = socket.socket(fileno=fd)
+            self._ports[fd] = Port(name, end)
+            self._selector.register(end, selectors.EVENT_READ)
+        if "counters" in message:
+            # The cable that a guest has now comes after those that it had.
+            ports = {**self._closed, **{port.name: port for port in self._ports.values()}}
+            return {"counters": {name: port.counters() for name, port in ports.items()}}
+        return {}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run as ``switch_process.py CONTROL_FD PIDFILE``; PIDFILE only lets others see which run the process is of."""
+    control, _ = arguments
+    os.chdir("/")
+    SwitchLoop(socket.socket(fileno=int(control))).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
