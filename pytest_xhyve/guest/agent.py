@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_xhyve.model.clock import monotonic
+
 _CODE_AT = 0x400000
 _BUFFER = 0x500000
 _BUFFER_SIZE = 1 << 16
@@ -28,6 +30,8 @@ _END = struct.pack("<q", -1)
 _WRITE, _STDOUT = 1, 1
 _MARK_BYTES = 16
 _MAX_SKIPPED = 1 << 20
+# The kernel's MAX_ERRNO (include/linux/err.h in Linux).
+_MAX_ERRNO = 4095
 _CHUNK = 1 << 16
 
 # The machine code of tests/unit/guest/agent.S; a test compares the two.
@@ -162,28 +166,37 @@ class Agent:
         mark = secrets.token_bytes(_MARK_BYTES)
         received = b""
         with self._explained_errors():
-            self._channel.settimeout(self._timeout)
-            self._channel.sendall(_message([call(_WRITE, _STDOUT, mark, len(mark))]))
+            end = self._send(_message([call(_WRITE, _STDOUT, mark, len(mark))]))
             while mark not in received:
-                received += self._receive(_CHUNK)
+                received += self._receive(_CHUNK, end)
                 if len(received) > _MAX_SKIPPED:
                     raise AgentError(f"the guest writes to its second serial port: {received[-40:]!r}")
-            self._read(_CALL.size, received.partition(mark)[2])
+            self._read(_CALL.size, end, received.partition(mark)[2])
 
     def _exchange(self, message: bytes, size: int) -> bytes:
         with self._explained_errors():
-            self._channel.settimeout(self._timeout)
-            self._channel.sendall(message)
-            return self._read(size)
+            return self._read(size, self._send(message))
 
-    def _read(self, size: int, received: bytes = b"") -> bytes:
+    def _send(self, message: bytes) -> float:
+        """Send *message*; return when its answer has to be complete, on the monotonic clock."""
+        end = monotonic() + self._timeout
+        self._channel.settimeout(self._timeout)
+        self._channel.sendall(message)
+        return end
+
+    def _read(self, size: int, end: float, received: bytes = b"") -> bytes:
         """The next *size* bytes, of which some were *received* already."""
         while len(received) < size:
-            received += self._receive(size - len(received))
+            received += self._receive(size - len(received), end)
         return received
 
-    def _receive(self, size: int) -> bytes:
-        """At least one byte, and up to *size*."""
+    def _receive(self, size: int, end: float) -> bytes:
+        """At least one byte, and up to *size*, that arrive before *end*."""
+        left = end - monotonic()
+        if left <= 0:
+            # A guest may send a byte now and then.
+            raise AgentError("the agent in the guest did not answer in time")
+        self._channel.settimeout(left)
         got = self._channel.recv(size)
         if not got:
             raise AgentError("the guest's second serial port was closed")
@@ -220,4 +233,6 @@ def _message(calls: Sequence[Call]) -> bytes:
 def _results(answer: bytes) -> list[int]:
     """The results of calls, which replace their numbers in the records."""
     results: list[Any] = [number for number, *_ in _CALL.iter_unpack(answer)]
+    if any(result < -_MAX_ERRNO for result in results):
+        raise AgentError("the agent in the guest sent a result that no system call has")
     return results

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from pytest_xhyve.guest.lan_setup import HOSTS, add_hosts, set_up_card, skip_dup
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.lan import LanPlace
 from pytest_xhyve.model.machine import Machine
+from pytest_xhyve.model.values import short_repr
 
 AGENT_PORT = "/dev/ttyS1"
 CLOCK_SECONDS = 0.05
@@ -44,6 +46,11 @@ for device in /sys/class/net/*/device; do
 done
 """.replace("PORT", AGENT_PORT)
 )
+
+
+# What the script prints; a card's name has 15 bytes at most (IFNAMSIZ).
+_PATH = re.compile(r"/[!-~]{1,200}")
+_CARD = re.compile(r"[!-.0-~]{1,15}")
 
 
 class IdentityError(Exception):
@@ -103,6 +110,8 @@ def install_agent(
     # The script lists only devices: a bridge over the card has the same address.
     path, *cards = run_as_root(_INSTALL, build_program()).splitlines() or [""]
     interface, *lan_interfaces = _find_interfaces(cards, [mac, *lan_macs])
+    if not _PATH.fullmatch(path):
+        raise IdentityError(f"the guest names {short_repr(path)} as its agent")
     agent = Agent(channel, timeout)
     try:
         agent.synchronize()
@@ -178,7 +187,11 @@ def _find_interfaces(cards: Sequence[str], macs: Sequence[str]) -> list[str]:
     missing = [mac for mac in macs if mac not in names]
     if missing:
         raise IdentityError(f"no network card has the address {missing[0]}")
-    return [names[mac] for mac in macs]
+    found = [names[mac] for mac in macs]
+    impossible = [name for name in found if not _CARD.fullmatch(name)]
+    if impossible:
+        raise IdentityError(f"the guest names {short_repr(impossible[0])} as a network card")
+    return found
 
 
 def _lan_steps(state: AgentState, machine: Machine, place: LanPlace | None) -> dict[str, tuple[Call, ...]]:

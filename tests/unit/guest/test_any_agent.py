@@ -6,9 +6,11 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import examples
@@ -17,6 +19,7 @@ from pytest_xhyve.guest.agent import Agent, AgentError, call, execute_over_ssh
 from pytest_xhyve.model.machine import Machine, Nic
 from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent, set_clock_and_seed, set_identity
 
+MAC = "52:54:00:00:00:01"
 MACHINE = Machine(
     name="g",
     uuid=UUID(int=0),
@@ -24,7 +27,7 @@ MACHINE = Machine(
     cpu="x86-64-v2",
     memory=64 << 20,
     disks=(),
-    nics=(Nic("52:54:00:00:00:01"),),
+    nics=(Nic(MAC),),
     kernel=None,
     initrd=None,
     cmdline="",
@@ -56,6 +59,82 @@ def answered(chunks: list[bytes], *, hangs_up: bool) -> Iterator[socket.socket]:
         theirs.close()
 
 
+@contextlib.contextmanager
+def agent_that(answer: Callable[[socket.socket, bytes], None]) -> Iterator[socket.socket]:
+    """A port on which *answer* is called for each message, as an agent would be that knows the protocol, and lies."""
+    ours, theirs = socket.socketpair()
+
+    def work() -> None:
+        with contextlib.suppress(OSError):
+            while length := theirs.recv(8, socket.MSG_WAITALL):
+                answer(theirs, theirs.recv(int.from_bytes(length, "little"), socket.MSG_WAITALL))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        theirs.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        theirs.close()
+
+
+def answer_with(result: int) -> Callable[[socket.socket, bytes], None]:
+    """Answer as the real agent does, but with *result* for each call; a mark to write is written."""
+
+    def answer(port: socket.socket, message: bytes) -> None:
+        calls = list(range(0, len(message) - 8, 56))
+        end = next(at for at in calls if message[at : at + 8] == b"\xff" * 8)
+        if end == 56 and message[:16] == (1).to_bytes(8, "little") * 2:
+            port.sendall(message[64:80])
+        port.sendall((result.to_bytes(8, "little", signed=True) + bytes(48)) * (end // 56))
+
+    return answer
+
+
+@pytest.mark.parametrize("result", [-(1 << 63), -(1 << 31), -4096, -4095, -1, 0, 1 << 62])
+def test_any_result(result: int) -> None:
+    output = f"/x\n{MAC} eth0"
+    with agent_that(answer_with(result)) as port, contextlib.suppress(IdentityError):
+        install_agent(lambda _line, _data: output, port, MAC, (), 5)
+    with agent_that(answer_with(result)) as port, contextlib.suppress(IdentityError):
+        set_identity(port, STATE, MACHINE, None, timeout=5)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        f"x\n{MAC} eth0",
+        f"/{'x' * (1 << 16)}\n{MAC} eth0",
+        f"/x y\n{MAC} eth0",
+        f"/x\n{MAC} \udcff",
+        f"/x\n{MAC} a/b",
+        f"/x\n{MAC} {'x' * 16}",
+        f"/x\n{MAC}",
+    ],
+)
+def test_names_that_no_guest_has(output: str) -> None:
+    with (
+        agent_that(answer_with(3)) as port,
+        pytest.raises(IdentityError, match=r"the guest names .* as (its agent|a network card)"),
+    ):
+        install_agent(lambda _line, _data: output, port, MAC, (), 5)
+
+
+def test_agent_that_sends_a_byte_now_and_then() -> None:
+    def answer(port: socket.socket, _message: bytes) -> None:
+        for _ in range(1000):
+            port.sendall(b"x")
+            time.sleep(0.01)
+
+    for ask in (Agent.synchronize, lambda agent: agent.execute(*[call(1)] * 100)):
+        begin = time.monotonic()
+        with agent_that(answer) as port, pytest.raises(AgentError, match="did not answer"):
+            ask(Agent(port, 0.2))
+        assert time.monotonic() - begin < 2
+
+
 @examples(50)
 @given(answers, st.booleans())
 @example(chunks=[bytes(1 << 16)] * 20, hangs_up=False)
@@ -84,7 +163,7 @@ def test_any_answer_to_a_new_identity(chunks: list[bytes], hangs_up: bool) -> No
 @example("/x\n52:54:00:00:00:01 eth0\n52:55:00:00:00:01 \udcff\n", [])
 def test_any_output_of_the_installer(output: str, chunks: list[bytes]) -> None:
     with answered(chunks, hangs_up=True) as port, contextlib.suppress(IdentityError):
-        install_agent(lambda _line, _data: output, port, "52:54:00:00:00:01", ["52:55:00:00:00:01"], SECONDS)
+        install_agent(lambda _line, _data: output, port, MAC, ["52:55:00:00:00:01"], SECONDS)
 
 
 @given(st.binary().map(os.fsdecode))
