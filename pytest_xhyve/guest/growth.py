@@ -43,6 +43,8 @@ cat "/sys/class/block/$1/size"
 _MOUNT = re.compile(r"^\d+ \d+ (\d+:\d+) \S+ / .* - (\S+) (\S+) ", re.MULTILINE)
 _BLOCK = re.compile(r"^/sys/class/block/([^/]+)/(dev|partition|start|size|dm/uuid):(\S+)$", re.MULTILINE)
 _SLAVE = re.compile(r"^/sys/class/block/(dm-\d+)/slaves/(\w+)$", re.MULTILINE)
+_DIGITS = re.compile(r"[0-9]{1,15}")
+_MAX_PARTITION = 255
 _DISK = "vda"
 
 # arch/x86/entry/syscalls/syscall_64.tbl, fs/ext4/ext4.h, fs/xfs/libxfs/xfs_fs.h and xfs_format.h,
@@ -93,25 +95,8 @@ def grow_root(guest: Guest, timeout: float) -> None:
         NotSupported: the plugin cannot grow this kind of root file system; the message states the reason.
         XhyveError: the guest refused.
     """
-    run_as_root = root_shell(guest, timeout)
-
     try:
-        root = _parse_root(run_as_root(f"{_LOOK}true", b""))
-        sectors = root.sectors
-        if root.partition is not None:
-            head = os.fsencode(run_as_root(f"dd if=/dev/{_DISK} bs={SECTOR} count={HEAD_SECTORS} 2>/dev/null", b""))
-            extension = extend_partition(head, root.partition, root.disk_sectors)
-            for at, content in extension.writes:
-                run_as_root(f"dd of=/dev/{_DISK} bs={SECTOR} seek={at} conv=notrunc,fsync 2>/dev/null", content)
-            sectors = extension.sectors
-            request = _resize_partition(root, sectors)
-            _execute(run_as_root, "the kernel to use the larger partition", request)
-        if root.logical is not None:
-            arguments = f"{root.device} {root.logical}"
-            sectors = _sectors(run_as_root(f"sh -c {shlex.quote(_GROW_VOLUME)} {arguments}", b""))
-        _execute(run_as_root, f"{root.kind} to grow", _grow_file_system(root, sectors, run_as_root))
-        # A power cut would lose what the kernel has not written yet.
-        run_as_root("sync", b"")
+        _grow(root_shell(guest, timeout))
     except (CannotExtend, _Unknown) as error:
         raise NotSupported(
             f"cannot grow the root file system of guest {guest.name} (disk_size=): {error}\n"
@@ -119,6 +104,25 @@ def grow_root(guest: Guest, timeout: float) -> None:
         ) from error
     except (XhyveError, AgentError) as error:
         raise XhyveError(f"cannot grow the root file system of guest {guest.name} (disk_size=): {error}") from error
+
+
+def _grow(run_as_root: RunAsRoot) -> None:
+    root = _parse_root(run_as_root(f"{_LOOK}true", b""))
+    sectors = root.sectors
+    if root.partition is not None:
+        head = _read_sectors(run_as_root, _DISK, HEAD_SECTORS)
+        extension = extend_partition(head, root.partition, root.disk_sectors)
+        for at, content in extension.writes:
+            run_as_root(f"dd of=/dev/{_DISK} bs={SECTOR} seek={at} conv=notrunc,fsync 2>/dev/null", content)
+        sectors = extension.sectors
+        request = _resize_partition(root, sectors)
+        _execute(run_as_root, "the kernel to use the larger partition", request)
+    if root.logical is not None:
+        arguments = f"{root.device} {root.logical}"
+        sectors = _sectors(run_as_root(f"sh -c {shlex.quote(_GROW_VOLUME)} {arguments}", b""))
+    _execute(run_as_root, f"{root.kind} to grow", _grow_file_system(root, sectors, run_as_root))
+    # A power cut would lose what the kernel has not written yet.
+    run_as_root("sync", b"")
 
 
 def _execute(run_as_root: RunAsRoot, purpose: str, request: Call) -> None:
@@ -135,7 +139,7 @@ def _grow_file_system(root: _Root, sectors: int, run_as_root: RunAsRoot) -> Call
     if root.kind == "btrfs":
         return call(_IOCTL, _ROOT_FD, _BTRFS_IOC_RESIZE, struct.pack("<q4088s", 0, b"max"))
     device = root.logical or root.device
-    superblock = os.fsencode(run_as_root(f"dd if=/dev/{device} bs={SECTOR} count=1 2>/dev/null", b""))
+    superblock = _read_sectors(run_as_root, device, 1)
     if not superblock.startswith(b"XFSB"):
         raise _Unknown(f"/dev/{device} does not begin with XFS")
     # struct xfs_growfs_data: newblocks, imaxpct, which stays
@@ -143,10 +147,30 @@ def _grow_file_system(root: _Root, sectors: int, run_as_root: RunAsRoot) -> Call
     return call(_IOCTL, _ROOT_FD, _XFS_IOC_FSGROWFSDATA, request)
 
 
+def _read_sectors(run_as_root: RunAsRoot, device: str, count: int) -> bytes:
+    """The first *count* sectors of a device."""
+    data = os.fsencode(run_as_root(f"dd if=/dev/{device} bs={SECTOR} count={count} 2>/dev/null", b""))
+    if len(data) != count * SECTOR:
+        raise _Unknown(f"the guest sent {len(data)} bytes of /dev/{device} instead of {count * SECTOR}")
+    return data
+
+
 def _sectors(output: str) -> int:
-    if not output.strip().isdecimal():
-        raise _Unknown("the guest does not show the size of the logical volume")
-    return int(output)
+    try:
+        return _number(output.strip())
+    except ValueError as error:
+        raise _Unknown("the guest does not show the size of the logical volume") from error
+
+
+def _number(text: str) -> int:
+    """The number *text*, which the guest sent, as it fits into the kernel's structures.
+
+    Raises:
+        ValueError: it is not such a number.
+    """
+    if not _DIGITS.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
 
 
 class _Unknown(Exception):
@@ -159,7 +183,7 @@ def _parse_root(output: str) -> _Root:
     # What was mounted last is on top.
     found = _MOUNT.findall(f"{mounts}\n")
     block, _, blocks = rest.partition("\n")
-    if not found or not block.isdecimal() or not int(block):
+    if not found or not _DIGITS.fullmatch(block) or not int(block):
         raise _Unknown("the guest does not show where its root file system is")
     number, kind, source = found[-1]
     devices: dict[str, dict[str, str]] = {}
@@ -179,14 +203,17 @@ def _parse_root(output: str) -> _Root:
     if kind not in ("ext4", "xfs", "btrfs"):
         raise _Unknown(f"it is {kind}; the plugin can grow ext4, XFS and btrfs")
     try:
+        partition = None if name == _DISK else _number(devices[name]["partition"])
+        if partition is not None and partition > _MAX_PARTITION:
+            raise ValueError(partition)
         return _Root(
             kind=kind,
             device=name,
             block=int(block),
-            partition=None if name == _DISK else int(devices[name]["partition"]),
-            start=0 if name == _DISK else int(devices[name]["start"]),
-            sectors=int(devices[name]["size"]),
-            disk_sectors=int(devices[_DISK]["size"]),
+            partition=partition,
+            start=0 if name == _DISK else _number(devices[name]["start"]),
+            sectors=_number(devices[name]["size"]),
+            disk_sectors=_number(devices[_DISK]["size"]),
             logical=logical,
         )
     except (KeyError, ValueError) as error:

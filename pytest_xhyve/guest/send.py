@@ -31,7 +31,7 @@ def send_archive(connection: Connection, line: ShellLine, what: str, fill: Calla
 
         def send() -> None:
             with tarfile.open(
-                fileobj=cast(Any, Input(channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
+                fileobj=cast(Any, Input(connection, channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
             ) as archive:
                 fill(archive)
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _CHUNK = 1 << 17
+# More than the data of one packet (RFC 4253, section 6.1).
+_PACKET = 1 << 15
+# A copy that moves less than this in its limit stands still.
+_LEAST_BYTES = 1 << 14
 _MESSAGES = 1 << 14
 _MAX_MESSAGES = 16 << 20
 # GNU tar fills its last record, of at most 1 MiB, with zeros.
@@ -28,14 +32,63 @@ _MAX_REST = 1 << 20
 _MAX_ITEMS_BYTES = 4 << 20
 
 
-class Input:
-    """A command's standard input; paramiko's own file writes its rest again when it is garbage collected."""
+class _Pace:
+    """Whether a stream moves: a guest that sends or takes a byte now and then could keep its caller for ever.
 
-    def __init__(self, channel: paramiko.Channel) -> None:
+    Only the time in which the guest is waited for counts, not the time that the host needs.
+
+    Args:
+        limit: for how many seconds the guest may be waited for until 16 KiB have moved.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._waited = 0.0
+        self._moved = 0
+
+    def moved(self, size: int) -> None:
+        """Count *size* bytes that have moved."""
+        self._moved += size
+        if self._moved >= _LEAST_BYTES:
+            self._waited = 0.0
+            self._moved = 0
+
+    def waited(self, seconds: float) -> None:
+        """Count *seconds* in which the guest was waited for.
+
+        Raises:
+            TimeoutError: they are too many for what has moved in them.
+        """
+        self._waited += seconds
+        if self._waited > self._limit:
+            raise TimeoutError
+
+
+class Input:
+    """A command's standard input; paramiko's own file writes its rest again when it is garbage collected.
+
+    Args:
+        connection: to the guest.
+        channel: the command's.
+    """
+
+    def __init__(self, connection: Connection, channel: paramiko.Channel) -> None:
         self._channel = channel
+        self._pace = _Pace(connection.stall)
 
     def write(self, data: bytes) -> int:
-        self._channel.sendall(data)
+        """Send all of *data*.
+
+        Raises:
+            TimeoutError: the guest takes it too slowly, or not at all.
+        """
+        at = 0
+        while at < len(data):
+            begin = monotonic()
+            sent = self._channel.send(data[at : at + _PACKET])
+            self._pace.moved(sent)
+            self._pace.waited(monotonic() - begin)
+            at += sent
         return len(data)
 
 
@@ -54,6 +107,7 @@ class Output(io.RawIOBase):
         self._check = check
         self._messages = b""
         self._messages_left = _MAX_MESSAGES
+        self._pace = _Pace(connection.stall)
 
     def readable(self) -> bool:
         return True
@@ -107,12 +161,11 @@ class Output(io.RawIOBase):
         """Some bytes of standard output; none at its end.
 
         Raises:
-            TimeoutError: the guest answers, but the command sends nothing.
+            TimeoutError: the guest answers, but the command sends nothing, or hardly anything.
             XhyveError: standard error has no end.
         """
         channel = self._channel
         descriptor = channel.fileno()
-        end = monotonic() + self._connection.stall
         while True:
             # Asked before reading: what arrives afterwards is read in the next round.
             over = channel.eof_received or channel.closed
@@ -122,19 +175,22 @@ class Output(io.RawIOBase):
                 data = channel.recv_stderr(_CHUNK)
                 self._messages = (self._messages + data)[-_MESSAGES:]
                 self._messages_left -= len(data)
+                self._pace.moved(len(data))
                 if self._messages_left < 0:
                     raise XhyveError("the guest sends messages without end")
                 got = True
             if channel.recv_ready():
-                return channel.recv(most)
+                data = channel.recv(most)
+                self._pace.moved(len(data))
+                return data
             if got:
                 continue
             if over:
                 return b""
+            begin = monotonic()
             if not is_readable(descriptor, LOOK_SECONDS):
                 self._check()
-                if monotonic() > end:
-                    raise TimeoutError
+            self._pace.waited(monotonic() - begin)
 
 
 @contextmanager
@@ -160,7 +216,7 @@ def running(
             yield channel, check
     except TimeoutError as error:
         raise XhyveError(
-            f"cannot {what}: the guest answers, but neither sent nor took data for {connection.stall:g} s"
+            f"cannot {what}: the guest answers, but sent or took hardly any data for {connection.stall:g} s"
         ) from error
     except (paramiko.SSHException, EOFError) as error:
         raise connection.lost(what, error) from error

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from pytest_xhyve.guest.archive import is_excluded
 from pytest_xhyve.guest.connection import Connection, supervise
 from pytest_xhyve.guest.send import send_archive
 from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
-from pytest_xhyve.guest.streams import Output, failure, running
+from pytest_xhyve.guest.streams import Input, Output, failure, running
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
 _GIT_SECONDS = 60.0
@@ -28,6 +29,9 @@ _GIT_SECONDS = 60.0
 # guest's times do not show.
 _FRESH_SECONDS = 2.0
 _MAX_FILES = 1_000_000
+# As stat(1) prints them; a time before 1970 is negative.
+_HEXADECIMAL = re.compile(r"[0-9a-f]{1,8}")
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 # Prints for each file: type and mode in hexadecimal, size, modification time, path. A file that vanishes is left out.
 _LIST = (
     "mkdir -p -- {folder} && cd -- {folder} && find . ! -type d -exec stat -c '%f %s %Y %n' {{}} + | tr '\\n' '\\000'"
@@ -170,22 +174,20 @@ def _list(connection: Connection, remote: str, what: str, options: SyncOptions) 
         code, messages = output.result()
     if code != 0:
         raise failure(what, code, messages)
+    return parse_listing(items)
+
+
+def parse_listing(items: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+    """What the guest's stat(1) printed, which is not trusted; other lines count as no file."""
     found = {}
     for item in items:
         mode, _, rest = item.partition(" ")
         size, _, rest = rest.partition(" ")
         changed, _, path = rest.partition(" ")
         # A name with a line break gives lines that are none of these, so the file counts as missing.
-        if path.startswith("./") and size.isdigit() and changed.isdigit() and len(mode) <= 8:
-            found[path.removeprefix("./")] = (_hexadecimal(mode), int(size), int(changed))
+        if path.startswith("./") and _HEXADECIMAL.fullmatch(mode) and all(map(_NUMBER.fullmatch, (size, changed))):
+            found[path.removeprefix("./")] = (int(mode, 16), int(size), int(changed))
     return found
-
-
-def _hexadecimal(text: str) -> int:
-    try:
-        return int(text, 16)
-    except ValueError:
-        return -1
 
 
 def _send(
@@ -209,7 +211,7 @@ def _remove(connection: Connection, remote: str, paths: Sequence[str], what: str
     names = b"".join(os.fsencode(f"./{posixpath.normpath(path)}") + b"\0" for path in paths)
     line = options.as_user(f"cd -- {quote_path(remote)} && xargs -0 rm -f --")
     with running(connection, line, what) as (channel, check):
-        supervise(lambda: channel.sendall(names), check)
+        supervise(lambda: Input(connection, channel).write(names), check)
         channel.shutdown_write()
         code, messages = Output(connection, channel, check).result()
     if code != 0:
