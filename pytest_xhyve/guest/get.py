@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -18,10 +19,12 @@ from pytest_xhyve.guest.merge import merge
 from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
 from pytest_xhyve.guest.streams import Output, failure, running
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, XhyveError
+from pytest_xhyve.model.values import short_repr
 
 _CHUNK = 1 << 17
 _MAX_MATCHES = 1000
 _GLOB = re.compile(r"([*?\[\]!^]+)")
+_CLASSES = re.compile(r"\[!?\]?[^\]]*?\[:.*?:\].*?\]")
 # readlink follows what is named, as `cp -H` does. A file of /proc or /sys has no size, so that tar copies nothing.
 # In the archive of a folder, such files would be empty or padded with zeros.
 _SEND = """path=$(readlink -f -- REMOTE) || path=REMOTE
@@ -83,7 +86,22 @@ def find(connection: Connection, remote: str, options: GetOptions) -> list[str]:
         raise failure(what, code, messages)
     if not paths:
         raise XhyveError(f"cannot {what}: no file matches")
+    for path in paths:
+        # A copy gets this name in the caller's folder, where other files are.
+        if not may_match(path, remote):
+            raise XhyveError(f"cannot {what}: the guest names {short_repr(path)}, which does not match")
     return paths
+
+
+def may_match(path: str, pattern: str) -> bool:
+    """Whether the name of *path* matches the last part of the shell's *pattern* (glob(7))."""
+    name, wanted = PurePosixPath(path).name, PurePosixPath(pattern).name
+    if name == wanted:
+        return True
+    if name.startswith(".") and not wanted.startswith("."):
+        return False
+    # fnmatch knows no [^…], and no [[:class:]].
+    return fnmatchcase(name, _CLASSES.sub("?", wanted.replace("[^", "[!")))
 
 
 def get(connection: Connection, remote: str, local: Path, options: GetOptions) -> tuple[Path, LeftOut]:

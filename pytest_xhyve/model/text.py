@@ -10,17 +10,27 @@ _HARMFUL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\u
 _COLOUR = r"\x1b\[[0-9;]{0,40}m"
 _ANY = re.compile(f"[{_HARMFUL}]")
 _ANY_BUT_COLOURS = re.compile(f"({_COLOUR})|[{_HARMFUL}]")
+# Commands that a CI system takes out of a job's output: GitHub Actions (::NAME::, or ##[NAME]), Azure Pipelines
+# (##vso[NAME]), TeamCity (##teamcity[NAME]). They set variables of later steps, upload files, or hide the rest.
+_COMMAND = re.compile(r"^(?P<blank>[^\S\n]*):(?=:)|#(?=#(?:vso|teamcity)?\[)", re.MULTILINE | re.IGNORECASE)
 
 
 def printable(text: str) -> str:
-    r"""*text* with each character that could harm a terminal written as ``\x1b``, ``\u202e`` or ``\udce9``."""
+    r"""*text* with each character that could harm a terminal written as ``\x1b``, ``\u202e`` or ``\udce9``.
+
+    The first character of a command that a CI system would take out of its log is written so, too.
+    """
     # A serial port ends its lines this way.
-    return _ANY.sub(_escape, text.replace("\r\n", "\n"))
+    return _disarm(_ANY.sub(_escape, text.replace("\r\n", "\n")))
 
 
 def printable_but_coloured(text: str) -> str:
     """Like `printable`, but keep the escape sequences that select a colour: they only change the looks."""
-    return _ANY_BUT_COLOURS.sub(lambda match: match[1] or _escape(match), text.replace("\r\n", "\n"))
+    return _disarm(_ANY_BUT_COLOURS.sub(lambda match: match[1] or _escape(match), text.replace("\r\n", "\n")))
+
+
+def _disarm(text: str) -> str:
+    return _COMMAND.sub(lambda match: r"\x23" if match[0] == "#" else f"{match['blank']}\\x3a", text)
 
 
 def _escape(match: re.Match[str]) -> str:

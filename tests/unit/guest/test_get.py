@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_xhyve.guest.archive import Allowance
-from pytest_xhyve.guest.get import _has_changed, _write_file
+from pytest_xhyve.guest.get import _has_changed, _write_file, may_match
 from pytest_xhyve.model.errors import XhyveError
 
 
@@ -33,3 +33,25 @@ def test_file_without_end(tmp_path: Path) -> None:
     stream: Any = Endless()
     with pytest.raises(XhyveError, match=r"sends more than .*max_size="):
         _write_file(stream, tmp_path / "file", Allowance(1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "matches"),
+    [
+        ("/l/a.log", "/l/*.log", True),
+        ("/l/*.log", "/l/*.log", True),
+        ("/l/a[1].log", "/l/*.log", True),
+        ("/l/a", "/l/[[:alpha:]]", True),
+        ("/l/b", "/l/[^a]", True),
+        ("/l/b/", "/l/*/", True),
+        ("/m/file", "/*/file", True),
+        ("/l/.hidden", "/l/.h*", True),
+        ("/l/conftest.py", "/l/*.log", False),
+        ("/l/.bashrc", "/l/*", False),
+        ("/l/a", "/l/[^a]", False),
+        ("/l/ab", "/l/[[:alpha:]]", False),
+        ("/l/x.log/conftest.py", "/l/*.log", False),
+    ],
+)
+def test_guest_cannot_name_another_file(path: str, pattern: str, matches: bool) -> None:
+    assert may_match(path, pattern) == matches

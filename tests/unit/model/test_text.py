@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,11 @@ SHOWN = r"\x1b]0;title\x07\x1b[2J"
         ("\u202egnp.exe", r"\u202egnp.exe"),
         ("\x9b2J\x7f\0", r"\x9b2J\x7f\x00"),
         ("café ✓ 日本", "café ✓ 日本"),
+        # What a CI system would take out of its log.
+        ("a\n::error::b\n \u3000::stop-commands::x", "a\n\\x3a:error::b\n \u3000\\x3a:stop-commands::x"),
+        ("a ##vso[task.setvariable variable=PATH]/x", r"a \x23#vso[task.setvariable variable=PATH]/x"),
+        ("##[add-path]/x ##TeamCity[a] ###[b]", r"\x23#[add-path]/x \x23#TeamCity[a] #\x23#[b]"),
+        ("test_a.py::test_b ## heading # [x]\n:: 1", "test_a.py::test_b ## heading # [x]\n\\x3a: 1"),
     ],
 )
 def test_harmful_characters_are_shown(text: str, shown: str) -> None:
@@ -35,6 +42,16 @@ def test_any_text_can_be_printed_and_does_nothing(text: str) -> None:
         assert printable(shown.replace("\x1b", "")) == shown.replace("\x1b", "")
     assert "\x1b" not in printable(text)
     assert printable(printable(text)) == printable(text)
+
+
+@pytest.mark.parametrize("command", ["::", "##[", "##vso[", "##teamcity["])
+@given(before=st.text(max_size=4), between=st.text(max_size=4))
+def test_no_text_becomes_a_command_of_a_ci_system(command: str, before: str, between: str) -> None:
+    half = len(command) // 2
+    for text in (f"{before}{command}", f"{before}{command[:half]}{between}{command[half:]}", f"\n{between}{command}"):
+        for shown in (printable(text), printable_but_coloured(text)):
+            assert not any(line.lstrip().startswith("::") for line in shown.split("\n"))
+            assert not re.search(r"##(vso|teamcity)?\[", shown, re.IGNORECASE)
 
 
 def test_colours_alone_stay() -> None:
