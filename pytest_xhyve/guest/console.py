@@ -147,7 +147,11 @@ class Console:
         return self.tail() if at is None else "\n".join(lines[max(0, at - before) : at + after])
 
     def send(self, text: str) -> None:
-        """Type *text*; end a line with a newline."""
+        """Type *text*; end a line with a newline.
+
+        Raises:
+            XhyveError: the guest does not take it within 10 s, or is off.
+        """
         self._send(text.encode())
 
     def wait_for(self, pattern: str, timeout: float = 60.0) -> re.Match[str]:

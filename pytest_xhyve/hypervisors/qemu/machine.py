@@ -28,6 +28,7 @@ LOOPBACK = "127.0.0.1"
 # A disk with less free space counts as full.
 _FULL = 16 << 20
 _END_SECONDS = 10.0
+_TYPE_SECONDS = 10.0
 # TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    22     0     0   (info usernet)
 _CONNECTION = re.compile(r"TCP\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)")
 
@@ -67,8 +68,17 @@ class QemuMachine(GuardedMachine):
         return self._machine.nics[0].mac
 
     def send_to_console(self, data: bytes) -> None:
-        with connected(self._process.folder, "console.sock") as console:
-            console.sendall(data)
+        try:
+            with connected(self._process.folder, "console.sock") as console:
+                console.settimeout(_TYPE_SECONDS)
+                console.sendall(data)
+        except TimeoutError as error:
+            raise XhyveError(
+                f"guest {self._machine.name} does not take what is typed on its console: nothing there reads it, or "
+                "another program is attached to it"
+            ) from error
+        except OSError as error:
+            raise HypervisorExited(f"cannot write to the console of guest {self._machine.name}: {error}") from error
 
     def find_endpoint(self, port: int) -> Endpoint | None:
         with self._lock:

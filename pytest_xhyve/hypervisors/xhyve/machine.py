@@ -75,6 +75,10 @@ class XhyveMachine(GuardedMachine):
         try:
             self._console.settimeout(_TYPE_SECONDS)
             self._console.sendall(data)
+        except TimeoutError as error:
+            raise XhyveError(
+                f"guest {self._machine.name} does not take what is typed on its console: nothing there reads it"
+            ) from error
         except OSError as error:
             raise HypervisorExited(f"cannot write to the serial port of guest {self._machine.name}: {error}") from error
 
