@@ -218,7 +218,7 @@ def _layers(home: Home) -> Iterator[LayerEntry]:
     for layer in LayerStore(home).all():
         image, problem = layer.image, ""
         try:
-            backing_files(image.disk)
+            backing_files(image.disk, image.format)
         except (ImageError, OSError) as error:
             problem = str(error).splitlines()[0]
         yield LayerEntry(

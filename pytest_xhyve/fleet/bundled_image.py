@@ -76,7 +76,7 @@ def _is_it(image: Image, saved: SavedImage, checked: Path) -> bool:
     return (
         image.format == saved.format
         and known_digest(image.disk, checked) == saved.disk.digest
-        and tuple(known_digest(path, checked) for path in backing_files(image.disk)) == saved.backing
+        and tuple(known_digest(path, checked) for path in backing_files(image.disk, image.format)) == saved.backing
     )
 
 

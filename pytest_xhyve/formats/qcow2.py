@@ -6,6 +6,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 MAGIC = b"QFI\xfb"
 """The first bytes of a qcow2 file."""
@@ -13,6 +14,10 @@ MAGIC = b"QFI\xfb"
 _NAME_BYTES = 1023
 # A bit of the incompatible features.
 _EXTERNAL_DATA = 1 << 2
+# The type of a header extension.
+_BACKING_FORMAT = 0xE2792ACA
+# All extensions are in the first cluster; QEMU writes a few hundred bytes.
+_EXTENSIONS_BYTES = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +29,14 @@ class Qcow2Header:
         encrypted: whether the data is encrypted.
         size: the size of the disk, as the guest sees it, in bytes.
         has_data_file: whether the data is in another file, which the header names.
+        backing_format: the format of the file that this one is based on; None if the header does not state it.
     """
 
     backing: str | None
     encrypted: bool
     size: int
     has_data_file: bool = False
+    backing_format: str | None = None
 
 
 def set_backing(path: Path, backing: str | None) -> None:
@@ -84,8 +91,30 @@ def read_qcow2_header(path: Path) -> Qcow2Header | None:
         # Version 2 ends before the features; bit 2 of the incompatible ones is the external data file.
         version = int.from_bytes(header[4:8])
         features = int.from_bytes(header[72:80]) if version >= 3 else 0
-        backing = None
+        backing = kind = None
         if offset:
+            kind = _read_backing_format(file, version)
             file.seek(offset)
             backing = file.read(min(length, _NAME_BYTES)).decode("utf-8", "surrogateescape")
-    return Qcow2Header(backing, encrypted=encryption != 0, size=size, has_data_file=bool(features & 4))
+    return Qcow2Header(
+        backing, encrypted=encryption != 0, size=size, has_data_file=bool(features & 4), backing_format=kind
+    )
+
+
+def _read_backing_format(file: IO[bytes], version: int) -> str | None:
+    """The format of the backing file, from the header's extensions: type, length, and data padded to 8 bytes each."""
+    at = 72
+    if version >= 3:
+        file.seek(100)
+        at = int.from_bytes(file.read(4))
+    file.seek(at)
+    data = file.read(_EXTENSIONS_BYTES)
+    at = 0
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from(">II", data, at)
+        if kind == 0:
+            break
+        if kind == _BACKING_FORMAT:
+            return data[at + 8 : at + 8 + length].decode("ascii", "replace")
+        at += 8 + -(-length // 8) * 8
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pytest_xhyve.formats.qcow2 import read_qcow2_header
 from pytest_xhyve.host.clone import clone_file
 from pytest_xhyve.host.qemu_img import run_qemu_img
 from pytest_xhyve.model.errors import ImageError
@@ -34,6 +35,11 @@ def copy_layer(clone: Disk, base: Disk, folder: Path) -> Disk:
     clone_file(clone.path, copy.path)
     copy.path.chmod(0o600)
     if copy.format == "raw":
+        if read_qcow2_header(copy.path) is not None:
+            # Taken for one, it would let its guests read the files of the host that it names.
+            raise ImageError(
+                f"the raw disk {clone.path} begins as a qcow2 file does: its guest has written that, and it is not kept"
+            )
         return copy
     # qemu-img takes a name as relative to the file that has it. In its safe mode, it copies what differs from the new
     # base, so that the file of a template below the clone is not needed any more (qemu-img(1)).

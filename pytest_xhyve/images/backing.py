@@ -13,8 +13,13 @@ from pytest_xhyve.model.image import Image
 _MAX_FILES = 16
 
 
-def backing_files(disk: Path) -> tuple[Path, ...]:
+def backing_files(disk: Path, kind: str) -> tuple[Path, ...]:
     """The files that *disk* is based on, the nearest first; none if it is not a qcow2 file, or stands alone.
+
+    Args:
+        disk: the disk's file.
+        kind: its format, as QEMU opens it. A guest writes the first bytes of a raw disk, and could write there that
+            the disk is based on a file of the user.
 
     Raises:
         ImageError: one of them is missing, encrypted, based on itself, or has its data elsewhere.
@@ -22,6 +27,8 @@ def backing_files(disk: Path) -> tuple[Path, ...]:
     """
     chain: list[Path] = []
     file = disk.absolute()
+    if kind == "raw":
+        return ()
     while (header := read_qcow2_header(file)) is not None:
         if header.encrypted:
             raise ImageError(
@@ -46,6 +53,8 @@ def backing_files(disk: Path) -> tuple[Path, ...]:
         if backing in chain or len(chain) == _MAX_FILES:
             raise ImageError(f"{disk} is based on itself, by way of {backing}")
         chain.append(backing)
+        if header.backing_format == "raw":
+            break
         file = backing
     return tuple(chain)
 
@@ -53,7 +62,7 @@ def backing_files(disk: Path) -> tuple[Path, ...]:
 def folders_of(disk: Path) -> set[Path]:
     """The folders, without symbolic links, of *disk* and of the files that it is based on, as far as they exist."""
     try:
-        files = backing_files(disk)
+        files = backing_files(disk, "qcow2")
     except (OSError, ImageError):
         # It is being removed, or is damaged.
         files = ()
@@ -72,7 +81,7 @@ def is_valid_layer(disk: Path, digests: Sequence[str], checked: Path) -> bool:
         checked: the folder of remembered digests.
     """
     try:
-        files = backing_files(disk)
+        files = backing_files(disk, "qcow2")
         return not files or [known_digest(file, checked) for file in files] == list(digests)
     except ImageError:
         return False
@@ -92,7 +101,7 @@ def check_base(image: Image, checked: Path) -> None:
         return
     fix = f"make {image.name} again over the {image.extends.image} of today, or restore that file"
     try:
-        files = backing_files(image.disk)
+        files = backing_files(image.disk, image.format)
     except ImageError as error:
         raise ImageError(
             f"image {image.name} is a layer over {image.extends.image}, which is gone: {str(error).splitlines()[0]}\n"

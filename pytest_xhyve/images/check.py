@@ -29,7 +29,7 @@ def check_image(image: Image, cache: Path) -> None:
         check_base(image, cache)
     check_files(image)
     if image.extends is None:
-        backing_files(image.disk)
+        backing_files(image.disk, image.format)
     if image.sha256 is not None:
         _check_digest(image, cache)
 

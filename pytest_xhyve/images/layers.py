@@ -131,7 +131,7 @@ class LayerStore:
         digest = digest_of(disk.path)
         content |= {"disk": disk.path.name, "format": disk.format, "size": disk.path.stat().st_size, "sha256": digest}
         content.pop("extends", None)
-        if files := backing_files(disk.path):
+        if files := backing_files(disk.path, disk.format):
             content["extends"] = {"image": base.name, "sha256": [known_digest(file, checked) for file in files]}
         content |= {**values, "made": dict(made)}
         seal(disk.path)
@@ -204,7 +204,7 @@ def check_name(name: str) -> None:
 
 def _describe(image: Image, checked: Path) -> dict[str, Any]:
     """All of *image* that the content of a layer over it depends on."""
-    files = (image.disk, *backing_files(image.disk))
+    files = (image.disk, *backing_files(image.disk, image.format))
     return {
         "disk": [known_digest(file, checked) for file in files],
         "boot": [None if path is None else known_digest(path, checked) for path in (image.kernel, image.initrd)],

@@ -64,7 +64,7 @@ def look(path: Path) -> DiskFile:
         return DiskFile(path.absolute(), inside.name, compression=kind.name)
     if kind.name == "raw":
         _check_whole(path)
-    backing = backing_files(path)
+    backing = backing_files(path, kind.name)
     can_be_saved = {kind.name, *(_identify(file).name for file in backing)} <= _CAN_BE_SAVED
     return DiskFile(path.absolute(), kind.name, backing, can_be_saved)
 

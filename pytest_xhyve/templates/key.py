@@ -61,7 +61,7 @@ def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: 
         TemplateError: the disk depends on a file whose changes the plugin cannot detect.
     """
     try:
-        backing = backing_files(image.disk)
+        backing = backing_files(image.disk, image.format)
     except ImageError as error:
         raise TemplateError(str(error)) from error
     plain = as_template(machine, UUID(int=0))

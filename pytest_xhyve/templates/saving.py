@@ -175,7 +175,7 @@ def _portable(depends_on: dict[str, str]) -> dict[str, str]:
 
 def _layers(disk: Disk, image: Image, stack: ExitStack) -> tuple[SavedDisk, list[Path]]:
     """The files of *disk*, from the top one down to that above the image's disk; all if it is not based on that."""
-    chain = [disk.path, *backing_files(disk.path)]
+    chain = [disk.path, *backing_files(disk.path, disk.format)]
     base = image.disk.resolve()
     below = next((number for number, file in enumerate(chain) if file.resolve() == base), None)
     if below is not None:
@@ -184,7 +184,8 @@ def _layers(disk: Disk, image: Image, stack: ExitStack) -> tuple[SavedDisk, list
         # A copy of the image's disk, of which some blocks are shared with it: only the others are saved.
         difference = stack.enter_context(_difference(disk, image))
         return SavedDisk(("qcow2",), over_image=True), [difference]
-    formats = ["raw" if read_qcow2_header(file) is None else "qcow2" for file in chain]
+    # What a guest wrote at the beginning of a raw disk does not make it a qcow2 file.
+    formats = ["raw" if disk.format == "raw" or read_qcow2_header(file) is None else "qcow2" for file in chain]
     return SavedDisk(tuple(formats), over_image=False), chain
 
 
@@ -214,7 +215,7 @@ def _describe_image(image: Image, kernel: Path | None, initrd: Path | None, chec
         manifest=str(image.manifest),
         disk=SavedFile(str(image.disk), known_digest(image.disk, checked)),
         format=image.format,
-        backing=tuple(known_digest(path, checked) for path in backing_files(image.disk)),
+        backing=tuple(known_digest(path, checked) for path in backing_files(image.disk, image.format)),
         kernel=file(kernel),
         initrd=file(initrd),
         user=image.user,

@@ -45,7 +45,7 @@ def test_saved_guest_is_an_image(fleet: Fleet, home: Home, monkeypatch: pytest.M
             guest.run(f"echo {number} >> /etc/layers")
             image = guest.save_as_image(f"layer-{number}")
     assert isinstance(image, Image)
-    assert (image.name, len(backing_files(image.disk))) == (f"layer-{depth}", depth)
+    assert (image.name, len(backing_files(image.disk, "qcow2"))) == (f"layer-{depth}", depth)
     assert fleet.catalog.find(f"layer-{depth}") == image
     with start(fleet, image, start="warm") as guest:
         assert is_warm(guest)
@@ -105,5 +105,7 @@ def test_moved_cache_is_used(tmp_path: Path, said: list[str]) -> None:
     with fleet_of(home, said) as fleet, start(fleet, "tiny", start="warm") as guest:
         assert guest.run("echo moved").stdout == "moved\n"
         assert template_of(guest).is_relative_to(home.path)
-        assert all(path.resolve().is_relative_to(home.path) for path in backing_files(guest.machine.disks[0].path))
+        assert all(
+            path.resolve().is_relative_to(home.path) for path in backing_files(guest.machine.disks[0].path, "qcow2")
+        )
     assert not [line for line in said if "build" in line]

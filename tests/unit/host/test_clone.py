@@ -205,4 +205,4 @@ def test_layer_with_a_relative_base_is_never_copied(tmp_path: Path) -> None:
     argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.img", "-F", "raw", str(layer.path)]
     subprocess.run(argv, check=True)
     clone = clone_disk(layer, tmp_path / "runs", BOTH)
-    assert [path.resolve() for path in backing_files(clone.path)] == [layer.path, base.path]
+    assert [path.resolve() for path in backing_files(clone.path, "qcow2")] == [layer.path, base.path]

@@ -1,22 +1,28 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fake_images import qcow2
 
+from pytest_xhyve.host.layer_file import copy_layer
 from pytest_xhyve.images.backing import backing_files, is_valid_layer
 from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.machine import Disk
+from pytest_xhyve.templates.saving import _layers
 
 
 def test_files_that_a_disk_is_valid_layer(tmp_path: Path) -> None:
     (tmp_path / "base.img").write_bytes(b"raw")
     middle = qcow2(tmp_path / "middle.qcow2", "base.img")
     top = qcow2(tmp_path / "top.qcow2", f"file:{middle}")
-    assert backing_files(top) == (middle, tmp_path / "base.img")
-    assert backing_files(tmp_path / "base.img") == backing_files(qcow2(tmp_path / "alone.qcow2")) == ()
+    assert backing_files(top, "qcow2") == (middle, tmp_path / "base.img")
+    assert backing_files(tmp_path / "base.img", "raw") == backing_files(qcow2(tmp_path / "alone.qcow2"), "qcow2") == ()
 
 
 def test_layer_of_a_file_that_changed(tmp_path: Path) -> None:
@@ -34,18 +40,18 @@ def test_layer_of_a_file_that_changed(tmp_path: Path) -> None:
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"top\.qcow2 is based on .*gone\.img, which is missing"):
-        backing_files(qcow2(tmp_path / "top.qcow2", "gone.img"))
+        backing_files(qcow2(tmp_path / "top.qcow2", "gone.img"), "qcow2")
 
 
 def test_circle(tmp_path: Path) -> None:
     qcow2(tmp_path / "a.qcow2", "b.qcow2")
     with pytest.raises(ImageError, match="based on itself"):
-        backing_files(qcow2(tmp_path / "b.qcow2", "a.qcow2"))
+        backing_files(qcow2(tmp_path / "b.qcow2", "a.qcow2"), "qcow2")
 
 
 def test_encrypted(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="encrypted qcow2"):
-        backing_files(qcow2(tmp_path / "top.qcow2", encryption=2))
+        backing_files(qcow2(tmp_path / "top.qcow2", encryption=2), "qcow2")
 
 
 def test_data_in_another_file(tmp_path: Path) -> None:
@@ -66,4 +72,21 @@ def test_data_in_another_file(tmp_path: Path) -> None:
         check=True,
     )
     with pytest.raises(ImageError, match=r"top\.qcow2 has its data in another file"):
-        backing_files(disk)
+        backing_files(disk, "qcow2")
+
+
+def test_bytes_that_a_guest_wrote_name_no_file(tmp_path: Path) -> None:
+    """A guest that writes the header of a qcow2 file to its raw disk gets no file of the host into a bundle."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    raw = qcow2(tmp_path / "disk.raw", "secret")
+    assert backing_files(raw, "raw") == ()
+    over = tmp_path / "over.qcow2"
+    argv = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", str(raw), "-F", "raw", str(over), "1M"]
+    subprocess.run(argv, check=True)
+    assert backing_files(over, "qcow2") == (raw,)
+    with pytest.raises(ImageError, match="begins as a qcow2 file does"):
+        copy_layer(Disk(raw, "raw"), Disk(tmp_path / "secret", "raw"), tmp_path)
+    with ExitStack() as stack:
+        image: Any = SimpleNamespace(disk=tmp_path / "image.img", format="raw")
+        saved, files = _layers(Disk(raw.rename(tmp_path / "disk1.raw"), "raw"), image, stack)
+    assert (saved.layers, files) == (("raw",), [tmp_path / "disk1.raw"])

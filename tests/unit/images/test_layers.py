@@ -80,7 +80,7 @@ def test_layer_needs_no_template_below(new_home: Home, base: Image, tmp_path: Pa
     layer = copy_layer(clone, Disk(base.disk, "raw"), folder)
     template.path.unlink()
     clone.path.unlink()
-    assert [path.resolve() for path in backing_files(layer.path)] == [base.disk]
+    assert [path.resolve() for path in backing_files(layer.path, "qcow2")] == [base.disk]
     qemu_io(layer.path, f"read -P 1 0 {BLOCK}", f"read -P 2 {BLOCK} {BLOCK}")
 
 
@@ -102,7 +102,7 @@ def test_moved_cache_is_used(new_home: Home, base: Image, tmp_path: Path, monkey
     shutil.rmtree(new_home.path)
     for layer in LayerStore(elsewhere).all():
         assert LayerStore(elsewhere).find(layer.key) == layer.image
-        for path in (layer.image.disk, layer.image.kernel, *backing_files(layer.image.disk)):
+        for path in (layer.image.disk, layer.image.kernel, *backing_files(layer.image.disk, "qcow2")):
             assert path is not None
             assert path.resolve().is_relative_to(elsewhere.path)
     # The key depends on the content alone.
