@@ -52,7 +52,10 @@ def attach(folder: Path, name: str) -> None:
             raise XhyveError(f"cannot attach to the console of {name}: {error.strerror}") from error
         stack.enter_context(_raw_terminal())
         _show(_last_lines(folder / CONSOLE))
-        _copy(console)
+        try:
+            _copy(console)
+        except TimeoutError as error:
+            raise XhyveError(f"guest {name} does not take what is typed on its console") from error
     click.echo(f"\nleft the console of {name}", err=True)
 
 

@@ -130,6 +130,7 @@ def _run_last_command(power: Power, command: str) -> int:
         with connection.begin(line.text, command, check) or contextlib.nullcontext() as channel:
             if channel is None:
                 return -1
+            channel.settimeout(connection.stall)
             if line.first_input:
                 channel.sendall(line.first_input)
             return Output(connection, channel, check).exit_code()

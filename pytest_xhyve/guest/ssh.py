@@ -12,7 +12,7 @@ from typing import Any
 import paramiko
 from tenacity import Retrying, retry_if_exception_type, wait_exponential
 
-from pytest_xhyve.guest.connection import broken
+from pytest_xhyve.guest.connection import broken, supervise
 from pytest_xhyve.guest.pulse import HeardSocket, Pulse
 from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.host.exhaustion import is_exhausted, is_readable
@@ -25,6 +25,8 @@ LOGGER = "pytest_xhyve.ssh"
 
 _LOOK_SECONDS = 0.1
 _BANNER_SECONDS = 60.0
+# A banner, the keys, the login.
+_STEPS = 3
 # AuthHandler.wait_for_response in paramiko.
 _NO_ANSWER = "Authentication timeout."
 
@@ -197,20 +199,25 @@ def log_in(
     failure: BaseException
     try:
         _expect(client, endpoint, host_keys)
-        client.connect(
-            endpoint.host,
-            endpoint.port,
-            username=user,
-            pkey=None if key is None else _load_key(key),
-            password=None if key is not None or password is None else password.reveal(),
-            sock=heard,
-            allow_agent=False,
-            look_for_keys=False,
-            timeout=timeout,
-            banner_timeout=timeout,
-            auth_timeout=timeout,
-            channel_timeout=timeout,
-        )
+
+        def connect() -> None:
+            client.connect(
+                endpoint.host,
+                endpoint.port,
+                username=user,
+                pkey=None if key is None else _load_key(key),
+                password=None if key is not None or password is None else password.reveal(),
+                sock=heard,
+                allow_agent=False,
+                look_for_keys=False,
+                timeout=timeout,
+                banner_timeout=timeout,
+                auth_timeout=timeout,
+                channel_timeout=timeout,
+            )
+
+        # A test can stop the clock by which paramiko counts its limits.
+        supervise(connect, lambda: None, monotonic() + _STEPS * timeout)
     except BaseException as error:
         client.close()
         heard.close()

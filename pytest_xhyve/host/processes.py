@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+_PS_SECONDS = 20.0
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -53,6 +55,7 @@ def _all_processes() -> list[Process]:
         capture_output=True,
         text=True,
         errors="replace",
+        timeout=_PS_SECONDS,
     )
     pairs = (line.strip().partition(" ")[::2] for line in done.stdout.splitlines())
     return sorted((Process(int(pid), command) for pid, command in pairs), key=lambda process: process.pid)

@@ -10,7 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from pytest_xhyve.host.locks import locked
+from pytest_xhyve.host.processes import run_program
+
+# A program that hangs is waited for by one process, and that process by others.
+_PROOF_SECONDS = 120.0
+_SYSCTL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ def prove(
     boot = host_boot_id()
     key = hashlib.sha256("\0".join((boot, name, *depends_on)).encode()).hexdigest()[:16]
     cached = cache / f"{name}-{key}.json"
-    with FileLock(cache / f"{name}.lock"):
+    with locked(cache / f"{name}.lock", f"tests whether {name} works here", _PROOF_SECONDS):
         if boot:
             try:
                 return Proof(**json.loads(cached.read_text()))
@@ -57,8 +62,9 @@ def host_boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     if sys.platform == "darwin":
         # sysctl(8)
-        done = subprocess.run(
-            ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], check=False, capture_output=True, text=True
-        )
+        try:
+            done = run_program(["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"], timeout=_SYSCTL_SECONDS)
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
         return done.stdout.strip()
     return ""

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from pytest_xhyve.host.guardian_process import PIDFILE, RECORD
+from pytest_xhyve.host.locks import flock_within
 from pytest_xhyve.host.privilege import kill
 from pytest_xhyve.host.processes import find_processes, find_start
 from pytest_xhyve.model.clock import monotonic
@@ -114,7 +115,7 @@ def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
         being_made.rmdir()
         raise
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        flock_within(fd, fcntl.LOCK_EX)
         being_made.rename(folder / name)
         yield folder / name, fd
     finally:

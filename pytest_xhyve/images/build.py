@@ -21,12 +21,11 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock
-
 from pytest_xhyve.formats.mbr import FIRST, master_boot_record
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.backing import folders_of
 from pytest_xhyve.images.digests import digest_of, remember_digest
 from pytest_xhyve.images.files import read_if_complete
@@ -75,6 +74,8 @@ _LOG_LINES = 15
 # Digits of the digest in the name of an image's folder.
 _DIGITS = 12
 _KEEP_SECONDS = 86400.0
+# A tool waits for a mirror; on a slow host and a slow line, it took an hour.
+_TOOL_SECONDS = 7200.0
 
 
 def build_image(name: str, home: Home, report: Callable[[str], None], *, force: bool = False) -> Image:
@@ -95,8 +96,7 @@ def build_image(name: str, home: Home, report: Callable[[str], None], *, force: 
     recipe = read_recipe(name)
     folder = home.folder("images")
     key, pair = client_key(home.folder("keys"))
-    with FileLock(folder / f"{name}.lock") as lock:
-        del lock
+    with locked(folder / f"{name}.lock", f"builds {name}", report=report):
         manifest = folder / f"{name}.yaml"
         identity = _identity(recipe, pair)
         if not force and (image := _find_built(manifest, identity)) is not None:
@@ -224,9 +224,13 @@ class _Build:
             # not work, because the tool's namespace may not access the folder.
             temporary = [f"TMPDIR={process.folder}"] if os.geteuid() == 0 else []
             process.start(["env", "--chdir=/", *temporary, *argv], {}, {})
-            while (status := process.wait(1.0)) is None:
-                pass
+            status = process.wait(_TOOL_SECONDS)
             output = process.output()
+            if status is None:
+                raise ImageError(
+                    f"cannot build {self._recipe.name}: {argv[0]} did not end within {_TOOL_SECONDS:g} s\n"
+                    + "\n".join(f"    {line}" for line in output.splitlines()[-_LOG_LINES:])
+                )
         with self._log.open("a") as log:
             log.write(f"$ {' '.join(argv)}\n{output}\n")
         if status != 0:

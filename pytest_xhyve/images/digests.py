@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from pytest_xhyve.host.locks import locked
 
 
 def digest_of(path: Path) -> str:
@@ -24,7 +24,7 @@ def known_digest(path: Path, cache: Path) -> str:
     if known is not None:
         return known
     record = _record_of(path, cache)
-    with FileLock(record.with_suffix(".lock")):
+    with locked(record.with_suffix(".lock"), f"reads {path}"):
         known = remembered_digest(path, cache)
         if known is not None:
             return known

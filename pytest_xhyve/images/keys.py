@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_ssh_private_key,
 )
-from filelock import FileLock
 
+from pytest_xhyve.host.locks import SHORT_SECONDS, locked
 from pytest_xhyve.model.errors import XhyveError
 
 
@@ -77,7 +77,7 @@ def client_key(folder: Path) -> tuple[Path, KeyPair]:
         XhyveError: the file is not a usable key.
     """
     path = folder / "id_ed25519"
-    with FileLock(folder / "id_ed25519.lock"):
+    with locked(folder / "id_ed25519.lock", "makes the key for guests", SHORT_SECONDS):
         if not path.exists():
             fresh = folder / "id_ed25519.new"
             fresh.unlink(missing_ok=True)

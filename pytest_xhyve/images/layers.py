@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.layer_file import LAYER_FILE, relative_to_cache
+from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.backing import backing_files, check_base, folders_of
 from pytest_xhyve.images.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.images.files import read_if_complete
@@ -49,7 +48,6 @@ INSTALLED = "installed"
 _DIGITS = 16
 _KEY = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,46}[A-Za-z0-9])?")
-_QUIET_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +96,11 @@ class LayerStore:
             report: called with a line if this has to wait for another process.
         """
         folder = self._home.folder(FOLDER)
-        lock = FileLock(folder / f"{key}.lock")
-        try:
-            lock.acquire(timeout=_QUIET_SECONDS)
-        except Timeout:
-            report("waiting for another process, which makes the same layer")
-            lock.acquire()
-        try:
-            with new_workspace(folder, key) as workspace:
-                yield workspace
-        finally:
-            lock.release()
+        with (
+            locked(folder / f"{key}.lock", "makes the same layer", report=report),
+            new_workspace(folder, key) as workspace,
+        ):
+            yield workspace
 
     def publish(
         self, workspace: Path, key: str, base: Image, disk: Disk, values: Mapping[str, Any], made: Mapping[str, Any]

@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from pytest_xhyve.formats.checksums import find_checksum
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.locks import locked
 from pytest_xhyve.host.signature import find_gpgv, verified_content
 from pytest_xhyve.images.distributions import Address
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
@@ -30,7 +29,6 @@ FOLDER = "pulled"
 """The folder in the cache folder."""
 
 _DIGITS = 12
-_QUIET_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +126,11 @@ class PulledImages:
                 f"  run `pytest-xhyve pull` where there is a network, and copy the folder {self._home.path / FOLDER}"
             )
         folder = self._home.folder(FOLDER)
-        lock = FileLock(folder / f"{address.key}.lock")
-        try:
-            lock.acquire(timeout=_QUIET_SECONDS)
-        except Timeout:
-            self._report(f"waiting for another process, which pulls {address.name}")
-            lock.acquire()
-        try:
+        with locked(folder / f"{address.key}.lock", f"pulls {address.name}", report=self._report):
             meanwhile = self.find(address)
             if meanwhile is not None and (not update or meanwhile != found):
                 return meanwhile
             return self._pull(address, folder, meanwhile)
-        finally:
-            lock.release()
 
     def _pull(self, address: Address, folder: Path, before: Pulled | None) -> Pulled:
         # Only who downloads needs this module, which imports much.

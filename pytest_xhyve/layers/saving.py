@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from filelock import FileLock
-
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.layer_file import copy_layer
+from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.layers import FOLDER, MANIFEST, LayerStore, check_name
 from pytest_xhyve.images.manifest import read_manifest
@@ -49,7 +48,7 @@ def save_guest(guest: Guest, name: str, home: Home, report: Callable[[str], None
     store = LayerStore(home)
     folder = home.folder(FOLDER)
     # One at a time: the lock is what keeps `prune` from removing the new folder.
-    with FileLock(folder / f"{_NEW}.lock"), new_workspace(folder, _NEW) as path:
+    with locked(folder / f"{_NEW}.lock", "saves a guest", report=report), new_workspace(folder, _NEW) as path:
         # The key of a saved guest is that of its content, which is known only now.
         copy = copy_layer(guest.machine.disks[0], Disk(base.disk, base.format), path)
         key = store.key(base, {"saved": digest_of(copy.path)})

@@ -9,10 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import FileLock
-
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.host.disk_size import create_empty_disks
+from pytest_xhyve.host.locks import locked
 from pytest_xhyve.hypervisors.base import ExitReason, VirtualMachine
 from pytest_xhyve.images.initrd import Entry, cpio_archive
 from pytest_xhyve.images.layers import INSTALLED, MANIFEST, check_name
@@ -69,7 +68,8 @@ def install(iso: Path, name: str, options: InstallOptions, context: RunContext) 
     check_name(name)
     disc = read_installer_disc(iso)
     folder = context.home.folder(INSTALLED)
-    with FileLock(folder / f"{name}.lock"), new_workspace(folder, name) as workspace:
+    wait = locked(folder / f"{name}.lock", f"installs {name}", report=context.events.progress)
+    with wait, new_workspace(folder, name) as workspace:
         begin = monotonic()
         context.events.progress(f"installing {name} from {iso.name}: an installation takes long, above all if emulated")
         _install(iso, disc, name, options, context, workspace)

@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from pytest_xhyve.formats.kernel import explain_other_kernel
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.waits import wait_for_units
 from pytest_xhyve.host.clone import create_overlay
 from pytest_xhyve.host.layer_file import relative_to_cache
+from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.backing import is_valid_layer
 from pytest_xhyve.images.digests import known_digest
 from pytest_xhyve.images.files import check_stated_files, read_if_complete
@@ -83,7 +82,7 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
     digests = [known_digest(file, checked) for file in disk.files]
     _check_stated(manifest, disk, known_digest(manifest.disk, checked))
     key = preparation_key(manifest, disk.format, digests, key_file, lambda path: known_digest(path, checked))
-    with FileLock(folder / f"{key}.lock"):
+    with locked(folder / f"{key}.lock", f"prepares {manifest.disk.name}", report=context.events.progress):
         target = folder / key / MANIFEST
         image = read_if_complete(target)
         if image is None or not is_valid_layer(image.disk, digests, checked):

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.locks import SHORT_SECONDS, locked
 from pytest_xhyve.images.digests import remembered_digest
 from pytest_xhyve.images.manifest import Manifest, read_manifest
 from pytest_xhyve.images.own_login import read_seed
@@ -128,7 +127,7 @@ def record_duration(home: Home, seconds: float) -> None:
     path = home.folder(FOLDER) / _SECONDS
     fresh = path.with_suffix(".new")
     # Two processes may prepare two disks at once.
-    with FileLock(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock"), "records a duration", SHORT_SECONDS):
         fresh.write_text(json.dumps([*_recorded(home), seconds][-_REMEMBERED:]))
         fresh.replace(path)
 

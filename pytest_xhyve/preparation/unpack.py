@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from filelock import FileLock
-
 from pytest_xhyve.formats.compression import DamagedFile, decompressed
 from pytest_xhyve.host.home import Home, about_room
+from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.digests import known_digest, remember_digest
 from pytest_xhyve.images.publishing import new_workspace, seal
 from pytest_xhyve.model.clock import monotonic
@@ -60,7 +59,7 @@ def unpack(path: Path, compression: str, home: Home, report: Callable[[str], Non
     folder = home.folder(FOLDER)
     target = unpacked_path(known_digest(path, checked), home)
     key = target.parent.name
-    with FileLock(folder / f"{key}.lock"):
+    with locked(folder / f"{key}.lock", f"unpacks {path.name}", report=report):
         if target.exists():
             return target
         with new_workspace(folder, key) as workspace:

@@ -23,6 +23,7 @@ from pytest_xhyve.guest.evidence import collect_evidence
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.power import Power
 from pytest_xhyve.host.clone import DISK, create_overlay
+from pytest_xhyve.host.exhaustion import is_readable
 from pytest_xhyve.host.qemu_img import has_qemu_img, run_qemu_img
 from pytest_xhyve.hypervisors.base import VirtualMachine
 from pytest_xhyve.images.backing import backing_files
@@ -39,6 +40,9 @@ SUFFIX = ".xhyve"
 
 _NEW = ".new"
 _CHUNK = 1 << 20
+_LOOK_SECONDS = 0.25
+# Longer than the limit that the hypervisor has to write the state.
+_END_SECONDS = 150.0
 _MOST_CONSOLE = 16 << 20
 
 
@@ -238,14 +242,20 @@ def _state_of(vm: VirtualMachine) -> Generator[bytes, None, None]:
             # The hypervisor has a duplicate, which it closes when it has written all.
             os.close(theirs)
 
-    writing = threading.Thread(target=write, name="xhyve-save")
+    writing = threading.Thread(target=write, name="xhyve-save", daemon=True)
     writing.start()
     try:
         with open(ours, "rb", buffering=0) as source:  # noqa: PTH123  # a descriptor
-            while chunk := source.read(_CHUNK):
+            while True:
+                # A hypervisor that someone has stopped keeps its duplicate open.
+                while not is_readable(source, _LOOK_SECONDS):
+                    if failed:
+                        raise failed[0]
+                if not (chunk := source.read(_CHUNK)):
+                    break
                 yield chunk
     finally:
-        writing.join()
+        writing.join(_END_SECONDS)
     if failed:
         raise failed[0]
 

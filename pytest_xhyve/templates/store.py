@@ -18,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pytest_xhyve.host.locks import flock_within, locked
 from pytest_xhyve.images.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.model.errors import TemplateError
 from pytest_xhyve.model.machine import Disk, DiskFormat
@@ -28,7 +29,8 @@ ABOUT = "template.json"
 _FAILURE = ".refused"
 _QUARANTINED = ".failed"
 _FAILURE_SECONDS = 3600.0
-_QUIET_SECONDS = 1.0
+# A template is built in about the time of a boot.
+_BUILD_SECONDS = 900.0
 
 
 class TemplateDamaged(TemplateError):
@@ -95,7 +97,7 @@ class TemplateStore:
         """
         fd = self._open_lock(key)
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            flock_within(fd, fcntl.LOCK_SH)
             template = self._read(key)
             if template is not None:
                 os.utime(template.folder / ABOUT)
@@ -111,17 +113,10 @@ class TemplateStore:
             key: the template's key.
             report: gets a line if this has to wait.
         """
-        lock = self._build_lock(key)
-        try:
-            lock.acquire(timeout=_QUIET_SECONDS)
-        except Timeout:
-            report("waiting for another process, which builds the template")
-            lock.acquire()
-        try:
+        path = self._folder / f"{key}.making"
+        with locked(path, "builds the template", _BUILD_SECONDS, report, TemplateError):
             self._remove_unfinished(key)
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def workspace(self, key: str) -> Iterator[Path]:
@@ -233,7 +228,7 @@ class TemplateStore:
         """Whether a guest uses *folder*, a template or one of `leftovers`, or a process builds a template in it."""
         if folder.name.startswith("."):
             try:
-                with self._build_lock(folder.name.split(".")[1], timeout=0):
+                with self._build_lock(folder.name.split(".")[1]):
                     return False
             except Timeout:
                 return True
@@ -259,8 +254,9 @@ class TemplateStore:
             self._remove(folder)
         return not folder.exists()
 
-    def _build_lock(self, key: str, timeout: float = -1) -> FileLock:
-        return FileLock(self._folder / f"{key}.making", timeout=timeout)
+    def _build_lock(self, key: str) -> FileLock:
+        """The lock of a build, to be taken at once or not at all."""
+        return FileLock(self._folder / f"{key}.making", timeout=0)
 
     def _open_lock(self, key: str) -> int:
         """Open the file that each guest's process locks (shared) while the guest uses a template *key*."""
@@ -275,7 +271,7 @@ class TemplateStore:
         """Remove *folder* if it is not a template any more, or is of a killed build."""
         if folder.name.startswith("."):
             key = folder.name.split(".")[1]
-            with contextlib.suppress(Timeout), self._build_lock(key, timeout=0):
+            with contextlib.suppress(Timeout), self._build_lock(key):
                 self._remove_unfinished(key)
         elif not (folder / ABOUT).exists():
             self._remove(folder)

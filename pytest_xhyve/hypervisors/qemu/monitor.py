@@ -20,15 +20,16 @@ _ANSWER_SECONDS = 20.0
 
 @contextmanager
 def connected(folder: Path, name: str) -> Iterator[socket.socket]:
-    """A connection to the socket *name* in the *folder* of a guest.
+    """A connection to the socket *name* in the *folder* of a guest; each wait on it has a limit.
 
     Raises:
-        OSError: nothing listens there.
+        OSError: nothing listens there, or too many wait there already.
     """
     # A socket's path may have about 100 bytes (unix(7)); a symbolic link makes any path short enough.
     with tempfile.TemporaryDirectory(prefix="xhyve-", dir="/tmp") as short, socket.socket(socket.AF_UNIX) as channel:
         link = Path(short) / "guest"
         link.symlink_to(folder)
+        channel.settimeout(_ANSWER_SECONDS)
         channel.connect(str(link / name))
         yield channel
 

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_xhyve.model.clock import monotonic
+
 _CHUNK = 1 << 16
 
 
@@ -35,6 +37,7 @@ class QmpClient:
     def __init__(self, channel: socket.socket, timeout: float) -> None:
         channel.settimeout(timeout)
         self._channel = channel
+        self._timeout = timeout
         self._unread = b""
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -46,7 +49,7 @@ class QmpClient:
             QmpClosed: QEMU exited before it answered.
         """
         with self._lock:
-            self._read()
+            self._read(monotonic() + self._timeout)
         self.execute("qmp_capabilities")
 
     def send_file(self, name: str, fd: int) -> None:
@@ -67,8 +70,11 @@ class QmpClient:
         """Like `execute`; if *fd* is given, send that descriptor with the command (unix(7), SCM_RIGHTS)."""
         with self._lock:
             number = next(self._numbers)
+            # Events come before the answer, as many as the guest causes.
+            end = monotonic() + self._timeout
             message = {"execute": command, "arguments": dict(arguments), "id": number}
             try:
+                self._channel.settimeout(self._timeout)
                 line = json.dumps(message).encode() + b"\n"
                 if fd is None:
                     self._channel.sendall(line)
@@ -76,7 +82,7 @@ class QmpClient:
                     socket.send_fds(self._channel, [line], [fd])
             except (BrokenPipeError, ConnectionError) as error:
                 raise QmpClosed(command) from error
-            while (answer := self._read()).get("id") != number:
+            while (answer := self._read(end)).get("id") != number:
                 pass
         if "error" in answer:
             raise QmpError(f"{command}: {answer['error']['desc']}")
@@ -92,10 +98,14 @@ class QmpClient:
         with self._lock:
             self._channel.close()
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self, end: float) -> dict[str, Any]:
         # Not socket.makefile: such a file cannot be read any more after a timeout.
         while b"\n" not in self._unread:
+            left = end - monotonic()
+            if left <= 0:
+                raise TimeoutError("QEMU did not answer in time")
             try:
+                self._channel.settimeout(left)
                 data = self._channel.recv(_CHUNK)
             except ConnectionError as error:
                 raise QmpClosed("reading") from error

@@ -108,6 +108,16 @@ def test_server_that_behaves(keys: tuple[paramiko.PKey, str, Path]) -> None:
     assert log_in(keys, lambda _, data: data)
 
 
+@pytest.mark.parametrize("at", [0, 300, 1500])
+def test_login_ends_although_a_test_has_stopped_the_clock(
+    keys: tuple[paramiko.PKey, str, Path], at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """paramiko counts by `time.time`, and this server is silent from the byte *at* on."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert not log_in(keys, lambda came, data: data if came + len(data) <= at else b"")
+
+
 @examples(25)
 @given(at=st.integers(0, 3000), flip=st.integers(1, 255))
 @example(at=0, flip=1)

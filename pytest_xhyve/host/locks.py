@@ -1,0 +1,79 @@
+"""Locks between processes. The wait for each has a limit, and its error states what was waited for."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pytest_xhyve.model.clock import monotonic
+from pytest_xhyve.model.errors import XhyveError
+
+SHORT_SECONDS = 60.0
+"""For a lock that is held while a small file is read or written."""
+
+LONG_SECONDS = 7200.0
+"""For a lock that is held while an image is built, prepared, pulled or read as a whole."""
+
+_QUIET_SECONDS = 1.0
+_LOOK_SECONDS = 0.01
+
+
+@contextmanager
+def locked(
+    path: Path,
+    work: str,
+    timeout: float = LONG_SECONDS,
+    report: Callable[[str], None] = lambda _: None,
+    error: type[XhyveError] = XhyveError,
+) -> Iterator[None]:
+    """Hold the lock of the file at *path* for the block.
+
+    Args:
+        path: the file; it is created if it is missing.
+        work: what the process does that holds the lock, such as ``builds tiny``; for messages.
+        timeout: the limit of the wait in seconds.
+        report: called with a line if this has to wait.
+        error: the class of the error.
+
+    Raises:
+        XhyveError: another process held it for too long.
+    """
+    lock = FileLock(path, timeout=timeout)
+    try:
+        lock.acquire(timeout=min(timeout, _QUIET_SECONDS))
+    except Timeout:
+        report(f"waiting for another process, which {work}")
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout as late:
+            raise error(
+                f"waited {timeout:g} s for another process, which {work} and holds {path}\n"
+                "  see what it does, or end it; `fuser` names the process"
+            ) from late
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def flock_within(fd: int, operation: int, timeout: float = SHORT_SECONDS) -> None:
+    """Like flock(2), but wait at most *timeout* seconds.
+
+    Raises:
+        XhyveError: another process held the lock for longer.
+    """
+    end = monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(fd, operation | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if monotonic() > end:
+                raise XhyveError(f"another process has held a lock in the cache folder for {timeout:g} s") from error
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return
