@@ -456,7 +456,8 @@ class Guest(GuestFaults):
     def reboot(self) -> None:
         """Reboot the guest from inside, and wait until SSH answers again.
 
-        The kernel's boot id (random(4)) proves that it has rebooted.
+        systemd stops each unit first, and drops what is left of the boot before. The kernel's boot id (random(4))
+        proves that it has rebooted.
 
         Raises:
             BootFailed: the guest did not reboot.

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _BOOT = "boot"
 _REFUSED_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
 # A guest that goes down cuts its connections first; BusyBox's init gives programs two seconds more.
 _END_SECONDS = 3.0
 # How long a guest may take to answer after its console has shown a panic, or that it halts or restarts.
@@ -329,6 +330,23 @@ class Power:
                 "  its network may be down, or its kernel may have stopped; guest.console.tail() shows its last lines\n"
                 "  kill() and start() boot it again; if it is slow: --xhyve-timeout-factor=2"
             )
+
+    def wait_for_ending(self, timeout: float) -> None:
+        """Wait until the console shows that the kernel halts or restarts, or the machine is off.
+
+        Args:
+            timeout: the limit in seconds.
+
+        Raises:
+            KernelPanic: the kernel has panicked.
+        """
+        end = monotonic() + timeout
+        while self._ending() is None and monotonic() < end:
+            try:
+                self.check_alive()
+            except HypervisorExited:
+                return
+            time.sleep(_LOOK_SECONDS)
 
     def is_healthy(self) -> bool:
         """Whether `check_alive` finds no error and the SSH connection is open."""

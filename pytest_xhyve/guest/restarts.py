@@ -23,8 +23,16 @@ from pytest_xhyve.model.errors import (
 if TYPE_CHECKING:
     from pytest_xhyve.guest.waits import Run
 
+# `reboot` and `poweroff` of systemd ask its login manager, which a system starts late in its boot. systemd itself takes
+# the same job at once, and stops each unit as they do (systemd.special(7)). It drops the jobs of a boot that goes on.
+_LINE = """
+if [ -d /run/systemd/system ] && systemctl --no-block --job-mode=replace-irreversibly start {command}.target 2>/dev/null
+then :; else exec {command}; fi
+"""
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _LOOK_SECONDS = 0.25
+# A kernel whose console is silent reports no end.
+_ENDING_SECONDS = 5.0
 # Some hypervisors exit when their guest restarts; a kernel may restart by a triple fault (reboot=t).
 _RESTART_REASONS = (ExitReason.RESTARTED, ExitReason.TRIPLE_FAULT)
 
@@ -34,6 +42,8 @@ def reboot(power: Power, run: Run, start: Callable[[], None]) -> None:
     __tracebackhide__ = True
     before = _boot_id(run)
     _run_last_command(power, "reboot")
+    # Until then, a login would only keep a guest busy that is about to go down.
+    power.wait_for_ending(_ENDING_SECONDS)
     _wait_for_restart(power, run, start, before, power.timeouts.shutdown + power.timeouts.boot)
 
 
@@ -115,14 +125,24 @@ def shut_down(power: Power) -> None:
 
 
 def _run_last_command(power: Power, command: str) -> int:
-    """Run a *command* that ends the connection, and disconnect; its exit code, or -1 if the connection broke first."""
+    """Reboot or power off, and disconnect; return the exit code, or -1 if the connection broke first.
+
+    Args:
+        power: of the guest.
+        command: ``reboot`` or ``poweroff``.
+    """
     import paramiko  # noqa: PLC0415
 
     from pytest_xhyve.guest.shell import shell_line  # noqa: PLC0415
     from pytest_xhyve.guest.streams import Output  # noqa: PLC0415
 
     line = shell_line(
-        command, env=None, user="root", login_user=power.image.user, timeout=None, password=power.image.password
+        _LINE.format(command=command),
+        env=None,
+        user="root",
+        login_user=power.image.user,
+        timeout=None,
+        password=power.image.password,
     )
     connection = power.connection()
     check = connection.checker(command)

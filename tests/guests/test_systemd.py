@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from warm import see_that_it_came_up_whole
 
@@ -63,3 +65,18 @@ def test_has_what_an_integration_suite_expects(guest: Guest) -> None:
     guest.run("hostnamectl --static >/dev/null || hostnamectl", timeout=60)
     assert guest.run("getent hosts $(hostname)").returncode == 0
     assert guest.run("find /var/lib/dpkg -name status").stdout
+
+
+@pytest.mark.thorough
+def test_reboot_stops_units_and_waits_for_no_job_of_the_boot(guest: Guest) -> None:
+    """As right after a boot: the login manager, which `reboot` asks, is not there yet."""
+    make_unit(guest, "lasting", "true")
+    guest.run("echo 'ExecStop=/bin/sh -c \"date >/var/tmp/stopped; sync\"' >>/run/systemd/system/lasting.service")
+    guest.run("systemctl daemon-reload; systemctl start lasting")
+    guest.run("mkdir -p /run/systemd/system/dbus.service.d")
+    guest.run("cat >/run/systemd/system/dbus.service.d/slow.conf", input="[Service]\nExecStartPre=/bin/sleep 1000\n")
+    guest.run("systemctl daemon-reload; systemctl --no-block restart dbus.service; sleep 1")
+    began = time.monotonic()
+    guest.reboot()
+    assert time.monotonic() - began < 60
+    assert guest.run("ls /var/tmp/stopped; rm /var/tmp/stopped").stdout == "/var/tmp/stopped\n"
