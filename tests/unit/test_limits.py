@@ -59,12 +59,15 @@ GUEST = "waits for the end of a guest that shall live"
 BOUNDED_WORK = "the work that it waits for has limits of its own, or only computes"
 GIVEN_AWAY = "a socket that another program uses"
 
+NEVER_BLOCKS = "a socket that was set not to block"
+
 KNOWN = {
     ("cli/console_client.py", "recv"): {READY: 1},
     ("cli/console_client.py", "select"): {INTERACTIVE: 1},
     ("cli/console_client.py", "sendall"): {SOCKET: 1},
     ("cli/running_shell.py", "subprocess.run"): {INTERACTIVE: 1},
     ("cli/top.py", "select"): {LIMITED: 1},
+    ("fleet/cluster.py", "result"): {READY: 2},
     ("fleet/prewarmer.py", "join"): {BOUNDED_WORK: 1},
     ("fleet/prewarmer.py", "wait"): {DAEMON: 1, BOUNDED_WORK: 1},
     ("guest/agent.py", "recv"): {SOCKET: 1},
@@ -72,7 +75,9 @@ KNOWN = {
     ("guest/commands.py", "recv_exit_status"): {READY: 1},
     ("guest/commands.py", "sendall"): {DAEMON: 1},
     ("guest/get.py", "result"): {ANSWERS: 3},
-    ("guest/power.py", "connect"): {ANSWERS: 2},
+    ("guest/guests.py", "result"): {READY: 1},
+    ("guest/lans.py", "connect"): {ANSWERS: 1},
+    ("guest/power.py", "connect"): {ANSWERS: 3},
     ("guest/pulse.py", "global_request"): {DAEMON: 1},
     ("guest/pulse.py", "recv"): {SOCKET: 1},
     ("guest/put.py", "result"): {ANSWERS: 1},
@@ -102,6 +107,9 @@ KNOWN = {
     ("hypervisors/xhyve/driver.py", "settimeout"): {GIVEN_AWAY: 1},
     ("hypervisors/xhyve/machine.py", "sendall"): {SOCKET: 1},
     ("hypervisors/xhyve/vmnet.py", "FileLock"): {LIMITED: 1},
+    ("lan/switch_process.py", "recv"): {NEVER_BLOCKS: 1},
+    ("lan/switch_process.py", "select"): {GUEST: 1},
+    ("lan/switch_process.py", "sendmsg"): {NEVER_BLOCKS: 1},
 }
 
 
