@@ -48,7 +48,12 @@ def start_cluster(fleet: Fleet, spec: ClusterSpec, requested_by: str, hook: Mach
                 replace(guest, reset=spec.reset or None),
                 requested_by,
                 hook,
-                GuestLans(name, places[name], tuple(switches[lan] for lan in spec.lans_of(name))),
+                GuestLans(
+                    name,
+                    places[name],
+                    tuple(switches[lan] for lan in spec.lans_of(name)),
+                    tuple(tuple(other for other in spec.lans[lan] if other != name) for lan in spec.lans_of(name)),
+                ),
             )
             for name, guest in spec.guests.items()
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -27,7 +27,7 @@ class _Disk(Protocol):
     def heal(self) -> None: ...
 
 
-class _Guest(Protocol):
+class ChaosGuest(Protocol):
     """The part of `pytest_xhyve.Guest` that this module uses."""
 
     @property
@@ -46,7 +46,7 @@ class _Guest(Protocol):
 
 
 @contextmanager
-def _slow_disk(guest: _Guest, random: Random) -> Iterator[None]:
+def _slow_disk(guest: ChaosGuest, random: Random) -> Iterator[None]:
     disk = random.choice(guest.disks)
     disk.slow(bytes_per_second=random.choice(("256K", "1M", "4M")))
     try:
@@ -56,7 +56,7 @@ def _slow_disk(guest: _Guest, random: Random) -> Iterator[None]:
 
 
 @contextmanager
-def _failing_disk(guest: _Guest, random: Random) -> Iterator[None]:
+def _failing_disk(guest: ChaosGuest, random: Random) -> Iterator[None]:
     # The first disk is the one that the guest runs from; if there is another one, that fails.
     disk = random.choice(guest.disks[1:] or guest.disks)
     disk.fail(writes=random.random() < 0.5)
@@ -67,7 +67,7 @@ def _failing_disk(guest: _Guest, random: Random) -> Iterator[None]:
 
 
 @contextmanager
-def _slow_cpu(guest: _Guest, random: Random) -> Iterator[None]:
+def _slow_cpu(guest: ChaosGuest, random: Random) -> Iterator[None]:
     guest.throttle(cpu=random.choice((0.1, 0.3, 0.5)))
     try:
         yield
@@ -76,7 +76,7 @@ def _slow_cpu(guest: _Guest, random: Random) -> Iterator[None]:
 
 
 @contextmanager
-def _pause(guest: _Guest, _: Random) -> Iterator[None]:
+def _pause(guest: ChaosGuest, _: Random) -> Iterator[None]:
     guest.pause()
     try:
         yield
@@ -85,7 +85,7 @@ def _pause(guest: _Guest, _: Random) -> Iterator[None]:
 
 
 @contextmanager
-def _wrong_clock(guest: _Guest, random: Random) -> Iterator[None]:
+def _wrong_clock(guest: ChaosGuest, random: Random) -> Iterator[None]:
     guest.set_clock(offset=random.choice((-3600, -10, 10, 3600)))
     try:
         yield
@@ -93,13 +93,14 @@ def _wrong_clock(guest: _Guest, random: Random) -> Iterator[None]:
         guest.set_clock(offset=0)
 
 
-_FAULTS: Mapping[str, Callable[[_Guest, Random], AbstractContextManager[None]]] = {
+FAULTS: Mapping[str, Callable[[ChaosGuest, Random], AbstractContextManager[None]]] = {
     "slow disk": _slow_disk,
     "failing disk": _failing_disk,
     "slow cpu": _slow_cpu,
     "pause": _pause,
     "wrong clock": _wrong_clock,
 }
+"""Each kind of fault of one guest; the random numbers choose its details."""
 
 USUAL = ("slow disk", "slow cpu", "pause")
 """The faults that a correct program survives without an error."""
@@ -122,8 +123,16 @@ class PlannedFault:
     seed: str
 
 
-def plan(seed: int, faults: Sequence[str], every: float) -> Iterator[PlannedFault]:
+def plan(
+    seed: int, faults: Sequence[str], every: float, kinds: Collection[str] = tuple(FAULTS)
+) -> Iterator[PlannedFault]:
     """A series without end, in which a fault begins every *every* seconds; the same *seed* gives the same series.
+
+    Args:
+        seed: chooses the faults.
+        faults: the kinds to choose from.
+        every: seconds.
+        kinds: all kinds.
 
     Raises:
         ConfigurationError: an argument is invalid.
@@ -135,10 +144,10 @@ def plan(seed: int, faults: Sequence[str], every: float) -> Iterator[PlannedFaul
     if isinstance(faults, str) or not faults:
         raise ConfigurationError(f"faults={short_repr(faults)} is not a list such as {list(USUAL)}")
     for name in faults:
-        if name not in _FAULTS:
-            known = ", ".join(_FAULTS)
+        if name not in kinds:
+            known = ", ".join(kinds)
             raise ConfigurationError(
-                f"there is no fault {short_repr(name)}{suggest(str(name), _FAULTS)} (known: {known})"
+                f"there is no fault {short_repr(name)}{suggest(str(name), kinds)} (known: {known})"
             )
     return _plan(seed, tuple(faults), every)
 
@@ -153,15 +162,19 @@ def _plan(seed: int, faults: Sequence[str], every: float) -> Iterator[PlannedFau
 
 
 class Chaos:
-    """Injects faults into a guest, one after the other, for the duration of a ``with`` block.
+    """Injects faults into a guest or a cluster, one after the other, for the duration of a ``with`` block.
 
     Args:
-        guest: the guest.
+        name: of what, for messages.
+        inject: injects the fault of this kind, with these random numbers, for the time of its block.
         series: the faults.
     """
 
-    def __init__(self, guest: _Guest, series: Iterator[PlannedFault]) -> None:
-        self._guest = guest
+    def __init__(
+        self, name: str, inject: Callable[[str, Random], AbstractContextManager[None]], series: Iterator[PlannedFault]
+    ) -> None:
+        self._name = name
+        self._inject = inject
         self._series = series
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="xhyve-chaos", daemon=True)
@@ -188,7 +201,7 @@ class Chaos:
         self._ending.set()
         self._thread.join(_END_SECONDS)
         if self._thread.is_alive():
-            late = XhyveError(f"the last fault of guest {self._guest.name} did not end within {_END_SECONDS:g} s")
+            late = XhyveError(f"the last fault of {self._name} did not end within {_END_SECONDS:g} s")
             if error is None:
                 raise late
             error.add_note(str(late))
@@ -196,7 +209,7 @@ class Chaos:
     def _run(self) -> None:
         for fault in self._series:
             try:
-                with _FAULTS[fault.name](self._guest, Random(fault.seed)):  # noqa: S311
+                with self._inject(fault.name, Random(fault.seed)):  # noqa: S311
                     self._injected.append(fault.name)
                     self._ending.wait(fault.seconds)
             except XhyveError as skipped:

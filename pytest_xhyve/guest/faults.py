@@ -13,6 +13,7 @@ from pytest_xhyve.model.errors import (
     NotSupported,
     XhyveError,
 )
+from pytest_xhyve.model.link import Impairment
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.values import parse_size
 
@@ -35,6 +36,59 @@ class GuestFaults(GuestCore):
 
     # The state that `crash_states` has booted, and its disk.
     _crash: tuple[CrashState, Disk] | None = None
+
+    def network(
+        self,
+        *,
+        latency: str | float | None = None,
+        jitter: str | float | None = None,
+        loss: str | float | None = None,
+        rate: str | float | None = None,
+        duplicate: str | float | None = None,
+        reorder: str | float | None = None,
+        corrupt: str | float | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Make the links to all other guests of the guest's LANs slow or lossy; without a fault, make them good again.
+
+        `Guests.link` describes the arguments. ``guests.heal()`` ends it, too.
+
+        Raises:
+            ConfigurationError: a value is invalid.
+            XhyveError: the guest is on no LAN, or a switch has died.
+        """
+        impairment = Impairment.parse(
+            latency=latency, jitter=jitter, loss=loss, rate=rate, duplicate=duplicate, reorder=reorder, corrupt=corrupt
+        )
+        lans = self._instance.lans
+        if not lans.switches:
+            raise XhyveError(f"guest {self.name} is on no LAN; guests of xhyve_guests are")
+        fault = str(impairment) or None
+        for switch, others in zip(lans.switches, lans.others, strict=True):
+            ways = [way for other in others for way in ((lans.name, other), (other, lans.name))]
+            switch.impair(ways, impairment if fault else None, seed=seed)
+        self._faults.note("network", fault)
+
+    def link_down(self) -> None:
+        """Pull the cables of the guest's LANs: it loses the carrier. SSH, which has a card of its own, stays.
+
+        Raises:
+            XhyveError: the guest is off, or on no LAN.
+        """
+        self._set_lan_links(up=False)
+
+    def link_up(self) -> None:
+        """Plug the cables of the guest's LANs in again; raises as `link_down` does."""
+        self._set_lan_links(up=True)
+
+    def _set_lan_links(self, *, up: bool) -> None:
+        lans = self._instance.lans.names
+        if not lans:
+            raise XhyveError(f"guest {self.name} is on no LAN, so it has no cable to pull")
+        vm = self._power.machine
+        for number, lan in enumerate(lans):
+            vm.set_lan_link(number, up=up)
+            self._faults.note(f"LAN {lan}", None if up else "cable pulled")
 
     def record_writes(self, *, max_size: int | str = recorder.MAX_SIZE) -> None:
         """Record all writes and flushes of the guest's disks from now on, for `power_cut`.
@@ -274,7 +328,7 @@ class GuestFaults(GuestCore):
         """
         series = chaos.plan(seed, faults, every)
         self._faults.note("chaos", f"seed {seed}, {', '.join(faults)}, every {every:g} s")
-        return Chaos(self, series)
+        return Chaos(f"guest {self.name}", lambda name, random: chaos.FAULTS[name](self, random), series)
 
     def snapshot(self) -> Snapshot:
         """Save the running guest: memory, programs, disks. The guest runs on, and `restore` brings this state back.

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from pytest_xhyve.guest import chaos, cluster_chaos
+from pytest_xhyve.guest.chaos import Chaos
 from pytest_xhyve.guest.shell import Command
-from pytest_xhyve.model.values import suggest
+from pytest_xhyve.model.errors import ConfigurationError, XhyveError
+from pytest_xhyve.model.link import Impairment
+from pytest_xhyve.model.values import short_repr, suggest
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.guest.snapshots import Snapshot
     from pytest_xhyve.lan.switch import Switch
     from pytest_xhyve.model.completed import Completed
+
+Result = TypeVar("Result")
 
 
 class Guests:
@@ -86,17 +96,156 @@ class Guests:
             XhyveError: that of the first guest in which the command failed; notes name the others.
         """
         __tracebackhide__ = True
-        with ThreadPoolExecutor(len(self._guests), "xhyve-run") as pool:
-            running = {
-                name: pool.submit(guest.run, command, check=check, **options) for name, guest in self._guests.items()
-            }
-        failed = {name: error for name, each in running.items() if (error := each.exception()) is not None}
-        for first, error in failed.items():
-            for other, its_error in failed.items():
-                if other != first:
-                    error.add_note(f"it failed in guest {other}, too: {str(its_error).splitlines()[0]}")
-            raise error
-        return {name: each.result() for name, each in running.items()}
+        return self._in_all(lambda guest: guest.run(command, check=check, **options))
+
+    def partition(self, one: Sequence[str | Guest], other: Sequence[str | Guest], *, one_way: bool = False) -> None:
+        """Let no frame pass between two groups of guests, on any LAN, until `heal`. The guests keep their carrier.
+
+        Args:
+            one: guests, or their names.
+            other: guests, or their names; none of *one*.
+            one_way: whether frames from *other* to *one* still pass.
+
+        Raises:
+            ConfigurationError: a group is empty, or a guest is not of this cluster or in both groups.
+            LanFailed: a switch has died.
+        """
+        first, second = self._names_of(one), self._names_of(other)
+        if not first or not second:
+            raise ConfigurationError('a partition has guests on both sides: guests.partition(["a"], ["b", "c"])')
+        both = [name for name in first if name in second]
+        if both:
+            raise ConfigurationError(f"guest {both[0]} is on both sides of the partition")
+        self._block([(a, b) for a in first for b in second], both_ways=not one_way)
+
+    def link(
+        self,
+        one: str | Guest,
+        other: str | Guest,
+        *,
+        latency: str | float | None = None,
+        jitter: str | float | None = None,
+        loss: str | float | None = None,
+        rate: str | float | None = None,
+        duplicate: str | float | None = None,
+        reorder: str | float | None = None,
+        corrupt: str | float | None = None,
+        one_way: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Make the link between two guests slow or lossy, on all their LANs; without a fault, make it good again.
+
+        The switch does it, so that the guests cannot see or undo it. It replaces what an earlier call has set.
+
+        Args:
+            one: a guest, or its name.
+            other: another one.
+            latency: how late each frame is, each way: ``"100ms"``, or seconds.
+            jitter: by how much this varies, at most *latency*; the order stays.
+            loss: the share of frames that are lost: ``"5%"`` or 0.05.
+            rate: bits per second each way: ``"1mbit"``. What would wait longer than a second is lost.
+            duplicate: the share of frames that arrive twice.
+            reorder: the share of frames that are not late, and so overtake others.
+            corrupt: the share of frames of which one bit is wrong.
+            one_way: whether this holds for frames from *one* to *other* only.
+            seed: selects which frames are lost, doubled or damaged.
+
+        Raises:
+            ConfigurationError: a value is invalid, or a guest is not of this cluster.
+            LanFailed: a switch has died.
+        """
+        first, second = self._names_of([one, other])
+        if first == second:
+            raise ConfigurationError(f"a link is between two guests, not from {first} to itself")
+        impairment = Impairment.parse(
+            latency=latency, jitter=jitter, loss=loss, rate=rate, duplicate=duplicate, reorder=reorder, corrupt=corrupt
+        )
+        self._impair([(first, second)], impairment, both_ways=not one_way, seed=seed)
+
+    def heal(self) -> None:
+        """End all partitions, and make all links good.
+
+        Raises:
+            LanFailed: a switch has died.
+        """
+        for switch in self._switches.values():
+            switch.heal()
+        for guest in self:
+            for place in (*map(_place, self.names), "network"):
+                guest._faults.note(place, None)
+
+    def chaos(self, *, seed: int, faults: Sequence[str] = cluster_chaos.USUAL, every: float = 1.0) -> Chaos:
+        """Inject faults in the background for the duration of a ``with`` block, one after the other; heal at its end.
+
+        See `Guest.chaos`. A fault of a guest is injected into one that the seed chooses.
+
+        Args:
+            seed: chooses the faults.
+            faults: the kinds to choose from: ``partition``, ``slow link``, ``lossy link``, and those of `Guest.chaos`.
+            every: a fault begins each so many seconds, and ends before the next one.
+
+        Raises:
+            ConfigurationError: an argument is invalid, or the cluster has only one guest.
+        """
+        if len(self) < 2:
+            raise ConfigurationError("faults of a LAN need two guests; the cluster has one")
+        series = chaos.plan(seed, faults, every, cluster_chaos.KINDS)
+        for guest in self:
+            guest._faults.note("chaos", f"seed {seed}, {', '.join(faults)}, every {every:g} s")
+        return Chaos(f"the cluster {', '.join(self.names)}", partial(cluster_chaos.inject, self), series)
+
+    def snapshot(self) -> dict[str, Snapshot]:
+        """Save all guests as they are at one moment, by their names; they run on, and `restore` brings this state back.
+
+        Raises:
+            NotSupported: only QEMU can do that.
+            XhyveError: a guest is off, or no space is left.
+        """
+        with ExitStack() as paused:
+            for guest in self:
+                vm = guest._power.machine
+                vm.pause()
+                paused.callback(vm.resume)
+            return self._in_all(lambda guest: guest.snapshot())
+
+    def restore(self, snapshots: Mapping[str, Snapshot]) -> None:
+        """Bring back the state of *snapshots*, which `snapshot` returned; faults of the LANs end.
+
+        Connections between the guests go on. Connections to the guests are broken, as by `Guest.restore`.
+
+        Raises:
+            XhyveError: a snapshot is missing, was removed, or cannot be restored.
+        """
+        missing = [name for name in self.names if name not in snapshots]
+        if missing:
+            raise XhyveError(f"there is no snapshot of guest {missing[0]}; guests.snapshot() takes one of each")
+        self.heal()
+        self._in_all(lambda guest: guest.restore(snapshots[guest.name]))
+
+    @contextmanager
+    def capture(self, path: str | os.PathLike[str], *, lan: str | None = None) -> Iterator[Path]:
+        """For the time of a ``with`` block, write the frames of a LAN to a file that Wireshark reads (pcapng).
+
+        The file has an interface for each guest, with the frames that the guest sent. With ``--xhyve-artifacts``, a
+        copy is kept with the test's artifacts.
+
+        Args:
+            path: the file to write; folders above it are created.
+            lan: the LAN's name; None for the only one.
+
+        Raises:
+            ConfigurationError: the cluster has no such LAN, or several and *lan* is None.
+            LanFailed: the switch has died, or the LAN's frames are captured already.
+            OSError: the file cannot be written.
+            XhyveError: at the end of the block: the file is not complete, for example because the disk is full.
+        """
+        switch = self._switches[self._lan_to_capture(lan)]
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file, switch.capturing(file.fileno()):
+            yield target
+        first = next(iter(self))
+        first._instance.events.file_fetched(first, target)
 
     def remove(self) -> None:
         """Remove the guests and their LANs. A second call does nothing."""
@@ -119,6 +268,71 @@ class Guests:
             if any(guest._instance.process.is_kept for guest in self if lan in guest._instance.lans.names):
                 switch.keep()
 
+    def _in_all(self, action: Callable[[Guest], Result]) -> dict[str, Result]:
+        """Do *action* for all guests at the same time; the error is that of the first, and names the others."""
+        __tracebackhide__ = True
+        with ThreadPoolExecutor(len(self._guests), "xhyve-cluster") as pool:
+            running = {name: pool.submit(action, guest) for name, guest in self._guests.items()}
+        failed = {name: error for name, each in running.items() if (error := each.exception()) is not None}
+        for first, error in failed.items():
+            for other, its_error in failed.items():
+                if other != first:
+                    error.add_note(f"it failed in guest {other}, too: {str(its_error).splitlines()[0]}")
+            raise error
+        return {name: each.result() for name, each in running.items()}
+
+    def _names_of(self, guests: Sequence[str | Guest]) -> list[str]:
+        if isinstance(guests, str):
+            raise ConfigurationError(f"{guests!r} is not a list of guests; write [{guests!r}]")
+        names = {id(guest): name for name, guest in self._guests.items()}
+        found = [guest if isinstance(guest, str) else names.get(id(guest), short_repr(guest)) for guest in guests]
+        for name in found:
+            if name not in self._guests:
+                raise ConfigurationError(self._unknown(name))
+        return found
+
+    def _block(self, links: Sequence[tuple[str, str]], *, both_ways: bool, blocked: bool = True) -> None:
+        for switch, ways in self._ways(links, both_ways=both_ways):
+            switch.block(ways, blocked=blocked)
+        self._note(links, "cut" if blocked else None, both_ways=both_ways)
+
+    def _impair(self, links: Sequence[tuple[str, str]], impairment: Impairment, *, both_ways: bool, seed: int) -> None:
+        fault = str(impairment) or None
+        for switch, ways in self._ways(links, both_ways=both_ways):
+            switch.impair(ways, impairment if fault else None, seed=seed)
+        self._note(links, fault, both_ways=both_ways)
+
+    def _ways(
+        self, links: Sequence[tuple[str, str]], *, both_ways: bool
+    ) -> Iterator[tuple[Switch, Sequence[tuple[str, str]]]]:
+        """For each LAN's switch, those of *links* of which both guests are on the LAN."""
+        ways = [*links, *((b, a) for a, b in links)] if both_ways else links
+        for lan, switch in self._switches.items():
+            on_it = [way for way in ways if all(lan in self._guests[name]._instance.lans.names for name in way)]
+            if on_it:
+                yield switch, on_it
+
+    def _note(self, links: Sequence[tuple[str, str]], fault: str | None, *, both_ways: bool) -> None:
+        """Note *fault* for the report of the guests that send, and for errors of commands in them."""
+        for a, b in links:
+            self._guests[a]._faults.note(_place(b), fault)
+            if both_ways:
+                self._guests[b]._faults.note(_place(a), fault)
+
+    def _lan_to_capture(self, lan: str | None) -> str:
+        if lan is None and len(self._switches) == 1:
+            return next(iter(self._switches))
+        if lan not in self._switches:
+            known = ", ".join(self._switches)
+            problem = "give lan=, as the cluster has several LANs" if lan is None else f"the cluster has no LAN {lan!r}"
+            raise ConfigurationError(f"{problem} (known: {known})")
+        return lan
+
     def _unknown(self, name: str) -> str:
         guests = self.__dict__.get("_guests", {})
         return f"the cluster has no guest {name!r}{suggest(name, guests)} (known: {', '.join(guests)})"
+
+
+def _place(other: str) -> str:
+    """Where the faults of the way to the guest *other* are, for a report."""
+    return f"link to {other}"

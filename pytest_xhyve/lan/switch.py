@@ -17,6 +17,10 @@ from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guardian_process import PIDFILE, Channel
 from pytest_xhyve.lan import switch_process
 from pytest_xhyve.model.errors import LanFailed, XhyveError
+from pytest_xhyve.model.link import Impairment
+
+Links = Sequence[tuple[str, str]]
+"""Ways from one guest to another, by their names."""
 
 _CONTROL_FD = 10
 _ANSWER_SECONDS = 30.0
@@ -78,6 +82,62 @@ class Switch:
         """
         counted: Mapping[str, Mapping[str, Any]] = self._ask({"counters": True})["counters"]
         return {name: PortCounters(**counters) for name, counters in counted.items()}
+
+    def impair(self, links: Links, impairment: Impairment | None, *, seed: int = 0) -> None:
+        """Set what happens to the frames on *links*; None for nothing.
+
+        Args:
+            links: pairs of the names of two guests: from where, and to where.
+            impairment: what happens.
+            seed: makes the same frames get lost, doubled or damaged each time.
+
+        Raises:
+            LanFailed: the switch has died, or does not answer.
+        """
+        plain = None if impairment is None else impairment.to_dict()
+        self._ask({"impair": list(links), "impairment": plain, "seed": str(seed)})
+
+    def block(self, links: Links, *, blocked: bool = True) -> None:
+        """Let no frame pass on *links*, which are as for `impair`, or let frames pass again.
+
+        Raises:
+            LanFailed: the switch has died, or does not answer.
+        """
+        self._ask({"block": list(links), "blocked": blocked})
+
+    def heal(self) -> None:
+        """End what `impair` and `block` have done.
+
+        Raises:
+            LanFailed: the switch has died, or does not answer.
+        """
+        self._ask({"heal": True})
+
+    @contextmanager
+    def capturing(self, fd: int) -> Iterator[None]:
+        """For the time of the block, write the frames to the open file *fd*, which the switch gets a duplicate of.
+
+        Raises:
+            LanFailed: the switch has died or does not answer, or frames are captured already.
+            XhyveError: the file could not be written to its end.
+        """
+        self._ask({"capture": True}, [fd])
+        try:
+            yield
+        except BaseException as error:
+            try:
+                self._end_capture()
+            except XhyveError as second:
+                error.add_note(str(second))
+            raise
+        self._end_capture()
+
+    def _end_capture(self) -> None:
+        answer = self._ask({"end_capture": True})
+        if answer["why_incomplete"]:
+            raise XhyveError(
+                f"the capture of LAN {self._lan} ends after {answer['frames']} frames: {answer['why_incomplete']}"
+            )
 
     def check(self) -> None:
         """Raise an error if the switch has died.

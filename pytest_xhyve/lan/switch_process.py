@@ -19,6 +19,7 @@ import selectors
 import socket
 import struct
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[2]))
 
 from pytest_xhyve.host.guardian_process import Channel
+from pytest_xhyve.lan.capture import Capture
+from pytest_xhyve.lan.links import Links
 
 _LENGTH = struct.Struct(">I")
 _READ_BYTES = 1 << 18
@@ -151,11 +154,13 @@ class SwitchLoop:
         self._ports: dict[int, Port] = {}
         self._closed: dict[str, Port] = {}
         self._addresses: dict[bytes, Port] = {}
+        self._links = Links()
+        self._capture: Capture | None = None
 
     def serve(self) -> None:
         """Pass frames until the plugin and all guests have closed their ends."""
         while self._control is not None or self._ports:
-            events = self._selector.select()
+            events = self._selector.select(self._links.seconds_to_next(time.monotonic()))
             # The requests first, so that no flood of frames delays them.
             events.sort(key=lambda event: event[0].fd in self._ports)
             for key, mask in events:
@@ -164,6 +169,17 @@ class SwitchLoop:
                     self._move(port, mask)
                 elif self._control is not None and key.fileobj is self._control.socket:
                     self._obey(self._control)
+            self._deliver_late_frames()
+
+    def _deliver_late_frames(self) -> None:
+        ports = {port.name: port for port in self._ports.values()}
+        touched = set()
+        for target, frame in self._links.take_arrived(time.monotonic()):
+            if target in ports:
+                ports[target].queue(frame)
+                touched.add(ports[target])
+        for port in touched:
+            self._flush(port)
 
     def _move(self, port: Port, mask: int) -> None:
         """Read from *port* what has arrived, and send what waits."""
@@ -184,11 +200,18 @@ class SwitchLoop:
         if not sender[0] & _MULTICAST and self._addresses.get(sender) is not source:
             self._learn(sender, source)
         known = None if target[0] & _MULTICAST else self._addresses.get(target)
-        targets = [port for port in self._ports.values() if port is not source] if known is None else [known]
+        targets = [known] if known is not None else [port for port in self._ports.values() if port is not source]
         if known is source:
-            return ()
-        for port in targets:
-            port.queue(frame)
+            targets = []
+        if self._capture is not None:
+            self._capture.add(source.name, frame)
+        if self._links:
+            now = time.monotonic()
+            for port in targets:
+                self._links.send(source.name, port.name, frame, now, port.queue)
+        else:
+            for port in targets:
+                port.queue(frame)
         return targets
 
     def _learn(self, address: bytes, port: Port) -> None:
@@ -248,6 +271,24 @@ class SwitchLoop:
             # The cable that a guest has now comes after those that it had.
             ports = {**self._closed, **{port.name: port for port in self._ports.values()}}
             return {"counters": {name: port.counters() for name, port in ports.items()}}
+        if "impair" in message:
+            for source, target in message["impair"]:
+                self._links.impair(source, target, message["impairment"], message["seed"])
+        if "block" in message:
+            for source, target in message["block"]:
+                self._links.block(source, target, blocked=message["blocked"])
+        if "heal" in message:
+            self._links.clear()
+        if "capture" in message:
+            if self._capture is not None:
+                for fd in fds:
+                    os.close(fd)
+                raise ValueError("frames of this LAN are captured already")
+            self._capture = Capture(*fds)
+        if "end_capture" in message and self._capture is not None:
+            ended, self._capture = self._capture, None
+            ended.close()
+            return {"frames": ended.frames, "why_incomplete": ended.error}
         return {}
 
 

@@ -159,7 +159,7 @@ def _cluster_reset(fleet: Fleet, guests: Guests) -> ClusterReset | None:
         return None
     from pytest_xhyve.templates.cluster_reset import ClusterReset
 
-    return ClusterReset(resets)
+    return ClusterReset(resets, guests.heal)
 
 
 @pytest.fixture

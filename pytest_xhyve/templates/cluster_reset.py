@@ -17,10 +17,12 @@ class ClusterReset:
 
     Args:
         resets: that of each guest.
+        heal: ends the faults of their LANs.
     """
 
-    def __init__(self, resets: Sequence[Reset]) -> None:
+    def __init__(self, resets: Sequence[Reset], heal: Callable[[], None]) -> None:
         self._resets = resets
+        self._heal = heal
 
     @property
     def can_save(self) -> bool:
@@ -48,6 +50,7 @@ class ClusterReset:
         Raises:
             XhyveError: a guest cannot be restored, or an earlier `save` failed.
         """
+        self._heal()
         self._each(lambda reset: reset.restore(recorded=recorded))
 
     def forget(self, checkpoints: tuple[Checkpoint, ...] | None) -> None:

@@ -62,6 +62,7 @@ KNOWN = {
     ("guest/guest.py", "add_note"): {ERROR: 1},
     ("guest/guests.py", "add_note"): {ERROR: 1},
     ("guest/guest.py", "warn"): {PRINTABLE: 1},
+    ("lan/switch.py", "add_note"): {ERROR: 1},
     ("plugin/__init__.py", "UsageError"): {ERROR: 2},
     ("plugin/__init__.py", "pytest.fail"): {ERROR: 1},
     ("plugin/fixtures.py", "pytest.skip"): {OURS: 1},

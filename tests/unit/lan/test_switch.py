@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import dpkt
 import psutil
 import pytest
 from waiting import becomes
@@ -20,7 +21,8 @@ from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.lan.switch import Switch, running_switch
 from pytest_xhyve.lan.switch_process import MAX_FRAME
-from pytest_xhyve.model.errors import LanFailed
+from pytest_xhyve.model.errors import LanFailed, XhyveError
+from pytest_xhyve.model.link import Impairment
 
 SECONDS = 10
 EVERYBODY = b"\xff" * 6
@@ -264,3 +266,63 @@ def test_kept_switch_ends_with_its_last_guest(guardian: Guardian, tmp_path: Path
         a.end.close()
         assert psutil.pid_exists(pid)
     assert becomes(lambda: not psutil.pid_exists(pid))
+
+
+def test_way_that_is_blocked(switch: Switch, cables: tuple[Cable, Cable, Cable]) -> None:
+    a, b, c = cables
+    switch.block([("a", "b")])
+    a.send(EVERYBODY, b"one")
+    assert c.receive() == b"one"
+    assert b.hears_nothing()
+    b.send(EVERYBODY, b"two")
+    assert a.receive() == b"two"
+    switch.heal()
+    a.send(EVERYBODY, b"three")
+    assert b.receive() == b"three"
+
+
+def test_late_frames_arrive_in_time(switch: Switch, cables: tuple[Cable, Cable, Cable]) -> None:
+    a, b, c = cables
+    switch.impair([("a", "b")], Impairment(latency=0.1))
+    begin = time.monotonic()
+    a.send(EVERYBODY, b"text")
+    assert c.receive() == b"text"
+    assert b.receive() == b"text"
+    assert 0.1 <= time.monotonic() - begin < 0.3
+    switch.impair([("a", "b")], None)
+    a.send(EVERYBODY, b"now")
+    assert b.receive() == b"now"
+
+
+def test_capture_has_an_interface_for_each_guest(
+    switch: Switch, cables: tuple[Cable, Cable, Cable], tmp_path: Path
+) -> None:
+    a, b, c = cables
+    path = tmp_path / "lan.pcapng"
+    with path.open("wb") as file, switch.capturing(file.fileno()):
+        with pytest.raises(LanFailed, match="captured already"), switch.capturing(file.fileno()):
+            pass
+        a.send(b.mac, b"first, of 22 bytes    ")
+        b.receive()
+        b.send(EVERYBODY, b"second")
+        c.receive()
+        c.receive()
+    a.send(b.mac, b"not any more")
+    with path.open("rb") as written:
+        frames = [bytes(frame)[14:] for _, frame in dpkt.pcapng.Reader(written)]
+    assert frames == [b"first, of 22 bytes    ", b"second"]
+    names = [path.read_bytes().find(name) for name in (b"\x02\x00\x01\x00a", b"\x02\x00\x01\x00b")]
+    assert 0 < names[0] < names[1]
+
+
+def test_capture_on_a_full_disk_states_so(switch: Switch, cables: tuple[Cable, Cable, Cable]) -> None:
+    a, b, _ = cables
+    with Path("/dev/full").open("wb") as file:
+        captured = switch.capturing(file.fileno())
+        captured.__enter__()
+        a.send(EVERYBODY, b"text")
+        assert b.receive() == b"text"
+        with pytest.raises(XhyveError, match="ends after 1 frames: No space left on device"):
+            captured.__exit__(None, None, None)
+    a.send(EVERYBODY, b"the switch goes on")
+    assert b.receive() == b"the switch goes on"
