@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +43,30 @@ _LOOK_SECONDS = 0.05
 _END_SECONDS = 3.0
 # How long a guest may take to answer after its console has shown a panic, or that it halts or restarts.
 _ANSWER_SECONDS = 3.0
+# What a kernel prints that restarts after a panic (panic= on its command line), and what the next one prints.
+_RESTART = re.compile(rb"Rebooting in \d+ seconds|reboot: |Linux version ")
+_RESTART_BYTES = 1 << 16
 # In a message; a test report shows more lines.
 _LAST_LINES = 6
 
 
 def _do_nothing() -> None:
     """A guest without LANs needs nothing after a boot."""
+
+
+@dataclass(slots=True)
+class _Suspicion:
+    """A message of the console after which a guest cannot boot; any program can write such a message, too.
+
+    Attributes:
+        error: the message.
+        size: the size of the console's output when it was looked at last.
+        since: since when the console has been silent, on the monotonic clock.
+    """
+
+    error: ConsoleError
+    size: int
+    since: float
 
 
 class Power:
@@ -77,6 +97,7 @@ class Power:
         self._connecting = threading.RLock()
         self._may_boot = True
         self._panic: KernelPanic | None = None
+        self._suspicion: _Suspicion | None = None
         self._start: tuple[str, float] = (_BOOT, self.timeouts.boot)
         self.started_by: Start[Any] | None = None
         """How the machine was started; None before the first start."""
@@ -141,7 +162,7 @@ class Power:
             FIRMWARE if start.phase == _BOOT else start.phase, partial(self._events.phase, self.name)
         )
         self._watch = self._console.watch(progress.feed)
-        self._panic = None
+        self._panic = self._suspicion = None
         self._may_boot = True
         started = monotonic()
         try:
@@ -245,7 +266,7 @@ class Power:
                     raise ConnectionFailed(str(error)) from error
                 time.sleep(_REFUSED_SECONDS)
             else:
-                self._panic = None
+                self._panic = self._suspicion = None
                 self._may_boot = False
                 if self._watch is not None:
                     self._watch.ending = None
@@ -371,8 +392,12 @@ class Power:
         self.disconnect()
 
     def _check_booting(self) -> None:
-        """Like `check_alive`, but raise `KernelPanic` also for any other error after which a guest cannot boot."""
-        self._check(lambda _: True)
+        """Like `check_alive`, but raise `KernelPanic` also for any other error after which a guest cannot boot.
+
+        Over no connection yet, a guest cannot show that it answers. So the error counts once the console is silent for
+        some seconds, or shows that the kernel restarts.
+        """
+        self._check(lambda _: True, is_booting=True)
         self._check_halted()
 
     def _ending(self) -> str | None:
@@ -392,12 +417,16 @@ class Power:
                 console=self.console.tail(_LAST_LINES),
             )
 
-    def _check(self, is_fatal: Callable[[ConsoleError], bool]) -> None:
+    def _check(self, is_fatal: Callable[[ConsoleError], bool], *, is_booting: bool = False) -> None:
         assert self._watch is not None
         error = self._watch.find_error()
         if error is not None and is_fatal(error) and not self._answers():
-            what = f"the kernel of guest {self.name} panicked" if error.panic else f"guest {self.name} cannot boot"
-            self._panic = KernelPanic(f"{what}: {error.line}", console=self.console.around(error.line))
+            if is_booting:
+                self._suspect(error)
+            else:
+                self._condemn(error)
+        if is_booting and self._suspicion is not None and self._is_confirmed(self._suspicion):
+            self._condemn(self._suspicion.error)
         if self._panic is not None:
             raise self._panic
         vm = self.machine
@@ -414,6 +443,25 @@ class Power:
         pause = vm.explain_pause()
         if pause is not None:
             raise BootFailed(f"the hypervisor of guest {self.name} has paused it: {pause}", console=self.console.tail())
+
+    def _suspect(self, error: ConsoleError) -> None:
+        known = self._suspicion
+        if known is not None and (known.error.panic or not error.panic):
+            # A kernel prints a panic twice.
+            error = known.error
+        self._suspicion = _Suspicion(error, self.console.size, monotonic())
+
+    def _is_confirmed(self, suspicion: _Suspicion) -> bool:
+        size = self.console.size
+        if size == suspicion.size:
+            return monotonic() - suspicion.since > _ANSWER_SECONDS
+        new = self.console.read_part(suspicion.size, _RESTART_BYTES)
+        suspicion.size, suspicion.since = size, monotonic()
+        return _RESTART.search(new) is not None
+
+    def _condemn(self, error: ConsoleError) -> None:
+        what = f"the kernel of guest {self.name} panicked" if error.panic else f"guest {self.name} cannot boot"
+        self._panic = KernelPanic(f"{what}: {error.line}", console=self.console.around(error.line))
 
     def _timeout_error(self, timeout: float) -> BootFailed:
         reason = f" ({self.timeouts.reason})" if self.timeouts.reason else ""
@@ -433,6 +481,8 @@ class Power:
         """What the user can try, one line each."""
         phase, _ = self._start
         hints = []
+        if self._suspicion is not None and not isinstance(error, KernelPanic):
+            hints.append(f"the console went on after {self._suspicion.error.line!r}: see what printed that")
         if isinstance(error, BootTimeout | LeaseNotFound):
             longer = "--xhyve-boot-timeout or " if phase == _BOOT else ""
             hints.append(f"give it more time: {longer}--xhyve-timeout-factor=2")

@@ -72,6 +72,18 @@ def test_missing_init_is_a_panic(xhyve_guest_factory: GuestFactory, tiny: Path, 
         xhyve_guest_factory(image=manifest)
 
 
+@pytest.mark.run_under("warm")
+def test_panic_that_a_program_writes_during_a_boot_is_none(xhyve_guest: Guest) -> None:
+    """As one that prints the log of the boot before; the guest has no connection yet over which it could answer."""
+    line = "Kernel panic - not syncing: the last time"
+    xhyve_guest.run(f'sed -i \'2i echo "{line}" >/dev/console; sleep 1; echo "went on" >/dev/console\' /etc/init.d/rcS')
+    xhyve_guest.run("sync")
+    xhyve_guest.kill()
+    xhyve_guest.start()
+    assert xhyve_guest.run("echo well").stdout == "well\n"
+    assert line in xhyve_guest.console.text
+
+
 @pytest.mark.thorough_under("xhyve")
 @pytest.mark.run_under("warm", "xhyve")
 def test_panic_during_a_command(xhyve_guest: Guest) -> None:
