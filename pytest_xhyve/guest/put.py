@@ -22,6 +22,7 @@ from pytest_xhyve.guest.archive import is_excluded
 from pytest_xhyve.guest.connection import Connection
 from pytest_xhyve.guest.send import send_archive
 from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
+from pytest_xhyve.guest.sparse import SparseFiles
 from pytest_xhyve.guest.streams import Output, failure, running
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.values import short_repr
@@ -105,6 +106,7 @@ def _copy(
     connection: Connection, source: Path | IO[bytes], name: str, what: str, remote: str, options: PutOptions
 ) -> None:
     folder, name, owner, group = _prepare(connection, what, remote, name, options)
+    sparse = SparseFiles()
 
     def change(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         inside = member.name.partition("/")[2]
@@ -114,6 +116,8 @@ def _copy(
         member.uname = member.gname = ""
         if options.mode is not None and member.isfile():
             member.mode = options.mode
+        if isinstance(source, Path):
+            sparse.leave_out(member, source / inside if inside else source)
         return member
 
     # The umask applies if the user is not root.
@@ -127,6 +131,7 @@ def _copy(
             archive.addfile(cast(tarfile.TarInfo, change(_describe(source, name))), source)
 
     send_archive(connection, line, what, fill)
+    sparse.send(connection, options.as_user, shlex.quote(folder), what)
 
 
 def _prepare(

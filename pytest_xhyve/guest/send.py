@@ -1,4 +1,4 @@
-"""Send a tar archive to a command in a guest."""
+"""Send data to the standard input of a command in a guest."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ def send_archive(connection: Connection, line: ShellLine, what: str, fill: Calla
         XhyveError: the command failed, or the guest did not take the archive.
         TimeoutError: the guest stood still.
     """
+
+    def write(stream: Input) -> None:
+        with tarfile.open(fileobj=cast(Any, stream), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK) as archive:
+            fill(archive)
+
+    send_stream(connection, line, what, write)
+
+
+def send_stream(connection: Connection, line: ShellLine, what: str, write: Callable[[Input], None]) -> None:
+    """Run *line*, and send to its standard input what *write* writes; otherwise like `send_archive`."""
     with running(connection, line, what) as (channel, check):
-
-        def send() -> None:
-            with tarfile.open(
-                fileobj=cast(Any, Input(connection, channel)), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK
-            ) as archive:
-                fill(archive)
-
         refused: OSError | None = None
         try:
-            supervise(send, check)
+            supervise(lambda: write(Input(connection, channel)), check)
         except TimeoutError:
             raise
         except OSError as error:

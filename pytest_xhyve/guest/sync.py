@@ -21,6 +21,7 @@ from pytest_xhyve.guest.archive import is_excluded
 from pytest_xhyve.guest.connection import Connection, supervise
 from pytest_xhyve.guest.send import send_archive
 from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
+from pytest_xhyve.guest.sparse import SparseFiles
 from pytest_xhyve.guest.streams import Input, Output, failure, running
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
@@ -193,9 +194,12 @@ def parse_listing(items: Iterable[str]) -> dict[str, tuple[int, int, int]]:
 def _send(
     connection: Connection, folder: Path, remote: str, paths: Sequence[str], what: str, options: SyncOptions
 ) -> None:
+    sparse = SparseFiles()
+
     def own(member: tarfile.TarInfo) -> tarfile.TarInfo:
         member.uid = member.gid = 0
         member.uname = member.gname = ""
+        sparse.leave_out(member, folder / member.name)
         return member
 
     line = options.as_user(f"tar -C {quote_path(remote)} -xf -")
@@ -205,6 +209,7 @@ def _send(
             archive.add(folder / path, arcname=path, recursive=False, filter=own)
 
     send_archive(connection, line, what, fill)
+    sparse.send(connection, options.as_user, quote_path(remote), what)
 
 
 def _remove(connection: Connection, remote: str, paths: Sequence[str], what: str, options: SyncOptions) -> None:

@@ -49,6 +49,35 @@ def test_contents(guest: Guest, folder: str) -> None:
     assert stat(guest, f"{folder}/sub/0") == "644 0 0 9"
 
 
+def test_holes_stay_holes_on_the_way_into_a_guest(guest: Guest, folder: str, tmp_path: Path) -> None:
+    """As those of an empty disk; the guest's own disk has less room than the file has holes."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "dense").write_bytes(b"x" * 100)
+    path = tree / "it's a disk"
+    with path.open("wb") as file:
+        for at, data in ((0, b"begin"), (64 << 20, b"middle" * 50_000), ((4 << 30) + 1000, b"end")):
+            file.seek(at)
+            file.write(data)
+    os.utime(path, (1_000_000, 1_000_000))
+    begin = time.monotonic()
+    guest.put(path, f"{folder}/alone", mode=0o640)
+    guest.put(tree, f"{folder}/all")
+    assert guest.sync(tree, f"{folder}/synced") == 2
+    assert guest.sync(tree, f"{folder}/synced") == 0
+    assert time.monotonic() - begin < 60
+    for copy in ("alone", "all/it's a disk", "synced/it's a disk"):
+        size, blocks, modified = guest.run(["stat", "-c", "%s %b %Y", f"{folder}/{copy}"]).stdout.split()
+        assert (int(size), modified) == (path.stat().st_size, "1000000")
+        assert int(blocks) * 512 < 8 << 20
+        assert guest.run(["head", "-c", "6", f"{folder}/{copy}"]).stdout == "begin\0"
+        ends = guest.run(["tail", "-c", "5", f"{folder}/{copy}"]).stdout
+        assert ends == "\0\0end"
+        middle = ["dd", f"if={folder}/{copy}", "bs=1048576", "skip=64", "count=1"]
+        assert guest.run(middle).stdout.rstrip("\0") == "middle" * 50_000
+    assert stat(guest, f"{folder}/alone").startswith("640 0 0 ")
+
+
 def test_contents_need_a_name(guest: Guest, folder: str) -> None:
     with pytest.raises(XhyveError, match=f"cannot put contents to {folder}: it is a folder: name a file in it"):
         guest.put(b"", folder)
