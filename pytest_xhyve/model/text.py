@@ -7,6 +7,7 @@ import re
 # Control characters apart from tab and newline; those that reorder a line; those that end one; and surrogates, by which
 # bytes that are not UTF-8 are decoded, and which cannot be printed or sent to an xdist controller.
 _HARMFUL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_MOST_DIGITS = 18
 _COLOUR = r"\x1b\[[0-9;]{0,40}m"
 _ANY = re.compile(f"[{_HARMFUL}]")
 _ANY_BUT_COLOURS = re.compile(f"({_COLOUR})|[{_HARMFUL}]")
@@ -27,6 +28,14 @@ def printable(text: str) -> str:
 def printable_but_coloured(text: str) -> str:
     """Like `printable`, but keep the escape sequences that select a colour: they only change the looks."""
     return _disarm(_ANY_BUT_COLOURS.sub(lambda match: match[1] or _escape(match), text.replace("\r\n", "\n")))
+
+
+def is_number(text: str) -> bool:
+    """Whether *text*, which a guest or a disk has, is a whole number of at most 18 digits.
+
+    `str.isdecimal` and `str.isdigit` also take digits of other scripts, ``²``, and more digits than int() takes.
+    """
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def _disarm(text: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pytest_xhyve.model.text import printable
+from pytest_xhyve.model.text import is_number, printable
 
 DISK = "/dev/vdb"
 """The name of the disk in the helper guest."""
@@ -119,7 +119,7 @@ class Facts:
         if self.first("elf") != "ELF":
             return ""
         number = self.first("architecture")
-        return _MACHINES.get(int(number), f"ELF machine {number}") if number.isdecimal() else ""
+        return _MACHINES.get(int(number), f"ELF machine {number}") if is_number(number) else ""
 
     @property
     def os_release(self) -> dict[str, str]:
@@ -143,7 +143,7 @@ class Facts:
         """The size of *volume* in bytes, or None if it is not known."""
         for value in self.values.get("size", ()):
             device, size = _split(value, 2)
-            if device == volume.device and size.isdecimal():
+            if device == volume.device and is_number(size):
                 return int(size)
         return None
 
@@ -160,7 +160,7 @@ class Facts:
         found = []
         for value in self.values.get("user", ()):
             name, uid, password, shell = _split(value, 4)
-            if uid.isdecimal():
+            if is_number(uid):
                 found.append(User(name, int(uid), password, shell))
         return tuple(found)
 
@@ -211,7 +211,7 @@ def describe_device(device: str) -> str:
     number = device.removeprefix(DISK)
     if number == "":
         return "the whole disk"
-    return f"partition {number}" if number.isdecimal() else device
+    return f"partition {number}" if is_number(number) else device
 
 
 def _split(value: str, count: int) -> list[str]:

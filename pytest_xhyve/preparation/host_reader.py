@@ -22,6 +22,7 @@ from pathlib import Path
 from pytest_xhyve.formats.mbr import SECTOR
 from pytest_xhyve.formats.partition_table import HEAD_BYTES, Partition, read_partitions
 from pytest_xhyve.host.processes import run_program
+from pytest_xhyve.model.text import is_number
 from pytest_xhyve.preparation.disk_file import DiskFile
 from pytest_xhyve.preparation.facts import DISK, Facts
 from pytest_xhyve.preparation.helper_guest import READ
@@ -271,7 +272,7 @@ def _users(reader: HostReader) -> Iterator[str]:
     ]
     hashes = {fields[0]: fields[1] for fields in records[0] if len(fields) >= 8}
     for name, password, uid, _, _, _, shell in (fields for fields in records[1] if len(fields) == 7):
-        if uid.isdecimal() and (int(uid) == 0 or 1000 <= int(uid) < 60000):
+        if is_number(uid) and (int(uid) == 0 or 1000 <= int(uid) < 60000):
             of = hashes.get(name, password)
             state = "none" if of == "" else "locked" if of[0] in "!*" or of == "x" else "set"
             yield f"{name} {uid} {state} {shell}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.text import is_number
 from pytest_xhyve.preparation.facts import DISK, Facts
 
 OWN_PARAMETERS = " ".join(
@@ -100,7 +101,7 @@ def _initrd(kernel: str, present: set[str]) -> str | None:
 
 def _version_key(kernel: str) -> tuple[tuple[int, int, str], ...]:
     parts = re.findall(r"\d+|[^\d]+", kernel)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+    return tuple((1, int(part), "") if is_number(part) else (0, 0, part) for part in parts)
 
 
 def _entries(facts: Facts) -> list[_Entry]:

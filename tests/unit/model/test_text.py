@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pytest_xhyve.model.completed import Completed
 from pytest_xhyve.model.errors import BootFailed, CommandFailed, XhyveError
 from pytest_xhyve.model.evidence import Evidence
-from pytest_xhyve.model.text import printable, printable_but_coloured
+from pytest_xhyve.model.text import is_number, printable, printable_but_coloured
 
 TITLE = "\x1b]0;title\x07\x1b[2J"
 SHOWN = r"\x1b]0;title\x07\x1b[2J"
@@ -71,3 +71,8 @@ def test_every_error_is_printable() -> None:
 
 def test_section_of_a_report_is_printable() -> None:
     assert SHOWN in Evidence("x", (), TITLE, TITLE).section()
+
+
+def test_what_merely_looks_like_a_number_is_none() -> None:
+    assert all(map(is_number, ("0", "12", "9" * 18)))
+    assert not any(map(is_number, ("", "²", "٣", "-1", " 1", "1_0", "9" * 19)))
