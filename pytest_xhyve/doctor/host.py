@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pytest_xhyve.doctor.findings import Check, Finding
 from pytest_xhyve.host import clone
+from pytest_xhyve.host.disk import find_file_system
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
@@ -24,6 +25,9 @@ _ALL = frozenset({"qemu", "xhyve"})
 _QEMU = frozenset({"qemu"})
 # Building an image of the catalog takes this much, including mmdebstrap's temporary files.
 _ENOUGH_BYTES = 4 << 30
+
+# The beginnings of their names in Linux and macOS. flock(2), "NFS details" and "CIFS details": locks are emulated.
+_NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "afpfs", "ceph", "fuse.sshfs", "glusterfs", "lustre")
 
 AskQemu = Callable[[Path], HypervisorInfo]
 
@@ -163,11 +167,20 @@ def check_folder(home: Home | None, platform: str) -> Iterator[Finding]:
     else:
         yield Finding(title, "ok", f"{home.path} is writable")
         yield cloning
+        yield from check_locks(place)
     yield from _check_space(place)
 
 
 def _elsewhere() -> str:
     return f"export {HOME_VARIABLE}=/a/folder/that/you/may/write"
+
+
+def check_locks(place: Path, find: Callable[[Path], str] = find_file_system) -> Iterator[Finding]:
+    """Check that *place* is on a local disk: the slots of guests and the runs are locks on files (flock(2))."""
+    system = find(place)
+    if system.startswith(_NETWORK_FILE_SYSTEMS):
+        detail = f"the cache folder is on a network file system ({system}), whose file locks may fail or be slow"
+        yield Finding("file locks", "warning", detail, f"df -h {shlex.quote(str(place))}\n{_elsewhere()}")
 
 
 def _check_space(place: Path) -> Iterator[Finding]:

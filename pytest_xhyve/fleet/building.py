@@ -54,9 +54,9 @@ class BuildRequest:
     def __init__(self, spec: GuestSpec) -> None:
         self.spec = spec
 
-    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
+    def acquire_slot(self, admission: Admission, weight: int, stack: ExitStack) -> Slot:
         """A slot that counts for no limit."""
-        del admission, memory, stack
+        del admission, weight, stack
         # Its owner closes the descriptor, as that of any slot.
         return Slot(0, f"build:{uuid4()}", os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 

@@ -41,7 +41,7 @@ def start_cluster(fleet: Fleet, spec: ClusterSpec, requested_by: str, hook: Mach
     with ExitStack() as resources, ExitStack() as reserved:
         # All at once: a cluster that waits for its last guest would hold the others' slots.
         reserved.callback(fleet.release_reserved_slots)
-        fleet.admission.reserve(len(spec.guests))
+        fleet.reserve_slots(list(spec.guests.values()), requested_by)
         switches = {lan: resources.enter_context(fleet.switch(lan)) for lan in spec.lans}
         requests = {
             name: ClusterRequest(
@@ -58,6 +58,8 @@ def start_cluster(fleet: Fleet, spec: ClusterSpec, requested_by: str, hook: Mach
             for name, guest in spec.guests.items()
         }
         guests = _start_all(fleet, requests)
+        # Those that are left are of the test's other fixtures.
+        reserved.pop_all()
         return Guests(guests, switches, resources.pop_all())
 
 

@@ -13,14 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_xhyve.fleet.admission import Admission, max_guests_for_memory
+from pytest_xhyve.fleet.admission import Admission
 from pytest_xhyve.fleet.guest_timer import GuestTimer
 from pytest_xhyve.fleet.keeping import HoldFailed, KeptGuests
 from pytest_xhyve.fleet.request import Request
 from pytest_xhyve.fleet.run_guardian import RunGuardian
+from pytest_xhyve.fleet.slots import Slot
 from pytest_xhyve.fleet.startup import ClonedMachine, Started, boot, restore
 from pytest_xhyve.fleet.supported import check_supported, check_takes_layers
 from pytest_xhyve.fleet.timeouts import timeout_factor, timeouts_of
+from pytest_xhyve.fleet.weight import DEFAULT_MEMORY, weigh_guest
 from pytest_xhyve.guest.events import EventList, Events
 from pytest_xhyve.guest.guest import Guest, KeepPolicy, Ownership
 from pytest_xhyve.guest.instance import Instance
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 
 # These are not valid in a guest's name.
 _TEMPLATE, _LAN = ".template", ".lan-"
+# A shorter wait for a slot is not reported, in seconds.
+_SHORTEST_WAIT = 0.1
 
 
 class Fleet:
@@ -134,11 +138,7 @@ class Fleet:
     def max_guests(self) -> int:
         """The limit of guests that run at the same time, over all processes of this user."""
         limit = self.hypervisor.max_guests
-        if self._settings.max_guests is not None:
-            return min(self._settings.max_guests, limit)
-        # With "both", half of the guests boot.
-        restored = self._settings.start in ("auto", "warm") and self.hypervisor.snapshotter is not None
-        return min(limit, max_guests_for_memory(restored=restored))
+        return limit if self._settings.max_guests is None else min(self._settings.max_guests, limit)
 
     @property
     def admission(self) -> Admission:
@@ -150,6 +150,21 @@ class Fleet:
                 self._admission = Admission(folder, self.max_guests, factor, self._events.progress)
                 self._admission.free_slot = lambda: self.free_slot() or self._kept_guests.release_newest()
             return self._admission
+
+    def reserve_slots(self, specs: Sequence[GuestSpec], requested_by: str) -> None:
+        """Hold the slots of guests that are about to be started, all in one step, so that no test blocks another one.
+
+        Args:
+            specs: what the guests are made of; if no image is stated, a guest has the default size.
+            requested_by: the test that needs them.
+
+        Raises:
+            NoFreeSlot: the guests exceed a limit, or their slots did not become free in time.
+        """
+        with self._home.explain_os_errors():
+            waited = self.admission.reserve([self._weigh(spec) for spec in specs], requested_by)
+        if waited >= _SHORTEST_WAIT:
+            self._events.waited(waited, len(specs))
 
     def release_reserved_slots(self) -> None:
         """Free the slots that were reserved for a test and not used."""
@@ -201,8 +216,7 @@ class Fleet:
             begin = monotonic()
             times = GuestTimer(requested)
             life.callback(self._report_times, times, request)
-            slot = request.acquire_slot(self.admission, self._memory(spec, image), life)
-            times.waited = monotonic() - begin
+            slot = self._acquire_slot(request, image, times, life)
             name = spec.name or f"{_to_host_name(image.name)}-{slot.number}"
             # Several clusters may have guests of the same name.
             label = name if request.lans.place is None else f"{name}-{slot.number}"
@@ -247,6 +261,13 @@ class Fleet:
                 partial(self._save, guest),
             )
         return guest
+
+    def _acquire_slot(self, request: Request, image: Image, times: GuestTimer, life: ExitStack) -> Slot:
+        slot = request.acquire_slot(self.admission, self._weigh(request.spec, image), life)
+        times.waited_for(slot.waited, before=slot.is_reserved)
+        if slot.waited >= _SHORTEST_WAIT and not slot.is_reserved:
+            self._events.waited(slot.waited, 1)
+        return slot
 
     @contextmanager
     def switch(self, lan: str) -> Iterator[Switch]:
@@ -372,6 +393,13 @@ class Fleet:
             firmware=firmware,
             lan_macs=tuple(lan_mac(identity.uuid, number) for number in range(lan_cards)),
         )
+
+    def _weigh(self, spec: GuestSpec, image: Image | None = None) -> int:
+        """Bytes of the host's memory that a guest made of *spec* costs; *image* is None if it is not known yet."""
+        image = image or self.catalog.known(spec.image if spec.image is not None else self._settings.images[0])
+        memory = spec.memory or self._settings.memory or (DEFAULT_MEMORY if image is None else image.memory)
+        start = spec.start or self._settings.start
+        return weigh_guest(memory, restored=start != "cold" and self.hypervisor.snapshotter is not None)
 
     def _memory(self, spec: GuestSpec, image: Image) -> int:
         return spec.memory or self._settings.memory or image.memory

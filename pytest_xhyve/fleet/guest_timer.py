@@ -20,6 +20,13 @@ class GuestTimer:
         self._phases: dict[str, float] = {}
         self._removal = 0.0
 
+    def waited_for(self, seconds: float, *, before: bool) -> None:
+        """The guest's test has waited for *seconds* for its slot; if *before*, that was before the request."""
+        self.waited = seconds
+        if before:
+            self._requested -= seconds
+            self._began -= seconds
+
     @property
     def guest(self) -> Guest | None:
         """The guest; None until it has started."""

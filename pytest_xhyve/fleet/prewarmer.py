@@ -76,10 +76,19 @@ class Prewarmer:
             if self._thread is not None:
                 self._thread.join()
 
-    def count_ready(self) -> int:
-        """Number of guests that are ready for a test."""
+    def find_missing(self, specs: Sequence[GuestSpec]) -> list[GuestSpec]:
+        """Those of *specs* for which no guest is ready or starting."""
         with self._changed:
-            return len(self._ready)
+            there = [ready.request.spec for ready in self._ready]
+            if self._starting is not None and not self._starting.is_cancelled:
+                there.append(self._starting.spec)
+        missing = []
+        for spec in specs:
+            if spec in there:
+                there.remove(spec)
+            else:
+                missing.append(spec)
+        return missing
 
     def expect(self, specs: Sequence[GuestSpec]) -> None:
         """Replace the expected guests by *specs*, the next first; remove the ready guests that are not among them."""

@@ -42,8 +42,8 @@ class Request(Protocol):
     def lans(self) -> GuestLans:
         """The LANs that the guest is on."""
 
-    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
-        """Take a slot for a guest with *memory* bytes; it counts as this process's own until *stack* is closed.
+    def acquire_slot(self, admission: Admission, weight: int, stack: ExitStack) -> Slot:
+        """Take a slot for a guest that costs *weight* bytes; it counts as this process's own until *stack* is closed.
 
         Raises:
             NoFreeSlot: no slot became free in time.
@@ -82,9 +82,8 @@ class ForegroundRequest:
         self.requested_by: str | None = requested_by
         self.hook = hook
 
-    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
-        del memory
-        return admission.acquire(stack)
+    def acquire_slot(self, admission: Admission, weight: int, stack: ExitStack) -> Slot:
+        return admission.acquire(stack, weight, self.requested_by or "")
 
     def started_in(self, process: GuardedProcess) -> None:
         """Do nothing: a test's request is never cancelled."""
@@ -137,8 +136,8 @@ class PrewarmRequest(_Cancellable):
         self.requested_by: str | None = None
         """Set when a test takes the guest."""
 
-    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
-        return admission.acquire_spare(stack, memory)
+    def acquire_slot(self, admission: Admission, weight: int, stack: ExitStack) -> Slot:
+        return admission.acquire_spare(stack, weight)
 
 
 class ClusterRequest(_Cancellable):
@@ -160,6 +159,5 @@ class ClusterRequest(_Cancellable):
         self.hook = hook
         self.lans = lans
 
-    def acquire_slot(self, admission: Admission, memory: int, stack: ExitStack) -> Slot:
-        del memory
-        return admission.acquire(stack)
+    def acquire_slot(self, admission: Admission, weight: int, stack: ExitStack) -> Slot:
+        return admission.acquire(stack, weight, self.requested_by or "")

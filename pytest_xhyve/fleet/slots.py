@@ -4,29 +4,67 @@ A held slot is an open, locked file (flock(2)). The lock belongs to the open fil
 inherit it with the descriptor. The kernel releases it when the last of these processes has ended, also after
 ``kill -9``. `filelock.FileLock` is not used because it does not pass on its descriptor.
 
-All processes lock the same files, so the number of slots is also the limit of guests that run at the same time.
+All processes lock the same files, so the number of slots is also the limit of guests that run at the same time. Each
+file contains what its guest costs and for whom it runs. That is valid only while the file is locked.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid5
 
-from tenacity import Retrying, retry_if_result, wait_exponential
-
-from pytest_xhyve.model.clock import monotonic, stop_at
-from pytest_xhyve.model.errors import NoFreeSlot
-
-# A process that takes several slots holds this lock meanwhile, so that two processes do not each get a part.
-_SEVERAL = "desk.lock"
 _NAMESPACE = UUID("7b1f3f8e-3c43-4b5c-9d2a-6f1d8a0c9e57")
+_SUFFIX = ".lock"
+_MOST_BYTES = 4096
+# An older plugin writes nothing into a slot. Its guests have the default size, and most are restored.
+_UNKNOWN_WEIGHT = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """For whom a guest runs, for messages.
+
+    Attributes:
+        pid: the process.
+        test: the test, class, module or session; empty if unknown.
+    """
+
+    pid: int
+    test: str
+
+    @classmethod
+    def parse(cls, written: dict[str, Any]) -> Holder:
+        """The holder in what `asdict` made of it, whatever that has become."""
+        pid, test = written.get("pid"), written.get("test")
+        return cls(pid if isinstance(pid, int) else 0, test if isinstance(test, str) else "")
+
+    def __str__(self) -> str:
+        return f"{self.test} (process {self.pid})" if self.test else f"process {self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSlot:
+    """A slot that any process of this user holds.
+
+    Attributes:
+        number: of the slot.
+        weight: bytes of the host's memory that its guest costs.
+        holder: for whom the guest runs.
+    """
+
+    number: int
+    weight: int
+    holder: Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +75,17 @@ class Slot:
         number: from 0.
         owner: the user id and the folder of the slots, as ``UID:FOLDER``; slots of two users never share a UUID.
         fd: the locked descriptor; a process that has it, or a duplicate, holds the slot.
+        weight: bytes of the host's memory that its guest costs.
+        waited: for how many seconds its test waited for it.
+        is_reserved: whether that was before the test asked for the guest.
     """
 
     number: int
     owner: str
     fd: int
+    weight: int = 0
+    waited: float = 0.0
+    is_reserved: bool = False
 
     def uuids(self) -> Iterator[UUID]:
         """UUIDs that no other slot has, the same ones on every run; the first is used where nothing speaks against it.
@@ -54,80 +98,87 @@ class Slot:
 
 
 class Slots:
-    """The slots in *folder*, of which up to *limit* may be held at once."""
+    """The slots in a folder.
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    Only the holder of the queue's lock (`pytest_xhyve.fleet.queue.Queue.locked`) may call the methods: two processes
+    could each take a part of what both need.
+
+    Args:
+        folder: contains this user's slots.
+        limit: number of slots.
+        memory: bytes of the host's memory that all guests may take together.
+    """
+
+    def __init__(self, folder: Path, limit: int, memory: int) -> None:
         self._folder = folder
         self._limit = limit
+        self._memory = memory
 
-    def acquire(self, count: int, *, timeout: float, cannot_succeed: Callable[[], bool]) -> list[Slot]:
-        """Wait until *count* slots are free, then hold the lowest ones, all in one step.
-
-        If two processes each held some slots and waited for more, they could wait for each other.
-
-        Args:
-            count: number of slots.
-            timeout: seconds to wait.
-            cannot_succeed: called while waiting; True if waiting is useless, as this process itself holds too many.
-
-        Raises:
-            NoFreeSlot: *count* slots did not become free in time.
-        """
-        start = monotonic()
-        waiting = Retrying(
-            retry=retry_if_result(lambda slots: slots is None and not cannot_succeed()),
-            wait=wait_exponential(multiplier=0.02, max=0.5),
-            stop=stop_at(start + timeout),
-            retry_error_callback=lambda _: None,
-        )
-        slots: list[Slot] | None = waiting(self._try_acquire if count == 1 else self._try_acquire_alone, count)
-        if slots is None:
-            wanted = "no free slot" if count == 1 else f"no {count} free slots, which the test needs at once"
-            raise NoFreeSlot(
-                f"{wanted}: the limit of running guests is {self._limit} (waited {monotonic() - start:.0f} s)\n"
-                "  `pytest-xhyve ps` lists them; --xhyve-max-guests raises the limit"
-            )
-        return slots
-
-    def try_acquire_spare(self) -> Slot | None:
-        """Hold the lowest free slot if another one stays free; None otherwise, without waiting."""
-        slots = self._try_acquire(2)
-        if slots is None:
-            return None
-        slot, other = slots
-        os.close(other.fd)
-        return slot
-
-    def _try_acquire_alone(self, count: int) -> list[Slot] | None:
-        """As `_try_acquire`, but one process at a time: two could each hold a part of the slots that both need."""
-        lock = _try_lock(self._folder / _SEVERAL)
-        if lock is None:
-            # The other process holds the lock for microseconds.
-            return None
-        try:
-            return self._try_acquire(count)
-        finally:
-            os.close(lock)
-
-    def _try_acquire(self, count: int) -> list[Slot] | None:
-        """Hold *count* free slots; None, and no slot is held, if fewer are free."""
-        found: list[Slot] = []
+    def take(self, weights: Sequence[int], holder: Holder) -> list[Slot] | None:
+        """Hold the lowest free slots, one for each of *weights*; None, and no slot is held, if they do not fit."""
+        found: list[tuple[int, int]] = []
+        left = self._memory - sum(weights)
+        known = self._numbers()
+        new = (number for number in range(self._limit) if number not in known)
         with ExitStack() as held:
-            for number in range(self._limit):
-                fd = _try_lock(self._folder / f"{number:03}.lock")
+            for number in [*sorted(known), *new]:
+                if number not in known and len(found) == len(weights):
+                    break
+                fd = try_lock(self._path(number))
                 if fd is None:
+                    left -= self._read(number).weight
                     continue
-                held.callback(os.close, fd)
-                # With the user and the folder, so that two users of one host never share a UUID.
-                folder = self._folder.resolve()
-                found.append(Slot(number, f"{folder.stat().st_uid}:{folder}", fd))
-                if len(found) == count:
-                    held.pop_all()
-                    return found
-        return None
+                if number < self._limit and len(found) < len(weights):
+                    held.callback(os.close, fd)
+                    found.append((number, fd))
+                else:
+                    os.close(fd)
+            if left < 0 or len(found) < len(weights):
+                return None
+            # With the user and the folder, so that two users of one host never share a UUID.
+            folder = self._folder.resolve()
+            owner = f"{folder.stat().st_uid}:{folder}"
+            for (_, fd), weight in zip(found, weights, strict=True):
+                write_json(fd, {"weight": weight, **asdict(holder)})
+            held.pop_all()
+        return [Slot(number, owner, fd, weight) for (number, fd), weight in zip(found, weights, strict=True)]
+
+    def grow(self, slot: Slot, weight: int) -> Slot | None:
+        """Let the guest of *slot* cost *weight* bytes; None if that does not fit."""
+        others = sum(held.weight for held in self.held() if held.number != slot.number)
+        if others + weight > self._memory:
+            return None
+        write_json(slot.fd, {**read_json(self._path(slot.number)), "weight": weight})
+        return replace(slot, weight=weight)
+
+    def held(self) -> list[HeldSlot]:
+        """The slots that any process of this user holds."""
+        found = []
+        for number in sorted(self._numbers()):
+            fd = try_lock(self._path(number))
+            if fd is None:
+                found.append(self._read(number))
+            else:
+                os.close(fd)
+        return found
+
+    def _numbers(self) -> set[int]:
+        """The slots that have ever been used."""
+        names = (path.stem for path in self._folder.iterdir() if path.suffix == _SUFFIX)
+        return {int(name) for name in names if name.isascii() and name.isdigit()}
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:03}{_SUFFIX}"
+
+    def _read(self, number: int) -> HeldSlot:
+        written = read_json(self._path(number))
+        weight = written.get("weight")
+        if not isinstance(weight, int) or weight < 0:
+            weight = _UNKNOWN_WEIGHT
+        return HeldSlot(number, weight, Holder.parse(written))
 
 
-def _try_lock(path: Path) -> int | None:
+def try_lock(path: Path) -> int | None:
     """Create the file at *path* if it is missing, and lock it: its descriptor, or None if another process holds it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -138,3 +189,23 @@ def _try_lock(path: Path) -> int | None:
             raise
         return None
     return fd
+
+
+def write_json(fd: int, value: dict[str, Any]) -> None:
+    """Replace the content of an open file by *value*."""
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, json.dumps(value).encode(), 0)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in the file at *path*; empty if there is none, whatever the file contains."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        # Not waiting for a writer, if the file is a named pipe.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            value = json.loads(os.read(fd, _MOST_BYTES))
+        finally:
+            os.close(fd)
+        if isinstance(value, dict):
+            return value
+    return {}

@@ -26,6 +26,9 @@ class Events:
     def phase(self, guest: str, name: str) -> None:
         """The start of the guest named *guest* enters the phase *name*."""
 
+    def waited(self, seconds: float, guests: int) -> None:
+        """The test has waited for *seconds* until a number of *guests* could start."""
+
     def boot_failed(self, guest: Guest, error: XhyveError) -> None:
         """*guest* did not boot, which *error* explains. If its hypervisor runs, it is killed afterwards."""
 
@@ -61,6 +64,10 @@ class EventList(Events):
     def phase(self, guest: str, name: str) -> None:
         for listener in self._listeners:
             listener.phase(guest, name)
+
+    def waited(self, seconds: float, guests: int) -> None:
+        for listener in self._listeners:
+            listener.waited(seconds, guests)
 
     def boot_failed(self, guest: Guest, error: XhyveError) -> None:
         for listener in self._listeners:

@@ -33,3 +33,15 @@ def punch_hole(path: Path, start: int, length: int) -> None:
     offset, size = ctypes.c_int64(start), ctypes.c_int64(end - start)
     with contextlib.suppress(OSError), path.open("r+b") as file:
         ctypes.CDLL(None).fallocate(ctypes.c_int(file.fileno()), _KEEP_SIZE_AND_PUNCH_HOLE, offset, size)
+
+
+def find_file_system(path: Path) -> str:
+    """The type of the file system that *path* is on, as ``ext4`` or ``nfs4``; empty if it is unknown."""
+    # Only the doctor needs it.
+    import psutil  # noqa: PLC0415
+
+    real = path.resolve()
+    mounts = [(Path(part.mountpoint), part.fstype) for part in psutil.disk_partitions(all=True)]
+    above = [(mount, system) for mount, system in mounts if real.is_relative_to(mount)]
+    # The last one mounted is the visible one.
+    return max(enumerate(above), key=lambda each: (len(each[1][0].parts), each[0]))[1][1] if above else ""

@@ -108,6 +108,10 @@ class Catalog:
             self._found[text] = self._find(text)
         return self._found[text]
 
+    def known(self, wanted: str | os.PathLike[str] | Image) -> Image | None:
+        """The image that *wanted* names if `find` has found it before; None otherwise, and nothing is built."""
+        return wanted if isinstance(wanted, Image) else self._found.get(os.fspath(wanted))
+
     def forget(self, name: str) -> None:
         """Look *name* up again at the next `find`: a guest was saved by it."""
         self._found.pop(name, None)

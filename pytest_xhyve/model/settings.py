@@ -193,7 +193,8 @@ OPTIONS = (
     Option(
         "max_guests",
         "N",
-        "limit of guests that run at the same time, over all processes of this user (default: from the host's memory)",
+        "limit of guests that run at the same time, over all processes of this user; beside it, they may take three "
+        "quarters of the host's memory",
         _max_guests,
         environment=True,
     ),
@@ -304,7 +305,7 @@ class Settings:
         cpus: virtual CPUs, or None for the image's.
         memory: bytes, or None for the image's.
         network: what guests can reach: ``nat``, ``isolated`` or ``none``.
-        max_guests: limit of guests that run at the same time, or None to compute it from the host's memory.
+        max_guests: limit of guests that run at the same time, or None if only their memory is limited.
         prewarm: number of guests that are started before their tests.
         templates_size: limit of disk space for templates, in bytes.
         keep: ``never``, ``on-failure`` or ``always``.

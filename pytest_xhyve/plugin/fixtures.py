@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import count
@@ -10,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_xhyve.plugin.pytest_internals import fixture_names, is_set_up, suspended_capture
+from pytest_xhyve.plugin.pytest_internals import suspended_capture
 from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY
-from pytest_xhyve.plugin.wanted import CLUSTER_OWNERS, OWNERS, is_plugin_fixture, stated_cluster, stated_spec
+from pytest_xhyve.plugin.wanted import stated_cluster, stated_spec
 
 if TYPE_CHECKING:
     import paramiko
@@ -34,6 +35,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.host.home import Home
     from pytest_xhyve.plugin.reporting import REPORTER, Reporter
+    from pytest_xhyve.plugin.reservation import reserving
     from pytest_xhyve.plugin.summary import RunSummary
     from pytest_xhyve.report.leaks import find_leaks
 
@@ -59,9 +61,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         )
         stack.callback(lambda: summary.add_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
-        slot_releaser = _SlotReleaser(fleet)
-        config.pluginmanager.register(slot_releaser)
-        stack.callback(config.pluginmanager.unregister, slot_releaser)
+        stack.enter_context(reserving(config, fleet))
         if settings.prewarm:
             from pytest_xhyve.plugin.prewarm import prewarming
 
@@ -95,10 +95,11 @@ def _xhyve_reset(request: pytest.FixtureRequest) -> None:
 
 def _yield_guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: StartMode | None) -> Iterator[Guest]:
     from pytest_xhyve.model.spec import GuestSpec
+    from pytest_xhyve.plugin.reservation import reserve_slots
     from pytest_xhyve.plugin.shared_guests import resetting
 
     item = request.config.stash[ITEM]
-    _reserve_slots(item, fleet)
+    reserve_slots(item, fleet)
     spec = stated_spec(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
     with _start_guest(request, fleet, spec) as guest, resetting(request, [guest], fleet.reset_of(guest)):
         yield guest
@@ -140,11 +141,12 @@ def _yield_guests(
     request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: StartMode | None
 ) -> Iterator[Guests]:
     from pytest_xhyve.model.spec import GuestSpec
+    from pytest_xhyve.plugin.reservation import reserve_slots
     from pytest_xhyve.plugin.shared_guests import resetting
 
     item = request.config.stash[ITEM]
     spec = stated_cluster(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
-    _reserve_slots(item, fleet)
+    reserve_slots(item, fleet)
     with (
         _start_cluster(request, fleet, spec) as guests,
         resetting(request, list(guests), _cluster_reset(fleet, guests)),
@@ -231,40 +233,6 @@ def xhyve_images(request: pytest.FixtureRequest, _xhyve_fleet: Fleet) -> ImageBu
     return ImageBuilder(_xhyve_fleet.catalog.build, request.config.rootpath)
 
 
-def _reserve_slots(item: pytest.Item, fleet: Fleet) -> None:
-    """Reserve the slots of all guests that *item* is about to get in one step, so that tests do not block each other.
-
-    Guests of the factory are not known in advance, so they can still wait while the test holds others.
-    """
-    asked = fixture_names(item)
-
-    def is_new(name: str) -> bool:
-        return name in asked and is_plugin_fixture(item, name) and not is_set_up(item, name)
-
-    needed = sum(map(is_new, OWNERS))
-    needed += sum(len(stated_cluster(item, name).guests) for name in filter(is_new, CLUSTER_OWNERS))
-    prewarmer = item.config.stash.get(PREWARMER, None)
-    if prewarmer is not None:
-        needed -= prewarmer.count_ready()
-    if needed > 1:
-        fleet.admission.reserve(needed)
-
-
-class _SlotReleaser:
-    """Frees reserved slots that the fixtures of a test have not used."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_call(self) -> None:
-        self._fleet.release_reserved_slots()
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_teardown(self) -> None:
-        self._fleet.release_reserved_slots()
-
-
 def _start_guest(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) -> Guest:
     from pytest_xhyve.fleet.request import ForegroundRequest
     from pytest_xhyve.plugin.machine_hook import machine_hook
@@ -327,12 +295,19 @@ def _line_printer(config: pytest.Config) -> Callable[[str], None]:
     # The guests of a cluster start in threads, while pytest waits.
     one_at_a_time = Lock()
 
+    worker = getattr(config, "workerinput", {}).get("workerid", "")
+
     def show(line: str) -> None:
-        if terminal is None:
-            return
         with one_at_a_time, suspended_capture(config):
-            terminal.ensure_newline()
-            terminal.write_line(f"xhyve: {printable(line)}")
-            terminal.flush()
+            if worker:
+                # What its terminal reporter prints is lost, but its standard error is the controller's, which may be
+                # in the middle of a line of dots.
+                if sys.__stderr__ is not None:
+                    sys.__stderr__.write(f"\n[{worker}] xhyve: {printable(line)}\n")
+                    sys.__stderr__.flush()
+            elif terminal is not None:
+                terminal.ensure_newline()
+                terminal.write_line(f"xhyve: {printable(line)}")
+                terminal.flush()
 
     return show

@@ -25,6 +25,7 @@ from pytest_xhyve.model.kept import Kept
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.times import GuestTimes
+from pytest_xhyve.model.values import format_seconds
 from pytest_xhyve.plugin.harmless import make_harmless
 from pytest_xhyve.plugin.summary import RunSummary
 from pytest_xhyve.plugin.tracebacks import shorten_traceback
@@ -86,6 +87,7 @@ class Reporter(Events):
         self._artifacts = None if settings.artifacts is None else Artifacts(settings.artifacts)
         self._tracked: list[TrackedGuest] = []
         self._commands = RecentCommands()
+        self._waits: list[str] = []
         self._item: pytest.Item | None = None
 
     def track(self, guest: Guest, request: pytest.FixtureRequest, item: pytest.Item | None) -> None:
@@ -97,6 +99,10 @@ class Reporter(Events):
         # On the prewarming thread, printing would disturb pytest's capture.
         if not in_background():
             self._show(line)
+
+    def waited(self, seconds: float, guests: int) -> None:
+        what = "a free slot" if guests == 1 else f"{guests} free slots"
+        self._waits.append(f"waited {format_seconds(seconds)} for {what}")
 
     def boot_failed(self, guest: Guest, error: XhyveError) -> None:
         # If a prewarmed guest fails, no test does: the test starts another one.
@@ -154,6 +160,7 @@ class Reporter(Events):
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         self._item = item
         self._commands.clear()
+        self._waits.clear()
         self._transcript.clear()
         if self._saver is not None:
             self._saver.begin()
@@ -184,6 +191,10 @@ class Reporter(Events):
         if used and (call.when == "call" or (call.when == "setup" and call.excinfo is not None)):
             # pytest copies them into the report.
             item.user_properties[:] = [*_without_guest_properties(item.user_properties), *_guest_properties(used)]
+        if self._waits:
+            # pytest copies it into this report and those of the test's later phases.
+            item.add_report_section(call.when, _SECTION.format("waits"), "\n".join(self._waits))
+            self._waits.clear()
         report = yield
         # Only pytest's report shows whether a failure was expected, or was unittest's.
         if report.failed:

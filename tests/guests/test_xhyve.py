@@ -21,7 +21,7 @@ from standin.mac import Mac
 from pytest_xhyve import BootFailed, HypervisorExited, HypervisorNotFound, LeaseNotFound, Nic, NotSupported, XhyveError
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
-from pytest_xhyve.fleet.slots import Slots
+from pytest_xhyve.fleet.slots import Holder, Slots
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.host.leases import read_leases
 from pytest_xhyve.hypervisors.xhyve import driver
@@ -58,7 +58,9 @@ def new_fleet(well: Mac, home: Home, tmp_path: Path) -> Iterator[NewFleet]:
 
 def first_uuids(home: Home, count: int) -> list[str]:
     """The UUIDs that the first slot would take one after the other."""
-    (slot,) = Slots(home.folder("slots"), 1).acquire(1, timeout=0, cannot_succeed=lambda: True)
+    slots = Slots(home.folder("slots"), 1, 0).take([0], Holder(0, ""))
+    assert slots is not None
+    (slot,) = slots
     os.close(slot.fd)
     return [str(uuid) for uuid, _ in zip(slot.uuids(), range(count), strict=False)]
 

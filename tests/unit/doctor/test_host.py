@@ -129,3 +129,16 @@ def test_memory_of_another_user_is_no_finding_of_its_own(tmp_path: Path) -> None
         return HypervisorInfo("qemu", "7.2", "kvm", "proved", False)
 
     assert [finding.level for finding in host.check_qemu(Home(tmp_path), "linux", ask)] == ["ok"]
+
+
+@pytest.mark.parametrize("system", ["nfs4", "nfs", "fuse.sshfs", "smbfs"])
+def test_cache_folder_on_a_network_file_system(tmp_path: Path, system: str) -> None:
+    (finding,) = host.check_locks(tmp_path, lambda _: system)
+    assert finding.level == "warning"
+    assert f"a network file system ({system})" in finding.detail
+    assert_can_be_pasted(finding)
+
+
+@pytest.mark.parametrize("system", ["ext4", "overlay", "apfs", ""])
+def test_cache_folder_on_a_local_disk(tmp_path: Path, system: str) -> None:
+    assert not list(host.check_locks(tmp_path, lambda _: system))

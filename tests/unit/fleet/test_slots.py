@@ -4,21 +4,26 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from pytest_xhyve.fleet.admission import Admission
-from pytest_xhyve.fleet.slots import Slot, Slots
-from pytest_xhyve.model.errors import NoFreeSlot
+from pytest_xhyve.fleet.slots import HeldSlot, Holder, Slot, Slots
+
+GIB = 1 << 30
+TEST = Holder(os.getpid(), "test_a.py::test_it")
 
 
-def take(folder: Path, limit: int = 10, *, timeout: float = 0.0) -> Slot:
-    (slot,) = Slots(folder, limit).acquire(1, timeout=timeout, cannot_succeed=lambda: False)
+def take(folder: Path, limit: int = 10, *weights: int) -> list[Slot] | None:
+    return Slots(folder, limit, 4 * GIB).take(weights or [0], TEST)
+
+
+def take_one(folder: Path) -> Slot:
+    slots = take(folder)
+    assert slots is not None
+    (slot,) = slots
     return slot
 
 
@@ -26,114 +31,102 @@ def first_uuids(slot: Slot) -> list[UUID]:
     return list(islice(slot.uuids(), 3))
 
 
+def close(slots: list[Slot] | None) -> None:
+    for slot in slots or ():
+        os.close(slot.fd)
+
+
 def test_slots_are_taken_from_the_lowest(tmp_path: Path) -> None:
-    slots = [take(tmp_path) for _ in range(3)]
+    slots = [take_one(tmp_path) for _ in range(3)]
     assert [slot.number for slot in slots] == [0, 1, 2]
     os.close(slots[1].fd)
-    assert take(tmp_path).number == 1
+    assert take_one(tmp_path).number == 1
 
 
 def test_a_slot_has_the_same_uuids_in_every_run(tmp_path: Path) -> None:
-    slots = [take(tmp_path) for _ in range(10)]
+    slots = [take_one(tmp_path) for _ in range(10)]
     uuids = [first_uuids(slot) for slot in slots]
     assert len({uuid for some in uuids for uuid in some}) == 30
-    for slot in slots:
-        os.close(slot.fd)
-    assert first_uuids(take(tmp_path)) == uuids[0]
+    close(slots)
+    assert first_uuids(take_one(tmp_path)) == uuids[0]
 
 
 def test_slots_of_another_folder_have_other_uuids(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    assert not set(first_uuids(take(tmp_path / "a"))) & set(first_uuids(take(tmp_path / "b")))
-
-
-def test_error_states_the_limit(tmp_path: Path) -> None:
-    take(tmp_path, limit=1)
-    with pytest.raises(NoFreeSlot, match=r"no free slot: the limit of running guests is 1 .*\n.*--xhyve-max-guests"):
-        take(tmp_path, limit=1)
-
-
-def test_waits_until_one_is_free(tmp_path: Path) -> None:
-    first = take(tmp_path, limit=1)
-    threading.Timer(0.2, os.close, [first.fd]).start()
-    assert take(tmp_path, limit=1, timeout=30).number == 0
-
-
-def test_does_not_wait_for_itself(tmp_path: Path) -> None:
-    take(tmp_path, limit=1)
-    with pytest.raises(NoFreeSlot):
-        Slots(tmp_path, 1).acquire(1, timeout=3600, cannot_succeed=lambda: True)
+    assert not set(first_uuids(take_one(tmp_path / "a"))) & set(first_uuids(take_one(tmp_path / "b")))
 
 
 def test_death_of_the_last_holder_frees_it(tmp_path: Path) -> None:
     """A child inherits the descriptor, as the hypervisor does, and holds the slot as long as it lives."""
-    slot = take(tmp_path, limit=1)
+    slot = take_one(tmp_path)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[slot.fd])
     try:
         os.close(slot.fd)
-        with pytest.raises(NoFreeSlot):
-            take(tmp_path, limit=1, timeout=0.3)
+        assert take(tmp_path, 1) is None
     finally:
         child.send_signal(signal.SIGKILL)
         child.communicate()
-    assert take(tmp_path, limit=1).number == 0
-
-
-def test_spare_slot_is_never_the_last(tmp_path: Path) -> None:
-    slots = Slots(tmp_path, 2)
-    spare = slots.try_acquire_spare()
-    assert spare is not None
-    assert spare.number == 0
-    assert slots.try_acquire_spare() is None
-    # The failed attempt holds nothing.
-    (last,) = slots.acquire(1, timeout=0, cannot_succeed=lambda: True)
-    for slot in (spare, last):
-        os.close(slot.fd)
+    assert take_one(tmp_path).number == 0
 
 
 def test_several_slots_are_taken_together_or_not_at_all(tmp_path: Path) -> None:
-    slots = Slots(tmp_path, 3)
-    held = slots.acquire(2, timeout=0, cannot_succeed=lambda: True)
-    assert [slot.number for slot in held] == [0, 1]
-    with pytest.raises(NoFreeSlot, match="no 2 free slots, which the test needs at once"):
-        slots.acquire(2, timeout=0, cannot_succeed=lambda: True)
+    slots = take(tmp_path, 3, 0, 0)
+    assert slots is not None
+    assert [slot.number for slot in slots] == [0, 1]
+    assert take(tmp_path, 3, 0, 0) is None
     # The failed attempt holds nothing.
-    (last,) = slots.acquire(1, timeout=0, cannot_succeed=lambda: True)
-    assert last.number == 2
+    last = take(tmp_path, 3)
+    assert last is not None
+    assert last[0].number == 2
 
 
-def test_two_processes_that_need_two_slots_each_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    """If they took one slot after the other, each would hold one and wait for the other's."""
-    code = """
-import os, sys, time
-from pathlib import Path
-from pytest_xhyve.fleet.admission import Admission
-from contextlib import ExitStack
-admission = Admission(Path(sys.argv[1]), 2, 0.1, print)
-for _ in range(20):
-    admission.reserve(2)
-    with ExitStack() as stack:
-        for slot in (admission.acquire(stack), admission.acquire(stack)):
-            time.sleep(0.002)
-            os.close(slot.fd)
-"""
-    processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path]) for _ in range(2)]
-    assert [process.wait(30) for process in processes] == [0, 0]
+def test_memory_of_all_guests_is_limited(tmp_path: Path) -> None:
+    first = take(tmp_path, 10, 2 * GIB, GIB)
+    assert take(tmp_path, 10, GIB + 1) is None
+    second = take(tmp_path, 10, GIB)
+    assert take(tmp_path, 10, 1) is None
+    close(first)
+    assert take(tmp_path, 10, 3 * GIB) is not None
+    close(second)
 
 
-def test_reserved_slots_are_released(tmp_path: Path) -> None:
-    admission = Admission(tmp_path, 2, 1.0, print)
-    admission.reserve(2)
-    with ExitStack() as stack:
-        os.close(admission.acquire(stack).fd)
-        assert take(tmp_path, 2).number == 0
-        with pytest.raises(NoFreeSlot):
-            take(tmp_path, 2)
-        admission.release_reserved()
-        assert take(tmp_path, 2).number == 1
+def test_slots_beyond_the_own_limit_take_memory(tmp_path: Path) -> None:
+    """Another process may have a higher limit."""
+    close(take(tmp_path, 1))
+    others = take(tmp_path, 5, 0, 0, GIB, 2 * GIB)
+    assert others is not None
+    close(others[:1])
+    assert take(tmp_path, 1, GIB + 1) is None
+    assert take(tmp_path, 1, GIB) is not None
 
 
-def test_reserving_more_than_the_limit_fails_at_once(tmp_path: Path) -> None:
-    with pytest.raises(NoFreeSlot, match="no 2 free slots"):
-        Admission(tmp_path, 1, 1.0, print).reserve(2)
+def test_held_slots_name_their_tests(tmp_path: Path) -> None:
+    slots = take(tmp_path, 10, GIB, 5)
+    assert slots is not None
+    close(slots[:1])
+    assert Slots(tmp_path, 10, GIB).held() == [HeldSlot(1, 5, TEST)]
+    assert str(TEST) == f"test_a.py::test_it (process {os.getpid()})"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\x00", b"[]", b"12", b'{"weight": -1, "pid": [], "test": 7}', b"[" * 9999]
+)
+def test_slot_with_other_content_weighs_a_guest_of_the_default_size(tmp_path: Path, content: bytes) -> None:
+    """An older plugin writes nothing into it."""
+    slots = take(tmp_path)
+    (tmp_path / "000.lock").write_bytes(content)
+    assert Slots(tmp_path, 10, 0).held() == [HeldSlot(0, 256 << 20, Holder(0, ""))]
+    close(slots)
+    assert take_one(tmp_path).number == 0
+
+
+def test_slot_grows_only_if_there_is_room(tmp_path: Path) -> None:
+    slots = take(tmp_path, 10, GIB, GIB)
+    assert slots is not None
+    desk = Slots(tmp_path, 10, 4 * GIB)
+    assert desk.grow(slots[0], 3 * GIB + 1) is None
+    larger = desk.grow(slots[0], 3 * GIB)
+    assert larger is not None
+    assert larger.weight == 3 * GIB
+    assert [held.weight for held in desk.held()] == [3 * GIB, GIB]

@@ -1,0 +1,45 @@
+"""What a guest costs of the host's memory, and how much all guests may take."""
+
+from __future__ import annotations
+
+from pytest_xhyve.host.memory import Memory
+
+_MEMORY_SHARE = 0.75
+
+# A guest that boots ends up with all of its memory: its kernel caches what it reads. QEMU takes the rest.
+_BOOTED_SHARE = 1.0
+_BOOTED_EXTRA = 128 << 20
+
+# Restored guests share the pages of their template with each other. benchmarks/many.py measures 60 to 80 MiB for an
+# idle one, and a test makes it more.
+_RESTORED_SHARE = 0.3
+_RESTORED_LEAST = 64 << 20
+_RESTORED_EXTRA = 64 << 20
+
+DEFAULT_MEMORY = 512 << 20
+"""The memory of a guest whose image is not known yet, in bytes: a manifest's default."""
+
+# The share of the host's memory that must stay available when a prewarmed guest starts.
+_SPARE_SHARE = 0.1
+
+
+def weigh_guest(memory: int, *, restored: bool) -> int:
+    """Bytes of the host's memory that a guest costs, with its hypervisor.
+
+    Args:
+        memory: bytes of the guest's memory.
+        restored: whether it is restored from a template, and so shares most of its memory.
+    """
+    if restored:
+        return max(_RESTORED_LEAST, int(memory * _RESTORED_SHARE)) + _RESTORED_EXTRA
+    return int(memory * _BOOTED_SHARE) + _BOOTED_EXTRA
+
+
+def guests_memory(memory: Memory) -> int:
+    """Bytes of *memory* that all guests of a user may take together."""
+    return int(memory.total * _MEMORY_SHARE)
+
+
+def has_spare_memory(memory: Memory, weight: int) -> bool:
+    """Whether a prewarmed guest of *weight* bytes would leave a tenth of *memory* available."""
+    return memory.available - weight > memory.total * _SPARE_SHARE
