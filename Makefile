@@ -106,6 +106,7 @@ bench: $(BENCH)/.done
 	$(BENCH)/bin/pytest-xhyve build debian12 tiny
 	$(BENCH)/bin/python -m benchmarks.cold
 	$(BENCH)/bin/python -m benchmarks.warm
+	$(BENCH)/bin/python -m benchmarks.admission
 	$(BENCH)/bin/python -m benchmarks.plot
 
 test-oldest: images
