@@ -76,6 +76,11 @@ class Prewarmer:
             if self._thread is not None:
                 self._thread.join()
 
+    def count_ready(self) -> int:
+        """Number of guests that are ready for a test."""
+        with self._changed:
+            return len(self._ready)
+
     def find_missing(self, specs: Sequence[GuestSpec]) -> list[GuestSpec]:
         """Those of *specs* for which no guest is ready or starting."""
         with self._changed:

@@ -6,8 +6,8 @@ from pytest_xhyve.host.memory import Memory
 MIB = 1 << 20
 
 
-def test_a_guest_that_boots_costs_all_of_its_memory() -> None:
-    assert weigh_guest(4096 * MIB, restored=False) == (4096 + 128) * MIB
+def test_a_guest_that_boots_costs_half_of_its_memory_and_the_hypervisor() -> None:
+    assert weigh_guest(4096 * MIB, restored=False) == (2048 + 256) * MIB
 
 
 def test_a_restored_guest_shares_most_of_it() -> None:
