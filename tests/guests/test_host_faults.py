@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+from homes import marks_against_templates
 from warm import fleet_of, is_warm
 
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.runs import live_guests
 from pytest_xhyve.model.spec import GuestSpec
+
+pytest_plugins = ["pytester"]
 
 
 @pytest.fixture
@@ -47,3 +53,35 @@ def test_stopped_guardian_and_a_lost_folder(request_: ForegroundRequest, home: H
             assert guest.run("echo well").stdout == "well\n"
         os.kill(fleet._run.get()[0].pid, signal.SIGSTOP)
     assert not list(Path(home.path / "runs").iterdir())
+
+
+@pytest.mark.thorough
+def test_few_descriptors_for_many_guests(pytester: pytest.Pytester) -> None:
+    """The guests that are there go on, the template is not blamed, and the next test has its guest."""
+    pytester.makepyfile(
+        """
+        import pytest
+        from pytest_xhyve import XhyveError
+
+        def test_many(xhyve_guest_factory):
+            guests = [xhyve_guest_factory()]
+            try:
+                with pytest.raises(XhyveError, match="Too many open files(?s:.*)ulimit -n"):
+                    while len(guests) < 30:
+                        guests.append(xhyve_guest_factory())
+                assert len(guests) > 5
+                assert guests[0].run("echo well").stdout == "well\\n"
+            finally:
+                for guest in guests:
+                    guest.remove()
+
+        def test_next(xhyve_guest):
+            assert xhyve_guest.run("echo well").stdout == "well\\n"
+        """
+    )
+    home = Home.of_user()
+    marks = marks_against_templates(home)
+    pytest_ = shlex.join([sys.executable, "-m", "pytest", "--xhyve-hypervisor=qemu", "--xhyve-image=tiny"])
+    pytester.run("sh", "-c", f"ulimit -n 96; exec {pytest_}").assert_outcomes(passed=2)
+    assert marks_against_templates(home) == marks
+    assert not live_guests(home.path / "runs")
