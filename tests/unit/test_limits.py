@@ -60,6 +60,7 @@ BOUNDED_WORK = "the work that it waits for has limits of its own, or only comput
 GIVEN_AWAY = "a socket that another program uses"
 
 NEVER_BLOCKS = "a socket that was set not to block"
+RELEASES = "releases a lock, which never waits"
 
 KNOWN = {
     ("cli/console_client.py", "recv"): {READY: 1},
@@ -70,6 +71,7 @@ KNOWN = {
     ("fleet/cluster.py", "result"): {READY: 2},
     ("fleet/prewarmer.py", "join"): {BOUNDED_WORK: 1},
     ("fleet/prewarmer.py", "wait"): {DAEMON: 1, BOUNDED_WORK: 1},
+    ("fleet/queue.py", "fcntl.flock"): {RELEASES: 1},
     ("guest/agent.py", "recv"): {SOCKET: 1},
     ("guest/agent.py", "sendall"): {SOCKET: 1},
     ("guest/commands.py", "recv_exit_status"): {READY: 1},
