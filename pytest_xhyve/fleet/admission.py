@@ -6,6 +6,7 @@ slot only if another one stays free and no test waits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter
@@ -136,6 +137,14 @@ class Admission:
         slot, other = slots
         os.close(other.fd)
         return self._count_as_own(slot, stack)
+
+    def others_wait(self) -> bool:
+        """Whether a test of another process waits for a slot."""
+        queue = self._new_queue()
+        # If the folder is gone, no test waits in it.
+        with contextlib.suppress(OSError, NoFreeSlot), queue.locked():
+            return any(waiting.holder.pid != os.getpid() for waiting in queue.waiting())
+        return False
 
     def _draw_reserved(self, weight: int) -> Slot | None:
         """The smallest reserved slot for a guest of *weight* bytes; None if there is none.

@@ -166,6 +166,10 @@ class Fleet:
         if waited >= _SHORTEST_WAIT:
             self._events.waited(waited, len(specs))
 
+    def others_wait(self) -> bool:
+        """Whether a test of another process waits for a slot."""
+        return self._admission is not None and self._admission.others_wait()
+
     def release_reserved_slots(self) -> None:
         """Free the slots that were reserved for a test and not used."""
         if self._admission is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_xhyve.fleet.request import ForegroundRequest, PrewarmRequest, Request
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import Cancelled, XhyveError
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
 
 _THREAD = "xhyve-prewarm"
+# How often the thread looks whether a test of another process waits for a slot, while guests are ready.
+_LOOK_SECONDS = 0.5
 
 
 class GuestStarter(Protocol):
@@ -25,6 +28,9 @@ class GuestStarter(Protocol):
 
     def start(self, request: Request) -> Guest:
         """Start a guest, and return it when it is reachable over SSH."""
+
+    def others_wait(self) -> bool:
+        """Whether a test of another process waits for a slot."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Prewarmer:
         self._starting: PrewarmRequest | None = None
         self._ready: list[_Ready] = []
         self._to_remove: list[Guest] = []
+        self._next_look = 0.0
         fleet.free_slot = self.free_slot
 
     def close(self) -> None:
@@ -200,6 +207,7 @@ class Prewarmer:
         """Wait for the next guest to remove or start, and return the function that does it; None after `close`."""
         with self._changed:
             while not self._is_closed:
+                self._give_way()
                 if self._to_remove:
                     self.is_busy = True
                     guest = self._to_remove.pop()
@@ -209,8 +217,16 @@ class Prewarmer:
                     self.is_busy = True
                     self._starting = request = PrewarmRequest(spec)
                     return lambda: self._start(request)
-                self._changed.wait()
+                self._changed.wait(_LOOK_SECONDS if self._ready else None)
             return None
+
+    def _give_way(self) -> None:
+        """If a test of another process waits, give up the ready guest that is needed last; one at each look."""
+        if self._ready and monotonic() >= self._next_look:
+            self._next_look = monotonic() + _LOOK_SECONDS
+            if self._fleet.others_wait():
+                self._to_remove.append(self._ready.pop().guest)
+                self._out_of_room = True
 
     def _find_missing(self) -> GuestSpec | None:
         """The first expected guest that is not ready and may be started now."""

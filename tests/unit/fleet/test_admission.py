@@ -234,6 +234,19 @@ class TestSpare:
         with closing(ticket), ExitStack() as stack, pytest.raises(Cancelled):
             admission_of(tmp_path, 5).acquire_spare(stack, 0)
 
+    def test_others_that_wait_are_of_other_processes(self, tmp_path: Path) -> None:
+        admission = admission_of(tmp_path, 5)
+        for pid, others in ((os.getpid(), False), (1, True)):
+            queue = Queue(tmp_path / "queue")
+            with queue.locked():
+                ticket = queue.join(Holder(pid, "a test"), 1)
+                ticket.update([])
+            with closing(ticket):
+                assert admission.others_wait() == others
+        (tmp_path / "queue" / "lock").unlink()
+        (tmp_path / "queue").rmdir()
+        assert not admission.others_wait()
+
     def test_guest_gives_way(self, tmp_path: Path) -> None:
         admission = admission_of(tmp_path, 2)
         with ExitStack() as spare, ExitStack() as stack, holding(tmp_path, 0, limit=1):

@@ -69,6 +69,10 @@ class Fleet:
         self.made: list[Made] = []
         self.removed: list[Made] = []
         self.while_starting: Callable[[], None] = lambda: None
+        self.is_awaited = False
+
+    def others_wait(self) -> bool:
+        return self.is_awaited
 
     def start(self, request: Request) -> Guest:
         spec = request.spec
@@ -275,3 +279,18 @@ def test_in_background_is_true_on_the_prewarming_thread_only() -> None:
     thread.start()
     thread.join()
     assert answers == [False, True]
+
+
+def test_gives_a_guest_up_for_a_test_of_another_process(prewarmer: Prewarmer, fleet: Fleet) -> None:
+    """One after the other: the first may be enough."""
+    prewarmer.expect([A, B])
+    for number in (1, 2):
+        fleet.order(number).succeed()
+        assert becomes(lambda number=number: prewarmer.count_ready() == number, SECONDS)  # type: ignore[misc]
+    fleet.is_awaited = True
+    assert becomes(lambda: len(fleet.removed) == 1, SECONDS)
+    fleet.is_awaited = False
+    assert [made.spec for made in fleet.removed] == [B]
+    assert prewarmer.count_ready() == 1
+    # It starts no other in its place before the next test.
+    assert len(fleet.orders) == 2
