@@ -70,7 +70,7 @@ KNOWN = {
     ("cli/top.py", "select"): {LIMITED: 1},
     ("fleet/cluster.py", "result"): {READY: 2},
     ("fleet/prewarmer.py", "join"): {BOUNDED_WORK: 1},
-    ("fleet/prewarmer.py", "wait"): {DAEMON: 1, BOUNDED_WORK: 1},
+    ("fleet/prewarmer.py", "wait"): {BOUNDED_WORK: 1},
     ("fleet/queue.py", "fcntl.flock"): {RELEASES: 1},
     ("guest/agent.py", "recv"): {SOCKET: 1},
     ("guest/agent.py", "sendall"): {SOCKET: 1},
