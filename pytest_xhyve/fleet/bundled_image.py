@@ -46,7 +46,8 @@ def find_image(saved: SavedImage, home: Home, given: Path | None) -> FoundImage:
         ImageError: it is not on this host; the message states how to get it.
     """
     checked = home.folder("checked")
-    for manifest in [given] if given is not None else _candidates(saved, home):
+    # The bundle may name a device or a FIFO, which has no end.
+    for manifest in [given] if given is not None else filter(Path.is_file, _candidates(saved, home)):
         # A manifest of an image that has nothing to do with it may be invalid, or without its disk.
         with contextlib.suppress(XhyveError, OSError):
             image = read_manifest(manifest)

@@ -175,7 +175,7 @@ def _read_about(file: IO[bytes]) -> dict[str, Any]:
         member = tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise DamagedBundle("is not a bundle of pytest-xhyve") from error
-    if member.name != _ABOUT or not member.isreg() or member.size > _MOST_ABOUT:
+    if member.name != _ABOUT or not member.isreg() or not 0 <= member.size <= _MOST_ABOUT:
         raise DamagedBundle("is not a bundle of pytest-xhyve")
     content = file.read(member.size)
     if len(content) < member.size:
@@ -183,7 +183,7 @@ def _read_about(file: IO[bytes]) -> dict[str, Any]:
     try:
         about = json.loads(content)
         version = about["format"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DamagedBundle("is damaged: its description is not valid") from error
     if version != FORMAT:
         raise DamagedBundle(
@@ -207,7 +207,7 @@ def _find_members(file: IO[bytes]) -> dict[str, tarfile.TarInfo]:
         if member.name == _END:
             return found
         name = member.name.removesuffix(_SUFFIX)
-        if not member.isreg() or name == member.name or not _NAME.fullmatch(name) or name in found:
+        if member.size < 0 or not member.isreg() or name == member.name or not _NAME.fullmatch(name) or name in found:
             raise DamagedBundle(f"has an unexpected member: {member.name[:200]!r}")
         member.offset_data = file.tell()
         if member.offset_data + member.size > size:

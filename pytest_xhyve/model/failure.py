@@ -9,6 +9,8 @@ from typing import Any, Self
 from pytest_xhyve.model.completed import Completed
 
 _KEPT = 16 << 10
+# In the year 2242: not every time that a bundle may state is a date.
+_LATEST = 1 << 33
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,14 @@ class Failure:
         """The object from which `to_dict` made *content*.
 
         Raises:
-            TypeError, KeyError: `to_dict` did not make it.
+            TypeError, KeyError, ValueError: `to_dict` did not make it.
         """
         commands = tuple(CommandRecord(**each) for each in content["commands"])
-        return cls(**{**content, "commands": commands})
+        failure = cls(**{**content, "commands": commands})
+        texts = (failure.test, failure.when, failure.error, failure.traceback, failure.run)
+        if not all(isinstance(text, str) for text in texts) or not 0 <= failure.time < _LATEST:
+            raise ValueError("a value of a failure has another type")
+        return failure
 
 
 def _without_middle(text: str) -> str:

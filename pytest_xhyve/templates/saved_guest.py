@@ -167,10 +167,26 @@ class SavedGuest:
             "cpu": "," in self.cpu,
             "firmware": self.firmware not in _FIRMWARE,
             "image": self.image.format not in _FORMATS,
+            "types": not self._has_right_types(),
         }
         wrong = [name for name, is_wrong in problems.items() if is_wrong]
         if wrong:
             raise ValueError(", ".join(wrong))
+
+    def _has_right_types(self) -> bool:
+        """Whether JSON gave each value the type that this class states, as far as `_check` does not show it."""
+        image = self.image
+        files = [file for file in (image.disk, image.kernel, image.initrd) if file is not None]
+        texts = [self.cpu, self.cmdline, image.name, image.manifest, image.user, image.login]
+        texts += [text for file in files for text in (file.path, file.digest)]
+        return (
+            all(isinstance(text, str) and "\0" not in text for text in texts)
+            and all(type(number) is int for number in (self.cpus, self.memory))
+            and all(type(switch) is bool for switch in (self.graphics, self.has_memory))
+            and isinstance(self.depends_on, Mapping)
+            and all(isinstance(value, str) for value in self.depends_on.values())
+            and (self.agent is None or isinstance(self.agent, Mapping))
+        )
 
     def machine(self) -> Machine:
         """The machine, without the files of this host: its disks, kernel and initial RAM disk."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +14,8 @@ from typing import Any, cast
 import pytest
 import yaml
 from fake_templates import FakeSnapshotter
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pytest_xhyve.fleet.bundled_image import find_image
 from pytest_xhyve.fleet.resuming import Bundle, BundleError, ResumeOptions, Resumption
@@ -23,6 +28,12 @@ from pytest_xhyve.templates.login import fingerprint
 from pytest_xhyve.templates.saved_guest import SavedDisk, SavedFile, SavedGuest, SavedImage
 
 FAILURE = Failure("test_it.py::test_fails", "call", "it failed", "it failed here", 1.0, "run", (), {})
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=4,
+)
 
 
 @pytest.fixture
@@ -105,6 +116,12 @@ def test_bundle_is_read_as_it_was_written(tmp_path: Path, guest: SavedGuest) -> 
         assert bundle.failure == FAILURE
 
 
+@pytest.fixture
+def _description(guest: SavedGuest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    content = {"about": about(guest), "members": list(guest.members())}
+    (tmp_path_factory.getbasetemp() / "about.json").write_text(json.dumps(content))
+
+
 def test_missing_member_is_reported(tmp_path: Path, guest: SavedGuest) -> None:
     path = write(tmp_path / "it.xhyve", about(guest), tuple(guest.members())[:-1])
     with pytest.raises(BundleError, match=r"it\.xhyve is cut off: web/disk0\.0 is missing"), Bundle.open(path):
@@ -126,6 +143,13 @@ def test_missing_member_is_reported(tmp_path: Path, guest: SavedGuest) -> None:
         {"firmware": "/etc/passwd"},
         {"image": None},
         {"unknown": 1},
+        {"cmdline": 5},
+        {"memory": 0.5},
+        {"cpus": True},
+        {"depends_on": "x"},
+        {"depends_on": {"hypervisor": 1}},
+        {"agent": 5},
+        {"cmdline": "a\0b"},
     ],
 )
 def test_impossible_values_are_refused(guest: SavedGuest, change: dict[str, Any]) -> None:
@@ -172,3 +196,39 @@ def test_reason_to_boot_is_found_before_the_start(guest: SavedGuest, home: Home)
     other = resumption(guest, home, hypervisor="qemu 9.1.0 some-file")
     assert other._reason_to_boot == "it was saved with qemu 7.2.0, and this host has qemu 9.1.0"
     assert resumption(replace(guest, has_memory=False), home)._reason_to_boot == "its memory was not saved"
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 40, float("inf"), float("nan"), "now", None])
+def test_time_that_is_no_date(tmp_path: Path, guest: SavedGuest, number: object) -> None:
+    content = about(guest)
+    content["failure"]["time"] = number
+    path = write(tmp_path / "it.xhyve", content, tuple(guest.members()))
+    with pytest.raises(BundleError, match="its description is not valid"), Bundle.open(path):
+        pass
+
+
+def test_manifest_without_end_is_not_read(image: SavedImage, new_home: Home, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for place in ("/dev/zero", str(tmp_path / "fifo"), "/proc/self/mem"):
+        with pytest.raises(ImageError, match="is not here"):
+            find_image(replace(image, manifest=place), new_home, None)
+
+
+@pytest.mark.usefixtures("_description")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_description(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each value of a bundle's description is another one, as its maker likes."""
+    read: Any = json.loads((tmp_path_factory.getbasetemp() / "about.json").read_text())
+    content = place = read["about"]
+    while isinstance(place, dict | list) and place:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(place[key], dict | list) or data.draw(st.booleans()):
+            place[key] = data.draw(PLAIN)
+            break
+        place = place[key]
+    path = write(tmp_path_factory.getbasetemp() / "any.xhyve", content, tuple(read["members"]))
+    with contextlib.suppress(BundleError), Bundle.open(path) as bundle:
+        for saved in bundle.guests:
+            saved.machine()

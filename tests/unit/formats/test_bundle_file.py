@@ -112,3 +112,30 @@ def test_other_files_are_no_bundles(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DamagedBundle, match="is not a bundle"):
             read_about(path)
+
+
+def test_description_that_is_too_deep(tmp_path: Path) -> None:
+    path = tmp_path / "it.xhyve"
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo("about.json")
+        content = b"[" * 1_000_000
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(DamagedBundle, match="its description is not valid"):
+        read_about(path)
+
+
+def test_sizes_below_zero(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("about.json")
+    member.size = -1
+    path = tmp_path / "it.xhyve"
+    path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
+    with pytest.raises(DamagedBundle, match="is not a bundle"):
+        read_about(path)
+    archive(path)
+    member.name = "web/state.zst"
+    content = bytearray(path.read_bytes())
+    content[1024:1536] = member.tobuf(tarfile.GNU_FORMAT)
+    path.write_bytes(content)
+    with pytest.raises(DamagedBundle, match=r"unexpected member|is cut off"), BundleReader.open(path):
+        pass
