@@ -108,6 +108,7 @@ bench: $(BENCH)/.done
 	$(BENCH)/bin/python -m benchmarks.warm
 	$(BENCH)/bin/python -m benchmarks.admission
 	$(BENCH)/bin/python -m benchmarks.crowd
+	$(BENCH)/bin/python -m benchmarks.lan
 	$(BENCH)/bin/python -m benchmarks.plot
 
 test-oldest: images

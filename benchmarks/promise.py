@@ -29,6 +29,12 @@ def at_most(what: str, measured: float, limit: float, unit: str, digits: int = 2
     return Promise(what, next(shown), f"at most {next(shown)}", measured <= limit)
 
 
+def at_least(what: str, measured: float, limit: float, unit: str, digits: int = 2) -> Promise:
+    """A promise that *measured* is at least *limit*."""
+    shown = (f"{number:.{digits}f} {unit}" for number in (measured, limit))
+    return Promise(what, next(shown), f"at least {next(shown)}", measured >= limit)
+
+
 def faster(what: str, seconds: float, than: float, times: float) -> Promise:
     """A promise that what takes *seconds* is *times* faster than what takes *than* seconds."""
     ratio = than / seconds
