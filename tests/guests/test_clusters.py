@@ -32,7 +32,7 @@ from pytest_xhyve.host.runs import end_kept, find_hypervisors_of, live_guests
 from pytest_xhyve.model.cluster import ClusterSpec
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.run_under("qemu", "warm")
+pytestmark = [pytest.mark.run_under("qemu", "warm"), pytest.mark.thorough_under("qemu")]
 LIMIT = 60
 
 
@@ -90,7 +90,6 @@ def test_guests_are_named_attributes_and_unknown_ones_suggest_a_name(pair: Guest
         _ = pair.clients
 
 
-@pytest.mark.thorough_under("qemu")
 def test_addresses_and_names_stay_after_each_restart(fleet: Fleet, xhyve_image: str) -> None:
     with start_cluster(fleet, ClusterSpec.parse(a=xhyve_image, b=xhyve_image), "test") as (a, b):
         b.run(ping("a"), timeout=LIMIT)
