@@ -19,6 +19,7 @@ import click
 import pytest_xhyve
 from pytest_xhyve import model
 from pytest_xhyve.cli.commands import main
+from pytest_xhyve.model.restriction import Restriction
 from pytest_xhyve.model.settings import OPTIONS, Option
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.plugin import fixtures
@@ -104,7 +105,8 @@ def fixture_list() -> str:
 def marker() -> str:
     """The keys of the marker, which are those of a guest's spec."""
     rows = ["| key | meaning |", "|---|---|"]
-    for name, text in _ATTRIBUTE.findall(inspect.getdoc(GuestSpec) or ""):
+    described = (inspect.getdoc(kind) or "" for kind in (GuestSpec, Restriction))
+    for name, text in _ATTRIBUTE.findall("\n".join(described)):
         rows.append(f"| `{name}` | {_line(text).removesuffix('.')} |")
     return "\n".join(rows)
 

@@ -258,6 +258,9 @@ def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identit
     content = {
         "name": recipe.name,
         "arch": recipe.arch,
+        "distro": recipe.distro,
+        "init": recipe.init_system,
+        **({} if recipe.version is None else {"version": recipe.version}),
         "disk": f"{target.name}/disk.img",
         "format": "raw",
         "size": disk.stat().st_size,

@@ -33,6 +33,9 @@ _DEFAULTS: Mapping[str, Any] = {
     "memory": 512 << 20,
     "cpu": X86_64.default_cpu,
     "firmware": None,
+    "distro": None,
+    "version": None,
+    "init": None,
     "extends": None,
     "made": {},
 }
@@ -183,6 +186,9 @@ def parse_manifest(path: Path) -> Manifest:
         "memory": parse_memory,
         "cpu": _choice(*CPU_LEVELS),
         "firmware": _choice(*get_args(Firmware)),
+        "distro": _text,
+        "version": _text,
+        "init": _text,
         "extends": _base,
         "made": _mapping,
     }

@@ -12,6 +12,9 @@ _CHECKED_OUT = Path(__file__).parents[2] / "images"
 RECIPES = _INSTALLED if _INSTALLED.is_dir() else _CHECKED_OUT
 """The folder of recipes: inside the installed package, or beside the package in a checkout."""
 
+# https://www.debian.org/releases/
+_VERSIONS = {"bullseye": "11", "bookworm": "12", "trixie": "13"}
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -51,6 +54,21 @@ class Recipe:
     memory: str
     cpu: str
     partitioned: bool = False
+
+    @property
+    def distro(self) -> str:
+        """The distribution, as os-release(5) names it: mmdebstrap builds Debian."""
+        return "debian"
+
+    @property
+    def version(self) -> str | None:
+        """The version of the distribution; None for a release that has no number yet."""
+        return _VERSIONS.get(self.suite)
+
+    @property
+    def init_system(self) -> str:
+        """The first program of a guest."""
+        return "systemd" if "systemd-sysv" in self.packages else "busybox"
 
     @property
     def customize(self) -> Path:

@@ -49,6 +49,9 @@ class Image:
         cpu: the CPU level that the userland needs, a key of `Architecture.emulated_cpus`.
         firmware: ``bios`` or ``uefi`` if guests boot by the boot loader of the disk; None if the hypervisor loads the
             kernel.
+        distro: the distribution, as ``ID`` of os-release(5) names it, or None.
+        version: its version, as ``VERSION_ID`` there, or None.
+        init: the init system, for example ``systemd``, or None.
         extends: what the disk is a layer over; None if it is not a layer of a recipe or of a saved guest.
         made: how the image was built, for people; the plugin reads from it whether the recipe has changed.
     """
@@ -70,6 +73,9 @@ class Image:
     memory: int
     cpu: str
     firmware: Firmware | None = None
+    distro: str | None = None
+    version: str | None = None
+    init: str | None = None
     extends: Base | None = None
     made: Mapping[str, Any] = field(default_factory=dict, compare=False)
     password: Secret | None = field(default=None, repr=False)

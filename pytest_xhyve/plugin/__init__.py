@@ -31,7 +31,7 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_ssh,
 )
 from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SUMMARY
-from pytest_xhyve.plugin.wanted import CLUSTER_MARKER, IMAGE_FIXTURE, MARKER, wants_guest
+from pytest_xhyve.plugin.wanted import CLUSTER_MARKER, IMAGE_FIXTURE, MARKER, restriction_arguments, wants_guest
 
 # pytest finds fixtures as attributes of the plugin.
 __all__ = [
@@ -57,7 +57,8 @@ _PASSWORD_KEY = "xhyve_password"  # noqa: S105  # not a password, but a key
 _PROBLEM = pytest.StashKey[str]()
 _MARKER = (
     "xhyve(image=None, name=None, cpus=None, memory=None, disks=None, disk_size=None, firmware=None, network=None, "
-    "start=None, reset=None, power_cuts=None): describes the test's guest; on a class or module, also its shared guest"
+    "start=None, reset=None, power_cuts=None, only=None, skip_on=None): describes the test's guest; "
+    "on a class or module, also its shared guest"
 )
 _CLUSTER_MARKER = (
     "xhyve_guests(nodes=None, lans=None, reset=None, NAME=IMAGE or dict of the keys of xhyve, ...): describes the "
@@ -180,6 +181,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     for item, problem in () if _only_lists_fixtures(config) else check_markers(concerned):
         _reject_tests([item], problem)
+    restricted = [item for item in concerned if _PROBLEM not in item.stash and restriction_arguments(item)]
+    if restricted and not _only_lists_fixtures(config):
+        from pytest_xhyve.plugin.restricted import skip_restricted
+
+        skip_restricted(restricted, config, config.stash[SETTINGS])
     resettable = [item for item in concerned if may_reset(item)]
     if resettable:
         from pytest_xhyve.plugin.shared_guests import plan_resets

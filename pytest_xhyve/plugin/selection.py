@@ -22,6 +22,7 @@ from pytest_xhyve.plugin.wanted import (
     IMAGE_FIXTURE,
     MARKER,
     OWNERS,
+    RESTRICTION_KEYS,
     START_FIXTURE,
     as_spec_keys,
     is_plugin_fixture,
@@ -126,12 +127,15 @@ def check_markers(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, s
 
 def _find_problem(mark: pytest.Mark) -> str | None:
     # Parsing imports modules that the guests of these tests need anyway.
+    from pytest_xhyve.model.restriction import Restriction
     from pytest_xhyve.model.spec import GuestSpec
 
     if mark.args:
         return f"@pytest.mark.xhyve takes keywords only: {', '.join(_MARKER_KEYS)}"
     try:
-        GuestSpec.parse(**mark.kwargs)
+        restriction = {key: value for key, value in mark.kwargs.items() if key in RESTRICTION_KEYS}
+        Restriction.parse(**restriction)
+        GuestSpec.parse(**{key: value for key, value in mark.kwargs.items() if key not in restriction})
     except XhyveError as error:
         return f"@pytest.mark.xhyve: {error}"
     return None

@@ -25,6 +25,8 @@ OWNERS: dict[str, type[pytest.Collector] | None] = {
 }
 """Each fixture that gives one guest, in pytest's order of set-up, and the kind of its owner; None is the test."""
 
+RESTRICTION_KEYS = ("only", "skip_on")
+"""The keys of the marker that restrict a test to images, and describe no guest."""
 CLUSTER_MARKER = "xhyve_guests"
 CLUSTER_OWNERS: dict[str, type[pytest.Collector] | None] = {
     name.replace("guest", "guests"): owner for name, owner in OWNERS.items()
@@ -137,7 +139,16 @@ def as_cluster_keys(param: Any) -> dict[str, Any]:
 
 
 def marker_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
-    """The keys of the markers on *node* and around it; the nearest one wins."""
+    """The keys of the markers on *node* and around it that describe its guest; the nearest one wins."""
+    return {key: value for key, value in _all_arguments(node).items() if key not in RESTRICTION_KEYS}
+
+
+def restriction_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
+    """The keys of the markers on *node* and around it that restrict it to images; the nearest one wins."""
+    return {key: value for key, value in _all_arguments(node).items() if key in RESTRICTION_KEYS}
+
+
+def _all_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
     keys: dict[str, Any] = {}
     for mark in node.iter_markers(MARKER):
         keys = {**mark.kwargs, **keys}

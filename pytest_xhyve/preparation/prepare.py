@@ -97,10 +97,21 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
                 context.events.progress(f"prepared {name} in {seconds:.0f} s{describe_state(content['made']['state'])}")
             image = read_manifest(target)
     # Nothing of these changes what a preparation does.
-    free = ("key", "password", "cpus", "memory", "cpu", "firmware")
+    free = ("key", "password", "cpus", "memory", "cpu", "firmware", "distro", "version", "init")
     stated = {key: manifest.values[key] for key in free if key in manifest.values}
     made = {**image.made, **manifest.values.get("made", {})}
     return replace(image, name=manifest.name, made=made, **stated)
+
+
+def _describe_system(facts: Facts) -> dict[str, str]:
+    """The manifest's keys that state which system this is; it is not trusted to name it on one line."""
+    release = facts.os_release
+    found = {
+        "distro": release.get("ID", ""),
+        "version": release.get("VERSION_ID", ""),
+        "init": "systemd" if facts.has_systemd else "",
+    }
+    return {key: text for key, value in found.items() if (text := printable(value).strip())}
 
 
 def _check_stated(manifest: Manifest, disk: DiskFile, digest: str) -> None:
@@ -189,6 +200,7 @@ class _Preparation:
         return {
             "name": self._manifest.name,
             "arch": facts.architecture,
+            **_describe_system(facts),
             "disk": self._layer.path.name,
             "format": self._layer.format,
             **self._describe_boot(boot),

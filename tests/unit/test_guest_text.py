@@ -72,6 +72,7 @@ KNOWN = {
     ("plugin/reporting.py", "add_report_section"): {REPORT: 1, OURS: 1},
     ("plugin/reporting.py", "sections.append"): {REPORT: 1},
     ("plugin/reporting.py", "writer.line"): {OURS: 2},
+    ("plugin/restricted.py", "pytest.skip"): {OURS: 1},
     ("plugin/saving.py", "add_report_section"): {REPORT: 1},
     ("plugin/saving.py", "sections.append"): {REPORT: 1},
     ("plugin/summary.py", "terminal.line"): {OURS: 10},

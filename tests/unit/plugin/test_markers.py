@@ -7,11 +7,13 @@ from textwrap import dedent
 
 import pytest
 
+from pytest_xhyve.model.restriction import Restriction
 from pytest_xhyve.model.spec import GuestSpec
 
 
 def test_markers_are_explained(pytester: pytest.Pytester) -> None:
-    keys = ", ".join(f"{field.name}=None" for field in dataclasses.fields(GuestSpec))
+    fields = [*dataclasses.fields(GuestSpec), *dataclasses.fields(Restriction)]
+    keys = ", ".join(f"{field.name}=None" for field in fields)
     pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines([f"@pytest.mark.xhyve({keys}): *"])
 
 
@@ -32,6 +34,11 @@ def test_markers_are_explained(pytester: pytest.Pytester) -> None:
         ("firmware='efi'", "*@pytest.mark.xhyve: firmware: 'efi' is not one of bios, uefi; did you mean uefi*"),
         ("disk_size='x'", "*@pytest.mark.xhyve: disk_size: 'x' is not a size*"),
         ("disk_size='2000001'", "*@pytest.mark.xhyve: disk_size: *is not a multiple of 512*"),
+        ("only=3", "*@pytest.mark.xhyve: only: 3 is not an image: give a name, a dict such as*"),
+        ("only=[]", "*@pytest.mark.xhyve: only: [[][]] is not an image*"),
+        ("only={'distr': 'debian'}", "*@pytest.mark.xhyve: only: an image states no 'distr'; did you mean distro*"),
+        ("skip_on={'version': 12}", "*@pytest.mark.xhyve: skip_on: version: 12 is not a text such as version='12'*"),
+        ("skip_on={'init': []}", "*@pytest.mark.xhyve: skip_on: init: an empty list matches no image*"),
         ("disk_size='17T'", "*@pytest.mark.xhyve: disk_size: *a disk has from 1M to 16T*"),
     ],
 )
@@ -181,4 +188,43 @@ def test_cluster_runs_once_on_each_image_unless_it_names_them(pytester: pytest.P
         "test_named",
         "test_on_each[tiny]",
         "test_on_each[debian12]",
+    ]
+
+
+def test_restricted_tests_are_skipped_with_the_reason(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xhyve(only="debian12")
+        def test_by_name(xhyve_guest): pass
+
+        @pytest.mark.xhyve(only={"distro": "debian", "init": "systemd"})
+        def test_by_init(xhyve_guest): pass
+
+        @pytest.mark.xhyve(skip_on=["tiny", {"version": ["12", "13"]}])
+        def test_on_neither(xhyve_guest): pass
+
+        @pytest.mark.xhyve(skip_on={"init": "systemd"})
+        class TestNearest:
+            @pytest.mark.xhyve(skip_on="tiny")
+            def test_nearest(self, xhyve_guest): pass
+
+        @pytest.mark.xhyve(only="tiny")
+        @pytest.mark.xhyve_guests(a="tiny", b="debian12")
+        def test_cluster(xhyve_guests): pass
+
+        def test_free(xhyve_guest): pass
+        """
+    )
+    result = pytester.runpytest_inprocess("--setup-plan", "-rs", "--xhyve-image=tiny", "--xhyve-image=debian12")
+    skipped = sorted(line.partition(": ")[2] for line in result.stdout.lines if line.startswith("SKIPPED"))
+    assert [line.split(": ", 1)[-1] for line in skipped] == [
+        "not on tiny, and the image is tiny (distro debian, version 12, init busybox, arch x86_64)",
+        "not on tiny, and the image is tiny (distro debian, version 12, init busybox, arch x86_64)",
+        "not on version 12 or 13, and the image is debian12 (distro debian, version 12, init systemd, arch x86_64)",
+        "only on debian12, and the image is tiny (distro debian, version 12, init busybox, arch x86_64)",
+        "only on distro debian and init systemd, and the image is tiny (distro debian, version 12, init busybox, "
+        "arch x86_64)",
+        "only on tiny, and the image is debian12 (distro debian, version 12, init systemd, arch x86_64)",
     ]
