@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import Firmware, Network, StartMode
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
+    from pytest_xhyve.guest.guests import Guests
 
 
 class GuestFactory:
@@ -20,8 +22,11 @@ class GuestFactory:
     A guest lives until the factory's scope ends, or until the end of a ``with`` block around it.
     """
 
-    def __init__(self, make: Callable[[GuestSpec], Guest], default: GuestSpec) -> None:
+    def __init__(
+        self, make: Callable[[GuestSpec], Guest], make_cluster: Callable[[ClusterSpec], Guests], default: GuestSpec
+    ) -> None:
         self._make = make
+        self._make_cluster = make_cluster
         self._default = default
 
     def __call__(
@@ -74,3 +79,16 @@ class GuestFactory:
             power_cuts=power_cuts,
         )
         return self._make(spec.with_defaults(self._default))
+
+    def cluster(self, **keys: Any) -> Guests:
+        """Start the guests of a cluster, on LANs of their own: ``factory.cluster(server="debian12", client="tiny")``.
+
+        Args:
+            keys: those of the marker ``xhyve_guests``.
+
+        Raises:
+            ConfigurationError: a key or a value is invalid.
+            NotSupported: the hypervisor has no LANs.
+            XhyveError: a guest cannot be started; the others are removed.
+        """
+        return self._make_cluster(ClusterSpec.parse(**keys).with_defaults(self._default))

@@ -222,7 +222,13 @@ def xhyve_guest_factory(
             made.enter_context(resetting(request, [guest], _xhyve_fleet.reset_of(guest), name=name))
             return guest
 
-        yield GuestFactory(make, GuestSpec(image=xhyve_image, start=_xhyve_start))
+        def make_cluster(spec: ClusterSpec) -> Guests:
+            guests = made.enter_context(_start_cluster(request, _xhyve_fleet, spec))
+            name = f"{request.fixturename} {next(numbers)}"
+            made.enter_context(resetting(request, list(guests), _cluster_reset(_xhyve_fleet, guests), name=name))
+            return guests
+
+        yield GuestFactory(make, make_cluster, GuestSpec(image=xhyve_image, start=_xhyve_start))
 
 
 @pytest.fixture(scope="session")

@@ -209,6 +209,12 @@ FIXTURES = """
         def test_two(self, xhyve_class_guests):
             assert xhyve_class_guests.a.uuid == self.seen
 
+    def test_by_hand(xhyve_guest_factory):
+        with xhyve_guest_factory.cluster(nodes=2) as guests:
+            guests.node1.run("ping -c 1 -W 20 node2")
+        with pytest.raises(Exception, match="nodes: 0 is not"):
+            xhyve_guest_factory.cluster(nodes=0)
+
     @pytest.mark.xhyve_guests(a="tiny", b="tiny")
     def test_failing(xhyve_guests):
         xhyve_guests.b.run("echo from b; exit 7")
@@ -218,7 +224,7 @@ FIXTURES = """
 def test_fixtures_and_markers(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FIXTURES)
     result = pytester.runpytest("--xhyve-image=tiny", "--xhyve-hypervisor=qemu", "--xhyve-strict")
-    result.assert_outcomes(passed=5, failed=1)
+    result.assert_outcomes(passed=6, failed=1)
     result.stdout.fnmatch_lines(["*Captured log xhyve: a *", "*Captured log xhyve: b *"])
 
 
