@@ -247,6 +247,25 @@ class Guests:
         first = next(iter(self))
         first._instance.events.file_fetched(first, target)
 
+    def ansible_inventory(self, path: str | os.PathLike[str]) -> Path:
+        """Write an inventory by which Ansible reaches the guests by their names; it is right until they restart.
+
+        Args:
+            path: the file to write, ending with ``.yml``; folders above it are created.
+
+        Returns:
+            *path*.
+
+        Raises:
+            XhyveError: a guest is off.
+            OSError: the file cannot be written.
+        """
+        from pytest_xhyve.guest.ansible import write_inventory  # noqa: PLC0415
+
+        target = Path(path)
+        write_inventory(target, self)
+        return target
+
     def remove(self) -> None:
         """Remove the guests and their LANs. A second call does nothing."""
         with ExitStack() as stack:

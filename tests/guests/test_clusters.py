@@ -352,3 +352,32 @@ class TestFaults:
         pair.client.run(ping("server"), timeout=LIMIT)
         with pytest.raises(ConfigurationError, match="no fault 'partion'; did you mean partition"):
             pair.chaos(seed=1, faults=["partion"])
+
+
+@pytest.mark.thorough
+def test_ansible_reaches_each_guest(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import os
+        import subprocess
+        import sys
+        from pathlib import Path
+
+        import pytest
+
+        @pytest.mark.xhyve_guests(server="debian12", client="debian12")
+        def test_ping(xhyve_guests, tmp_path):
+            inventory = xhyve_guests.ansible_inventory(tmp_path / "new" / "hosts.yml")
+            done = subprocess.run(
+                [Path(sys.executable).with_name("ansible"), "-i", inventory, "all", "-m", "ping"],
+                env={**os.environ, "ANSIBLE_HOME": str(tmp_path), "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"},
+                capture_output=True, text=True, timeout=120, check=False,
+            )
+            assert done.returncode == 0, done
+            assert {line.split(" ", 1)[0] for line in done.stdout.splitlines() if "SUCCESS" in line} == {
+                "server", "client"
+            }
+        """
+    )
+    result = pytester.runpytest("--xhyve-hypervisor=qemu")
+    result.assert_outcomes(passed=1)
