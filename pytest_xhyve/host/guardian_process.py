@@ -63,7 +63,10 @@ class Channel:
         self._read = b""
 
     def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
-        socket.send_fds(self.socket, [json.dumps(message).encode() + b"\n"], list(fds))
+        line = json.dumps(message).encode() + b"\n"
+        sent = socket.send_fds(self.socket, [line], list(fds))
+        # A socket with a timeout takes only what fits into its buffer.
+        self.socket.sendall(line[sent:])
 
     def receive(self) -> tuple[dict[str, Any] | None, list[int]]:
         """The next message and its descriptors; None if the other end is closed."""

@@ -59,6 +59,7 @@ class Switch:
         self._channel = Channel(control)
         self._lan = lan
         self._lock = threading.Lock()
+        self._asked = 0
 
     @property
     def pid(self) -> int:
@@ -157,8 +158,12 @@ class Switch:
     def _ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         with self._lock:
             try:
-                self._channel.send(message, fds)
+                self._asked += 1
+                self._channel.send({**message, "number": self._asked}, fds)
                 answer, _ = self._channel.receive()
+                while answer is not None and answer["number"] != self._asked:
+                    # The late answer to a request that has exceeded its limit.
+                    answer, _ = self._channel.receive()
             except TimeoutError as error:
                 raise LanFailed(
                     f"the switch of LAN {self._lan} (process {self.pid}) did not answer for {_ANSWER_SECONDS:g} s\n"

@@ -253,7 +253,7 @@ class SwitchLoop:
             # The guests go on, whatever this request meets.
             answer = {"error": str(error)}
         try:
-            control.send(answer)
+            control.send({**answer, "number": message["number"]})
         except OSError:
             # The plugin has died; the next read finds out.
             return

@@ -99,6 +99,7 @@ KNOWN = {
     ("host/guardian_process.py", "recv_fds"): {READY: 1},
     ("host/guardian_process.py", "select"): {GUEST: 1, LIMITED: 1},
     ("host/guardian_process.py", "send_fds"): {SMALL: 1},
+    ("host/guardian_process.py", "sendall"): {SOCKET: 1},
     ("hypervisors/qemu/gdb.py", "recv"): {SOCKET: 1},
     ("hypervisors/qemu/gdb.py", "sendall"): {SOCKET: 2},
     ("hypervisors/qemu/machine.py", "sendall"): {SOCKET: 1},

@@ -191,6 +191,26 @@ def test_guest_that_reads_nothing_holds_up_no_other(switch: Switch, cables: tupl
     assert psutil.Process(switch.pid).memory_info().rss < 64 << 20
 
 
+def test_request_of_any_length(switch: Switch, cables: tuple[Cable, Cable, Cable]) -> None:
+    a, b, c = cables
+    others = [f"node{number}" for number in range(1, 128)]
+    switch.block([("a", "b"), *((one, other) for one in others for other in others)])
+    a.send(EVERYBODY, b"text")
+    assert c.receive() == b"text"
+    assert b.hears_nothing()
+
+
+def test_late_answer_is_not_taken_for_that_of_the_next_request(switch: Switch, cables: tuple[Cable, ...]) -> None:
+    seconds = switch._channel.socket.gettimeout()
+    os.kill(switch.pid, signal.SIGSTOP)
+    switch._channel.socket.settimeout(0.05)
+    with pytest.raises(LanFailed, match="did not answer"):
+        switch.heal()
+    switch._channel.socket.settimeout(seconds)
+    os.kill(switch.pid, signal.SIGCONT)
+    assert set(switch.counters()) == {"a", "b", "c"}
+
+
 def test_storm_does_not_delay_the_plugin(switch: Switch, cables: tuple[Cable, Cable, Cable]) -> None:
     a, *_ = cables
     a.end.setblocking(False)
