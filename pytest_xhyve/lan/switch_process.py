@@ -169,6 +169,9 @@ class SwitchLoop:
                     self._move(port, mask)
                 elif self._control is not None and key.fileobj is self._control.socket:
                     self._obey(self._control)
+                    # Two, if this process was stopped for longer than the plugin waits for an answer.
+                    while self._control is not None and self._control.pending():
+                        self._obey(self._control)
             self._deliver_late_frames()
 
     def _deliver_late_frames(self) -> None:
