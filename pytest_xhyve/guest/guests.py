@@ -216,10 +216,16 @@ class Guests:
         Raises:
             XhyveError: a snapshot is missing, was removed, or cannot be restored.
         """
+        from pytest_xhyve.guest.snapshots import check  # noqa: PLC0415
+
         missing = [name for name in self.names if name not in snapshots]
         if missing:
             raise XhyveError(f"there is no snapshot of guest {missing[0]}; guests.snapshot() takes one of each")
+        for guest in self:
+            check(snapshots[guest.name], guest.name, guest._folder)
         self.heal()
+        # A guest that still runs would answer those that are restored already, and break their connections.
+        self._in_all(lambda guest: guest._power.switch_off())
         self._in_all(lambda guest: guest.restore(snapshots[guest.name]))
 
     @contextmanager

@@ -51,6 +51,8 @@ class ClusterReset:
             XhyveError: a guest cannot be restored, or an earlier `save` failed.
         """
         self._heal()
+        # A guest that still runs would answer those that are restored already, and break their connections.
+        self._each(Reset.end)
         self._each(lambda reset: reset.restore(recorded=recorded))
 
     def forget(self, checkpoints: tuple[Checkpoint, ...] | None) -> None:

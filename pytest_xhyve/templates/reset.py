@@ -138,6 +138,10 @@ class Reset:
         self._checkpoints.append(checkpoint)
         return checkpoint
 
+    def end(self) -> None:
+        """The first part of `restore`: end the guest's machine. A second call does nothing."""
+        self._guest.kill()
+
     def restore(self, *, recorded: bool = False) -> None:
         """Restore the guest from the last checkpoint.
 
@@ -151,7 +155,7 @@ class Reset:
         if self._failure is not None:
             raise XhyveError(f"guest {guest.name} has no saved state to reset it to: {self._failure}")
         checkpoint = self._checkpoints[-1]
-        guest.kill()
+        self.end()
         self._remove_old_folders()
         folder = self._folder / f"reset-{self._restores}"
         self._restores += 1

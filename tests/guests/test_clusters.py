@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import dpkt
+import psutil
 import pytest
 from waiting import becomes
 
@@ -332,12 +335,33 @@ class TestFaults:
         pair.heal()
         pair.heal()
 
-    def test_snapshot_of_one_moment(self, pair: Guests) -> None:
+    def test_snapshot_of_one_moment(self, pair: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
         pair.run_all("echo before >/dev/shm/state")
         snapshots = pair.snapshot()
         pair.run_all("echo after >/dev/shm/state")
         pair.partition(["server"], ["client"])
-        pair.restore(snapshots)
+        switch = pair._switches["lan"]
+        connect, before = switch.connect, [guest._instance.process.pid or 0 for guest in pair]
+        alive: list[int] = []
+
+        def watch(port: str, end: socket.socket) -> None:
+            alive.extend(pid for pid in before if psutil.pid_exists(pid))
+            connect(port, end)
+
+        def end_late() -> None:
+            time.sleep(1)
+            switch_off()
+
+        switch_off = pair.client._power.switch_off
+        with monkeypatch.context() as patch:
+            patch.setattr(switch, "connect", watch)
+            patch.setattr(pair.client._power, "switch_off", end_late)
+            pair.restore(snapshots)
+        # A guest of the time after the snapshot would break the connections of one of the time before.
+        assert alive == []
+        swapped = {"server": snapshots["client"], "client": snapshots["server"]}
+        with pytest.raises(XhyveError, match="the snapshot is one of guest client"):
+            pair.restore(swapped)
         assert {each.stdout for each in pair.run_all("cat /dev/shm/state").values()} == {"before\n"}
         pair.client.run(ping("server"), timeout=LIMIT)
         with pytest.raises(XhyveError, match="no snapshot of guest client"):
