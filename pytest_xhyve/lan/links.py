@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 _MAX_QUEUED_SECONDS = 1.0
 _MAX_WAITING_BYTES = 64 << 20
+# Of a frame that waits, beside its content: a `_Waiting`, its numbers, the place in the heap.
+_WAITING_BYTES = 256
 # A frame follows its length, four bytes.
 _HEADER = 4
 
@@ -57,10 +59,10 @@ class Link:
             return
         sent = now
         if self._rate is not None:
-            sent = max(now, self._free_at) + (len(frame) - _HEADER) * 8 / self._rate
-            if sent - now > _MAX_QUEUED_SECONDS:
+            begun = max(now, self._free_at)
+            if begun - now > _MAX_QUEUED_SECONDS:
                 return
-            self._free_at = sent
+            sent = self._free_at = begun + (len(frame) - _HEADER) * 8 / self._rate
         at = sent
         if overtakes >= self._reorder:
             # Jitter alone changes no order, as on a line.
@@ -86,14 +88,20 @@ def _with_wrong_bit(frame: bytes, place: float) -> bytes:
 class _Waiting(NamedTuple):
     at: float
     number: int
+    source: str
     target: str
     frame: bytes
 
 
 class Links:
-    """All ways between the guests of a LAN of which a test has changed something, and the frames that wait on them."""
+    """All ways between the guests of a LAN of which a test has changed something, and the frames that wait on them.
 
-    def __init__(self) -> None:
+    Args:
+        max_bytes: the memory that the frames that wait may take; others are lost.
+    """
+
+    def __init__(self, max_bytes: int = _MAX_WAITING_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._links: dict[tuple[str, str], Link] = {}
         self._waiting: list[_Waiting] = []
         self._bytes = 0
@@ -119,6 +127,12 @@ class Links:
         """Open all ways and end all impairments. Frames that are late still arrive."""
         self._links.clear()
 
+    def forget(self, target: str) -> None:
+        """Lose the frames that are on their way to *target*: it starts again, perhaps in an earlier state."""
+        self._waiting = [waiting for waiting in self._waiting if waiting.target != target]
+        heapq.heapify(self._waiting)
+        self._bytes = sum(_cost(waiting.frame) for waiting in self._waiting)
+
     def _set(self, source: str, target: str, link: Link) -> None:
         if link.is_blocked or link.is_impaired:
             self._links[source, target] = link
@@ -134,17 +148,24 @@ class Links:
         for at, arriving in link.arrivals(frame, now):
             if at <= now:
                 deliver(arriving)
-            elif self._bytes < _MAX_WAITING_BYTES:
-                self._bytes += len(arriving)
-                heapq.heappush(self._waiting, _Waiting(at, next(self._numbers), target, arriving))
+            elif self._bytes < self._max_bytes:
+                self._bytes += _cost(arriving)
+                heapq.heappush(self._waiting, _Waiting(at, next(self._numbers), source, target, arriving))
 
     def seconds_to_next(self, now: float) -> float | None:
         """Seconds until the next frame that waits arrives; None if none waits."""
         return max(0.0, self._waiting[0].at - now) if self._waiting else None
 
     def take_arrived(self, now: float) -> Iterator[tuple[str, bytes]]:
-        """The target and the content of each frame that arrives by *now*."""
+        """The target and the content of each frame that arrives by *now*; not on a way that is blocked since."""
         while self._waiting and self._waiting[0].at <= now:
             waiting = heapq.heappop(self._waiting)
-            self._bytes -= len(waiting.frame)
-            yield waiting.target, waiting.frame
+            self._bytes -= _cost(waiting.frame)
+            link = self._links.get((waiting.source, waiting.target))
+            if link is None or not link.is_blocked:
+                yield waiting.target, waiting.frame
+
+
+def _cost(frame: bytes) -> int:
+    """Bytes of memory that *frame* takes while it waits."""
+    return len(frame) + _WAITING_BYTES

@@ -266,6 +266,7 @@ class SwitchLoop:
             name = message["connect"]
             for port in [port for port in self._ports.values() if port.name == name]:
                 self._close(port)
+            self._links.forget(name)
             (fd,) = fds
             end = socket.socket(fileno=fd)
             self._ports[fd] = Port(name, end)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from pytest_xhyve.lan.links import Link, Links
@@ -51,7 +53,14 @@ def test_rate_makes_frames_wait_and_loses_what_waits_too_long() -> None:
     late = arrivals(impaired(rate="43.6kbit"), count=300)
     assert late[0] == [pytest.approx(0.011, abs=0.001)]
     assert late[50] == [pytest.approx(0.561, abs=0.001)]
-    assert [len(each) for each in late] == [1] * 90 + [0] * 210
+    assert [len(each) for each in late] == [1] * 91 + [0] * 209
+
+
+def test_slowest_rate_passes_a_frame_that_takes_longer_than_others_may_wait() -> None:
+    frame = (1514).to_bytes(4, "big") + bytes(1514)
+    link = impaired(rate="1kbit")
+    late = [[at for at, _ in link.arrivals(frame, now)] for now in (0.0, 1.0, 12.0)]
+    assert late == [[pytest.approx(12.112)], [], [pytest.approx(24.224)]]
 
 
 def test_frames_that_arrive_twice_or_damaged() -> None:
@@ -100,3 +109,30 @@ def test_block_and_impairment_do_not_end_each_other() -> None:
     assert list(links.take_arrived(0.1)) == [("b", FRAME)]
     links.impair("a", "b", None, "1")
     assert not links
+
+
+def test_frame_on_its_way_is_lost_when_the_way_is_blocked_or_its_target_starts_again() -> None:
+    links = Links()
+    got: list[bytes] = []
+    for target in ("b", "c", "d"):
+        links.impair("a", target, {"latency": 0.1}, "1")
+        links.send("a", target, FRAME, 0, got.append)
+    links.block("a", "b", blocked=True)
+    links.forget("c")
+    assert list(links.take_arrived(0.1)) == [("d", FRAME)]
+    assert got == []
+
+
+def test_frames_that_wait_take_a_limited_amount_of_memory() -> None:
+    links = Links(1 << 20)
+    links.impair("a", "b", {"latency": 60.0}, "1")
+    tracemalloc.start()
+    for _ in range(6000):
+        links.send("a", "b", bytes(bytearray(18)), 0.0, print)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 1 << 19 < taken < 1 << 20
+    # The others were lost.
+    assert 3000 < len(list(links.take_arrived(60.0))) < 6000
+    links.send("a", "b", FRAME, 0.0, print)
+    assert len(list(links.take_arrived(60.0))) == 1

@@ -346,3 +346,17 @@ def test_capture_on_a_full_disk_states_so(switch: Switch, cables: tuple[Cable, C
             captured.__exit__(None, None, None)
     a.send(EVERYBODY, b"the switch goes on")
     assert b.receive() == b"the switch goes on"
+
+
+def test_frame_that_is_late_does_not_reach_a_guest_that_has_started_again(
+    switch: Switch, cables: tuple[Cable, Cable, Cable]
+) -> None:
+    a, _, c = cables
+    switch.impair([("a", "b"), ("a", "c")], Impairment(latency=0.1))
+    a.send(EVERYBODY, b"text")
+    assert becomes(lambda: switch.counters()["a"].received == 1)
+    switch.heal()
+    with ExitStack() as stack:
+        again = Cable(1, plug_in(switch, "b", stack))
+        assert c.receive() == b"text"
+        assert again.hears_nothing()
