@@ -17,7 +17,7 @@ ARM64 = bytes(56) + b"ARM\x64" + bytes(5000)
     ("content", "words"),
     [
         (ARM64, "is a Linux kernel for arm64 (format Image), but guests are x86_64"),
-        (gzip.compress(ARM64), "is a Linux kernel for arm64 (format gzip), but guests are x86_64"),
+        (gzip.compress(ARM64, mtime=0), "is a Linux kernel for arm64 (format gzip), but guests are x86_64"),
         (b"\x7fELF" + bytes(4096), "is not a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, not vmlinux)"),
         (b"", "is not a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, not vmlinux)"),
         (KERNEL, None),
