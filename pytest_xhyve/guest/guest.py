@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from pytest_xhyve.guest import restarts, shell, transcript, tunnel, waits
 from pytest_xhyve.guest.faults import GuestFaults
@@ -30,7 +30,7 @@ from pytest_xhyve.model.errors import (
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Machine
 from pytest_xhyve.model.text import printable
-from pytest_xhyve.model.values import parse_size
+from pytest_xhyve.model.values import parse_choice, parse_port, parse_size
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.put import Source
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 # For how long one try of a wait lets the guest be silent, since it may have restarted.
 _PATIENCE_SECONDS = 10.0
 _MAX_OUTPUT = "256M"
+
+Protocol = Literal["tcp", "udp"]
+"""How programs reach a port."""
 
 KeepPolicy = Callable[["Guest", BaseException | None], str | None]
 """Decides at the end of a guest's block whether the guest is kept.
@@ -416,18 +419,27 @@ class Guest(GuestFaults):
         __tracebackhide__ = True
         waits.wait_for_unit(self._try, name, timeout)
 
-    def forward(self, port: int) -> tuple[str, int]:
-        """Make the guest's TCP *port* reachable from the host until the guest is switched off or removed.
+    def forward(self, port: int, *, protocol: Protocol = "tcp") -> tuple[str, int]:
+        """Make the guest's *port* reachable from the host until the guest is switched off or removed.
 
-        If the service listens on the guest's loopback interface only, connections go to it over SSH. To any other
+        If a service of TCP listens on the guest's loopback interface only, connections go to it over SSH. To any other
         service they come from outside of the guest, so that its firewall applies.
+
+        Args:
+            port: from 1 to 65535.
+            protocol: ``tcp`` or ``udp``.
 
         Returns:
             the address and the port to connect to: on the host's loopback interface, or the guest's own.
 
         Raises:
+            ConfigurationError: *port* or *protocol* is invalid.
             XhyveError: the guest is off, or the hypervisor cannot forward the port.
         """
+        parse_port(port)
+        if parse_choice(*get_args(Protocol))(protocol) == "udp":
+            udp = self._power.machine.forward_udp(port)
+            return udp.host, udp.port
         power = self._power
         endpoint = tunnel.forward(power.machine, power.tunnels, power.transport, self._try, port)
         return endpoint.host, endpoint.port

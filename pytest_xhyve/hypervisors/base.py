@@ -92,6 +92,9 @@ class VirtualMachine(Protocol):
     def forward(self, port: int) -> Endpoint:
         """Make the guest's TCP *port* reachable from the host."""
 
+    def forward_udp(self, port: int) -> Endpoint:
+        """Make the guest's UDP *port* reachable from the host."""
+
     def count_accepted(self, port: int) -> int | None:
         """The number of open connections to the guest's TCP *port* that the guest itself has accepted.
 

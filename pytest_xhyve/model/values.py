@@ -109,6 +109,17 @@ def parse_mirror(text: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
+def parse_port(value: int) -> int:
+    """A port of TCP or UDP.
+
+    Raises:
+        ConfigurationError: *value* is not a number from 1 to 65535.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 16:
+        raise ConfigurationError(f"{short_repr(value)} is not a port; give a number from 1 to 65535")
+    return value
+
+
 def parse_positive_int(text: str | int) -> int:
     """A whole number from 1.
 

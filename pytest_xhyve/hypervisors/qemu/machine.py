@@ -30,7 +30,7 @@ _FULL = 16 << 20
 _END_SECONDS = 10.0
 _TYPE_SECONDS = 10.0
 # TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    22     0     0   (info usernet)
-_CONNECTION = re.compile(r"TCP\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)")
+_CONNECTION = r"\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,6 @@ class QemuMachine(GuardedMachine):
             return self._forwarded.get(port)
 
     def forward(self, port: int) -> Endpoint:
-        if not 0 < port < 1 << 16:
-            raise XhyveError(f"{port} is not a TCP port")
         known = self.find_endpoint(port)
         if known is not None:
             return known
@@ -100,6 +98,22 @@ class QemuMachine(GuardedMachine):
         if endpoint is None:
             raise XhyveError(f"QEMU did not forward port {port}: {output or '(no output)'}")
         return endpoint
+
+    def forward_udp(self, port: int) -> Endpoint:
+        known = self._find_udp(port)
+        if known is not None:
+            return known
+        output = self._qmp.monitor(f"hostfwd_add net0 udp:{LOOPBACK}:0-:{port}").strip()
+        endpoint = self._find_udp(port)
+        if endpoint is None:
+            raise XhyveError(f"QEMU did not forward UDP port {port}: {output or '(no output)'}")
+        return endpoint
+
+    def _find_udp(self, port: int) -> Endpoint | None:
+        for state, host, number, _, guest_port in self._connections("UDP"):
+            if state == "HOST_FORWARD" and int(guest_port) == port:
+                return Endpoint(host, int(number))
+        return None
 
     def count_accepted(self, port: int) -> int | None:
         endpoint = self.find_endpoint(port)
@@ -189,9 +203,9 @@ class QemuMachine(GuardedMachine):
     def kill(self) -> None:
         self._process.kill("QEMU")
 
-    def _connections(self) -> list[tuple[str, ...]]:
+    def _connections(self, protocol: str = "TCP") -> list[tuple[str, ...]]:
         try:
-            return _CONNECTION.findall(self._qmp.monitor("info usernet"))
+            return re.findall(protocol + _CONNECTION, self._qmp.monitor("info usernet"))
         except QmpClosed:
             return []
 

@@ -90,9 +90,11 @@ class XhyveMachine(GuardedMachine):
                 self._reachability.check(str(address))
         return None if address is None else Endpoint(address, port)
 
+    def forward_udp(self, port: int) -> Endpoint:
+        # The guest has an address of its own, with all its ports.
+        return self.forward(port)
+
     def forward(self, port: int) -> Endpoint:
-        if not 0 < port < 1 << 16:
-            raise XhyveError(f"{port} is not a TCP port")
         endpoint = self.find_endpoint(port)
         if endpoint is None:
             raise XhyveError(self.explain_missing_address() or f"guest {self._machine.name} has no address yet")

@@ -153,7 +153,7 @@ def test_network_decides_what_a_guest_reaches(tmp_path: Path, network: Network, 
 
 
 def test_a_port_that_is_none(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:
-    with qemu(tmp_path).running(machine, process) as vm, pytest.raises(XhyveError, match="70000 is not a TCP port"):
+    with qemu(tmp_path).running(machine, process) as vm, pytest.raises(XhyveError, match="70000"):
         vm.forward(70000)
 
 
