@@ -16,7 +16,7 @@ from pytest_xhyve.guest.chaos import Chaos
 from pytest_xhyve.guest.shell import Command
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.link import Impairment
-from pytest_xhyve.model.values import short_repr, suggest
+from pytest_xhyve.model.values import parse_size, short_repr, suggest
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
@@ -229,7 +229,9 @@ class Guests:
         self._in_all(lambda guest: guest.restore(snapshots[guest.name]))
 
     @contextmanager
-    def capture(self, path: str | os.PathLike[str], *, lan: str | None = None) -> Iterator[Path]:
+    def capture(
+        self, path: str | os.PathLike[str], *, lan: str | None = None, max_size: int | str = "1G"
+    ) -> Iterator[Path]:
         """For the time of a ``with`` block, write the frames of a LAN to a file that Wireshark reads (pcapng).
 
         The file has an interface for each guest, with the frames that the guest sent. With ``--xhyve-artifacts``, a
@@ -238,20 +240,26 @@ class Guests:
         Args:
             path: the file to write; folders above it are created.
             lan: the LAN's name; None for the only one.
+            max_size: how long the file may become, as ``"4G"``; a guest can send any number of frames.
 
         Raises:
-            ConfigurationError: the cluster has no such LAN, or several and *lan* is None.
+            ConfigurationError: the cluster has no such LAN, or several and *lan* is None; or *max_size* is not a size.
             LanFailed: the switch has died, or the LAN's frames are captured already.
             OSError: the file cannot be written.
             XhyveError: at the end of the block: the file is not complete, for example because the disk is full.
         """
         switch = self._switches[self._lan_to_capture(lan)]
+        limit = parse_size(max_size)
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file, switch.capturing(file.fileno()):
+        with ExitStack() as stack, target.open("wb") as file, switch.capturing(file.fileno(), limit):
+            # Above all if the test fails in the block.
+            stack.callback(self._report_file, target)
             yield target
+
+    def _report_file(self, path: Path) -> None:
         first = next(iter(self))
-        first._instance.events.file_fetched(first, target)
+        first._instance.events.file_fetched(first, path)
 
     def ansible_inventory(self, path: str | os.PathLike[str]) -> Path:
         """Write an inventory by which Ansible reaches the guests by their names; it is right until they restart.

@@ -16,6 +16,9 @@ _ETHERNET = 1  # LINKTYPE_ETHERNET
 _NAME, _RESOLUTION, _END = 2, 9, 0
 _NANOSECONDS = 9
 _FLUSH_BYTES = 1 << 16
+# Bytes of the blocks of a frame beside its content, and of its guest's interface.
+_MAX_OVERHEAD = 512
+_TOO_LONG = "the file has reached its limit; max_size= sets another one"
 # A frame follows its length, four bytes.
 _HEADER = 4
 
@@ -25,10 +28,14 @@ class Capture:
 
     Args:
         fd: its descriptor.
+        max_bytes: how long the file may become; a guest can send any number of frames.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, max_bytes: int) -> None:
+        # The reader of a pipe may be slow, and the guests must not wait for it.
+        os.set_blocking(fd, False)
         self._fd = fd
+        self._left = max_bytes
         self._interfaces: dict[str, int] = {}
         self._unwritten: list[bytes] = []
         self._size = 0
@@ -41,6 +48,10 @@ class Capture:
         """Add *frame*, which is behind its length, as one from the guest *source*."""
         if self.error:
             return
+        if self._left < self._size + len(frame) + _MAX_OVERHEAD:
+            self.flush()
+            self.error = self.error or _TOO_LONG
+            return
         number = self._interfaces.get(source)
         if number is None:
             number = self._interfaces[source] = len(self._interfaces)
@@ -51,10 +62,16 @@ class Capture:
         self._add(_block(_PACKET, head + _padded(frame[_HEADER:])))
         self.frames += 1
 
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether `flush` has something to do."""
+        return bool(self._unwritten)
+
     def flush(self) -> None:
         """Write what was added. On a full disk, the capture ends, and `error` states so; the switch goes on."""
         content = memoryview(b"".join(self._unwritten))
         self._unwritten.clear()
+        self._left -= self._size
         self._size = 0
         try:
             while content and not self.error:

@@ -115,14 +115,18 @@ class Switch:
         self._ask({"heal": True})
 
     @contextmanager
-    def capturing(self, fd: int) -> Iterator[None]:
+    def capturing(self, fd: int, max_bytes: int) -> Iterator[None]:
         """For the time of the block, write the frames to the open file *fd*, which the switch gets a duplicate of.
+
+        Args:
+            fd: its descriptor.
+            max_bytes: how long the file may become.
 
         Raises:
             LanFailed: the switch has died or does not answer, or frames are captured already.
             XhyveError: the file could not be written to its end.
         """
-        self._ask({"capture": True}, [fd])
+        self._ask({"capture": True, "max_bytes": max_bytes}, [fd])
         try:
             yield
         except BaseException as error:

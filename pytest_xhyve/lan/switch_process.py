@@ -160,7 +160,10 @@ class SwitchLoop:
     def serve(self) -> None:
         """Pass frames until the plugin and all guests have closed their ends."""
         while self._control is not None or self._ports:
-            events = self._selector.select(self._links.seconds_to_next(time.monotonic()))
+            events = self._selector.select(self._seconds_to_wait())
+            if not events and self._capture is not None:
+                # The file is up to date for those who watch it, and if this process is killed.
+                self._capture.flush()
             # The requests first, so that no flood of frames delays them.
             events.sort(key=lambda event: event[0].fd in self._ports)
             for key, mask in events:
@@ -173,6 +176,11 @@ class SwitchLoop:
                     while self._control is not None and self._control.pending():
                         self._obey(self._control)
             self._deliver_late_frames()
+
+    def _seconds_to_wait(self) -> float | None:
+        if self._capture is not None and self._capture.has_unwritten:
+            return 0.0
+        return self._links.seconds_to_next(time.monotonic())
 
     def _deliver_late_frames(self) -> None:
         ports = {port.name: port for port in self._ports.values()}
@@ -288,7 +296,8 @@ class SwitchLoop:
                 for fd in fds:
                     os.close(fd)
                 raise ValueError("frames of this LAN are captured already")
-            self._capture = Capture(*fds)
+            (fd,) = fds
+            self._capture = Capture(fd, message["max_bytes"])
         if "end_capture" in message and self._capture is not None:
             ended, self._capture = self._capture, None
             ended.close()

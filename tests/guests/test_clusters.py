@@ -219,16 +219,22 @@ FIXTURES = """
             xhyve_guest_factory.cluster(nodes=0)
 
     @pytest.mark.xhyve_guests(a="tiny", b="tiny")
-    def test_failing(xhyve_guests):
-        xhyve_guests.b.run("echo from b; exit 7")
+    def test_failing(xhyve_guests, tmp_path):
+        with xhyve_guests.capture(tmp_path / "lan.pcapng"):
+            xhyve_guests.a.run("ping -c 3 -W 20 b")
+            xhyve_guests.b.run("echo from b; exit 7")
 """
 
 
 def test_fixtures_and_markers(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(FIXTURES)
-    result = pytester.runpytest("--xhyve-image=tiny", "--xhyve-hypervisor=qemu", "--xhyve-strict")
+    options = ["--xhyve-image=tiny", "--xhyve-hypervisor=qemu", "--xhyve-strict", "--xhyve-artifacts=art"]
+    result = pytester.runpytest(*options)
     result.assert_outcomes(passed=6, failed=1)
     result.stdout.fnmatch_lines(["*Captured log xhyve: a *", "*Captured log xhyve: b *"])
+    (capture,) = pytester.path.glob("art/*test_failing/a/fetched/lan.pcapng")
+    with capture.open("rb") as file:
+        assert len(list(dpkt.pcapng.Reader(file))) >= 6
 
 
 def test_kept_cluster_keeps_its_lan(pytester: pytest.Pytester) -> None:

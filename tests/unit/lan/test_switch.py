@@ -319,8 +319,8 @@ def test_capture_has_an_interface_for_each_guest(
 ) -> None:
     a, b, c = cables
     path = tmp_path / "lan.pcapng"
-    with path.open("wb") as file, switch.capturing(file.fileno()):
-        with pytest.raises(LanFailed, match="captured already"), switch.capturing(file.fileno()):
+    with path.open("wb") as file, switch.capturing(file.fileno(), 1 << 20):
+        with pytest.raises(LanFailed, match="captured already"), switch.capturing(file.fileno(), 1 << 20):
             pass
         a.send(b.mac, b"first, of 22 bytes    ")
         b.receive()
@@ -338,7 +338,7 @@ def test_capture_has_an_interface_for_each_guest(
 def test_capture_on_a_full_disk_states_so(switch: Switch, cables: tuple[Cable, Cable, Cable]) -> None:
     a, b, _ = cables
     with Path("/dev/full").open("wb") as file:
-        captured = switch.capturing(file.fileno())
+        captured = switch.capturing(file.fileno(), 1 << 20)
         captured.__enter__()
         a.send(EVERYBODY, b"text")
         assert b.receive() == b"text"
@@ -360,3 +360,57 @@ def test_frame_that_is_late_does_not_reach_a_guest_that_has_started_again(
         again = Cable(1, plug_in(switch, "b", stack))
         assert c.receive() == b"text"
         assert again.hears_nothing()
+
+
+def test_capture_that_reaches_its_limit_states_so(
+    switch: Switch, cables: tuple[Cable, Cable, Cable], tmp_path: Path
+) -> None:
+    a, b, _ = cables
+    path = tmp_path / "lan.pcapng"
+    with path.open("wb") as file:
+        captured = switch.capturing(file.fileno(), 200_000)
+        captured.__enter__()
+        for _ in range(300):
+            a.send(EVERYBODY, bytes(1000))
+            b.receive()
+        with pytest.raises(
+            XhyveError, match=r"ends after 1\d\d frames: the file has reached its limit; max_size= sets"
+        ):
+            captured.__exit__(None, None, None)
+    assert 150_000 < path.stat().st_size <= 200_000
+    with path.open("rb") as written:
+        assert {len(frame) for _, frame in dpkt.pcapng.Reader(written)} == {1014}
+
+
+def test_capture_is_up_to_date_if_the_switch_dies(
+    switch: Switch, cables: tuple[Cable, Cable, Cable], tmp_path: Path
+) -> None:
+    a, b, _ = cables
+    path = tmp_path / "lan.pcapng"
+    with path.open("wb") as file:
+        captured = switch.capturing(file.fileno(), 1 << 20)
+        captured.__enter__()
+        a.send(EVERYBODY, b"text")
+        assert b.receive() == b"text"
+        assert becomes(lambda: path.stat().st_size > 100)
+        os.kill(switch.pid, signal.SIGKILL)
+        with pytest.raises(LanFailed):
+            captured.__exit__(None, None, None)
+    with path.open("rb") as written:
+        assert [bytes(frame)[14:] for _, frame in dpkt.pcapng.Reader(written)] == [b"text"]
+
+
+def test_capture_into_a_pipe_that_is_not_read_holds_up_no_guest(
+    switch: Switch, cables: tuple[Cable, Cable, Cable]
+) -> None:
+    a, b, _ = cables
+    reader, writer = os.pipe()
+    captured = switch.capturing(writer, 1 << 30)
+    captured.__enter__()
+    for _ in range(100):
+        a.send(EVERYBODY, bytes(1000))
+        assert len(b.receive()) == 1000
+    with pytest.raises(XhyveError, match=r"ends after \d+ frames: Resource temporarily unavailable"):
+        captured.__exit__(None, None, None)
+    os.close(reader)
+    os.close(writer)
