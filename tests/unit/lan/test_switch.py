@@ -342,7 +342,7 @@ def test_capture_on_a_full_disk_states_so(switch: Switch, cables: tuple[Cable, C
         captured.__enter__()
         a.send(EVERYBODY, b"text")
         assert b.receive() == b"text"
-        with pytest.raises(XhyveError, match="ends after 1 frames: No space left on device"):
+        with pytest.raises(XhyveError, match=r"ends after [01] frames: No space left on device"):
             captured.__exit__(None, None, None)
     a.send(EVERYBODY, b"the switch goes on")
     assert b.receive() == b"the switch goes on"
