@@ -152,6 +152,11 @@ class Links:
                 self._bytes += _cost(arriving)
                 heapq.heappush(self._waiting, _Waiting(at, next(self._numbers), source, target, arriving))
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether frames wait."""
+        return bool(self._waiting)
+
     def seconds_to_next(self, now: float) -> float | None:
         """Seconds until the next frame that waits arrives; None if none waits."""
         return max(0.0, self._waiting[0].at - now) if self._waiting else None

@@ -22,6 +22,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Port:
         too_short: frames that are shorter than an Ethernet header, and went nowhere.
         overflowed: frames that the guest did not read in time.
         broken: why the cable was cut; empty if it was not.
+        waits: whether frames wait until the guest reads.
     """
 
     def __init__(self, name: str, end: socket.socket) -> None:
@@ -60,6 +62,7 @@ class Port:
         self.end = end
         self.received = self.sent = self.too_short = self.overflowed = 0
         self.broken = ""
+        self.waits = False
         self._unread = b""
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -116,11 +119,13 @@ class Port:
         """
         queue = self._queue
         while queue:
-            pieces: list[bytes | memoryview] = [queue[place] for place in range(min(len(queue), _MAX_PIECES))]
             # A frame that was sent in part has to be completed.
-            pieces[0] = memoryview(queue[0])[self._begun :]
+            first = memoryview(queue[0])[self._begun :]
             try:
-                sent = self.end.sendmsg(pieces)
+                if len(queue) == 1:
+                    sent = self.end.send(first)
+                else:
+                    sent = self.end.sendmsg([first, *islice(queue, 1, _MAX_PIECES)])
             except BlockingIOError:
                 return True
             except OSError as error:
@@ -165,7 +170,8 @@ class SwitchLoop:
                 # The file is up to date for those who watch it, and if this process is killed.
                 self._capture.flush()
             # The requests first, so that no flood of frames delays them.
-            events.sort(key=lambda event: event[0].fd in self._ports)
+            if len(events) > 1:
+                events.sort(key=lambda event: event[0].fd in self._ports)
             for key, mask in events:
                 port = self._ports.get(key.fd)
                 if port is not None:
@@ -183,6 +189,8 @@ class SwitchLoop:
         return self._links.seconds_to_next(time.monotonic())
 
     def _deliver_late_frames(self) -> None:
+        if not self._links.has_waiting:
+            return
         ports = {port.name: port for port in self._ports.values()}
         touched = set()
         for target, frame in self._links.take_arrived(time.monotonic()):
@@ -240,9 +248,9 @@ class SwitchLoop:
         except EOFError:
             self._close(port)
             return
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if is_left else 0)
-        if self._selector.get_key(port.end).events != wanted:
-            self._selector.modify(port.end, wanted)
+        if is_left != port.waits:
+            port.waits = is_left
+            self._selector.modify(port.end, selectors.EVENT_READ | (selectors.EVENT_WRITE if is_left else 0))
 
     def _close(self, port: Port) -> None:
         self._selector.unregister(port.end)
