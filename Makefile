@@ -110,6 +110,7 @@ bench: $(BENCH)/.done
 	$(BENCH)/bin/python -m benchmarks.crowd
 	$(BENCH)/bin/python -m benchmarks.lan
 	$(BENCH)/bin/python -m benchmarks.plot
+	$(BENCH)/bin/python -m benchmarks.network
 
 test-oldest: images
 	$(BIN)/nox --session oldest
