@@ -132,6 +132,19 @@ def live_guests(folder: Path, run: str = "*") -> list[GuestRecord]:
     return [record for record in records if record is not None and psutil.pid_exists(record.pid)]
 
 
+def kept_lans(folder: Path, run: str) -> list[Path]:
+    """The folders of the switches in *folder* that the run named *run* has kept for its kept guests."""
+    return [path.parent for path in sorted(folder.glob(f"{run}/*/{RECORD}")) if _is_kept_lan(path)]
+
+
+def _is_kept_lan(record: Path) -> bool:
+    try:
+        content = json.loads(record.read_text())
+        return bool("lan" in content and content["kept"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def reap(folder: Path) -> list[Path]:
     """Kill the hypervisors of dead runs in *folder*, then remove these runs' folders.
 

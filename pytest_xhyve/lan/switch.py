@@ -157,7 +157,7 @@ class Switch:
         """Let the switch run on after this process, until all guests have closed their ends."""
         # If it has died, the kept guests have no LAN any more; their run has reported that.
         with suppress(XhyveError):
-            self._process.keep({})
+            self._process.keep({"kept": True})
 
     def _ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         with self._lock:

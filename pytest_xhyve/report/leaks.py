@@ -24,6 +24,8 @@ def find_leaks(home: Home, run: Path | None) -> Iterator[str]:
         return
     kept = [guest for guest in runs.live_guests(run.parent, run.name) if guest.kept]
     places = {guest.folder for guest in kept}
+    if kept:
+        places.update(runs.kept_lans(run.parent, run.name))
     for pid in runs.find_hypervisors_of(run):
         command = _command(pid)
         if not any(f"{place}{os.sep}" in command for place in places):

@@ -247,8 +247,10 @@ def test_kept_cluster_keeps_its_lan(pytester: pytest.Pytester) -> None:
             xhyve_guests.a.run("false")
         """
     )
-    result = pytester.runpytest("--xhyve-image=tiny", "--xhyve-hypervisor=qemu", "--xhyve-keep=on-failure")
+    options = ["--xhyve-image=tiny", "--xhyve-hypervisor=qemu", "--xhyve-keep=on-failure", "--xhyve-strict"]
+    result = pytester.runpytest(*options)
     result.assert_outcomes(failed=1)
+    result.stdout.no_fnmatch_line("*left behind*")
     kept = [guest for guest in live_guests(Home.of_user().folder("runs")) if guest.kept]
     try:
         first, second = sorted(kept, key=lambda guest: guest.name)

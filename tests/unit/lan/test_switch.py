@@ -280,7 +280,9 @@ def test_kept_switch_ends_with_its_last_guest(guardian: Guardian, tmp_path: Path
         with guardian.guard(run / "kept", [], {"lan": "lan"}) as process, running_switch(process, "lan") as switch:
             a, b = Cable(0, plug_in(switch, "a", stack)), Cable(1, plug_in(switch, "b", stack))
             pid = switch.pid
+            assert runs.kept_lans(tmp_path, run.name) == []
             switch.keep()
+            assert runs.kept_lans(tmp_path, run.name) == [run / "kept"]
         a.send(EVERYBODY, b"still here")
         assert b.receive() == b"still here"
         a.end.close()
