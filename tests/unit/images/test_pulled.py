@@ -180,23 +180,24 @@ def test_bad_address(text: str, problem: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
     """Two key rings, and a folder in which gpg has the secret keys."""
     if shutil.which("gpg") is None or shutil.which("gpgv") is None:
         pytest.skip("gpg is not installed")
     folder = tmp_path_factory.mktemp("gnupg")
     folder.chmod(0o700)
     rings = {"folder": folder}
-    for name in ("ours", "other"):
-        make = ["gpg", "--homedir", str(folder), "--batch", "--passphrase", "", "--quick-gen-key", name, "ed25519"]
-        subprocess.run(make, check=True, capture_output=True)
-        rings[name] = folder / f"{name}.gpg"
-        subprocess.run(
-            ["gpg", "--homedir", str(folder), "--output", str(rings[name]), "--export", name],
-            check=True,
-            capture_output=True,
-        )
-    return rings
+    try:
+        for name in ("ours", "other"):
+            make = ["gpg", "--homedir", str(folder), "--batch", "--passphrase", "", "--quick-gen-key", name, "ed25519"]
+            subprocess.run(make, check=True, capture_output=True)
+            rings[name] = folder / f"{name}.gpg"
+            export = ["gpg", "--homedir", str(folder), "--output", str(rings[name]), "--export", name]
+            subprocess.run(export, check=True, capture_output=True)
+        yield rings
+    finally:
+        # gpg has started it, and it would outlive the tests.
+        subprocess.run(["gpgconf", "--homedir", str(folder), "--kill", "gpg-agent"], check=True)
 
 
 @pytest.mark.parametrize("inline", [False, True], ids=["detached", "inline"])
