@@ -12,7 +12,7 @@ from uuid import uuid4
 from pytest_xhyve.fleet.admission import Admission
 from pytest_xhyve.fleet.request import Request
 from pytest_xhyve.fleet.slots import Slot
-from pytest_xhyve.guest.lans import GuestLans
+from pytest_xhyve.guest.lans import NO_LANS
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.model.errors import Cancelled
 from pytest_xhyve.model.spec import GuestSpec
@@ -48,7 +48,7 @@ class BuildRequest:
     # The images below a recipe may be those of no test, and a template takes longer to make than a boot.
     may_build = False
     hook = None
-    lans = GuestLans()
+    lans = NO_LANS
     requested_by: str | None = None
 
     def __init__(self, spec: GuestSpec) -> None:

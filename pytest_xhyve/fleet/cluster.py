@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.fleet.request import ClusterRequest, MachineHook
+from pytest_xhyve.fleet.request import ForegroundRequest, MachineHook
 from pytest_xhyve.guest.guests import Guests
 from pytest_xhyve.guest.lans import GuestLans
 from pytest_xhyve.model.cluster import ClusterSpec
@@ -44,7 +44,7 @@ def start_cluster(fleet: Fleet, spec: ClusterSpec, requested_by: str, hook: Mach
         fleet.reserve_slots(list(spec.guests.values()), requested_by)
         switches = {lan: resources.enter_context(fleet.switch(lan)) for lan in spec.lans}
         requests = {
-            name: ClusterRequest(
+            name: ForegroundRequest(
                 replace(guest, reset=spec.reset or None),
                 requested_by,
                 hook,
@@ -63,7 +63,7 @@ def start_cluster(fleet: Fleet, spec: ClusterSpec, requested_by: str, hook: Mach
         return Guests(guests, switches, resources.pop_all())
 
 
-def _start_all(fleet: Fleet, requests: Mapping[str, ClusterRequest]) -> dict[str, Guest]:
+def _start_all(fleet: Fleet, requests: Mapping[str, ForegroundRequest]) -> dict[str, Guest]:
     with ThreadPoolExecutor(len(requests), "xhyve-start") as pool:
         starting = {name: pool.submit(fleet.start, request) for name, request in requests.items()}
         try:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pytest_xhyve.fleet.admission import Admission
 from pytest_xhyve.fleet.slots import Slot
-from pytest_xhyve.guest.lans import GuestLans
+from pytest_xhyve.guest.lans import NO_LANS, GuestLans
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.model.errors import Cancelled
 from pytest_xhyve.model.machine import Machine
@@ -65,33 +65,6 @@ class Request(Protocol):
         """
 
 
-class ForegroundRequest:
-    """The request of a test, which waits for its guest.
-
-    Args:
-        spec: what the guest is made of.
-        requested_by: the test, class, module or session that the guest is for.
-        hook: modifies the machine before it starts; None to leave it as it is.
-    """
-
-    may_build = True
-    lans = GuestLans()
-
-    def __init__(self, spec: GuestSpec, requested_by: str = "", hook: MachineHook | None = None) -> None:
-        self.spec = spec
-        self.requested_by: str | None = requested_by
-        self.hook = hook
-
-    def acquire_slot(self, admission: Admission, weight: int, stack: ExitStack) -> Slot:
-        return admission.acquire(stack, weight, self.requested_by or "")
-
-    def started_in(self, process: GuardedProcess) -> None:
-        """Do nothing: a test's request is never cancelled."""
-
-    def check(self) -> None:
-        """Do nothing: a test's request is never cancelled."""
-
-
 class _Cancellable:
     """The part of a request by which another thread cancels it."""
 
@@ -119,6 +92,31 @@ class _Cancellable:
             raise Cancelled("the guest is no longer needed")
 
 
+class ForegroundRequest(_Cancellable):
+    """The request of a test, which waits for its guest.
+
+    Args:
+        spec: what the guest is made of.
+        requested_by: the test, class, module or session that the guest is for.
+        hook: modifies the machine before it starts; None to leave it as it is.
+        lans: the LANs that the guest is on.
+    """
+
+    may_build = True
+
+    def __init__(
+        self, spec: GuestSpec, requested_by: str = "", hook: MachineHook | None = None, lans: GuestLans = NO_LANS
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.requested_by: str | None = requested_by
+        self.hook = hook
+        self.lans = lans
+
+    def acquire_slot(self, admission: Admission, weight: int, stack: ExitStack) -> Slot:
+        return admission.acquire(stack, weight, self.requested_by or "")
+
+
 class PrewarmRequest(_Cancellable):
     """A request for a guest that a test is expected to ask for; another thread may cancel it.
 
@@ -128,7 +126,7 @@ class PrewarmRequest(_Cancellable):
 
     may_build = False
     hook = None
-    lans = GuestLans()
+    lans = NO_LANS
 
     def __init__(self, spec: GuestSpec) -> None:
         super().__init__()
@@ -138,26 +136,3 @@ class PrewarmRequest(_Cancellable):
 
     def acquire_slot(self, admission: Admission, weight: int, stack: ExitStack) -> Slot:
         return admission.acquire_spare(stack, weight)
-
-
-class ClusterRequest(_Cancellable):
-    """The request for one guest of a cluster; if another of its guests cannot start, it is cancelled.
-
-    Args:
-        spec: what the guest is made of.
-        requested_by: the test, class, module or session that the cluster is for.
-        hook: modifies the machine before it starts; None to leave it as it is.
-        lans: the LANs that the guest is on.
-    """
-
-    may_build = True
-
-    def __init__(self, spec: GuestSpec, requested_by: str, hook: MachineHook | None, lans: GuestLans) -> None:
-        super().__init__()
-        self.spec = spec
-        self.requested_by: str | None = requested_by
-        self.hook = hook
-        self.lans = lans
-
-    def acquire_slot(self, admission: Admission, weight: int, stack: ExitStack) -> Slot:
-        return admission.acquire(stack, weight, self.requested_by or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pytest_xhyve.guest.events import Events
-from pytest_xhyve.guest.lans import GuestLans
+from pytest_xhyve.guest.lans import NO_LANS, GuestLans
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.hypervisors.base import Hypervisor, Snapshotter
 from pytest_xhyve.model.image import Image
@@ -33,7 +33,7 @@ class Instance:
     timeouts: Timeouts
     events: Events
     disk_sizes: DiskSizes = field(default_factory=DiskSizes)
-    lans: GuestLans = field(default_factory=GuestLans)
+    lans: GuestLans = NO_LANS
 
     @property
     def snapshotter(self) -> Snapshotter:

@@ -54,3 +54,7 @@ class GuestLans:
         """
         for switch in self.switches:
             switch.check()
+
+
+NO_LANS = GuestLans()
+"""Those of a guest that is on no LAN."""
