@@ -52,7 +52,6 @@ def start_cluster(fleet: Fleet, spec: ClusterSpec, requested_by: str, hook: Mach
                     name,
                     places[name],
                     tuple(switches[lan] for lan in spec.lans_of(name)),
-                    tuple(tuple(other for other in spec.lans[lan] if other != name) for lan in spec.lans_of(name)),
                 ),
             )
             for name, guest in spec.guests.items()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from random import Random
 from typing import Any, Protocol
 
 from pytest_xhyve.guest import chaos
+from pytest_xhyve.guest.cluster_lans import ClusterLans
 
 _ONE_WAY_SHARE = 0.3
 
@@ -24,7 +25,8 @@ class _Guests(Protocol):
         self, one: Any, other: Any, *, latency: Any = ..., jitter: Any = ..., loss: Any = ..., seed: int = ...
     ) -> None: ...
 
-    def _block(self, links: Sequence[tuple[str, str]], *, both_ways: bool, blocked: bool = ...) -> None: ...
+    @property
+    def _lans(self) -> ClusterLans: ...
 
 
 @contextmanager
@@ -33,11 +35,11 @@ def _partition(guests: _Guests, random: Random) -> Iterator[None]:
     place = random.randint(1, len(names) - 1)
     ways = [(one, other) for one in names[:place] for other in names[place:]]
     both_ways = random.random() >= _ONE_WAY_SHARE
-    guests._block(ways, both_ways=both_ways)
+    guests._lans.block(ways, both_ways=both_ways)
     try:
         yield
     finally:
-        guests._block(ways, both_ways=both_ways, blocked=False)
+        guests._lans.block(ways, both_ways=both_ways, blocked=False)
 
 
 @contextmanager

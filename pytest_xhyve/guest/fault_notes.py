@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 
+NETWORK = "network"
+"""The place of faults of all links of a guest."""
+
 
 class FaultNotes:
     """The faults of one guest, in the order in which they were injected."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, Self, overload
+from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
 from pytest_xhyve.guest import chaos, recorder
 from pytest_xhyve.guest.chaos import Chaos
 from pytest_xhyve.guest.core import GuestCore
+from pytest_xhyve.guest.fault_notes import NETWORK
 from pytest_xhyve.model.errors import (
     ConfigurationError,
     NotSupported,
     XhyveError,
 )
-from pytest_xhyve.model.link import Impairment
+from pytest_xhyve.model.link import Impairment, LinkFaults
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.values import parse_size
 
@@ -40,34 +41,30 @@ class GuestFaults(GuestCore):
     def network(
         self,
         *,
-        latency: str | float | None = None,
-        jitter: str | float | None = None,
-        loss: str | float | None = None,
-        rate: str | float | None = None,
-        duplicate: str | float | None = None,
-        reorder: str | float | None = None,
-        corrupt: str | float | None = None,
         seed: int = 0,
+        **faults: Unpack[LinkFaults],
     ) -> None:
         """Make the links to all other guests of the guest's LANs slow or lossy; without a fault, make them good again.
 
-        `Guests.link` describes the arguments. ``guests.heal()`` ends it, too.
+        ``guests.heal()`` ends it, too.
+
+        Args:
+            seed: as for `Guests.link`.
+            faults: as for `Guests.link`.
 
         Raises:
             ConfigurationError: a value is invalid.
             XhyveError: the guest is on no LAN, or a switch has died.
         """
-        impairment = Impairment.parse(
-            latency=latency, jitter=jitter, loss=loss, rate=rate, duplicate=duplicate, reorder=reorder, corrupt=corrupt
-        )
+        impairment = Impairment.parse(**faults)
         lans = self._instance.lans
         if not lans.switches:
             raise XhyveError(f"guest {self.name} is on no LAN; guests of xhyve_guests are")
-        fault = str(impairment) or None
-        for switch, others in zip(lans.switches, lans.others, strict=True):
+        for switch in lans.switches:
+            others = sorted(switch.members - {lans.name})
             ways = [way for other in others for way in ((lans.name, other), (other, lans.name))]
-            switch.impair(ways, impairment if fault else None, seed=seed)
-        self._faults.note("network", fault)
+            switch.impair(ways, impairment, seed=seed)
+        self._faults.note(NETWORK, str(impairment) or None)
 
     def link_down(self) -> None:
         """Pull the cables of the guest's LANs: it loses the carrier. SSH, which has a card of its own, stays.

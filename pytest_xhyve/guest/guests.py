@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from pytest_xhyve.guest import chaos, cluster_chaos
 from pytest_xhyve.guest.chaos import Chaos
+from pytest_xhyve.guest.cluster_lans import ClusterLans
 from pytest_xhyve.guest.shell import Command
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
-from pytest_xhyve.model.link import Impairment
+from pytest_xhyve.model.link import Impairment, LinkFaults
 from pytest_xhyve.model.values import parse_size, short_repr, suggest
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Guests:
 
     def __init__(self, guests: Mapping[str, Guest], switches: Mapping[str, Switch], resources: ExitStack) -> None:
         self._guests = dict(guests)
-        self._switches = dict(switches)
+        self._lans = ClusterLans(self._guests, switches)
         self._resources = resources
 
     def __getitem__(self, name: str) -> Guest:
@@ -116,22 +117,16 @@ class Guests:
         both = [name for name in first if name in second]
         if both:
             raise ConfigurationError(f"guest {both[0]} is on both sides of the partition")
-        self._block([(a, b) for a in first for b in second], both_ways=not one_way)
+        self._lans.block([(a, b) for a in first for b in second], both_ways=not one_way)
 
     def link(
         self,
         one: str | Guest,
         other: str | Guest,
         *,
-        latency: str | float | None = None,
-        jitter: str | float | None = None,
-        loss: str | float | None = None,
-        rate: str | float | None = None,
-        duplicate: str | float | None = None,
-        reorder: str | float | None = None,
-        corrupt: str | float | None = None,
         one_way: bool = False,
         seed: int = 0,
+        **faults: Unpack[LinkFaults],
     ) -> None:
         """Make the link between two guests slow or lossy, on all their LANs; without a fault, make it good again.
 
@@ -140,15 +135,16 @@ class Guests:
         Args:
             one: a guest, or its name.
             other: another one.
-            latency: how late each frame is, each way: ``"100ms"``, or seconds.
-            jitter: by how much this varies, at most *latency*; the order stays.
-            loss: the share of frames that are lost: ``"5%"`` or 0.05.
-            rate: bits per second each way: ``"1mbit"``. What would wait longer than a second is lost.
-            duplicate: the share of frames that arrive twice.
-            reorder: the share of frames that are not late, and so overtake others.
-            corrupt: the share of frames of which one bit is wrong.
             one_way: whether this holds for frames from *one* to *other* only.
             seed: selects which frames are lost, doubled or damaged.
+            faults: what happens to the frames, each way:
+                ``latency="100ms"``: how late each one is; also in seconds, as 0.1;
+                ``jitter="20ms"``: by how much this varies, at most the latency; the order stays;
+                ``loss="5%"``: the share that is lost; also as 0.05;
+                ``rate="1mbit"``: bits per second; what would wait longer than a second is lost;
+                ``duplicate="1%"``: the share that arrives twice;
+                ``reorder="1%"``: the share that is not late, and so overtakes others;
+                ``corrupt="1%"``: the share of which one bit is wrong.
 
         Raises:
             ConfigurationError: a value is invalid, or a guest is not of this cluster.
@@ -157,10 +153,8 @@ class Guests:
         first, second = self._names_of([one, other])
         if first == second:
             raise ConfigurationError(f"a link is between two guests, not from {first} to itself")
-        impairment = Impairment.parse(
-            latency=latency, jitter=jitter, loss=loss, rate=rate, duplicate=duplicate, reorder=reorder, corrupt=corrupt
-        )
-        self._impair([(first, second)], impairment, both_ways=not one_way, seed=seed)
+        impairment = Impairment.parse(**faults)
+        self._lans.impair([(first, second)], impairment, both_ways=not one_way, seed=seed)
 
     def heal(self) -> None:
         """End all partitions, and make all links good.
@@ -168,11 +162,7 @@ class Guests:
         Raises:
             LanFailed: a switch has died.
         """
-        for switch in self._switches.values():
-            switch.heal()
-        for guest in self:
-            for place in (*map(_place, self.names), "network"):
-                guest._faults.note(place, None)
+        self._lans.heal()
 
     def chaos(self, *, seed: int, faults: Sequence[str] = cluster_chaos.USUAL, every: float = 1.0) -> Chaos:
         """Inject faults in the background for the duration of a ``with`` block, one after the other; heal at its end.
@@ -248,7 +238,7 @@ class Guests:
             OSError: the file cannot be written.
             XhyveError: at the end of the block: the file is not complete, for example because the disk is full.
         """
-        switch = self._switches[self._lan_to_capture(lan)]
+        switch = self._lans.find(lan)
         limit = parse_size(max_size)
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -291,15 +281,9 @@ class Guests:
         """As `Guest._keep_or_remove`, for each guest."""
         with ExitStack() as stack:
             stack.callback(self._resources.close)
-            stack.callback(self._keep_lans)
+            stack.callback(self._lans.keep)
             for guest in self:
                 stack.callback(guest._keep_or_remove, error)
-
-    def _keep_lans(self) -> None:
-        """Keep the LANs of kept guests."""
-        for lan, switch in self._switches.items():
-            if any(guest._instance.process.is_kept for guest in self if lan in guest._instance.lans.names):
-                switch.keep()
 
     def _in_all(self, action: Callable[[Guest], Result]) -> dict[str, Result]:
         """Do *action* for all guests at the same time; the error is that of the first, and names the others."""
@@ -324,48 +308,6 @@ class Guests:
                 raise ConfigurationError(self._unknown(name))
         return found
 
-    def _block(self, links: Sequence[tuple[str, str]], *, both_ways: bool, blocked: bool = True) -> None:
-        for switch, ways in self._ways(links, both_ways=both_ways):
-            switch.block(ways, blocked=blocked)
-        self._note(links, "cut" if blocked else None, both_ways=both_ways)
-
-    def _impair(self, links: Sequence[tuple[str, str]], impairment: Impairment, *, both_ways: bool, seed: int) -> None:
-        fault = str(impairment) or None
-        for switch, ways in self._ways(links, both_ways=both_ways):
-            switch.impair(ways, impairment if fault else None, seed=seed)
-        self._note(links, fault, both_ways=both_ways)
-
-    def _ways(
-        self, links: Sequence[tuple[str, str]], *, both_ways: bool
-    ) -> Iterator[tuple[Switch, Sequence[tuple[str, str]]]]:
-        """For each LAN's switch, those of *links* of which both guests are on the LAN."""
-        ways = [*links, *((b, a) for a, b in links)] if both_ways else links
-        for lan, switch in self._switches.items():
-            on_it = [way for way in ways if all(lan in self._guests[name]._instance.lans.names for name in way)]
-            if on_it:
-                yield switch, on_it
-
-    def _note(self, links: Sequence[tuple[str, str]], fault: str | None, *, both_ways: bool) -> None:
-        """Note *fault* for the report of the guests that send, and for errors of commands in them."""
-        for a, b in links:
-            self._guests[a]._faults.note(_place(b), fault)
-            if both_ways:
-                self._guests[b]._faults.note(_place(a), fault)
-
-    def _lan_to_capture(self, lan: str | None) -> str:
-        if lan is None and len(self._switches) == 1:
-            return next(iter(self._switches))
-        if lan not in self._switches:
-            known = ", ".join(self._switches)
-            problem = "give lan=, as the cluster has several LANs" if lan is None else f"the cluster has no LAN {lan!r}"
-            raise ConfigurationError(f"{problem} (known: {known})")
-        return lan
-
     def _unknown(self, name: str) -> str:
         guests = self.__dict__.get("_guests", {})
         return f"the cluster has no guest {name!r}{suggest(name, guests)} (known: {', '.join(guests)})"
-
-
-def _place(other: str) -> str:
-    """Where the faults of the way to the guest *other* are, for a report."""
-    return f"link to {other}"

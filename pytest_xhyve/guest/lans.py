@@ -21,13 +21,11 @@ class GuestLans:
         name: the guest's name on them.
         place: its addresses there; None if it is on no LAN.
         switches: the switch of each of its LANs, in the order of its cards.
-        others: the names of the other guests on each of them.
     """
 
     name: str = ""
     place: LanPlace | None = None
     switches: Sequence[Switch] = ()
-    others: Sequence[Sequence[str]] = ()
 
     @property
     def names(self) -> list[str]:

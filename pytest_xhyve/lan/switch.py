@@ -60,6 +60,7 @@ class Switch:
         self._lan = lan
         self._lock = threading.Lock()
         self._asked = 0
+        self._members: set[str] = set()
 
     @property
     def pid(self) -> int:
@@ -74,6 +75,12 @@ class Switch:
             LanFailed: the switch has died, or does not answer.
         """
         self._ask({"connect": port}, [end.fileno()])
+        self._members.add(port)
+
+    @property
+    def members(self) -> frozenset[str]:
+        """The guests that were connected, also those that are off now."""
+        return frozenset(self._members)
 
     def counters(self) -> dict[str, PortCounters]:
         """What the switch has counted at the present cable of each guest, by the guest's name.
@@ -84,18 +91,18 @@ class Switch:
         counted: Mapping[str, Mapping[str, Any]] = self._ask({"counters": True})["counters"]
         return {name: PortCounters(**counters) for name, counters in counted.items()}
 
-    def impair(self, links: Links, impairment: Impairment | None, *, seed: int = 0) -> None:
-        """Set what happens to the frames on *links*; None for nothing.
+    def impair(self, links: Links, impairment: Impairment, *, seed: int = 0) -> None:
+        """Set what happens to the frames on *links*.
 
         Args:
             links: pairs of the names of two guests: from where, and to where.
-            impairment: what happens.
+            impairment: what happens; without a fault, the frames pass as before.
             seed: makes the same frames get lost, doubled or damaged each time.
 
         Raises:
             LanFailed: the switch has died, or does not answer.
         """
-        plain = None if impairment is None else impairment.to_dict()
+        plain = impairment.to_dict() if impairment else None
         self._ask({"impair": list(links), "impairment": plain, "seed": str(seed)})
 
     def block(self, links: Links, *, blocked: bool = True) -> None:

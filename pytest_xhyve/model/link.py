@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import short_repr, suggest
@@ -16,6 +16,18 @@ _BITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)"
 _MOST_SECONDS = 60.0
 _LEAST_BITS = 1000
+
+
+class LinkFaults(TypedDict, total=False):
+    """The faults of a link as users write them; `Impairment` describes them."""
+
+    latency: str | float | None
+    jitter: str | float | None
+    loss: str | float | None
+    duplicate: str | float | None
+    reorder: str | float | None
+    corrupt: str | float | None
+    rate: str | float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,10 @@ class Impairment:
     def to_dict(self) -> dict[str, Any]:
         """This object as plain data, for the switch."""
         return asdict(self)
+
+    def __bool__(self) -> bool:
+        """Whether there is a fault."""
+        return self != Impairment()
 
     def __str__(self) -> str:
         shown = {"latency": _as_seconds, "jitter": _as_seconds, "rate": _as_bits}

@@ -124,12 +124,12 @@ def test_router_between_two_lans(fleet: Fleet) -> None:
 def test_two_clusters_with_the_same_names_hear_nothing_of_each_other(fleet: Fleet, pair: Guests) -> None:
     spec = ClusterSpec.parse(server=pair.server.image, other=pair.server.image)
     with start_cluster(fleet, spec, "test") as guests:
-        before = pair._switches["lan"].counters()["server"].received
+        before = pair._lans.find("lan").counters()["server"].received
         guests.other.run("ping -c 20 -i 0.02 -W 20 server", timeout=LIMIT)
-        own = guests._switches["lan"].counters()
+        own = guests._lans.find("lan").counters()
         assert own["other"].received >= 20
         # What it sends by itself: looking for neighbours and routers.
-        assert pair._switches["lan"].counters()["server"].received - before < 10
+        assert pair._lans.find("lan").counters()["server"].received - before < 10
         assert guests.server.uuid != pair.server.uuid
 
 
@@ -348,7 +348,7 @@ class TestFaults:
         snapshots = pair.snapshot()
         pair.run_all("echo after >/dev/shm/state")
         pair.partition(["server"], ["client"])
-        switch = pair._switches["lan"]
+        switch = pair._lans.find("lan")
         connect, before = switch.connect, [guest._instance.process.pid or 0 for guest in pair]
         alive: list[int] = []
 
