@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from itertools import count
 from threading import Lock
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_xhyve.model.cluster import ClusterSpec
     from pytest_xhyve.model.spec import GuestSpec
     from pytest_xhyve.model.values import StartMode
-    from pytest_xhyve.templates.cluster_reset import ClusterReset
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +100,7 @@ def _yield_guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start
     item = request.config.stash[ITEM]
     reserve_slots(item, fleet)
     spec = stated_spec(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
-    with _start_guest(request, fleet, spec) as guest, resetting(request, [guest], fleet.reset_of(guest)):
+    with _start_guest(request, fleet, spec) as guest, resetting(request, [guest], [fleet.reset_of(guest)]):
         yield guest
 
 
@@ -149,19 +148,9 @@ def _yield_guests(
     reserve_slots(item, fleet)
     with (
         _start_cluster(request, fleet, spec) as guests,
-        resetting(request, list(guests), _cluster_reset(fleet, guests)),
+        resetting(request, list(guests), map(fleet.reset_of, guests), guests.heal),
     ):
         yield guests
-
-
-def _cluster_reset(fleet: Fleet, guests: Guests) -> ClusterReset | None:
-    """What resets *guests* together; None if they were started without ``reset=True``."""
-    resets = [reset for guest in guests if (reset := fleet.reset_of(guest)) is not None]
-    if not resets:
-        return None
-    from pytest_xhyve.templates.cluster_reset import ClusterReset
-
-    return ClusterReset(resets, guests.heal)
 
 
 @pytest.fixture
@@ -211,21 +200,24 @@ def xhyve_guest_factory(
     from pytest_xhyve.model.spec import GuestSpec
     from pytest_xhyve.plugin.shared_guests import resetting, watch_fixtures
 
+    fleet = _xhyve_fleet
     watch_fixtures(request.config)
     numbers = count(1)
     with ExitStack() as made:
 
-        def make(spec: GuestSpec) -> Guest:
-            guest = made.enter_context(_start_guest(request, _xhyve_fleet, spec))
+        def next_name() -> str:
             # A later guest may have the name of one that was removed.
-            name = f"{request.fixturename} {next(numbers)}"
-            made.enter_context(resetting(request, [guest], _xhyve_fleet.reset_of(guest), name=name))
+            return f"{request.fixturename} {next(numbers)}"
+
+        def make(spec: GuestSpec) -> Guest:
+            guest = made.enter_context(_start_guest(request, fleet, spec))
+            made.enter_context(resetting(request, [guest], [fleet.reset_of(guest)], name=next_name()))
             return guest
 
         def make_cluster(spec: ClusterSpec) -> Guests:
-            guests = made.enter_context(_start_cluster(request, _xhyve_fleet, spec))
-            name = f"{request.fixturename} {next(numbers)}"
-            made.enter_context(resetting(request, list(guests), _cluster_reset(_xhyve_fleet, guests), name=name))
+            guests = made.enter_context(_start_cluster(request, fleet, spec))
+            resets = map(fleet.reset_of, guests)
+            made.enter_context(resetting(request, list(guests), resets, guests.heal, name=next_name()))
             return guests
 
         yield GuestFactory(make, make_cluster, GuestSpec(image=xhyve_image, start=_xhyve_start))
@@ -252,7 +244,7 @@ def _start_guest(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) 
         guest = prewarmer.start_guest(spec, requested_by)
     else:
         guest = fleet.start(ForegroundRequest(spec, requested_by, hook))
-    _announce(request, guest)
+    _announce(request, guest, [guest])
     return guest
 
 
@@ -262,27 +254,26 @@ def _start_cluster(request: pytest.FixtureRequest, fleet: Fleet, spec: ClusterSp
 
     hook = machine_hook(request.config.stash[ITEM], request)
     guests = start_cluster(fleet, spec, request.node.nodeid or request.scope, hook)
-    try:
-        for guest in guests:
-            _announce(request, guest)
-    except BaseException as error:
-        guests._keep_or_remove(error)
-        raise
+    _announce(request, guests, guests)
     return guests
 
 
-def _announce(request: pytest.FixtureRequest, guest: Guest) -> None:
-    """Let the reporter and the hooks of the test's folder know that *guest* is ready; if a hook fails, remove it."""
+def _announce(request: pytest.FixtureRequest, started: Guest | Guests, guests: Iterable[Guest]) -> None:
+    """Let the reporter and the hooks of the test's folder know that *guests* are ready.
+
+    If a hook fails, remove *started*: the guest, or the cluster.
+    """
     from pytest_xhyve.plugin.reporting import REPORTER
 
     item = request.config.stash[ITEM]
     reporter = request.config.stash.get(REPORTER, None)
-    if reporter is not None:
-        reporter.track(guest, request, item)
     try:
-        item.ihook.pytest_xhyve_guest_ready(guest=guest, request=request)
+        for guest in guests:
+            if reporter is not None:
+                reporter.track(guest, request, item)
+            item.ihook.pytest_xhyve_guest_ready(guest=guest, request=request)
     except BaseException as error:
-        guest._keep_or_remove(error)
+        started._keep_or_remove(error)
         raise
 
 

@@ -14,7 +14,7 @@ too, and drops them when the fixture is torn down. So the saved states form a st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +27,8 @@ from pytest_xhyve.plugin.selection import fixtures_to_reset
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
-    from pytest_xhyve.templates.cluster_reset import ClusterReset
+    from pytest_xhyve.templates.checkpoints import Checkpoint
+    from pytest_xhyve.templates.guests_reset import GuestsReset
     from pytest_xhyve.templates.reset import Reset
 
 RESET_FIXTURE = "_xhyve_reset"
@@ -48,11 +49,16 @@ def plan_resets(items: list[pytest.Item]) -> None:
             set_fixture_names(item, names)
 
 
+def _do_nothing() -> None:
+    """A single guest has no faults of LANs."""
+
+
 @contextmanager
 def resetting(
     request: pytest.FixtureRequest,
     guests: Sequence[Guest],
-    reset: Reset | ClusterReset | None,
+    resets: Iterable[Reset | None],
+    heal: Callable[[], None] = _do_nothing,
     *,
     name: str | None = None,
 ) -> Iterator[None]:
@@ -61,12 +67,17 @@ def resetting(
     Args:
         request: the request of the fixture that made the guests.
         guests: a shared guest, or those of a shared cluster.
-        reset: saves and restores them; None if they are not to be reset.
+        resets: what saves and restores each of them; None for guests that are not to be reset.
+        heal: ends the faults of their LANs.
         name: identifies them; None for the name of their fixture.
     """
-    if reset is None:
+    known = [reset for reset in resets if reset is not None]
+    if not known:
         yield
         return
+    from pytest_xhyve.templates.guests_reset import GuestsReset  # noqa: PLC0415
+
+    reset = GuestsReset(known, heal)
     name = name or str(request.fixturename)
     hooks = _get_hooks(request.config)
     hooks.guests[name] = shared = _SharedGuest(guests, reset, _SCOPES.index(request.scope))
@@ -105,20 +116,20 @@ class _Layer:
     Attributes:
         scope: their scope, as an index of `_SCOPES`.
         live: number of them that are not torn down.
-        checkpoint: what `Reset.save` or `ClusterReset.save` returned; None until the guest is saved.
+        checkpoint: the guests as they left them; None until they are saved.
     """
 
     scope: int
     live: int
-    checkpoint: Any = None
+    checkpoint: tuple[Checkpoint, ...] | None = None
 
 
 class _SharedGuest:
     """A shared guest, or the guests of a shared cluster, and the stack of the saved states."""
 
-    def __init__(self, guests: Sequence[Guest], reset: Reset | ClusterReset, scope: int) -> None:
+    def __init__(self, guests: Sequence[Guest], reset: GuestsReset, scope: int) -> None:
         self._guests = guests
-        self._reset: Any = reset
+        self._reset = reset
         # The guest's own fixture: this layer stays as long as the guest.
         self._layers = [_Layer(scope, 1)]
 

@@ -75,20 +75,11 @@ class Reset:
         """Whether the guest's memory is in a file, so that `save` is possible."""
         return self._record is not None
 
-    def save(self) -> Checkpoint:
-        """Save the guest in its present state, which ends its machine.
+    def prepare(self) -> None:
+        """The first step of saving the guest: what has to be done while it still runs.
 
         Raises:
             XhyveError: the guest is off or does not answer, or no space is left.
-        """
-        self.prepare()
-        return self.finish()
-
-    def prepare(self) -> None:
-        """The first part of `save`: what has to be done while the guest still runs.
-
-        Raises:
-            XhyveError: as for `save`.
         """
         guest = self._guest
         with self._saving():
@@ -111,7 +102,7 @@ class Reset:
             self._wait_until_idle(vm, _IDLE_SECONDS if found.returncode == 0 else _BOOTED_IDLE_SECONDS)
 
     def pause(self) -> None:
-        """Between `prepare` and `finish`: pause the guest at the moment that is to be saved.
+        """The second step: pause the guest at the moment that is to be saved.
 
         Raises:
             XhyveError: the guest is off.
@@ -119,11 +110,11 @@ class Reset:
         with self._saving():
             self._guest._own_power.machine.pause()
 
-    def finish(self) -> Checkpoint:
-        """The second part of `save`.
+    def save(self) -> Checkpoint:
+        """The last step: save the paused guest, which ends its machine.
 
         Raises:
-            XhyveError: as for `save`.
+            XhyveError: the guest died, or no space is left.
         """
         assert self._record is not None
         assert self._agent is not None
@@ -224,7 +215,7 @@ class Reset:
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
-        """For a part of `save`: after an error in the block, the guest is off, and cannot be saved or restored."""
+        """For a step of saving: after an error in the block, the guest is off, and cannot be saved or restored."""
         try:
             with self._explain_errors("cannot save"):
                 yield

@@ -421,6 +421,8 @@ def test_full_disk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         reset = fleet.reset_of(guest)
         assert reset is not None
+        reset.prepare()
+        reset.pause()
         reset.save()
         reset.restore()
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 40, 1 << 40, 1 << 20))

@@ -1,4 +1,4 @@
-"""Reset the guests of a shared cluster together, to one moment."""
+"""Reset shared guests together, to one moment: those of a cluster, or a single one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pytest_xhyve.templates.reset import Reset
 Result = TypeVar("Result")
 
 
-class ClusterReset:
-    """Does for all guests of a cluster what `Reset` does for one.
+class GuestsReset:
+    """Does for several guests what `Reset` does for one.
 
     Args:
         resets: that of each guest.
@@ -39,7 +39,7 @@ class ClusterReset:
         # Frames between the guests that are on their way are lost, as on any network.
         for reset in self._resets:
             reset.pause()
-        return tuple(self._each(Reset.finish))
+        return tuple(self._each(Reset.save))
 
     def restore(self, *, recorded: bool = False) -> None:
         """Restore all guests from the last checkpoint.
@@ -62,5 +62,8 @@ class ClusterReset:
 
     def _each(self, action: Callable[[Reset], Result]) -> list[Result]:
         """Do *action* for all guests at the same time; the error is that of the first guest that has one."""
+        if len(self._resets) == 1:
+            # In this thread, which Ctrl-C reaches.
+            return [action(self._resets[0])]
         with ThreadPoolExecutor(len(self._resets), "xhyve-reset") as pool:
             return list(pool.map(action, self._resets))
