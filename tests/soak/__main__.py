@@ -1,9 +1,10 @@
-"""Soak: run tests on several workers while guests, guardians and workers are killed and stopped at random.
+"""Soak: run tests on several workers while guests, switches, guardians and workers are killed and stopped at random.
 
     PYTHONPATH=.:tests python -m soak SECONDS [WORKERS [TESTS [SEED]]]
 
 After each run it checks the promises of the README: the image is as it was, no process is left, a slot has the same
 UUID and Ethernet address as ever, and no two guests had one identity at the same time, or the same random numbers.
+Clusters with the same addresses run at the same time: no guest got what one of another cluster sent.
 """
 
 from __future__ import annotations
@@ -107,6 +108,12 @@ class Soak:
         owners: dict[str, str] = {}
         for event in events:
             slot, uuid = event["slot"], event["uuid"]
+            if event["event"] == "received":
+                self.figures["messages on LANs"] += 1
+                # A peer that is killed may send nothing.
+                if event["text"] not in ("", event["sent"]):
+                    self.broken.append(f"{slot} received {event['text']!r}, and its peer sent {event['sent']!r}")
+                continue
             if event["event"] == "end":
                 # A test that was killed has no end.
                 if owners.get(uuid) != event["test"]:

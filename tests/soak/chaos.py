@@ -1,4 +1,4 @@
-"""Signals at random to the processes of a run: hypervisors, guardians, workers."""
+"""Signals at random to the processes of a run: hypervisors, switches, guardians, workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-_KINDS = ("hypervisor", "guardian", "worker")
+_KINDS = ("hypervisor", "switch", "guardian", "worker")
 _GAP = (1.0, 8.0)
 _STOPPED = (0.5, 6.0)
 
@@ -83,6 +83,8 @@ def kind_of(process: psutil.Process) -> str:
         return "hypervisor"
     if "guardian_process" in line:
         return "guardian"
+    if "switch_process" in line:
+        return "switch"
     return "worker" if "import sys;exec(eval(sys.stdin.readline()))" in line else "other"
 
 
