@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 
 from pytest_xhyve.guest import chaos, recorder
+from pytest_xhyve.guest.access import GuestAccess
 from pytest_xhyve.guest.chaos import Chaos
-from pytest_xhyve.guest.core import GuestCore
 from pytest_xhyve.guest.fault_notes import NETWORK
 from pytest_xhyve.model.errors import (
     ConfigurationError,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _RIGHT_SECONDS = 0.5
 
 
-class GuestFaults(GuestCore):
+class GuestFaults(GuestAccess):
     """The part of `pytest_xhyve.Guest` that injects faults."""
 
     # The state that `crash_states` has booted, and its disk.
