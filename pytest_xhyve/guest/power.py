@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pytest_xhyve.guest.boot_errors import hints, timeout_error
 from pytest_xhyve.guest.boot_phases import BANNER, FIRMWARE, LOGIN, BootPhases
-from pytest_xhyve.guest.console import Console, ConsoleError, ConsoleWatch
+from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.kernel_watch import ANSWER_SECONDS, KernelWatch
 from pytest_xhyve.guest.start import AnyMachine, Start
 from pytest_xhyve.hypervisors.base import ExitReason, VirtualMachine
-from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import (
     BootFailed,
-    BootTimeout,
     ConnectionFailed,
     HypervisorExited,
-    KernelPanic,
-    LeaseNotFound,
     XhyveError,
 )
 from pytest_xhyve.model.machine import SSH_PORT, Machine
@@ -41,32 +37,10 @@ _REFUSED_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 # A guest that goes down cuts its connections first; BusyBox's init gives programs two seconds more.
 _END_SECONDS = 3.0
-# How long a guest may take to answer after its console has shown a panic, or that it halts or restarts.
-_ANSWER_SECONDS = 3.0
-# What a kernel prints that restarts after a panic (panic= on its command line), and what the next one prints.
-_RESTART = re.compile(rb"Rebooting in \d+ seconds|reboot: |Linux version ")
-_RESTART_BYTES = 1 << 16
-# In a message; a test report shows more lines.
-_LAST_LINES = 6
 
 
 def _do_nothing() -> None:
     """A guest without LANs needs nothing after a boot."""
-
-
-@dataclass(slots=True)
-class _Suspicion:
-    """A message of the console after which a guest cannot boot; any program can write such a message, too.
-
-    Attributes:
-        error: the message.
-        size: the size of the console's output when it was looked at last.
-        since: since when the console has been silent, on the monotonic clock.
-    """
-
-    error: ConsoleError
-    size: int
-    since: float
 
 
 class Power:
@@ -88,7 +62,7 @@ class Power:
         self._on = ExitStack()
         self._vm: VirtualMachine | None = None
         self._console: Console | None = None
-        self._watch: ConsoleWatch | None = None
+        self._kernel: KernelWatch | None = None
         self._client: paramiko.SSHClient | None = None
         self._pulse: Pulse | None = None
         self.tunnels: dict[int, Tunnel] = {}
@@ -96,8 +70,6 @@ class Power:
         # Held while a thread connects, so that the other ones get its connection.
         self._connecting = threading.RLock()
         self._may_boot = True
-        self._panic: KernelPanic | None = None
-        self._suspicion: _Suspicion | None = None
         self._start: tuple[str, float] = (_BOOT, self.timeouts.boot)
         self.started_by: Start[Any] | None = None
         """How the machine was started; None before the first start."""
@@ -161,8 +133,7 @@ class Power:
         progress = self._phases = BootPhases(
             FIRMWARE if start.phase == _BOOT else start.phase, partial(self._events.phase, self.name)
         )
-        self._watch = self._console.watch(progress.feed)
-        self._panic = self._suspicion = None
+        self._kernel = KernelWatch(self.name, self._console, progress.feed)
         self._may_boot = True
         started = monotonic()
         try:
@@ -175,7 +146,14 @@ class Power:
         except BootFailed as error:
             progress.stop()
             error.phases = progress.seconds()
-            error.hints = self._hints(error, progress)
+            error.hints = hints(
+                error,
+                start.phase,
+                self.timeouts,
+                is_silent=progress.is_silent,
+                has_boot_loader=self._has_boot_loader,
+                suspicion=self._kernel.suspicion,
+            )
             raise
         finally:
             self._phases = None
@@ -241,7 +219,8 @@ class Power:
                 end - monotonic(),
             )
             if found is None:
-                raise self._timeout_error(self._start[1] if self._phases is not None else end - begin)
+                limit = self._start[1] if self._phases is not None else end - begin
+                raise timeout_error(vm, self.console, self.image, self.timeouts, limit)
             banner = monotonic()
             if self._phases is not None:
                 self._phases.enter(LOGIN)
@@ -261,15 +240,14 @@ class Power:
                     raise failed from error
             except ssh.Refused as error:
                 # A guest that is booting may not have its keys yet; another one refuses for good.
-                grace = self.timeouts.refusal if self._may_boot or self._ending() else 0.0
+                grace = self.timeouts.refusal if self._may_boot or self._ending else 0.0
                 if monotonic() > min(end, begin + grace):
                     raise ConnectionFailed(str(error)) from error
                 time.sleep(_REFUSED_SECONDS)
             else:
-                self._panic = self._suspicion = None
                 self._may_boot = False
-                if self._watch is not None:
-                    self._watch.ending = None
+                if self._kernel is not None:
+                    self._kernel.forget()
                 seconds = banner - begin, monotonic() - banner
                 if self._phases is None or self._start[0] == _BOOT:
                     self.after_boot()
@@ -295,7 +273,7 @@ class Power:
             BootFailed: the hypervisor has paused the guest.
             XhyveError: the guest is off.
         """
-        self._check(lambda error: error.panic)
+        self._check()
 
     def connection(self, timeout: float | None = None) -> Connection:
         """The connection that `client` makes, with the checks for each wait on it."""
@@ -337,8 +315,8 @@ class Power:
         """
         self.check_alive()
         silence = min(self.silence(), monotonic() - since)
-        ending = self._ending()
-        if ending is not None and silence > min(limit, _ANSWER_SECONDS):
+        ending = self._ending
+        if ending is not None and silence > min(limit, ANSWER_SECONDS):
             self.disconnect()
             self._check_halted()
             self.expect_boot()
@@ -362,7 +340,7 @@ class Power:
             KernelPanic: the kernel has panicked.
         """
         end = monotonic() + timeout
-        while self._ending() is None and monotonic() < end:
+        while self._ending is None and monotonic() < end:
             try:
                 self.check_alive()
             except HypervisorExited:
@@ -397,38 +375,25 @@ class Power:
         Over no connection yet, a guest cannot show that it answers. So the error counts once the console is silent for
         some seconds, or shows that the kernel restarts.
         """
-        self._check(lambda _: True, is_booting=True)
+        self._check(is_booting=True)
         self._check_halted()
-
-    def _ending(self) -> str | None:
-        return None if self._watch is None else self._watch.ending
 
     def _answers(self) -> bool:
         """Whether the guest answers over a connection that stands. Any program can write a panic on the console."""
         pulse = self._pulse
-        return pulse is not None and pulse.answers(_ANSWER_SECONDS)
+        return pulse is not None and pulse.answers(ANSWER_SECONDS)
+
+    @property
+    def _ending(self) -> str | None:
+        return None if self._kernel is None else self._kernel.ending
 
     def _check_halted(self) -> None:
-        ending = self._ending()
-        if ending is not None and "halted" in ending:
-            raise BootFailed(
-                f"guest {self.name} does not answer: its kernel has halted ({ending!r} on its console)\n"
-                "  kill() and start() boot it again",
-                console=self.console.tail(_LAST_LINES),
-            )
+        if self._kernel is not None:
+            self._kernel.check_halted()
 
-    def _check(self, is_fatal: Callable[[ConsoleError], bool], *, is_booting: bool = False) -> None:
-        assert self._watch is not None
-        error = self._watch.find_error()
-        if error is not None and is_fatal(error) and not self._answers():
-            if is_booting:
-                self._suspect(error)
-            else:
-                self._condemn(error)
-        if is_booting and self._suspicion is not None and self._is_confirmed(self._suspicion):
-            self._condemn(self._suspicion.error)
-        if self._panic is not None:
-            raise self._panic
+    def _check(self, *, is_booting: bool = False) -> None:
+        assert self._kernel is not None
+        self._kernel.check(self._answers, is_booting=is_booting)
         vm = self.machine
         status = vm.exit_status()
         if status is not None:
@@ -443,54 +408,3 @@ class Power:
         pause = vm.explain_pause()
         if pause is not None:
             raise BootFailed(f"the hypervisor of guest {self.name} has paused it: {pause}", console=self.console.tail())
-
-    def _suspect(self, error: ConsoleError) -> None:
-        known = self._suspicion
-        if known is not None and (known.error.panic or not error.panic):
-            # A kernel prints a panic twice.
-            error = known.error
-        self._suspicion = _Suspicion(error, self.console.size, monotonic())
-
-    def _is_confirmed(self, suspicion: _Suspicion) -> bool:
-        size = self.console.size
-        if size == suspicion.size:
-            return monotonic() - suspicion.since > _ANSWER_SECONDS
-        new = self.console.read_part(suspicion.size, _RESTART_BYTES)
-        suspicion.size, suspicion.since = size, monotonic()
-        return _RESTART.search(new) is not None
-
-    def _condemn(self, error: ConsoleError) -> None:
-        what = f"the kernel of guest {self.name} panicked" if error.panic else f"guest {self.name} cannot boot"
-        self._panic = KernelPanic(f"{what}: {error.line}", console=self.console.around(error.line))
-
-    def _timeout_error(self, timeout: float) -> BootFailed:
-        reason = f" ({self.timeouts.reason})" if self.timeouts.reason else ""
-        console = self.console.tail(_LAST_LINES)
-        missing = self.machine.explain_missing_address()
-        if missing is not None:
-            return LeaseNotFound(
-                f"{self.image.name} has no address after {round(timeout, 2):g} s{reason}: {missing}", console=console
-            )
-        endpoint = self.machine.find_endpoint(SSH_PORT)
-        where = f" at {endpoint.host}:{endpoint.port}" if endpoint is not None else ""
-        return BootTimeout(
-            f"{self.image.name} did not answer on SSH{where} within {round(timeout, 2):g} s{reason}", console=console
-        )
-
-    def _hints(self, error: BootFailed, progress: BootPhases) -> list[str]:
-        """What the user can try, one line each."""
-        phase, _ = self._start
-        hints = []
-        if self._suspicion is not None and not isinstance(error, KernelPanic):
-            hints.append(f"the console went on after {self._suspicion.error.line!r}: see what printed that")
-        if isinstance(error, BootTimeout | LeaseNotFound):
-            longer = "--xhyve-boot-timeout or " if phase == _BOOT else ""
-            hints.append(f"give it more time: {longer}--xhyve-timeout-factor=2")
-            if progress.is_silent:
-                where = "the kernel's command line on the disk" if self._has_boot_loader else "cmdline in the manifest"
-                hints.append(f"see the kernel's messages: add console={X86_64.console} to {where}")
-                if not self.timeouts.reason:
-                    hints.append("run without acceleration: --xhyve-accel=tcg")
-            hints.append("log in if it boots after all: --xhyve-keep=on-failure leaves it running")
-        hints.append("read the whole console: --xhyve-artifacts=DIR keeps it")
-        return hints
