@@ -37,7 +37,7 @@ def import_disk(disk: str, name: str | None, settings: Settings, *, progress: Pr
     address = find_source(disk, places=places).address
     if address is not None:
         with closing(Fleet(settings, home, ProgressEvents(progress))) as fleet, TerminationSignals():
-            fleet.pulled_images().get(address)
+            fleet.images.pulled().get(address)
     manifest = read_stated(disk, OwnLogin.of(settings), places)
     if manifest is None:
         raise ConfigurationError(f"{disk} is a recipe; `pytest-xhyve build {disk}` builds it")
@@ -51,4 +51,4 @@ def import_disk(disk: str, name: str | None, settings: Settings, *, progress: Pr
         return image
     fleet = Fleet(settings, home, ProgressEvents(progress))
     with TerminationSignals(), closing(fleet), home.explain_os_errors(), progress.activity(f"preparing {disk}"):
-        return fleet.prepare(manifest)
+        return fleet.images.prepare(manifest)

@@ -44,4 +44,4 @@ def pull_images(wanted: Sequence[str], settings: Settings, *, update: bool, prog
     with TerminationSignals(), closing(fleet), home.explain_os_errors():
         for address in addresses:
             with progress.activity(f"pulling {address.name}"):
-                yield fleet.pulled_images().get(address, update=update)
+                yield fleet.images.pulled().get(address, update=update)

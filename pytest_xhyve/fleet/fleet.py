@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.fleet.admission import Admission
 from pytest_xhyve.fleet.guest_timer import GuestTimer
+from pytest_xhyve.fleet.image_maker import ImageMaker
 from pytest_xhyve.fleet.keeping import HoldFailed, KeptGuests
 from pytest_xhyve.fleet.request import Request
 from pytest_xhyve.fleet.run_guardian import RunGuardian
 from pytest_xhyve.fleet.slots import Slot
 from pytest_xhyve.fleet.startup import ClonedMachine, Started, boot, restore
-from pytest_xhyve.fleet.supported import check_supported, check_takes_layers
-from pytest_xhyve.fleet.timeouts import timeout_factor, timeouts_of
-from pytest_xhyve.fleet.weight import DEFAULT_MEMORY, weigh_guest
+from pytest_xhyve.fleet.supported import check_supported
+from pytest_xhyve.fleet.timeouts import timeouts_of
+from pytest_xhyve.fleet.weight import weigh_guest
 from pytest_xhyve.guest.events import EventList, Events
 from pytest_xhyve.guest.guest import Guest, KeepPolicy, Ownership
 from pytest_xhyve.guest.instance import Instance
@@ -33,13 +34,8 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.processes import find_start
 from pytest_xhyve.hypervisors.base import Hypervisor, Identity
 from pytest_xhyve.hypervisors.choice import select_hypervisor
-from pytest_xhyve.images.catalog import Catalog
 from pytest_xhyve.images.check import check_boots_by, check_image
-from pytest_xhyve.images.manifest import Manifest
-from pytest_xhyve.images.own_login import OwnLogin
-from pytest_xhyve.images.own_recipe import OwnRecipe
-from pytest_xhyve.images.places import Places
-from pytest_xhyve.images.pulled import PulledImages
+from pytest_xhyve.images.manifest import DEFAULT_MEMORY
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
@@ -102,15 +98,10 @@ class Fleet:
         self._kept_guests = KeptGuests(
             home.path / "runs", settings.keep, hold_failed, run or secrets.token_hex(8), self._events
         )
-        self.catalog = Catalog(
-            home,
-            self._events.progress,
-            self.prepare,
-            self.build,
-            lambda address: self.pulled_images().get(address).disk,
-            OwnLogin.of(settings),
-            Places.of(home, settings),
+        self.images = ImageMaker(
+            settings, home, self._events.progress, lambda: self.hypervisor, self.run_context, self.start
         )
+        self.catalog = self.images.catalog
         self.free_slot: Callable[[], bool] = lambda: False
         """Called when a test finds no free slot: removes a prewarmed guest, or returns False."""
 
@@ -210,7 +201,7 @@ class Fleet:
         guardian, run_folder = self._run.get()
         requested = monotonic()
         spec, hypervisor = request.spec, self.hypervisor
-        image = self.catalog.find(spec.image if spec.image is not None else self._settings.images[0])
+        image = self.catalog.find(self._image_of(spec))
         check_image(image, self._home.folder("checked"))
         check_size(spec.disk_size, image.disk)
         check_boots_by(spec.firmware or image.firmware, image)
@@ -262,7 +253,7 @@ class Fleet:
                 life.pop_all(),
                 partial(self._kept_guests.keep, process, guest),
                 self._reason_to_keep,
-                partial(self._save, guest),
+                partial(self.images.save, guest),
             )
         return guest
 
@@ -287,45 +278,6 @@ class Fleet:
         folder = run_folder / f"{lan}{_LAN}{secrets.token_hex(4)}"
         with guardian.guard(folder, [], {"lan": lan}) as process, running_switch(process, lan) as switch:
             yield switch
-
-    def _save(self, guest: Guest, name: str) -> Image:
-        # Few runs save a guest.
-        from pytest_xhyve.layers.saving import save_guest  # noqa: PLC0415
-
-        image = save_guest(guest, name, self._home, self._events.progress)
-        self.catalog.forget(name)
-        return image
-
-    def prepare(self, manifest: Manifest) -> Image:
-        """The image that a disk becomes of which *manifest* does not state all that a guest needs.
-
-        Raises:
-            XhyveError: the disk cannot be prepared.
-        """
-        # A run without such a disk does not need this room.
-        from pytest_xhyve.preparation.prepare import prepare_disk  # noqa: PLC0415
-
-        return prepare_disk(manifest, self.run_context())
-
-    def pulled_images(self) -> PulledImages:
-        """The disks that were pulled, and that can be."""
-        settings = self._settings
-        return PulledImages(self._home, settings.mirror, self._events.progress, offline=settings.offline)
-
-    def build(self, recipe: OwnRecipe, base: Image) -> Image:
-        """The image that *recipe* makes of *base*; it is built if it is not there yet.
-
-        Raises:
-            XhyveError: it cannot be built.
-        """
-        # A run without such a recipe does not need this room.
-        from pytest_xhyve.fleet.building import start_for_build  # noqa: PLC0415
-        from pytest_xhyve.layers.building import build_layer  # noqa: PLC0415
-
-        check_takes_layers(self.hypervisor)
-        factor = timeout_factor(self._settings, self.hypervisor.info)
-        start = partial(start_for_build, self.start)
-        return build_layer(recipe, base, self._home, start, factor, self._events.progress)
 
     def run_context(self) -> RunContext:
         """What `pytest_xhyve.preparation` needs of this run to look into a disk, or to prepare it.
@@ -400,13 +352,16 @@ class Fleet:
 
     def _weigh(self, spec: GuestSpec, image: Image | None = None) -> int:
         """Bytes of the host's memory that a guest made of *spec* costs; *image* is None if it is not known yet."""
-        image = image or self.catalog.known(spec.image if spec.image is not None else self._settings.images[0])
-        memory = spec.memory or self._settings.memory or (DEFAULT_MEMORY if image is None else image.memory)
+        image = image or self.catalog.known(self._image_of(spec))
         start = spec.start or self._settings.start
-        return weigh_guest(memory, restored=start != "cold" and self.hypervisor.snapshotter is not None)
+        restored = start != "cold" and self.hypervisor.snapshotter is not None
+        return weigh_guest(self._memory(spec, image), restored=restored)
 
-    def _memory(self, spec: GuestSpec, image: Image) -> int:
-        return spec.memory or self._settings.memory or image.memory
+    def _memory(self, spec: GuestSpec, image: Image | None) -> int:
+        return spec.memory or self._settings.memory or (DEFAULT_MEMORY if image is None else image.memory)
+
+    def _image_of(self, spec: GuestSpec) -> str | os.PathLike[str] | Image:
+        return self._settings.images[0] if spec.image is None else spec.image
 
 
 def _keep_none(guest: Guest, error: BaseException | None) -> None:

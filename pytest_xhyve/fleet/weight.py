@@ -16,9 +16,6 @@ _RESTORED_SHARE = 0.3
 _RESTORED_LEAST = 64 << 20
 _RESTORED_EXTRA = 64 << 20
 
-DEFAULT_MEMORY = 512 << 20
-"""The memory of a guest whose image is not known yet, in bytes: a manifest's default."""
-
 # The share of the host's memory that must stay available when a prewarmed guest starts.
 _SPARE_SHARE = 0.1
 

@@ -23,6 +23,9 @@ CPU_LEVELS = tuple(X86_64.emulated_cpus)
 FORMATS = ("raw", "qcow2")
 
 _NEEDED = ("kernel", "cmdline", "user", "key", "host_keys")
+DEFAULT_MEMORY = 512 << 20
+"""Bytes of memory of a guest whose manifest states none."""
+
 _DEFAULTS: Mapping[str, Any] = {
     "arch": X86_64.name,
     "size": None,
@@ -30,7 +33,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "initrd": None,
     "key": None,
     "cpus": 1,
-    "memory": 512 << 20,
+    "memory": DEFAULT_MEMORY,
     "cpu": X86_64.default_cpu,
     "firmware": None,
     "distro": None,
