@@ -7,7 +7,6 @@ as its process lives. The files' numbers are their order, and no clock of the ho
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
@@ -15,10 +14,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tenacity import Retrying, retry_if_result, wait_fixed
-
-from pytest_xhyve.fleet.slots import Holder, read_json, try_lock, write_json
-from pytest_xhyve.model.clock import monotonic, stop_at
+from pytest_xhyve.fleet.slots import Holder, open_lock, read_json, try_lock, write_json
+from pytest_xhyve.host.locks import take_lock, wait_for_lock
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NoFreeSlot
 
 # A process holds the lock for less than a millisecond, but a debugger or SIGSTOP may stop it there.
@@ -107,22 +105,13 @@ class Queue:
         # The folder above may have been removed and made again.
         self._folder.mkdir(mode=0o700, exist_ok=True)
         path = self._folder / "lock"
-        fd = try_lock(path)
-        if fd is None:
-            end = monotonic() + timeout
-            waiting = Retrying(
-                retry=retry_if_result(lambda fd: fd is None),
-                wait=wait_fixed(_LOCK_RETRY_SECONDS),
-                stop=stop_at(end),
-                retry_error_callback=lambda _: None,
-            )
-            fd = waiting(try_lock, path)
-        if fd is None:
-            raise NoFreeSlot(
-                f"another process holds {path}, and has not released it for {timeout:.0f} s\n"
-                f"  find a stopped process of yours, and continue or end it: fuser -v {path}; ps -o pid,stat,args"
-            )
+        fd = open_lock(path)
         try:
+            if not wait_for_lock(fd, fcntl.LOCK_EX, timeout, _LOCK_RETRY_SECONDS):
+                raise NoFreeSlot(
+                    f"another process holds {path}, and has not released it for {timeout:.0f} s\n"
+                    f"  find a stopped process of yours, and continue or end it: fuser -v {path}; ps -o pid,stat,args"
+                )
             yield
         finally:
             _release(fd)
@@ -181,13 +170,7 @@ class Queue:
         except OSError:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            return os.fstat(fd).st_mtime_ns
-        else:
-            return None
+            return None if take_lock(fd, fcntl.LOCK_SH) else os.fstat(fd).st_mtime_ns
         finally:
             os.close(fd)
 

@@ -11,8 +11,6 @@ file contains what its guest costs and for whom it runs. That is valid only whil
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -22,6 +20,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
+
+from pytest_xhyve.host.locks import take_lock
 
 _NAMESPACE = UUID("7b1f3f8e-3c43-4b5c-9d2a-6f1d8a0c9e57")
 _SUFFIX = ".lock"
@@ -180,15 +180,21 @@ class Slots:
 
 def try_lock(path: Path) -> int | None:
     """Create the file at *path* if it is missing, and lock it: its descriptor, or None if another process holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_lock(path)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        is_taken = take_lock(fd)
+    except OSError:
         os.close(fd)
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        return None
-    return fd
+        raise
+    if is_taken:
+        return fd
+    os.close(fd)
+    return None
+
+
+def open_lock(path: Path) -> int:
+    """Open the file at *path* to lock it, and create it if it is missing; return its descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def write_json(fd: int, value: dict[str, Any]) -> None:

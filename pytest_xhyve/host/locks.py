@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import time
 from collections.abc import Callable, Iterator
@@ -61,19 +62,36 @@ def locked(
         lock.release()
 
 
+def take_lock(fd: int, operation: int = fcntl.LOCK_EX) -> bool:
+    """Like flock(2), but do not wait; return whether the lock is taken.
+
+    It belongs to the open file: a process with a duplicate of *fd* holds it, too, until the last one is closed.
+    """
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except OSError as error:
+        # A file system of the network may emulate it by fcntl(2).
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+def wait_for_lock(fd: int, operation: int, timeout: float, look: float = _LOOK_SECONDS) -> bool:
+    """Like `take_lock`, but wait up to *timeout* seconds, and look each *look* seconds."""
+    end = monotonic() + timeout
+    while not take_lock(fd, operation):
+        if monotonic() > end:
+            return False
+        time.sleep(look)
+    return True
+
+
 def flock_within(fd: int, operation: int, timeout: float = SHORT_SECONDS) -> None:
     """Like flock(2), but wait at most *timeout* seconds.
 
     Raises:
         XhyveError: another process held the lock for longer.
     """
-    end = monotonic() + timeout
-    while True:
-        try:
-            fcntl.flock(fd, operation | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if monotonic() > end:
-                raise XhyveError(f"another process has held a lock in the cache folder for {timeout:g} s") from error
-            time.sleep(_LOOK_SECONDS)
-        else:
-            return
+    if not wait_for_lock(fd, operation, timeout):
+        raise XhyveError(f"another process has held a lock in the cache folder for {timeout:g} s")

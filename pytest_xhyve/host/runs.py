@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 from pytest_xhyve.host.guardian_process import PIDFILE, RECORD
-from pytest_xhyve.host.locks import flock_within
+from pytest_xhyve.host.locks import flock_within, take_lock
 from pytest_xhyve.host.privilege import kill
 from pytest_xhyve.host.processes import find_processes, find_start
 from pytest_xhyve.model.clock import monotonic
@@ -221,9 +221,7 @@ def _try_lock(run: Path) -> int | None:
         fd = os.open(run / _LOCK, os.O_RDWR | os.O_CLOEXEC | (0 if creator_lives else os.O_CREAT), 0o600)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not take_lock(fd):
         os.close(fd)
         return None
     return fd

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pytest_xhyve.host.locks import flock_within, locked
+from pytest_xhyve.host.locks import flock_within, locked, take_lock
 from pytest_xhyve.images.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.model.errors import TemplateError
 from pytest_xhyve.model.machine import Disk, DiskFormat
@@ -234,11 +234,7 @@ class TemplateStore:
                 return True
         fd = self._open_lock(_key_of(folder))
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        else:
-            return False
+            return not take_lock(fd)
         finally:
             os.close(fd)
 
@@ -280,12 +276,13 @@ class TemplateStore:
         """Remove *folder*, unless a guest uses it."""
         fd = self._open_lock(_key_of(folder))
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not take_lock(fd):
+                return False
             # The folder loses its name first, so that no process finds an incomplete template.
             removed = folder.with_name(f".{folder.name}")
             folder.rename(removed)
             shutil.rmtree(removed, ignore_errors=True)
-        except (BlockingIOError, FileNotFoundError):
+        except FileNotFoundError:
             return False
         else:
             return True
