@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.hypervisors.qemu.monitor import connected
 from pytest_xhyve.model.errors import NotSupported, XhyveError
 

@@ -22,7 +22,7 @@ from pytest_xhyve.cli.guests import find_running
 from pytest_xhyve.cli.running_shell import run_shell_in
 from pytest_xhyve.guest.ssh_config import CONFIG
 from pytest_xhyve.host.disk import size_on_disk
-from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.privilege import kill
 from pytest_xhyve.host.runs import GuestRecord

@@ -19,7 +19,7 @@ from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.hypervisors.base import SnapshotMachine, VirtualMachine
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError

@@ -19,7 +19,7 @@ from pytest_xhyve.guest.start import BootMachine, Start
 from pytest_xhyve.host.clone import clone_disk, clone_disks
 from pytest_xhyve.host.disk_size import create_empty_disks, enlarge
 from pytest_xhyve.host.exhaustion import explain_exhaustion, is_exhausted
-from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.host.home import is_full
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, ImageError, NotSupported, TemplateError, XhyveError

@@ -22,8 +22,9 @@ from typing import Any
 import psutil
 
 from pytest_xhyve.host import guardian_process
+from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.host.exhaustion import cannot_start, explain_exhaustion, is_readable, raise_descriptor_limit
-from pytest_xhyve.host.guardian_process import Channel
+from pytest_xhyve.host.guest_folder import OUTPUT
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.model.settings import PASSWORD_VARIABLE
@@ -183,7 +184,7 @@ class GuardedProcess:
     def output(self) -> str:
         """The hypervisor's standard output and standard error."""
         try:
-            return (self.folder / "hypervisor.log").read_text(errors="replace").strip()
+            return (self.folder / OUTPUT).read_text(errors="replace").strip()
         except FileNotFoundError:
             return ""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from pytest_xhyve.host.guardian_process import PIDFILE, RECORD
+from pytest_xhyve.host.guest_folder import PIDFILE, RECORD
 from pytest_xhyve.host.locks import flock_within, take_lock
 from pytest_xhyve.host.privilege import kill
 from pytest_xhyve.host.processes import find_processes, find_start

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.hypervisors.block import BlockLayer
 from pytest_xhyve.model.errors import NotSupported
 

@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.host.guardian_process import PIDFILE, Channel
+from pytest_xhyve.host.guest_folder import PIDFILE
 from pytest_xhyve.lan import switch_process
 from pytest_xhyve.model.errors import LanFailed, XhyveError
 from pytest_xhyve.model.link import Impairment

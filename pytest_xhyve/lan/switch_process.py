@@ -9,7 +9,8 @@ A guest that does not read loses frames; nothing waits for it.
 
 The guardian starts the switch, and ends it. The switch also ends when the plugin and all guests have closed their ends.
 
-This file runs as a script and imports only the standard library, so that it starts in a few milliseconds.
+This file runs as a script. It and the modules of the package that it imports need only the standard library, so that
+it starts in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if __name__ == "__main__":
     # Last, so that no file beside the package takes the place of one of the standard library's.
     sys.path.append(str(Path(__file__).parents[2]))
 
-from pytest_xhyve.host.guardian_process import Channel
+from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.lan.capture import Capture
 from pytest_xhyve.lan.links import Links
 

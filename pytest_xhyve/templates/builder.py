@@ -18,7 +18,7 @@ from pytest_xhyve.guest.waits import wait_for_units
 from pytest_xhyve.host.clone import overlay_disk
 from pytest_xhyve.host.disk_size import create_empty_disks, enlarge
 from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.host.layer_file import relative_to_cache
 from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.model.clock import monotonic

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.start import Start
-from pytest_xhyve.host.guardian_process import CONSOLE
+from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.hypervisors.base import SnapshotMachine
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.machine import Machine

@@ -18,7 +18,7 @@ from warm import LOG, check_identity, fleet_of, is_warm, template_of, templates
 
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
-from pytest_xhyve.host.guardian_process import PIDFILE
+from pytest_xhyve.host.guest_folder import PIDFILE
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.machine import Machine

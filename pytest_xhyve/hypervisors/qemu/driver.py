@@ -19,7 +19,7 @@ from uuid import UUID
 
 from pytest_xhyve.host.exhaustion import find_cure
 from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.host.guardian_process import CONSOLE, PIDFILE
+from pytest_xhyve.host.guest_folder import CONSOLE, PIDFILE
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity

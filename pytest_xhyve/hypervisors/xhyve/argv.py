@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 from pytest_xhyve.formats.bzimage import read_kernel_header
-from pytest_xhyve.host.guardian_process import PIDFILE
+from pytest_xhyve.host.guest_folder import PIDFILE
 from pytest_xhyve.host.processes import find_processes
 from pytest_xhyve.hypervisors.xhyve.build import Build
 from pytest_xhyve.model.errors import ConfigurationError, HypervisorExited, ImageError, NotSupported

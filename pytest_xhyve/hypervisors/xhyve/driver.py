@@ -17,7 +17,7 @@ from uuid import UUID, uuid5
 
 from pytest_xhyve.host import leases, proofs
 from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.host.guardian_process import CONSOLE, PIDFILE
+from pytest_xhyve.host.guest_folder import CONSOLE, PIDFILE
 from pytest_xhyve.host.privilege import Privilege, find_privilege, run_to_end
 from pytest_xhyve.host.processes import find_processes
 from pytest_xhyve.host.proofs import Proof

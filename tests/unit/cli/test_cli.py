@@ -16,7 +16,7 @@ from command_line import run_separately
 
 from pytest_xhyve.cli import commands
 from pytest_xhyve.cli.guest_options import load_settings
-from pytest_xhyve.host.guardian_process import RECORD
+from pytest_xhyve.host.guest_folder import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.model.settings import OPTIONS, Settings
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 from pytest_xhyve.cli.prune import Pruned, find_candidates, remove
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk import size_on_disk
-from pytest_xhyve.host.guardian_process import RECORD
+from pytest_xhyve.host.guest_folder import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.model.machine import Disk
