@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Self, get_args
 
 from pytest_xhyve.guest import restarts, tunnel
 from pytest_xhyve.guest.faults import GuestFaults
@@ -16,14 +16,11 @@ from pytest_xhyve.model.errors import (
     XhyveError,
 )
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.values import parse_choice, parse_port
+from pytest_xhyve.model.values import PortProtocol, parse_choice, parse_port
 
 if TYPE_CHECKING:
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.kept import Kept
-
-Protocol = Literal["tcp", "udp"]
-"""How programs reach a port."""
 
 KeepPolicy = Callable[["Guest", BaseException | None], str | None]
 """Decides at the end of a guest's block whether the guest is kept.
@@ -85,7 +82,7 @@ class Guest(GuestFaults):
         """Whether the guest was started before its test asked for it (``--xhyve-prewarm``)."""
         return self._prewarmed
 
-    def forward(self, port: int, *, protocol: Protocol = "tcp") -> tuple[str, int]:
+    def forward(self, port: int, *, protocol: PortProtocol = "tcp") -> tuple[str, int]:
         """Make the guest's *port* reachable from the host until the guest is switched off or removed.
 
         If a service of TCP listens on the guest's loopback interface only, connections go to it over SSH. To any other
@@ -103,11 +100,11 @@ class Guest(GuestFaults):
             XhyveError: the guest is off, or the hypervisor cannot forward the port.
         """
         parse_port(port)
-        if parse_choice(*get_args(Protocol))(protocol) == "udp":
-            udp = self._power.machine.forward_udp(port)
-            return udp.host, udp.port
         power = self._power
-        endpoint = tunnel.forward(power.machine, power.tunnels, power.transport, self._try, port)
+        if parse_choice(*get_args(PortProtocol))(protocol) == "tcp":
+            endpoint = tunnel.forward(power.machine, power.tunnels, power.transport, self._try, port)
+        else:
+            endpoint = power.machine.forward(port, protocol)
         return endpoint.host, endpoint.port
 
     def screenshot(self, path: str | os.PathLike[str]) -> Path:

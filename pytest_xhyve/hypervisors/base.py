@@ -19,6 +19,7 @@ from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.block import BlockLayer
 from pytest_xhyve.model.machine import DiskFormat, Machine
+from pytest_xhyve.model.values import PortProtocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,8 @@ class VirtualMachine(Protocol):
     def find_endpoint(self, port: int) -> Endpoint | None:
         """The host's address of the guest's TCP *port*, or None if it is not known yet."""
 
-    def forward(self, port: int) -> Endpoint:
-        """Make the guest's TCP *port* reachable from the host."""
-
-    def forward_udp(self, port: int) -> Endpoint:
-        """Make the guest's UDP *port* reachable from the host."""
+    def forward(self, port: int, protocol: PortProtocol = "tcp") -> Endpoint:
+        """Make the guest's *port* reachable from the host."""
 
     def count_accepted(self, port: int) -> int | None:
         """The number of open connections to the guest's TCP *port* that the guest itself has accepted.

@@ -31,6 +31,9 @@ Network = Literal["nat", "isolated", "none"]
 Firmware = Literal["bios", "uefi"]
 """What boots a guest by the boot loader of its disk."""
 
+PortProtocol = Literal["tcp", "udp"]
+"""How programs reach a port."""
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # Enough digits for the size of any disk. int() refuses numbers with thousands of digits.
 _SIZE = r"([0-9]{1,19})\s*([KMGT]?)(?:i?B)?"

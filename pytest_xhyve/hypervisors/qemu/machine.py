@@ -23,6 +23,7 @@ from pytest_xhyve.hypervisors.qemu.monitor import connected, dump_screen
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.model.machine import Machine
+from pytest_xhyve.model.values import PortProtocol
 
 LOOPBACK = "127.0.0.1"
 # A disk with less free space counts as full.
@@ -59,7 +60,7 @@ class QemuMachine(GuardedMachine):
         self._machine = machine
         self._qmp = wires.qmp
         self._lan_ends = wires.lan_ends
-        self._forwarded: dict[int, Endpoint] = {}
+        self._forwarded: dict[tuple[PortProtocol, int], Endpoint] = {}
         self._lock = threading.Lock()
         self._block = QemuBlockLayer(self._execute)
 
@@ -81,39 +82,26 @@ class QemuMachine(GuardedMachine):
             raise HypervisorExited(f"cannot write to the console of guest {self._machine.name}: {error}") from error
 
     def find_endpoint(self, port: int) -> Endpoint | None:
-        with self._lock:
-            if port not in self._forwarded:
-                for state, host, number, _, guest_port in self._connections():
-                    if state == "HOST_FORWARD":
-                        self._forwarded[int(guest_port)] = Endpoint(host, int(number))
-            return self._forwarded.get(port)
+        return self._find_forwarded(port, "tcp")
 
-    def forward(self, port: int) -> Endpoint:
-        known = self.find_endpoint(port)
+    def forward(self, port: int, protocol: PortProtocol = "tcp") -> Endpoint:
+        known = self._find_forwarded(port, protocol)
         if known is not None:
             return known
         # QEMU binds port 0, so that the kernel selects the port: no other program can take it in between.
-        output = self._qmp.monitor(f"hostfwd_add net0 tcp:{LOOPBACK}:0-:{port}").strip()
-        endpoint = self.find_endpoint(port)
+        output = self._qmp.monitor(f"hostfwd_add net0 {protocol}:{LOOPBACK}:0-:{port}").strip()
+        endpoint = self._find_forwarded(port, protocol)
         if endpoint is None:
-            raise XhyveError(f"QEMU did not forward port {port}: {output or '(no output)'}")
+            raise XhyveError(f"QEMU did not forward port {port} ({protocol}): {output or '(no output)'}")
         return endpoint
 
-    def forward_udp(self, port: int) -> Endpoint:
-        known = self._find_udp(port)
-        if known is not None:
-            return known
-        output = self._qmp.monitor(f"hostfwd_add net0 udp:{LOOPBACK}:0-:{port}").strip()
-        endpoint = self._find_udp(port)
-        if endpoint is None:
-            raise XhyveError(f"QEMU did not forward UDP port {port}: {output or '(no output)'}")
-        return endpoint
-
-    def _find_udp(self, port: int) -> Endpoint | None:
-        for state, host, number, _, guest_port in self._connections("UDP"):
-            if state == "HOST_FORWARD" and int(guest_port) == port:
-                return Endpoint(host, int(number))
-        return None
+    def _find_forwarded(self, port: int, protocol: PortProtocol) -> Endpoint | None:
+        with self._lock:
+            if (protocol, port) not in self._forwarded:
+                for state, host, number, _, guest_port in self._connections(protocol):
+                    if state == "HOST_FORWARD":
+                        self._forwarded[protocol, int(guest_port)] = Endpoint(host, int(number))
+            return self._forwarded.get((protocol, port))
 
     def count_accepted(self, port: int) -> int | None:
         endpoint = self.find_endpoint(port)
@@ -203,9 +191,9 @@ class QemuMachine(GuardedMachine):
     def kill(self) -> None:
         self._process.kill("QEMU")
 
-    def _connections(self, protocol: str = "TCP") -> list[tuple[str, ...]]:
+    def _connections(self, protocol: PortProtocol = "tcp") -> list[tuple[str, ...]]:
         try:
-            return re.findall(protocol + _CONNECTION, self._qmp.monitor("info usernet"))
+            return re.findall(protocol.upper() + _CONNECTION, self._qmp.monitor("info usernet"))
         except QmpClosed:
             return []
 

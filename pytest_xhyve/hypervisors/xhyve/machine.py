@@ -19,6 +19,7 @@ from pytest_xhyve.hypervisors.xhyve.reachability import Reachability
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.model.machine import SSH_PORT, Machine
+from pytest_xhyve.model.values import PortProtocol
 
 _CONNECT_SECONDS = 0.3
 _TYPE_SECONDS = 10.0
@@ -90,11 +91,8 @@ class XhyveMachine(GuardedMachine):
                 self._reachability.check(str(address))
         return None if address is None else Endpoint(address, port)
 
-    def forward_udp(self, port: int) -> Endpoint:
+    def forward(self, port: int, protocol: PortProtocol = "tcp") -> Endpoint:  # noqa: ARG002
         # The guest has an address of its own, with all its ports.
-        return self.forward(port)
-
-    def forward(self, port: int) -> Endpoint:
         endpoint = self.find_endpoint(port)
         if endpoint is None:
             raise XhyveError(self.explain_missing_address() or f"guest {self._machine.name} has no address yet")
