@@ -10,7 +10,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.agent import Call
-from pytest_xhyve.guest.kernel_calls import append_and_sync, bring_up, set_ipv4_address, write_at_start
+from pytest_xhyve.guest.kernel_calls import bring_up, set_ipv4_address, write_at_start
 from pytest_xhyve.guest.root_shell import WithPower, root_shell
 from pytest_xhyve.model.errors import XhyveError
 
@@ -43,28 +43,18 @@ fi || exit
 _HOST = "grep -qxF {line} {file} || echo {line} >>{file} || exit\n"
 
 
-def set_up_card(interface: str, fd: int, card: LanCard) -> tuple[Call, ...]:
-    """The system calls that give a network card its address on a LAN.
+def lan_calls(card: LanCard, interface: str, fd: int, accept_dad: int) -> tuple[Call, ...]:
+    """The system calls that give a network card its address on a LAN, in a guest that has an agent.
 
     Args:
+        card: its place.
         interface: the card's name.
         fd: a socket for ioctl(2) on network cards (netdevice(7)).
-        card: its place.
+        accept_dad: the card's setting of that name; negative if the guest has no IPv6. Without it, the kernel keeps an
+            IPv6 address back for a second or two.
     """
-    return (*set_ipv4_address(interface, fd, card.address), bring_up(interface, fd))
-
-
-def skip_duplicate_detection(accept_dad: int) -> Call:
-    """The system call after which a card's IPv6 address can be used at once; *accept_dad* is the setting's file."""
-    return write_at_start(accept_dad, b"0\n")
-
-
-def add_hosts(hosts: int, place: LanPlace) -> tuple[Call, ...]:
-    """The system calls that write the names of the guests; *hosts* is the file, opened to append.
-
-    They are on the disk at once, as a power cut would leave zeros in their place (ext4(5), delalloc).
-    """
-    return append_and_sync(hosts, place.hosts.encode())
+    skip = (write_at_start(accept_dad, b"0\n"),) if accept_dad >= 0 else ()
+    return (*skip, *set_ipv4_address(interface, fd, card.address), bring_up(interface, fd))
 
 
 def set_up_lans(guest: WithPower, machine: Machine, place: LanPlace, timeout: float) -> None:

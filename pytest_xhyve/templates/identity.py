@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from pytest_xhyve.guest.agent import PLACE_PROGRAM, Agent, AgentError, Call, RunAsRoot, build_program, call
-from pytest_xhyve.guest.kernel_calls import reseed, set_clock, set_mac, write_at_start
-from pytest_xhyve.guest.lan_setup import HOSTS, add_hosts, set_up_card, skip_duplicate_detection
+from pytest_xhyve.guest.kernel_calls import append_and_sync, reseed, set_clock, set_mac, write_at_start
+from pytest_xhyve.guest.lan_setup import HOSTS, lan_calls
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.lan import LanPlace
 from pytest_xhyve.model.machine import Machine
@@ -203,10 +203,9 @@ def _lan_steps(state: AgentState, machine: Machine, place: LanPlace | None) -> d
     if state.hosts < 0:
         raise IdentityError(f"cannot write {HOSTS} in the guest: {os.strerror(-state.hosts)}")
     for interface, accept_dad, card in zip(state.lan_interfaces, state.accept_dad, place.cards, strict=True):
-        if accept_dad >= 0:
-            steps[f"set accept_dad of {interface}"] = (skip_duplicate_detection(accept_dad),)
-        steps[f"set the address of {interface}"] = set_up_card(interface, state.socket, card)
-    steps[f"write {HOSTS}"] = add_hosts(state.hosts, place)
+        steps[f"set the address of {interface}"] = lan_calls(card, interface, state.socket, accept_dad)
+    # On the disk at once, as a power cut would leave zeros in their place (ext4(5), delalloc).
+    steps[f"write {HOSTS}"] = append_and_sync(state.hosts, place.hosts.encode())
     return steps
 
 
