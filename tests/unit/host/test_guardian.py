@@ -31,20 +31,6 @@ SLEEP = ["sleep", "600"]
 
 
 @pytest.fixture
-def run_folder(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
-def guardian(run_folder: Path) -> Iterator[Guardian]:
-    run_folder.mkdir()
-    with runs.new_run(run_folder) as (folder, lock):
-        guardian = Guardian(folder, lock)
-        yield guardian
-        guardian.close()
-
-
-@pytest.fixture
 def process(guardian: Guardian, run_folder: Path) -> Iterator[GuardedProcess]:
     (run,) = run_folder.iterdir()
     with guardian.guard(run / "g", [], ABOUT) as process:

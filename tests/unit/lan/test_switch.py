@@ -68,16 +68,8 @@ def as_sent(frame: bytes) -> bytes:
 
 
 @pytest.fixture
-def guardian(tmp_path: Path) -> Iterator[Guardian]:
-    with runs.new_run(tmp_path) as (folder, lock):
-        guardian = Guardian(folder, lock)
-        yield guardian
-        guardian.close()
-
-
-@pytest.fixture
-def process(guardian: Guardian, tmp_path: Path) -> Iterator[GuardedProcess]:
-    (run,) = tmp_path.iterdir()
+def process(guardian: Guardian, run_folder: Path) -> Iterator[GuardedProcess]:
+    (run,) = run_folder.iterdir()
     with guardian.guard(run / "lan", [], {"lan": "lan"}) as process:
         yield process
 
@@ -227,8 +219,8 @@ def test_storm_does_not_delay_the_plugin(switch: Switch, cables: tuple[Cable, Ca
     assert 0 < slowest < 1
 
 
-def test_two_lans_hear_nothing_of_each_other(guardian: Guardian, tmp_path: Path, switch: Switch) -> None:
-    (run,) = tmp_path.iterdir()
+def test_two_lans_hear_nothing_of_each_other(guardian: Guardian, run_folder: Path, switch: Switch) -> None:
+    (run,) = run_folder.iterdir()
     with ExitStack() as stack:
         process = stack.enter_context(guardian.guard(run / "other", [], {"lan": "other"}))
         other = stack.enter_context(running_switch(process, "other"))
@@ -266,23 +258,23 @@ def test_switch_dies_with_the_guardian(guardian: Guardian, switch: Switch) -> No
     assert becomes(lambda: not psutil.pid_exists(switch.pid))
 
 
-def test_switch_is_no_guest_and_its_run_owns_it(tmp_path: Path, process: GuardedProcess, switch: Switch) -> None:
-    (run,) = tmp_path.iterdir()
-    assert runs.live_guests(tmp_path) == []
+def test_switch_is_no_guest_and_its_run_owns_it(run_folder: Path, process: GuardedProcess, switch: Switch) -> None:
+    (run,) = run_folder.iterdir()
+    assert runs.live_guests(run_folder) == []
     assert runs.find_hypervisors_of(run) == [switch.pid]
     process.close()
     assert not psutil.pid_exists(switch.pid)
 
 
-def test_kept_switch_ends_with_its_last_guest(guardian: Guardian, tmp_path: Path) -> None:
-    (run,) = tmp_path.iterdir()
+def test_kept_switch_ends_with_its_last_guest(guardian: Guardian, run_folder: Path) -> None:
+    (run,) = run_folder.iterdir()
     with ExitStack() as stack:
         with guardian.guard(run / "kept", [], {"lan": "lan"}) as process, running_switch(process, "lan") as switch:
             a, b = Cable(0, plug_in(switch, "a", stack)), Cable(1, plug_in(switch, "b", stack))
             pid = switch.pid
-            assert runs.kept_lans(tmp_path, run.name) == []
+            assert runs.kept_lans(run_folder, run.name) == []
             switch.keep()
-            assert runs.kept_lans(tmp_path, run.name) == [run / "kept"]
+            assert runs.kept_lans(run_folder, run.name) == [run / "kept"]
         a.send(EVERYBODY, b"still here")
         assert b.receive() == b"still here"
         a.end.close()
