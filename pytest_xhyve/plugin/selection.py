@@ -27,6 +27,7 @@ from pytest_xhyve.plugin.wanted import (
     as_spec_keys,
     is_plugin_fixture,
     marker_arguments,
+    split_restriction,
     stated_cluster,
     stated_spec,
     wanted_cluster,
@@ -39,7 +40,10 @@ if TYPE_CHECKING:
 SHARED_FIXTURES = tuple(name for name, owner in OWNERS.items() if owner is not None)
 """The fixtures whose guests several tests share."""
 
-_MARKER_KEYS = ("image", "cpus", "memory", "disks", "disk_size", "firmware", "network", "name", "start", "reset")
+_MARKER_KEYS = (
+    *("image", "cpus", "memory", "disks", "disk_size", "firmware", "network", "name", "start", "reset", "power_cuts"),
+    *RESTRICTION_KEYS,
+)
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
 _ALWAYS_NEW = "reset=True is for clusters that tests share (xhyve_class_guests, …); xhyve_guests is always fresh"
 
@@ -133,9 +137,9 @@ def _find_problem(mark: pytest.Mark) -> str | None:
     if mark.args:
         return f"@pytest.mark.xhyve takes keywords only: {', '.join(_MARKER_KEYS)}"
     try:
-        restriction = {key: value for key, value in mark.kwargs.items() if key in RESTRICTION_KEYS}
+        guest, restriction = split_restriction(mark.kwargs)
         Restriction.parse(**restriction)
-        GuestSpec.parse(**{key: value for key, value in mark.kwargs.items() if key not in restriction})
+        GuestSpec.parse(**guest)
     except XhyveError as error:
         return f"@pytest.mark.xhyve: {error}"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,14 @@ OWNERS: dict[str, type[pytest.Collector] | None] = {
 }
 """Each fixture that gives one guest, in pytest's order of set-up, and the kind of its owner; None is the test."""
 
-RESTRICTION_KEYS = ("only", "skip_on")
-"""The keys of the marker that restrict a test to images, and describe no guest."""
 CLUSTER_MARKER = "xhyve_guests"
 CLUSTER_OWNERS: dict[str, type[pytest.Collector] | None] = {
     name.replace("guest", "guests"): owner for name, owner in OWNERS.items()
 }
 """The same for each fixture that gives the guests of a cluster."""
+
+RESTRICTION_KEYS = ("only", "skip_on")
+"""The keys of the marker that restrict a test to images, and describe no guest."""
 
 _FIXTURES_MODULE = "pytest_xhyve.plugin.fixtures"
 _NEEDS_GUEST = {*OWNERS, *CLUSTER_OWNERS, "xhyve_guest_factory", "xhyve_images", "xhyve_ssh"}
@@ -140,12 +142,18 @@ def as_cluster_keys(param: Any) -> dict[str, Any]:
 
 def marker_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
     """The keys of the markers on *node* and around it that describe its guest; the nearest one wins."""
-    return {key: value for key, value in _all_arguments(node).items() if key not in RESTRICTION_KEYS}
+    return split_restriction(_all_arguments(node))[0]
 
 
 def restriction_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:
     """The keys of the markers on *node* and around it that restrict it to images; the nearest one wins."""
-    return {key: value for key, value in _all_arguments(node).items() if key in RESTRICTION_KEYS}
+    return split_restriction(_all_arguments(node))[1]
+
+
+def split_restriction(keys: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The marker's keys that describe a guest, and those that restrict a test to images."""
+    restriction = {key: value for key, value in keys.items() if key in RESTRICTION_KEYS}
+    return {key: value for key, value in keys.items() if key not in restriction}, restriction
 
 
 def _all_arguments(node: pytest.Item | pytest.Collector) -> dict[str, Any]:

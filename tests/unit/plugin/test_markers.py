@@ -9,12 +9,18 @@ import pytest
 
 from pytest_xhyve.model.restriction import Restriction
 from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.plugin.selection import _MARKER_KEYS
 
 
 def test_markers_are_explained(pytester: pytest.Pytester) -> None:
     fields = [*dataclasses.fields(GuestSpec), *dataclasses.fields(Restriction)]
     keys = ", ".join(f"{field.name}=None" for field in fields)
     pytester.runpytest_inprocess("--markers").stdout.fnmatch_lines([f"@pytest.mark.xhyve({keys}): *"])
+
+
+def test_every_key_of_the_marker_is_listed_in_its_error() -> None:
+    fields = [*dataclasses.fields(GuestSpec), *dataclasses.fields(Restriction)]
+    assert sorted(_MARKER_KEYS) == sorted(field.name for field in fields)
 
 
 @pytest.mark.parametrize(
