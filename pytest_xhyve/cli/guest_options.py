@@ -213,3 +213,20 @@ def with_cli_option_names(text: str) -> str:
 
 def _fail(text: str, error: Exception) -> NoReturn:
     raise _Failed(text) from error
+
+
+def check_image(image: str, options: Mapping[str, Any]) -> None:
+    """Raise a usage error if no image is named *image*, with the options of a command.
+
+    Raises:
+        click.BadParameter: see above.
+    """
+    from pytest_xhyve.host.home import Home  # noqa: PLC0415
+    from pytest_xhyve.images.catalog import find_source  # noqa: PLC0415
+    from pytest_xhyve.images.places import Places  # noqa: PLC0415
+
+    places = Places.of(Home.of_user(), load_settings(options))
+    try:
+        find_source(image, places=places)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="'IMAGE'") from error

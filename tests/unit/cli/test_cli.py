@@ -14,7 +14,7 @@ import click
 import pytest
 from command_line import run_separately
 
-from pytest_xhyve.cli import commands
+from pytest_xhyve.cli import guest_commands
 from pytest_xhyve.cli.guest_options import load_settings
 from pytest_xhyve.host.guest_folder import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
@@ -43,7 +43,7 @@ def parsed(command: click.Command, *words: str) -> dict[str, Any]:
     ],
 )
 def test_words_are_read_as_ssh_reads_them(words: list[str], meant: dict[str, Any]) -> None:
-    assert parsed(commands.run, *words) == {"image": "tiny", **meant}
+    assert parsed(guest_commands.run, *words) == {"image": "tiny", **meant}
 
 
 def test_options_are_those_of_the_plugin() -> None:
@@ -62,8 +62,8 @@ def test_options_are_those_of_the_plugin() -> None:
         "max_guests": "3",
     }
     words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    for command in (commands.run, commands.shell):
-        context = command.make_context("x", ["tiny", *words, *(["true"] if command is commands.run else [])])
+    for command in (guest_commands.run, guest_commands.shell):
+        context = command.make_context("x", ["tiny", *words, *(["true"] if command is guest_commands.run else [])])
         assert {name: context.params[name] for name in given} == given
         assert load_settings(given) == Settings(
             hypervisor="qemu",
