@@ -1,7 +1,7 @@
 """Write the frames of a LAN to a file that Wireshark and tcpdump read: pcapng, with an interface for each guest.
 
 Source: the Internet-Draft "PCAP Next Generation (pcapng) Capture File Format" (draft-ietf-opsawg-pcapng), sections 4.1
-to 4.3. This file is a part of the switch's script: it imports only the standard library.
+to 4.3. This file is a part of the switch's script: it needs only the standard library.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import struct
 import time
 
+from pytest_xhyve.lan.frames import HEADER
+
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _ETHERNET = 1  # LINKTYPE_ETHERNET
 _NAME, _RESOLUTION, _END = 2, 9, 0
@@ -19,8 +21,6 @@ _FLUSH_BYTES = 1 << 16
 # Bytes of the blocks of a frame beside its content, and of its guest's interface.
 _MAX_OVERHEAD = 512
 _TOO_LONG = "the file has reached its limit; max_size= sets another one"
-# A frame follows its length, four bytes.
-_HEADER = 4
 
 
 class Capture:
@@ -57,9 +57,9 @@ class Capture:
             number = self._interfaces[source] = len(self._interfaces)
             options = _option(_NAME, source.encode()) + _option(_RESOLUTION, bytes([_NANOSECONDS])) + _option(_END, b"")
             self._add(_block(_INTERFACE, struct.pack("=HHI", _ETHERNET, 0, 0) + options))
-        now, length = time.time_ns(), len(frame) - _HEADER
+        now, length = time.time_ns(), len(frame) - HEADER
         head = struct.pack("=IIIII", number, now >> 32, now & 0xFFFF_FFFF, length, length)
-        self._add(_block(_PACKET, head + _padded(frame[_HEADER:])))
+        self._add(_block(_PACKET, head + _padded(frame[HEADER:])))
         self.frames += 1
 
     @property

@@ -1,6 +1,6 @@
 """What the switch does to frames on their way from one guest to another.
 
-This file is a part of the switch's script: it imports only the standard library.
+This file is a part of the switch's script: it needs only the standard library.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
+from pytest_xhyve.lan.frames import ETHERNET_HEADER, HEADER
+
 _MAX_QUEUED_SECONDS = 1.0
 _MAX_WAITING_BYTES = 64 << 20
 # Of a frame that waits, beside its content: a `_Waiting`, its numbers, the place in the heap.
 _WAITING_BYTES = 256
-# A frame follows its length, four bytes.
-_HEADER = 4
 
 
 class Link:
@@ -62,7 +62,7 @@ class Link:
             begun = max(now, self._free_at)
             if begun - now > _MAX_QUEUED_SECONDS:
                 return
-            sent = self._free_at = begun + (len(frame) - _HEADER) * 8 / self._rate
+            sent = self._free_at = begun + (len(frame) - HEADER) * 8 / self._rate
         at = sent
         if overtakes >= self._reorder:
             # Jitter alone changes no order, as on a line.
@@ -76,7 +76,7 @@ class Link:
 
 def _with_wrong_bit(frame: bytes, place: float) -> bytes:
     """*frame* with one wrong bit behind its Ethernet header, if there is something."""
-    first = _HEADER + 14
+    first = HEADER + ETHERNET_HEADER
     if len(frame) <= first:
         return frame
     number = int(place * (len(frame) - first) * 8)

@@ -18,12 +18,9 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import struct
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,121 +30,14 @@ if __name__ == "__main__":
 
 from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.lan.capture import Capture
+from pytest_xhyve.lan.frames import HEADER
 from pytest_xhyve.lan.links import Links
+from pytest_xhyve.lan.port import Port
 
-_LENGTH = struct.Struct(">I")
-_READ_BYTES = 1 << 18
-_MIN_FRAME = 14
-MAX_FRAME = 1 << 16
-"""Bytes. A longer frame shows that the other end of the cable does not send frames."""
-_MAX_QUEUED = 1 << 20
-_MAX_PIECES = 512
 _MAX_ADDRESSES = 1024
 _MULTICAST = 1
-
-
-class Port:
-    """The switch's end of one cable.
-
-    Attributes:
-        name: the guest's name.
-        received, sent: frames.
-        too_short: frames that are shorter than an Ethernet header, and went nowhere.
-        overflowed: frames that the guest did not read in time.
-        broken: why the cable was cut; empty if it was not.
-        waits: whether frames wait until the guest reads.
-    """
-
-    def __init__(self, name: str, end: socket.socket) -> None:
-        self.name = name
-        self.end = end
-        self.received = self.sent = self.too_short = self.overflowed = 0
-        self.broken = ""
-        self.waits = False
-        self._unread = b""
-        self._queue: deque[bytes] = deque()
-        self._queued = 0
-        self._begun = 0
-        end.setblocking(False)
-
-    def read(self) -> list[bytes]:
-        """The frames that have arrived, each behind its length.
-
-        Raises:
-            EOFError: the cable is closed, or what comes from it are no frames.
-        """
-        try:
-            data = self.end.recv(_READ_BYTES)
-        except BlockingIOError:
-            return []
-        except OSError as error:
-            raise EOFError from error
-        if not data:
-            raise EOFError
-        data = self._unread + data
-        frames = []
-        at, available = 0, len(data)
-        while available - at >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(data, at)
-            if length > MAX_FRAME:
-                self.broken = f"it sent a frame of {length} bytes"
-                raise EOFError
-            end = at + _LENGTH.size + length
-            if end > available:
-                break
-            self.received += 1
-            if length < _MIN_FRAME:
-                self.too_short += 1
-            else:
-                frames.append(data[at:end])
-            at = end
-        self._unread = data[at:]
-        return frames
-
-    def queue(self, frame: bytes) -> None:
-        """Send *frame*, which is behind its length, at the next `flush`."""
-        if self._queued > _MAX_QUEUED:
-            self.overflowed += 1
-            return
-        self._queue.append(frame)
-        self._queued += len(frame)
-
-    def flush(self) -> bool:
-        """Send what the guest takes now; return whether something is left.
-
-        Raises:
-            EOFError: the cable is closed.
-        """
-        queue = self._queue
-        while queue:
-            # A frame that was sent in part has to be completed.
-            first = memoryview(queue[0])[self._begun :]
-            try:
-                if len(queue) == 1:
-                    sent = self.end.send(first)
-                else:
-                    sent = self.end.sendmsg([first, *islice(queue, 1, _MAX_PIECES)])
-            except BlockingIOError:
-                return True
-            except OSError as error:
-                raise EOFError from error
-            self._queued -= sent
-            sent += self._begun
-            while queue and sent >= len(queue[0]):
-                sent -= len(queue.popleft())
-                self.sent += 1
-            self._begun = sent
-        return False
-
-    def counters(self) -> dict[str, Any]:
-        """What the plugin may ask about."""
-        return {
-            "received": self.received,
-            "sent": self.sent,
-            "too_short": self.too_short,
-            "overflowed": self.overflowed,
-            "broken": self.broken,
-        }
+# The two addresses at the beginning of a frame.
+_TARGET, _SENDER = slice(HEADER, HEADER + 6), slice(HEADER + 6, HEADER + 12)
 
 
 class SwitchLoop:
@@ -216,7 +106,7 @@ class SwitchLoop:
 
     def _pass_on(self, source: Port, frame: bytes) -> Sequence[Port]:
         """Queue *frame* for the guests that it is for, and return them."""
-        target, sender = frame[4:10], frame[10:16]
+        target, sender = frame[_TARGET], frame[_SENDER]
         if not sender[0] & _MULTICAST and self._addresses.get(sender) is not source:
             self._learn(sender, source)
         known = None if target[0] & _MULTICAST else self._addresses.get(target)

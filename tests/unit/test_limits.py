@@ -111,9 +111,9 @@ KNOWN = {
     ("hypervisors/xhyve/driver.py", "settimeout"): {GIVEN_AWAY: 1},
     ("hypervisors/xhyve/machine.py", "sendall"): {SOCKET: 1},
     ("hypervisors/xhyve/vmnet.py", "FileLock"): {LIMITED: 1},
-    ("lan/switch_process.py", "recv"): {NEVER_BLOCKS: 1},
+    ("lan/port.py", "recv"): {NEVER_BLOCKS: 1},
     ("lan/switch_process.py", "select"): {GUEST: 1},
-    ("lan/switch_process.py", "sendmsg"): {NEVER_BLOCKS: 1},
+    ("lan/port.py", "sendmsg"): {NEVER_BLOCKS: 1},
 }
 
 

@@ -19,8 +19,8 @@ from waiting import becomes
 
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.guardian import GuardedProcess, Guardian
+from pytest_xhyve.lan.frames import MAX_FRAME
 from pytest_xhyve.lan.switch import Switch, running_switch
-from pytest_xhyve.lan.switch_process import MAX_FRAME
 from pytest_xhyve.model.errors import LanFailed, XhyveError
 from pytest_xhyve.model.link import Impairment
 
