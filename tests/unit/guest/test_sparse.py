@@ -35,7 +35,7 @@ def make(path: Path, size: int, *data: tuple[int, bytes]) -> tarfile.TarInfo:
         (8 * MIB + 5, ((8 * MIB, b"end!!"),)),
         (64 * MIB + 3, tuple((at * MIB * 3 + 777, b"x" * 70_000) for at in range(20))),
         # More pieces than a command line can name.
-        (900 * MIB, tuple((at * MIB * 2, b"%d" % at) for at in range(400))),
+        (480 * MIB, tuple((at * (MIB + (128 << 10)), b"%d" % at) for at in range(400))),
     ],
 )
 def test_copy_is_the_same(tmp_path: Path, size: int, data: tuple[tuple[int, bytes], ...]) -> None:

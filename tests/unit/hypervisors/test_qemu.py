@@ -293,14 +293,14 @@ def test_qmp_error_is_qemus(monitor: Monitor) -> None:
 
 
 def test_qmp_goes_on_after_a_late_answer(monitor: Monitor) -> None:
-    monitor.client._channel.settimeout(0.05)
+    monitor.client._timeout = 0.05
     for _ in range(2):
         with pytest.raises(TimeoutError):
             monitor.client.execute("query-status")
     for _ in range(2):
         late = json.loads(monitor._stream.readline())
         monitor.say(**{"return": "late", "id": late["id"]})
-    monitor.client._channel.settimeout(10)
+    monitor.client._timeout = 10.0
     monitor.answer(**{"return": "in time"})
     assert monitor.client.execute("query-status") == "in time"
 
