@@ -88,7 +88,8 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
     """
     import json
 
-    from pytest_xhyve.cli.prune import find_candidates, remove
+    from pytest_xhyve.cli.prune import remove
+    from pytest_xhyve.cli.prune_candidates import find_candidates
     from pytest_xhyve.host.home import Home
     from pytest_xhyve.model.values import format_size
 

@@ -14,7 +14,7 @@ from foreign import copy_disk, debugfs, make_foreign_disk, replace_file
 from homes import share
 from warm import fleet_of, is_warm
 
-from pytest_xhyve.cli.prune import find_candidates
+from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image

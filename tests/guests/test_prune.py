@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pytest_xhyve.cli.cache_listing import CacheListing
-from pytest_xhyve.cli.prune import find_candidates, remove
+from pytest_xhyve.cli.prune import remove
+from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.clone import clone_by_copy

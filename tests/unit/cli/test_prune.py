@@ -17,7 +17,8 @@ from command_line import run_separately
 from fake_images import qcow2, write_image
 from filelock import FileLock
 
-from pytest_xhyve.cli.prune import Pruned, find_candidates, remove
+from pytest_xhyve.cli.prune import Pruned, remove
+from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.guest_folder import RECORD

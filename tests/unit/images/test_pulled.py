@@ -16,7 +16,8 @@ import yaml
 from command_line import run_separately
 from web_server import Site, lay_out, mirrors, serving
 
-from pytest_xhyve.cli.prune import find_candidates, remove
+from pytest_xhyve.cli.prune import remove
+from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.host.download import Limits
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.catalog import Source, find_source, read_source

@@ -10,7 +10,8 @@ import pytest
 import zstandard
 from mounting import mounted
 
-from pytest_xhyve.cli.prune import find_candidates, remove
+from pytest_xhyve.cli.prune import remove
+from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.catalog import Source, find_source
