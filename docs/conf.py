@@ -24,6 +24,7 @@ NAVIGATION = {
     "How to": [
         "share-guests",
         "clusters",
+        "other-plugins",
         "files",
         "disks",
         "faults",

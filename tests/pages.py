@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import other_plugins
 from markdown_it import MarkdownIt
 
 TOP = Path(__file__).parents[1]
@@ -121,6 +122,7 @@ def run(step: Step, folder: Path, home: Path) -> subprocess.CompletedProcess[str
         environment.pop(name, None)
     environment |= {
         "COLUMNS": "80",
+        "PYTEST_ADDOPTS": "" if step.block.page.stem == "other-plugins" else other_plugins.WITHOUT,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTEST_XHYVE_HOME": str(home),
     }

@@ -19,6 +19,8 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import PortProtocol, parse_choice, parse_port
 
 if TYPE_CHECKING:
+    import testinfra
+
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.kept import Kept
 
@@ -127,6 +129,20 @@ class Guest(GuestFaults):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(picture)
         return target
+
+    def testinfra_host(self) -> testinfra.host.Host:
+        """The guest as a host of testinfra, whose commands run as with `run`; it needs the package pytest-testinfra.
+
+        Raises:
+            XhyveError: the package is not installed.
+        """
+        try:
+            from pytest_xhyve.guest.testinfra_backend import host_of  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise XhyveError(
+                f"testinfra_host() needs the package pytest-testinfra: {error}\n  pip install pytest-testinfra"
+            ) from error
+        return host_of(self)
 
     def reboot(self) -> None:
         """Reboot the guest from inside, and wait until SSH answers again.

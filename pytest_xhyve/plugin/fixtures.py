@@ -34,6 +34,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.host.home import Home
     from pytest_xhyve.plugin.reporting import REPORTER, Reporter
+    from pytest_xhyve.plugin.reruns import renewing
     from pytest_xhyve.plugin.reservation import reserving
     from pytest_xhyve.plugin.summary import RunSummary
     from pytest_xhyve.report.leaks import find_leaks
@@ -61,6 +62,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         stack.callback(lambda: summary.add_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
         stack.enter_context(reserving(config, fleet))
+        stack.enter_context(renewing(config))
         if settings.prewarm:
             from pytest_xhyve.plugin.prewarm import prewarming
 

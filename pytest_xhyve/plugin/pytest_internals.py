@@ -60,6 +60,13 @@ def is_set_up(item: pytest.Item, name: str) -> bool:
     return any(definition.cached_result is not None for definition in fixture_definitions(item, name)[:1])
 
 
+def finish_fixture(item: pytest.Item, name: str) -> None:
+    """Tear down the fixture *name* that *item* sees, and all that use it; who asks for it next gets it anew."""
+    for definition in fixture_definitions(item, name):
+        if definition.cached_result is not None:
+            definition.finish(item._request)  # type: ignore[attr-defined]
+
+
 def is_parameter_set(value: Any) -> bool:
     """Whether *value* was made by ``pytest.param``."""
     return isinstance(value, type(pytest.param()))

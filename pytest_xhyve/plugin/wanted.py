@@ -35,8 +35,10 @@ CLUSTER_OWNERS: dict[str, type[pytest.Collector] | None] = {
 RESTRICTION_KEYS = ("only", "skip_on")
 """The keys of the marker that restrict a test to images, and describe no guest."""
 
+FACTORY_FIXTURE = "xhyve_guest_factory"
+
 _FIXTURES_MODULE = "pytest_xhyve.plugin.fixtures"
-_NEEDS_GUEST = {*OWNERS, *CLUSTER_OWNERS, "xhyve_guest_factory", "xhyve_images", "xhyve_ssh"}
+_NEEDS_GUEST = {*OWNERS, *CLUSTER_OWNERS, FACTORY_FIXTURE, "xhyve_images", "xhyve_ssh"}
 
 
 def wants_guest(item: pytest.Item) -> bool:

@@ -9,6 +9,7 @@ import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import other_plugins
 import pytest
 from chosen import Chosen
 from click.testing import CliRunner
@@ -72,8 +73,8 @@ def test_failed_tests_show_their_guests(
     pytester: pytest.Pytester, hypervisor: Chosen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run that has it all: the report, JUnit XML, HTML, artifacts, and guests that can be logged in to."""
-    # Among them, pytest-html.
-    monkeypatch.delenv("PYTEST_ADDOPTS")
+    # With pytest-html.
+    monkeypatch.setenv("PYTEST_ADDOPTS", other_plugins.WITHOUT)
     pytester.makepyfile(test_it=FAILING)
     result = pytester.runpytest_subprocess(
         *hypervisor.options,

@@ -18,7 +18,9 @@ from pytest_xhyve.plugin.pytest_internals import (
 
 FIXTURES = """
     import pytest
-    from pytest_xhyve.plugin.pytest_internals import is_set_up, item_of, requested_fixture_names, suspended_capture
+    from pytest_xhyve.plugin.pytest_internals import (
+        finish_fixture, is_set_up, item_of, requested_fixture_names, suspended_capture
+    )
 
     @pytest.fixture(scope="module")
     def shared(request): return item_of(request).name
@@ -157,6 +159,33 @@ def test_is_set_up(pytester: pytest.Pytester) -> None:
             assert not is_set_up(request.node, "own")
         """,
         passed=2,
+    )
+
+
+def test_finish_fixture(pytester: pytest.Pytester) -> None:
+    run(
+        pytester,
+        """
+        torn_down = []
+
+        @pytest.fixture(scope="module")
+        def above(shared):
+            yield f"above {shared}"
+            torn_down.append("above")
+
+        def test_it(above):
+            assert above == "above test_it"
+
+        def test_after(request, above):
+            assert above == "above test_it"
+            finish_fixture(request.node, "shared")
+            assert torn_down == ["above"]
+            assert not is_set_up(request.node, "shared")
+
+        def test_last(above):
+            assert above == "above test_last"
+        """,
+        passed=3,
     )
 
 
