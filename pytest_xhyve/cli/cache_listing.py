@@ -13,7 +13,7 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.layers import LayerStore
 from pytest_xhyve.images.manifest import read_manifest
-from pytest_xhyve.images.recipe import read_recipe, recipe_names
+from pytest_xhyve.images.recipe import find_catalog_name, read_recipe, recipe_names
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.values import format_size
 from pytest_xhyve.templates.store import TemplateStore
@@ -104,7 +104,7 @@ class CacheListing:
             XhyveError: the cache folder cannot be read.
         """
         folder = home.find_folder("images")
-        images = tuple(_image(name, folder) for name in recipe_names())
+        images = tuple(_image(name, folder) for name in _image_names(folder))
         store = find_store(home)
         templates = () if store is None else tuple(_templates(store))
         return cls(images, templates, tuple(_layers(home)))
@@ -196,6 +196,12 @@ def find_store(home: Home) -> TemplateStore | None:
 def iso_time(seconds: float) -> str:
     """*seconds* since the epoch as in ISO 8601, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _image_names(folder: Path | None) -> list[str]:
+    """The images of the catalog for this host's architecture, and those for others that were built."""
+    built = set() if folder is None else {manifest.stem for manifest in folder.glob("*.yaml")}
+    return sorted({*recipe_names(), *(name for name in built if find_catalog_name(name) == name)})
 
 
 def _image(name: str, folder: Path | None) -> ImageEntry:

@@ -14,6 +14,7 @@ from pytest_xhyve.cli.guest_options import (
     places_options,
 )
 from pytest_xhyve.cli.progress import Progress
+from pytest_xhyve.model.architecture import ARCHITECTURES
 
 _ANSWERS = "Your own preseed file, or autoinstall data (default: the plugin's, with an SSH server)."
 
@@ -21,17 +22,22 @@ _ANSWERS = "Your own preseed file, or autoinstall data (default: the plugin's, w
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Rebuild an image of the catalog even if it is up to date.")
+@click.option(
+    "--arch", metavar="ARCH", help=f"Build for this processor: {' or '.join(ARCHITECTURES)} (default: this host's)."
+)
 @places_options
-def build(names: tuple[str, ...], *, force: bool, **options: Any) -> None:
+def build(names: tuple[str, ...], *, force: bool, arch: str | None, **options: Any) -> None:
     """Build images of the catalog from Debian's packages, and the layers of your recipes.
 
     NAME is a name of the catalog, a name of a recipe in one of the folders of --recipes, or the path of a recipe. A
     build takes minutes. An image that is up to date is not built again. The command prints the path of each image's
     manifest.
+
+    With --arch, NAME is an image of the catalog, and NAME-ARCH becomes its name, as in `build tiny-aarch64`.
     """
     from pytest_xhyve.cli.build import build_images
 
-    for image in build_images(names, load_settings(options), force=force, progress=Progress()):
+    for image in build_images(names, load_settings(options), architecture=arch, force=force, progress=Progress()):
         click.echo(image.manifest)
 
 

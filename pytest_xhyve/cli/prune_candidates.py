@@ -27,7 +27,7 @@ from pytest_xhyve.images.layers import FOLDER, MANIFEST
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.pulled import FOLDER as PULLED
 from pytest_xhyve.images.pulled import current_folders
-from pytest_xhyve.images.recipe import recipe_names
+from pytest_xhyve.images.recipe import find_catalog_name
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.templates.store import TemplateStore
@@ -104,7 +104,7 @@ def _images(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneCan
         name = match[1]
         if path in named:
             manifest = named[path]
-            if not current or name not in recipe_names() or manifest.name != f"{name}.yaml":
+            if not current or find_catalog_name(name) is None or manifest.name != f"{name}.yaml":
                 continue
             disk = path / "disk.img"
             used = max(disk.stat().st_atime if disk.exists() else 0.0, _changed(manifest))

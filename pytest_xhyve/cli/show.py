@@ -55,7 +55,7 @@ def describe(wanted: str, settings: Settings, *, progress: Progress) -> dict[str
         return {"name": own.name, "recipe": own.where, "extends": extends, **content, "files": sorted(own.files)}
     if manifest is None:
         recipe = read_recipe(source.recipe or wanted)
-        return {"name": recipe.name, "manifest": None, "summary": recipe.summary, "arch": recipe.arch}
+        return {"name": recipe.name, "manifest": None, "summary": recipe.summary, "arch": recipe.architecture.name}
     disk = manifest.disk
     look(disk)
     _, client = client_key(home.folder("keys"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pytest_xhyve.doctor.findings import Check, Finding
 from pytest_xhyve.doctor.programs import CommandRunner
-from pytest_xhyve.images.build import missing_tools, packages_for
+from pytest_xhyve.images.build import TOOLS_PACKAGES, missing_tools
 
 
 def checks(platform: str, programs: CommandRunner) -> list[Check]:
@@ -39,6 +39,6 @@ def check_building() -> Iterator[Finding]:
     missing = missing_tools()
     if missing:
         detail = f"{', '.join(missing)} not found; this host can use images of the catalog, but not build them"
-        yield Finding("tools to build images", "warning", detail, f"sudo apt install {packages_for(missing)}")
+        yield Finding("tools to build images", "warning", detail, f"sudo apt install {TOOLS_PACKAGES}")
     else:
         yield Finding("tools to build images", "ok", "all found")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.fleet.admission import Admission
 from pytest_xhyve.fleet.guest_timer import GuestTimer
+from pytest_xhyve.fleet.hypervisors import Hypervisors
 from pytest_xhyve.fleet.image_maker import ImageMaker
 from pytest_xhyve.fleet.keeping import HoldFailed, KeptGuests
 from pytest_xhyve.fleet.request import Request
@@ -33,7 +34,6 @@ from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.processes import find_start
 from pytest_xhyve.hypervisors.base import Hypervisor, Identity
-from pytest_xhyve.hypervisors.choice import select_hypervisor
 from pytest_xhyve.images.check import check_boots_by, check_image
 from pytest_xhyve.images.manifest import DEFAULT_MEMORY
 from pytest_xhyve.model.clock import monotonic
@@ -88,7 +88,7 @@ class Fleet:
         self._events = events or Events()
         self._reason_to_keep = reason_to_keep or _keep_none
         self._lock = threading.RLock()
-        self._hypervisor = hypervisor
+        self._hypervisors = Hypervisors(settings, home, self._events.progress, hypervisor)
         self._admission: Admission | None = None
         self._templates: TemplateCache | None = None
         self._run = RunGuardian(home, settings.artifacts)
@@ -99,7 +99,7 @@ class Fleet:
             home.path / "runs", settings.keep, hold_failed, run or secrets.token_hex(8), self._events
         )
         self.images = ImageMaker(
-            settings, home, self._events.progress, lambda: self.hypervisor, self.run_context, self.start
+            settings, home, self._events.progress, self._hypervisors.for_image, self.run_context, self.start
         )
         self.catalog = self.images.catalog
         self.free_slot: Callable[[], bool] = lambda: False
@@ -115,15 +115,12 @@ class Fleet:
 
     @property
     def hypervisor(self) -> Hypervisor:
-        """The hypervisor that the settings name, or the first one that works on this host.
+        """The hypervisor that the settings name, or the first one that works on this host, for the default image.
 
         Raises:
             HypervisorNotFound: no hypervisor found.
         """
-        with self._lock:
-            if self._hypervisor is None:
-                self._hypervisor = select_hypervisor(self._settings, self._home, self._events.progress)
-            return self._hypervisor
+        return self._hypervisors.default
 
     @property
     def max_guests(self) -> int:
@@ -200,8 +197,9 @@ class Fleet:
         # First, as `prune` keeps the images that a living run may use.
         guardian, run_folder = self._run.get()
         requested = monotonic()
-        spec, hypervisor = request.spec, self.hypervisor
+        spec = request.spec
         image = self.catalog.find(self._image_of(spec))
+        hypervisor = self._hypervisors.for_image(image)
         check_image(image, self._home.folder("checked"))
         check_size(spec.disk_size, image.disk)
         check_boots_by(spec.firmware or image.firmware, image)
@@ -303,9 +301,10 @@ class Fleet:
             self._events.removed(times.collect(request.requested_by))
 
     def _instance(self, image: Image, sizes: DiskSizes, process: GuardedProcess, failures: Events) -> Instance:
-        timeouts = timeouts_of(self._settings, self.hypervisor.info)
+        hypervisor = self._hypervisors.for_image(image)
+        timeouts = timeouts_of(self._settings, hypervisor.info)
         # The failures first: they add diagnostics to the error, which the other listener reports.
-        return Instance(image, self.hypervisor, process, timeouts, EventList(failures, self._events), sizes)
+        return Instance(image, hypervisor, process, timeouts, EventList(failures, self._events), sizes)
 
     def _template_builder(
         self, image: Image, sizes: DiskSizes, guardian: Guardian, place: Path, failures: Events
@@ -331,7 +330,7 @@ class Fleet:
     def _machine(self, spec: GuestSpec, image: Image, identity: Identity, name: str, lans: GuestLans) -> Machine:
         settings = self._settings
         # One card is in all guests, so that those with a LAN and those without are restored from the same template.
-        lan_cards = max(1, len(lans.switches)) if self.hypervisor.has_lans else 0
+        lan_cards = max(1, len(lans.switches)) if self._hypervisors.for_image(image).has_lans else 0
         firmware = spec.firmware or image.firmware
         return Machine(
             name=name,
@@ -354,7 +353,7 @@ class Fleet:
         """Bytes of the host's memory that a guest made of *spec* costs; *image* is None if it is not known yet."""
         image = image or self.catalog.known(self._image_of(spec))
         start = spec.start or self._settings.start
-        restored = start != "cold" and self.hypervisor.snapshotter is not None
+        restored = start != "cold" and self._hypervisors.for_image(image).snapshotter is not None
         return weigh_guest(self._memory(spec, image), restored=restored)
 
     def _memory(self, spec: GuestSpec, image: Image | None) -> int:

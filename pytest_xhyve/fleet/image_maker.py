@@ -32,7 +32,7 @@ class ImageMaker:
         settings: the run's settings.
         home: the cache folder.
         progress: called with a line when something takes time.
-        hypervisor: returns the run's hypervisor.
+        hypervisor: returns the hypervisor for guests of an image.
         run_context: returns what `pytest_xhyve.preparation` needs of the run.
         start: starts the guest in which a recipe is built.
     """
@@ -42,7 +42,7 @@ class ImageMaker:
         settings: Settings,
         home: Home,
         progress: Callable[[str], None],
-        hypervisor: Callable[[], Hypervisor],
+        hypervisor: Callable[[Image], Hypervisor],
         run_context: Callable[[], RunContext],
         start: Callable[[Request], Guest],
     ) -> None:
@@ -87,7 +87,7 @@ class ImageMaker:
         from pytest_xhyve.fleet.building import start_for_build  # noqa: PLC0415
         from pytest_xhyve.layers.building import build_layer  # noqa: PLC0415
 
-        hypervisor = self._hypervisor()
+        hypervisor = self._hypervisor(base)
         check_takes_layers(hypervisor)
         factor = timeout_factor(self._settings, hypervisor.info)
         start = partial(start_for_build, self._start)

@@ -6,18 +6,23 @@ from pathlib import Path
 
 from pytest_xhyve.formats.arm64_kernel import read_arm64_kernel
 from pytest_xhyve.formats.bzimage import read_kernel_header
-from pytest_xhyve.model.architecture import ARM64, X86_64
+from pytest_xhyve.model.architecture import ARM64, X86_64, Architecture
 
 
-def explain_other_kernel(path: Path) -> str | None:
-    """What the file at *path* is, if it is not a kernel for guests, to follow its name in a message; or else None.
+def explain_other_kernel(path: Path, architecture: Architecture) -> str | None:
+    """What the file at *path* is, if it is not a kernel for guests of *architecture*; or else None.
+
+    The text follows the file's name in a message.
 
     Raises:
         OSError: the file cannot be read.
     """
     if read_kernel_header(path) is not None:
+        found, form = X86_64, "bzImage"
+    elif (arm64 := read_arm64_kernel(path)) is not None:
+        found, form = ARM64, str(arm64.form)
+    else:
+        return f"is not {architecture.kernel}"
+    if found == architecture:
         return None
-    other = read_arm64_kernel(path)
-    if other is not None:
-        return f"is a Linux kernel for {ARM64.debian} (format {other.form}), but guests are {X86_64.name}"
-    return f"is not {X86_64.kernel}"
+    return f"is a Linux kernel for {found.debian} (format {form}), but guests are {architecture.name}"

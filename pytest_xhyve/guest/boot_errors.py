@@ -5,7 +5,6 @@ from __future__ import annotations
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.kernel_watch import LAST_LINES
 from pytest_xhyve.hypervisors.base import VirtualMachine
-from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import BootFailed, BootTimeout, KernelPanic, LeaseNotFound
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import SSH_PORT
@@ -44,6 +43,7 @@ def hints(
     is_silent: bool,
     has_boot_loader: bool,
     suspicion: str | None,
+    serial_port: str,
 ) -> list[str]:
     """What the user can try after *error*, one line each.
 
@@ -54,6 +54,7 @@ def hints(
         is_silent: whether the console has shown nothing.
         has_boot_loader: whether the guest boots by the boot loader of its disk.
         suspicion: a message after which a guest cannot boot, although the console went on; or None.
+        serial_port: the guest's name of its serial port.
     """
     found = []
     if suspicion is not None and not isinstance(error, KernelPanic):
@@ -63,7 +64,7 @@ def hints(
         found.append(f"give it more time: {longer}--xhyve-timeout-factor=2")
         if is_silent:
             where = "the kernel's command line on the disk" if has_boot_loader else "cmdline in the manifest"
-            found.append(f"see the kernel's messages: add console={X86_64.console} to {where}")
+            found.append(f"see the kernel's messages: add console={serial_port} to {where}")
             if not timeouts.reason:
                 found.append("run without acceleration: --xhyve-accel=tcg")
         found.append("log in if it boots after all: --xhyve-keep=on-failure leaves it running")

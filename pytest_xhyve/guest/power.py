@@ -16,6 +16,7 @@ from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.kernel_watch import ANSWER_SECONDS, KernelWatch
 from pytest_xhyve.guest.start import AnyMachine, Start
 from pytest_xhyve.hypervisors.base import ExitReason, VirtualMachine
+from pytest_xhyve.model.architecture import architecture_of
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import (
     BootFailed,
@@ -153,6 +154,7 @@ class Power:
                 is_silent=progress.is_silent,
                 has_boot_loader=self._has_boot_loader,
                 suspicion=self._kernel.suspicion,
+                serial_port=architecture_of(self.image.arch).console,
             )
             raise
         finally:

@@ -35,7 +35,6 @@ from pytest_xhyve.images.layers import layers_over
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.images.recipe import Recipe, read_recipe
-from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
@@ -65,11 +64,9 @@ _MKE2FS_OPTIONS = (
 )  # fmt: skip
 # mke2fs initializes everything now; otherwise each guest would do it in its first minutes.
 _MKE2FS_EXTENDED = "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard"
-_TOOLS = ("mmdebstrap", "mke2fs", "tar")
-TOOLS_PACKAGES = "mmdebstrap e2fsprogs fakeroot uidmap util-linux debian-archive-keyring"
+_TOOLS = ("mmdebstrap", "mke2fs", "depmod", "tar")
+TOOLS_PACKAGES = "mmdebstrap e2fsprogs kmod fakeroot uidmap util-linux debian-archive-keyring"
 """The packages of Debian and Ubuntu that contain the tools."""
-FOREIGN_PACKAGES = "arch-test qemu-user-static"
-"""The packages that a host of another architecture needs, too."""
 _LOG_LINES = 15
 # Digits of the digest in the name of an image's folder.
 _DIGITS = 12
@@ -142,6 +139,8 @@ class _Build:
 
     def _make_root(self, root: Path) -> None:
         recipe = self._recipe
+        # For the hook. This interpreter has the package, which a program python3 in PATH may not have.
+        variables = [f"XHYVE_PYTHON={sys.executable}", f"XHYVE_CONSOLE={recipe.architecture.console}"]
         # The variant "extract" runs neither the packages' scripts nor a customize hook.
         hook = "extract" if recipe.variant == "extract" else "customize"
         self._tool(
@@ -151,12 +150,15 @@ class _Build:
                 "--mode=unshare",
                 f"--variant={recipe.variant}",
                 f"--include={','.join(recipe.packages)}",
-                f"--architectures={X86_64.debian}",
+                f"--architectures={recipe.architecture.debian}",
                 *_MMDEBSTRAP_OPTIONS,
                 f"--{hook}-hook={recipe.customize}",
+                # It looks for an emulator even if it runs nothing of the packages.
+                *([] if recipe.architecture.is_native() else ["--skip=check/qemu"]),
                 recipe.suite,
                 str(root),
-            ]
+            ],
+            variables,
         )
 
     def _add_files(self, root: Path, client: KeyPair, host: KeyPair) -> None:
@@ -205,15 +207,15 @@ class _Build:
             unpack = ["fakeroot", "-s", owners, "-i", owners, "--", *unpack]
             fill = ["fakeroot", "-i", owners, "--", *fill]
         self._tool(unpack)
-        self._tool(["env", f"PATH={os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin", *fill])
+        self._tool(fill, [f"PATH={os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"])
         shutil.rmtree(tree)
         if self._recipe.partitioned:
             # Only now: mke2fs asks for confirmation if a disk has a partition table.
             with disk.open("r+b") as file:
                 file.write(master_boot_record(size, secrets.randbits(32)))
 
-    def _tool(self, argv: Sequence[str]) -> None:
-        """Run a tool, and append its output to the log.
+    def _tool(self, argv: Sequence[str], variables: Sequence[str] = ()) -> None:
+        """Run a tool with more environment *variables*, and append its output to the log.
 
         The guardian runs the tool as it runs a hypervisor. If this process is killed, the guardian ends the tool and
         its children. The children of mmdebstrap do not end with mmdebstrap.
@@ -223,7 +225,7 @@ class _Build:
             # If the tool is killed, its temporary files are removed with this folder. For an ordinary user this does
             # not work, because the tool's namespace may not access the folder.
             temporary = [f"TMPDIR={process.folder}"] if os.geteuid() == 0 else []
-            process.start(["env", "--chdir=/", *temporary, *argv], {}, {})
+            process.start(["env", "--chdir=/", *temporary, *variables, *argv], {}, {})
             status = process.wait(_TOOL_SECONDS)
             output = process.output()
             if status is None:
@@ -257,7 +259,7 @@ def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identit
     target = manifest.with_name(f"{recipe.name}-{digest[:_DIGITS]}")
     content = {
         "name": recipe.name,
-        "arch": recipe.arch,
+        "arch": recipe.architecture.name,
         "distro": recipe.distro,
         "init": recipe.init_system,
         **({} if recipe.version is None else {"version": recipe.version}),
@@ -273,7 +275,7 @@ def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identit
         "host_keys": [(workspace / "host_key.pub").read_text()],
         "cpus": recipe.cpus,
         "memory": recipe.memory,
-        "cpu": recipe.cpu,
+        "cpu": recipe.architecture.default_cpu,
         "made": {
             "recipe": recipe.name,
             "identity": identity,
@@ -306,23 +308,15 @@ def _remove_unused(folder: Path, name: str, image: Image, home: Home) -> None:
 
 
 def _identity(recipe: Recipe, client: KeyPair) -> str:
-    text = f"{_FORMAT}\0{recipe.digest()}\0{client.public}"
+    text = f"{_FORMAT}\0{recipe.architecture.name}\0{recipe.digest()}\0{client.public}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def missing_tools() -> list[str]:
     """The tools for building images that are not installed on this host."""
     tools = [*_TOOLS, *(["fakeroot", "newuidmap"] if os.geteuid() != 0 else [])]
-    if not X86_64.is_native():
-        # mmdebstrap asks it whether this host can run programs of the image's architecture.
-        tools.append("arch-test")
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     return [tool for tool in tools if shutil.which(tool, path=path) is None]
-
-
-def packages_for(missing: Sequence[str]) -> str:
-    """The packages to install if the tools *missing* are not installed."""
-    return f"{TOOLS_PACKAGES} {FOREIGN_PACKAGES}" if "arch-test" in missing else TOOLS_PACKAGES
 
 
 def _check_tools() -> None:
@@ -333,8 +327,7 @@ def _check_tools() -> None:
         )
     if missing := missing_tools():
         raise ImageError(
-            f"cannot build an image: {', '.join(missing)} not found\n"
-            f"  Debian and Ubuntu: apt install {packages_for(missing)}"
+            f"cannot build an image: {', '.join(missing)} not found\n  Debian and Ubuntu: apt install {TOOLS_PACKAGES}"
         )
 
 

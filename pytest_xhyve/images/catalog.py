@@ -21,7 +21,7 @@ from pytest_xhyve.images.own_login import OwnLogin, explain_missing_password
 from pytest_xhyve.images.own_recipe import RECIPE, OwnRecipe, read_own_recipe
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.pulled import find_pulled
-from pytest_xhyve.images.recipe import RECIPES, recipe_names
+from pytest_xhyve.images.recipe import RECIPES, find_catalog_name, recipe_names
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import parse_path, suggest
@@ -142,7 +142,7 @@ class Catalog:
         # A run with a built image does not need this module, which imports much.
         from pytest_xhyve.images.build import build_image  # noqa: PLC0415
 
-        return build_image(wanted, self._home, self._report)
+        return build_image(source.recipe or wanted, self._home, self._report)
 
 
 def read_stated(wanted: str, login: OwnLogin, places: Places) -> Manifest | None:
@@ -240,10 +240,11 @@ def find_source(wanted: str | os.PathLike[str], base: Path = Path(), places: Pla
     """
     text = os.fspath(wanted)
     own = places.find_recipe(text)
-    if text in recipe_names():
-        return Source(recipe=text)
     if own is not None:
         return Source(own=own, by_name=True)
+    recipe = find_catalog_name(text)
+    if recipe is not None:
+        return Source(recipe=recipe)
     saved = None if places.cache is None else saved_manifest(text, places.cache)
     if saved is not None:
         if not saved.exists():

@@ -10,6 +10,7 @@ from pytest_xhyve.formats.kernel import explain_other_kernel
 from pytest_xhyve.formats.private_key import find_unusable
 from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.images.manifest import Manifest, read_manifest
+from pytest_xhyve.model.architecture import architecture_of
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.image import Image
 
@@ -31,7 +32,7 @@ def check_files(image: Image) -> None:
         ImageError: a file is missing, unreadable, truncated or of the wrong kind; the message names the manifest's key.
     """
     files = {"disk": image.disk, "kernel": image.kernel, "initrd": image.initrd, "key": image.key}
-    _check(files, image.manifest, fix_for(image))
+    _check(files, image.manifest, image.arch, fix_for(image))
     _check_disk(image)
 
 
@@ -44,16 +45,21 @@ def check_stated_files(manifest: Manifest) -> None:
     if manifest.path is None:
         return
     fix = f"repair the file, or correct {manifest.path}"
-    _check({key: manifest.values.get(key) for key in ("disk", "kernel", "initrd", "key")}, manifest.path, fix)
+    _check(
+        {key: manifest.values.get(key) for key in ("disk", "kernel", "initrd", "key")},
+        manifest.path,
+        manifest.arch,
+        fix,
+    )
     _check_size(manifest.path, manifest.disk, manifest.values.get("size"), fix)
 
 
-def _check(files: Mapping[str, Path | None], manifest: Path, fix: str) -> None:
+def _check(files: Mapping[str, Path | None], manifest: Path, arch: str, fix: str) -> None:
     for key, path in files.items():
         if path is not None:
             _check_readable(key, path, manifest, fix)
     kernel, client_key = files["kernel"], files["key"]
-    problem = None if kernel is None else explain_other_kernel(kernel)
+    problem = None if kernel is None else explain_other_kernel(kernel, architecture_of(arch))
     if problem is not None:
         raise ImageError(f"{manifest}: kernel: {kernel} {problem}\n  {fix}")
     unusable = None if client_key is None else find_unusable(client_key)

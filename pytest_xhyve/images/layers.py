@@ -27,7 +27,7 @@ from pytest_xhyve.images.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.manifest import as_manifest, read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
-from pytest_xhyve.images.recipe import recipe_names
+from pytest_xhyve.images.recipe import find_catalog_name
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
@@ -190,7 +190,7 @@ def check_name(name: str) -> None:
         raise ConfigurationError(
             f"{short_repr(name)} is not a name of an image: use letters, digits, dots and dashes, at most 48"
         )
-    if name in recipe_names():
+    if find_catalog_name(name) is not None:
         raise ConfigurationError(f"{name} is an image of the catalog\n  give the image another name")
 
 

@@ -13,13 +13,13 @@ import yaml
 
 from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.formats.qcow2 import MAGIC
-from pytest_xhyve.model.architecture import X86_64, find_architecture
+from pytest_xhyve.model.architecture import ARCHITECTURES, architecture_of, find_architecture, host_architecture
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Base, Image
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import Firmware, parse_memory, parse_positive_int, short_repr, suggest
 
-CPU_LEVELS = tuple(X86_64.emulated_cpus)
+CPU_LEVELS = tuple(level for each in ARCHITECTURES.values() for level in each.emulated_cpus)
 FORMATS = ("raw", "qcow2")
 
 _NEEDED = ("kernel", "cmdline", "user", "key", "host_keys")
@@ -27,14 +27,12 @@ DEFAULT_MEMORY = 512 << 20
 """Bytes of memory of a guest whose manifest states none."""
 
 _DEFAULTS: Mapping[str, Any] = {
-    "arch": X86_64.name,
     "size": None,
     "sha256": None,
     "initrd": None,
     "key": None,
     "cpus": 1,
     "memory": DEFAULT_MEMORY,
-    "cpu": X86_64.default_cpu,
     "firmware": None,
     "distro": None,
     "version": None,
@@ -71,6 +69,11 @@ class Manifest:
     def name(self) -> str:
         """The image's name, or the name of the manifest's file or of the disk's."""
         return str(self.values.get("name") or (image_name(self.disk) if self.path is None else self.path.stem))
+
+    @property
+    def arch(self) -> str:
+        """The name of the architecture; this host's if none is stated."""
+        return str(self.values.get("arch") or host_architecture().name)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -117,7 +120,9 @@ class Manifest:
                 "  a manifest needs at least disk, kernel, cmdline, user, key and host_keys; with firmware, no kernel "
                 "and cmdline"
             )
-        values = {"name": self.name, **_DEFAULTS, **_OF_DIRECT_BOOT, "format": _format_of(self.disk), **self.values}
+        architecture = architecture_of(self.arch)
+        defaults = {"name": self.name, "arch": self.arch, "cpu": architecture.default_cpu}
+        values = {**defaults, **_DEFAULTS, **_OF_DIRECT_BOOT, "format": _format_of(self.disk), **self.values}
         values.pop("seed", None)
         return Image(manifest=self.path or self.disk, **values)
 
@@ -204,9 +209,15 @@ def parse_manifest(path: Path) -> Manifest:
             values[key] = parsers[key](value)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}: {key}: {error}") from error
+    manifest = Manifest(path.absolute(), values)
+    levels = tuple(architecture_of(manifest.arch).emulated_cpus)
+    if values.get("cpu", levels[0]) not in levels:
+        raise ConfigurationError(
+            f"{path}: cpu: {values['cpu']!r} is not one of {', '.join(levels)}, which {manifest.arch} has"
+        )
     if "disk" not in values:
         raise ConfigurationError(f"{path}: missing disk\n  a manifest names the disk that it describes")
-    return Manifest(path.absolute(), values)
+    return manifest
 
 
 def _choice(*known: str) -> Callable[[Any], str]:
@@ -223,10 +234,8 @@ def _choice(*known: str) -> Callable[[Any], str]:
 def _architecture(value: Any) -> str:
     found = find_architecture(value) if isinstance(value, str) else None
     if found is None:
-        known = (X86_64.name, X86_64.debian)
+        known = [word for each in ARCHITECTURES.values() for word in (each.name, each.debian)]
         raise ConfigurationError(f"{short_repr(value)} is not one of {', '.join(known)}{suggest(str(value), known)}")
-    if found != X86_64:
-        raise ConfigurationError(f"{short_repr(value)} is not supported yet: guests are {X86_64.name}")
     return found.name
 
 

@@ -8,7 +8,7 @@ from typing import Self
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.own_recipe import RECIPE
-from pytest_xhyve.images.recipe import RECIPES, recipe_names
+from pytest_xhyve.images.recipe import RECIPES, find_catalog_name
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.settings import Settings
 
@@ -48,7 +48,7 @@ class Places:
             if not folder.is_dir():
                 raise ConfigurationError(f"--xhyve-recipes: {folder} is not a folder")
         found = [folder / name for folder in self.recipes if (folder / name / RECIPE).is_file()]
-        if name in recipe_names():
+        if find_catalog_name(name) is not None:
             found.insert(0, RECIPES / name)
         if len({path.resolve() for path in found}) > 1:
             raise ConfigurationError(

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_xhyve.model.architecture import Architecture, find_architecture, host_architecture
+from pytest_xhyve.model.errors import ConfigurationError
+
 _INSTALLED = Path(__file__).parent / "recipes"
 _CHECKED_OUT = Path(__file__).parents[2] / "images"
 RECIPES = _INSTALLED if _INSTALLED.is_dir() else _CHECKED_OUT
@@ -25,24 +28,23 @@ class Recipe:
         folders: the folders with ``recipe.yaml``, ``customize`` and ``files/``: the recipe's own first, then the folder
             of the recipe that it extends, and so on.
         summary: one line for people.
-        arch: the CPU's architecture.
+        architecture: the guests'.
         suite: Debian's release.
         variant: mmdebstrap's ``--variant``.
-        packages: Debian's packages.
+        packages: Debian's packages; ``{debian}`` in a text stands for Debian's word for the architecture.
         disk: the disk's size, for example ``4G``.
         partitioned: whether the root file system is in the disk's first partition, not on the whole disk.
         boot_modules: kernel modules that the initial RAM disk loads, in this order.
-        cmdline: the kernel's command line.
+        cmdline: the kernel's command line; ``{console}`` and ``{parameters}`` in it stand for the architecture's.
         user: the user that the plugin logs in as.
         cpus: virtual CPUs.
         memory: for example ``512M``.
-        cpu: the CPU level of the userland.
     """
 
     name: str
     folders: tuple[Path, ...]
     summary: str
-    arch: str
+    architecture: Architecture
     suite: str
     variant: str
     packages: tuple[str, ...]
@@ -52,7 +54,6 @@ class Recipe:
     user: str
     cpus: int
     memory: str
-    cpu: str
     partitioned: bool = False
 
     @property
@@ -99,26 +100,58 @@ class Recipe:
         return sha256.hexdigest()
 
 
-def recipe_names() -> tuple[str, ...]:
+def recipe_names(recipes: Path = RECIPES) -> tuple[str, ...]:
     """The names of all recipes, sorted."""
-    return tuple(sorted(path.parent.name for path in RECIPES.glob("*/recipe.yaml")))
+    return tuple(sorted(path.parent.name for path in recipes.glob("*/recipe.yaml")))
+
+
+def find_catalog_name(word: str) -> str | None:
+    """The name of the catalog's image that *word* means, or None: the same image has one name.
+
+    It is the recipe's name for guests of this host's architecture, and ``RECIPE-ARCHITECTURE`` for others.
+    """
+    found = _split(word, RECIPES)
+    return None if found is None else _join(*found)
 
 
 def read_recipe(name: str, recipes: Path = RECIPES) -> Recipe:
-    """The recipe *name*, one of `recipe_names`.
+    """The recipe of the image *name*: one of `recipe_names`, or one with ``-`` and an architecture after it.
 
     A recipe with ``extends: OTHER`` inherits the keys, ``customize`` and ``files/`` of OTHER. Its own keys and
     files take precedence; ``add_packages`` adds to the packages of OTHER.
     """
     import yaml  # noqa: PLC0415
 
-    content: dict[str, Any] = {"extends": name}
+    found = _split(name, recipes)
+    if found is None:
+        raise ConfigurationError(f"no recipe is named {name!r}")
+    folder, architecture = found
+    content: dict[str, Any] = {"extends": folder}
     folders: list[Path] = []
     added: list[str] = []
     while (base := content.pop("extends", None)) is not None:
         folders.append(recipes / base)
         content = yaml.safe_load((folders[-1] / "recipe.yaml").read_text()) | content
         added += content.pop("add_packages", [])
-    content["packages"] = (*content["packages"], *added)
+    content["packages"] = tuple(
+        package.format(debian=architecture.debian) for package in [*content["packages"], *added]
+    )
     content["boot_modules"] = tuple(content["boot_modules"])
-    return Recipe(name=name, folders=tuple(folders), **content)
+    content["cmdline"] = (
+        content["cmdline"].format(console=architecture.console, parameters=" ".join(architecture.parameters)).strip()
+    )
+    return Recipe(name=_join(folder, architecture), folders=tuple(folders), architecture=architecture, **content)
+
+
+def _split(word: str, recipes: Path) -> tuple[str, Architecture] | None:
+    """The recipe and the architecture that *word* means."""
+    names = recipe_names(recipes)
+    if word in names:
+        return word, host_architecture()
+    recipe, _, suffix = word.rpartition("-")
+    architecture = find_architecture(suffix)
+    return (recipe, architecture) if recipe in names and architecture is not None else None
+
+
+def _join(recipe: str, architecture: Architecture) -> str:
+    return recipe if architecture == host_architecture() else f"{recipe}-{architecture.name}"

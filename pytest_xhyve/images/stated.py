@@ -7,7 +7,7 @@ import os
 from pytest_xhyve.images.catalog import find_source, read_recipes, read_stated
 from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.images.places import Places
-from pytest_xhyve.images.recipe import read_recipe, recipe_names
+from pytest_xhyve.images.recipe import find_catalog_name, read_recipe
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.restriction import ImageFacts
 
@@ -15,7 +15,7 @@ from pytest_xhyve.model.restriction import ImageFacts
 def facts_of(image: Image) -> ImageFacts:
     """What *image* states, or else the recipe of the catalog by which it was built."""
     recipe = image.made.get("recipe")
-    built = _facts_of_recipe(recipe) if recipe in recipe_names() else ImageFacts(image.name)
+    built = _facts_of_recipe(recipe) if recipe is not None and find_catalog_name(recipe) else ImageFacts(image.name)
     return ImageFacts(
         image.name, image.distro or built.distro, image.version or built.version, image.init or built.init, image.arch
     )
@@ -52,4 +52,4 @@ def find_facts(wanted: str | os.PathLike[str] | Image, places: Places, login: Ow
 
 def _facts_of_recipe(name: str) -> ImageFacts:
     recipe = read_recipe(name)
-    return ImageFacts(name, recipe.distro, recipe.version, recipe.init_system, recipe.arch)
+    return ImageFacts(name, recipe.distro, recipe.version, recipe.init_system, recipe.architecture.name)

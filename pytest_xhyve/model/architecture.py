@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Architecture:
     """One processor architecture.
 
@@ -109,9 +109,22 @@ ARM64 = Architecture(
     ),
     firmware_beside=("../share/qemu/edk2-aarch64-code.fd", "../share/qemu/edk2-arm-vars.fd"),
 )
-"""arm64. The driver writes its command lines; there is no image yet, so no option selects it."""
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({each.name: each for each in (X86_64, ARM64)})
+"""All architectures, by their names."""
+
+
+def host_architecture() -> Architecture:
+    """The architecture of guests that state none: this host's; x86-64 on a host of another kind, which emulates it."""
+    return next((each for each in ARCHITECTURES.values() if each.is_native()), X86_64)
+
+
+def architecture_of(name: str) -> Architecture:
+    """The architecture whose name an image's manifest states."""
+    return ARCHITECTURES[name]
 
 
 def find_architecture(word: str) -> Architecture | None:
     """The architecture that *word* means, as Linux, Debian or macOS name it; None if it means no known one."""
-    return next((each for each in (X86_64, ARM64) if each.is_native(word)), None)
+    return next((each for each in ARCHITECTURES.values() if each.is_native(word)), None)

@@ -24,6 +24,7 @@ def header_lines(settings: Settings) -> list[str]:
 
 
 def _header_lines(settings: Settings, home: Home) -> list[str]:
+    from pytest_xhyve.fleet.hypervisors import default_architectures
     from pytest_xhyve.host.runs import live_guests
     from pytest_xhyve.hypervisors.choice import select_hypervisor
 
@@ -36,7 +37,10 @@ def _header_lines(settings: Settings, home: Home) -> list[str]:
     shown = f"image {', '.join(images)}"
     notes: list[str] = []
     try:
-        info = select_hypervisor(settings, home, notes.append).info
+        infos = [
+            (each, select_hypervisor(settings, home, notes.append, each).info)
+            for each in default_architectures(settings, home)
+        ]
     except XhyveError as error:
         return [f"xhyve: no hypervisor, {shown}", *f"  {error}".splitlines()]
     lines = [f"xhyve: {line}" for note in notes for line in note.splitlines()]
@@ -44,11 +48,16 @@ def _header_lines(settings: Settings, home: Home) -> list[str]:
     if kept:
         names = ", ".join(guest.name for guest in kept)
         lines.append(f"xhyve: kept by earlier runs: {names} (`pytest-xhyve reap` removes them)")
-    lines += [f"xhyve: {info.name} {info.version}, {info.acceleration} ({info.reason}), {shown}"]
-    if info.emulated:
-        lines.append(
-            f"xhyve: the CPU is emulated, which is many times slower; timeouts are {EMULATION_FACTOR:g} times as long"
-        )
+    for architecture, info in infos:
+        guests = f"{shown}" if len(infos) == 1 else f"guests of {architecture.name}"
+        lines.append(f"xhyve: {info.name} {info.version}, {info.acceleration} ({info.reason}), {guests}")
+        if info.emulated:
+            cpu = "the CPU" if architecture.is_native() else f"a CPU of {architecture.name}"
+            lines.append(
+                f"xhyve: {cpu} is emulated, which is many times slower; timeouts are {EMULATION_FACTOR:g} times as long"
+            )
+    if len(infos) > 1:
+        lines.append(f"xhyve: {shown}")
     return lines
 
 
@@ -71,7 +80,7 @@ def _describe_image(name: str, settings: Settings, home: Home) -> str:
             return f"{name} (not pulled yet; {todo})"
     manifest = read_stated(name, OwnLogin.of(settings), places)
     if manifest is None:
-        built = (home.path / "images" / f"{name}.yaml").is_file()
+        built = (home.path / "images" / f"{source.recipe or name}.yaml").is_file()
         return name if built else f"{name} (not built yet; the first guest builds it)"
     if not manifest.needs_preparation:
         return name

@@ -18,7 +18,7 @@ from pytest_xhyve.images.check import check_boots_by
 from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
 from pytest_xhyve.images.own_login import OwnLogin, ask_for_password
 from pytest_xhyve.images.places import Places
-from pytest_xhyve.model.architecture import X86_64
+from pytest_xhyve.model.architecture import architecture_of, host_architecture
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
@@ -97,9 +97,10 @@ class Preflight:
             return
         from pytest_xhyve.hypervisors.qemu.firmware import find_ovmf  # noqa: PLC0415
 
-        program = shutil.which(settings.executable or X86_64.program)
+        architecture = host_architecture() if image is None else architecture_of(image.arch)
+        program = shutil.which(settings.executable or architecture.program)
         if program is not None:
-            find_ovmf(Path(program))
+            find_ovmf(Path(program), architecture=architecture)
 
     def _check(self, wanted: Any, text: str) -> None:
         if isinstance(wanted, Image):
@@ -130,8 +131,9 @@ class Preflight:
             check_stated_files(stated)
             look(stated.disk)
             return
-        manifest = self._home.path / "images" / f"{text}.yaml"
-        self._check_name(text, manifest)
+        name = source.recipe or text
+        manifest = self._home.path / "images" / f"{name}.yaml"
+        self._check_name(name, manifest)
         built = read_if_complete(manifest)
         if built is not None:
             check_files(built)
@@ -213,7 +215,7 @@ def check_program(settings: Settings) -> None:
         where = "" if "/" in program else " in PATH"
         raise ConfigurationError(
             f"--xhyve-executable: no executable program {program!r} found{where}\n"
-            f"  give the path of {X86_64.program}, xhyve or hyperkit, or remove the option"
+            f"  give the path of {host_architecture().program}, xhyve or hyperkit, or remove the option"
         )
 
 

@@ -27,6 +27,7 @@ from pytest_xhyve.images.files import check_stated_files, read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Manifest, read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
+from pytest_xhyve.model.architecture import architecture_of
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConfigurationError, ConnectionFailed, ImageError, NotSupported
 from pytest_xhyve.model.image import Image
@@ -170,7 +171,7 @@ class _Preparation:
             content["password"] = None
         write_manifest(self._workspace / MANIFEST, content)
         image = replace(read_manifest(self._workspace / MANIFEST), password=self._stated.get("password"))
-        problem = None if image.kernel is None else explain_other_kernel(image.kernel)
+        problem = None if image.kernel is None else explain_other_kernel(image.kernel, architecture_of(image.arch))
         if problem is not None:
             raise ImageError(f"the kernel on {self._manifest.disk} {problem}")
         context.events.progress(f"  booting {content['made']['system']}")

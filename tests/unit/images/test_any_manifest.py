@@ -14,7 +14,8 @@ from strategies import KEYS, anything, lines
 
 from pytest_xhyve.images.catalog import find_source
 from pytest_xhyve.images.keys import KeyPair
-from pytest_xhyve.images.manifest import CPU_LEVELS, FORMATS, read_manifest
+from pytest_xhyve.images.manifest import FORMATS, read_manifest
+from pytest_xhyve.model.architecture import host_architecture
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import short_repr
 
@@ -96,7 +97,7 @@ def test_any_bytes_as_a_manifest(manifest: Path, text: bytes) -> None:
             "size": st.integers(1, 1 << 62),
             "sha256": st.binary(min_size=32, max_size=32).map(bytes.hex),
             "initrd": lines,
-            "cpu": st.sampled_from(CPU_LEVELS),
+            "cpu": st.sampled_from(tuple(host_architecture().emulated_cpus)),
             "made": st.dictionaries(st.text(), st.text()),
         },
     )

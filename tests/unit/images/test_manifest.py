@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,26 @@ def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
     assert (image.memory, image.cpus) == (2 << 30, 4)
 
 
-def test_architecture_has_two_names(tmp_path: Path) -> None:
-    for word in ("x86_64", "amd64"):
-        assert parse_manifest(write_image(tmp_path, arch=word)).values["arch"] == "x86_64"
+@pytest.mark.parametrize(
+    ("word", "arch", "cpu"),
+    [
+        ("x86_64", "x86_64", "x86-64-v2"),
+        ("amd64", "x86_64", "x86-64-v2"),
+        ("aarch64", "aarch64", "armv8.0"),
+        ("arm64", "aarch64", "armv8.0"),
+    ],
+)
+def test_architecture_has_two_names(tmp_path: Path, word: str, arch: str, cpu: str) -> None:
+    image = read_manifest(write_image(tmp_path, arch=word))
+    assert (image.arch, image.cpu) == (arch, cpu)
+
+
+def test_image_without_an_architecture_is_for_this_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = write_image(tmp_path, arch=None)
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert read_manifest(manifest).arch == "aarch64"
+    monkeypatch.setattr(platform, "machine", lambda: "AMD64")
+    assert read_manifest(manifest).arch == "x86_64"
 
 
 def test_disk_that_boots_by_its_own_loader_needs_no_kernel(tmp_path: Path) -> None:
@@ -47,9 +65,9 @@ def test_disk_that_boots_by_its_own_loader_needs_no_kernel(tmp_path: Path) -> No
         ({"disk": None}, "missing disk"),
         ({"kernel": ["a"]}, "kernel: expected text"),
         ({"format": "vmdk"}, "format: 'vmdk' is not one of raw, qcow2"),
-        ({"arch": "arm64"}, "arch: 'arm64' is not supported yet: guests are x86_64"),
-        ({"arch": "aarch64"}, "arch: 'aarch64' is not supported yet"),
-        ({"arch": "i386"}, "arch: 'i386' is not one of x86_64, amd64"),
+        ({"arch": "i386"}, "arch: 'i386' is not one of x86_64, amd64, aarch64, arm64"),
+        ({"arch": "arm64", "cpu": "x86-64-v2"}, "cpu: 'x86-64-v2' is not one of armv8.0, armv8.2, which aarch64 has"),
+        ({"arch": "amd64", "cpu": "armv8.0"}, "cpu: 'armv8.0' is not one of x86-64-v1, .* which x86_64 has"),
         ({"arch": 64}, "arch: 64 is not one of"),
         ({"host_keys": []}, "host_keys: expected a list"),
         ({"host_keys": "ssh-ed25519 AAAA"}, "host_keys: expected a list"),

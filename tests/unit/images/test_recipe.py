@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pytest_xhyve.images.recipe import read_recipe, recipe_names
+from pytest_xhyve.images.recipe import find_catalog_name, read_recipe, recipe_names
+from pytest_xhyve.model.architecture import ARM64, X86_64
+from pytest_xhyve.model.errors import ConfigurationError
 
 BASE = {
     "summary": "the base",
-    "arch": "x86_64",
     "suite": "bookworm",
     "variant": "extract",
     "packages": ["busybox"],
@@ -19,7 +21,6 @@ BASE = {
     "user": "root",
     "cpus": 1,
     "memory": "256M",
-    "cpu": "x86-64-v2",
 }
 
 
@@ -104,3 +105,38 @@ def test_digest_covers_the_base(recipes: Path, changed: str, others: set[str]) -
     assert len(set(before.values())) == 3
     write(recipes / changed, "changed")
     assert {name for name in names if read_recipe(name, recipes).digest() != before[name]} == others
+
+
+@pytest.mark.parametrize(
+    ("machine", "word", "name"),
+    [
+        ("x86_64", "tiny", "tiny"),
+        ("x86_64", "tiny-amd64", "tiny"),
+        ("x86_64", "tiny-x86_64", "tiny"),
+        ("x86_64", "tiny-arm64", "tiny-aarch64"),
+        ("x86_64", "tiny-partitioned-aarch64", "tiny-partitioned-aarch64"),
+        ("arm64", "tiny", "tiny"),
+        ("aarch64", "tiny-arm64", "tiny"),
+        ("aarch64", "tiny-amd64", "tiny-x86_64"),
+        # On a host of no known kind, guests of x86-64 are emulated.
+        ("riscv64", "tiny-x86_64", "tiny"),
+        ("x86_64", "tiny-riscv64", None),
+        ("x86_64", "small-aarch64", None),
+        ("x86_64", "-aarch64", None),
+    ],
+)
+def test_image_has_one_name(monkeypatch: pytest.MonkeyPatch, machine: str, word: str, name: str | None) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert find_catalog_name(word) == name
+
+
+def test_recipe_for_another_architecture() -> None:
+    here, there = read_recipe("tiny-amd64"), read_recipe("tiny-arm64")
+    assert (here.architecture, there.architecture) == (X86_64, ARM64)
+    assert "linux-image-cloud-arm64" in there.packages
+    assert "linux-image-cloud-amd64" in here.packages
+    assert " console=ttyAMA0 " in there.cmdline
+    assert there.cmdline == there.cmdline.strip()
+    assert here.cmdline.endswith(" tsc=reliable no_timer_check")
+    with pytest.raises(ConfigurationError, match="no recipe is named 'tinyy'"):
+        read_recipe("tinyy")
