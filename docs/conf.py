@@ -25,6 +25,7 @@ NAVIGATION = {
         "share-guests",
         "clusters",
         "other-plugins",
+        "network",
         "files",
         "disks",
         "faults",

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_xhyve.guest import ssh_config
 from pytest_xhyve.guest.console import Console
+from pytest_xhyve.guest.expose import ExposedPorts
 from pytest_xhyve.guest.fault_notes import FaultNotes
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.lan_setup import set_up_lans
 from pytest_xhyve.guest.power import Power
 from pytest_xhyve.guest.recorder import WriteRecorder
+from pytest_xhyve.guest.root_shell import root_shell
 from pytest_xhyve.guest.start import BootMachine, Start
 from pytest_xhyve.hypervisors.base import Endpoint, HypervisorInfo, VirtualMachine
 from pytest_xhyve.model.errors import (
@@ -53,10 +55,8 @@ class GuestCore:
         self._throttle: CpuThrottle | None = None
         self._before_use: Callable[[], None] | None = None
         self._process = os.getpid()
-        if instance.lans.place is not None:
-            self._own_power.after_boot = partial(
-                set_up_lans, self, machine, instance.lans.place, instance.timeouts.step
-            )
+        self._exposed = ExposedPorts(machine.name, partial(root_shell, self, instance.timeouts.step))
+        self._own_power.after_login = self._set_up_network
 
     def __reduce__(self) -> NoReturn:
         # multiprocessing and concurrent.futures pickle what they pass to another process.
@@ -272,6 +272,13 @@ class GuestCore:
             self._switch_off()
             raise
         self._write_login()
+
+    def _set_up_network(self, may_have_booted: bool) -> None:
+        """After a login, give the guest what it needs to reach other guests and the test's servers."""
+        instance = self._instance
+        if may_have_booted and instance.lans.place is not None:
+            set_up_lans(self, self._machine, instance.lans.place, instance.timeouts.step)
+        self._exposed.renew(self._own_power.connection)
 
     def _report_boot_failed(self, error: XhyveError) -> None:
         """Tell the listeners; they get the whole guest."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, get_args
 from pytest_xhyve.guest import restarts, tunnel
 from pytest_xhyve.guest.faults import GuestFaults
 from pytest_xhyve.model.errors import (
+    ConfigurationError,
     XhyveError,
 )
 from pytest_xhyve.model.image import Image
@@ -108,6 +109,33 @@ class Guest(GuestFaults):
         else:
             endpoint = power.machine.forward(port, protocol)
         return endpoint.host, endpoint.port
+
+    def expose(self, port: int, *, guest_port: int | None = None) -> tuple[str, int]:
+        """Let programs in the guest reach a server of the test: TCP *port* on this host's loopback interface.
+
+        Connections go over SSH, so that also an isolated guest reaches the server. The guest reaches it again after
+        each restart, as soon as the plugin has logged in; a guest that is reset, those that its fixtures have exposed.
+        The server may start later: until then, the guest's connections are closed at once.
+
+        Args:
+            port: the port of the server, on 127.0.0.1 or ::1; from 1 to 65535.
+            guest_port: the port at which the guest reaches it; None for the same number.
+
+        Returns:
+            the name and the port for programs in the guest: ``host.test``, which is in the guest's hosts file as
+            127.0.0.1, and *guest_port*.
+
+        Raises:
+            ConfigurationError: a port is invalid, or the guest may reach nothing (``network="none"``).
+            XhyveError: the guest is off, *guest_port* is taken in the guest, or its SSH server forwards no ports.
+        """
+        target = parse_port(port if guest_port is None else guest_port)
+        power = self._power
+        if self._machine.nics[0].network == "none":
+            raise ConfigurationError(
+                f'guest {self.name} has network="none", so it may not reach the test\n  use network="isolated"'
+            )
+        return self._exposed.add(power.connection(), parse_port(port), target, self._try)
 
     def screenshot(self, path: str | os.PathLike[str]) -> Path:
         """Save a picture of the guest's screen.

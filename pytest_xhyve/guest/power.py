@@ -40,8 +40,8 @@ _LOOK_SECONDS = 0.05
 _END_SECONDS = 3.0
 
 
-def _do_nothing() -> None:
-    """A guest without LANs needs nothing after a boot."""
+def _do_nothing(may_have_booted: bool) -> None:
+    """What a guest needs after a login that has nothing to be set."""
 
 
 class Power:
@@ -74,8 +74,8 @@ class Power:
         self._start: tuple[str, float] = (_BOOT, self.timeouts.boot)
         self.started_by: Start[Any] | None = None
         """How the machine was started; None before the first start."""
-        self.after_boot: Callable[[], None] = _do_nothing
-        """Called after each login to a guest that may have booted since the last one; it may use the connection."""
+        self.after_login: Callable[[bool], None] = _do_nothing
+        """Called after each login, with whether the guest may have booted; it may use the connection."""
 
     @property
     def is_on(self) -> bool:
@@ -251,8 +251,7 @@ class Power:
                 if self._kernel is not None:
                     self._kernel.forget()
                 seconds = banner - begin, monotonic() - banner
-                if self._phases is None or self._start[0] == _BOOT:
-                    self.after_boot()
+                self.after_login(self._phases is None or self._start[0] == _BOOT)
                 return seconds
 
     def expect_boot(self) -> None:

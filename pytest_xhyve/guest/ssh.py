@@ -15,6 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, wait_exponential
 from pytest_xhyve.guest.connection import broken, supervise
 from pytest_xhyve.guest.pulse import HeardSocket, Pulse
 from pytest_xhyve.guest.ssh_config import known_hosts_name
+from pytest_xhyve.guest.transport import SerialTransport
 from pytest_xhyve.host.exhaustion import is_exhausted, is_readable
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.clock import monotonic, stop_at
@@ -214,6 +215,7 @@ def log_in(
                 banner_timeout=timeout,
                 auth_timeout=timeout,
                 channel_timeout=timeout,
+                transport_factory=SerialTransport,
             )
 
         # A test can stop the clock by which paramiko counts its limits.

@@ -112,11 +112,24 @@ class Tunnel:
             except Exception:
                 # The service has ended, or the guest restarts: the client sees a closed connection, as from a guest.
                 return
-            back = threading.Thread(target=_copy, args=(channel.recv, connection.sendall, connection), daemon=True)
-            back.start()
-            _copy(connection.recv, channel.sendall, channel)
-            back.join()
-            channel.close()
+            carry(connection, channel)
+
+
+def carry(connection: socket.socket, channel: paramiko.Channel) -> None:
+    """Copy both ways until both ends are closed, or the SSH connection has ended; close *channel*."""
+
+    def back() -> None:
+        _copy(channel.recv, connection.sendall, connection)
+        if channel.closed:
+            # Nothing can be sent to the guest any more, so nothing more is read for it.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    copying = threading.Thread(target=back, daemon=True)
+    copying.start()
+    _copy(connection.recv, channel.sendall, channel)
+    copying.join()
+    channel.close()
 
 
 def _copy(

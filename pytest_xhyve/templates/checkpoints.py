@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,10 @@ class Checkpoint:
         folder: contains the guest's memory and the state of its devices.
         machine: the guest's machine; no guest writes to its disks any more.
         agent: what the agent in the guest holds open.
+        exposed: the port of the host for each port in the guest that the test has exposed.
     """
 
     folder: Path
     machine: Machine
     agent: AgentState
+    exposed: Mapping[int, int]

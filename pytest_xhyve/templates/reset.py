@@ -124,7 +124,7 @@ class Reset:
         with self._saving():
             cast("SnapshotMachine", guest._own_power.machine).save(as_itself=True)
         guest.kill()
-        checkpoint = Checkpoint(folder, guest.machine, self._agent)
+        checkpoint = Checkpoint(folder, guest.machine, self._agent, guest._exposed.ports)
         guest._recorder.keep_disks()
         self._checkpoints.append(checkpoint)
         return checkpoint
@@ -157,6 +157,7 @@ class Reset:
             disks = clone_disks(checkpoint.machine.disks, folder, self._instance.hypervisor.disk_formats)
             machine = replace(checkpoint.machine, disks=disks)
             record = folder if recorded else None
+            guest._exposed.ports = checkpoint.exposed
             guest._replace_machine(
                 machine,
                 starts.resume(self._instance, machine, checkpoint, record),

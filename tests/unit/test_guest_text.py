@@ -60,6 +60,7 @@ KNOWN = {
     ("cli/running_command.py", "echo"): {OURS: 1},
     ("guest/commands.py", "add_note"): {COMPLETED: 3},
     ("guest/crash_states.py", "add_note"): {OURS: 2},
+    ("guest/expose.py", "warn"): {ERROR: 1},
     ("guest/fault_notes.py", "add_note"): {OURS: 1},
     ("guest/guest.py", "add_note"): {ERROR: 1},
     ("guest/guests.py", "add_note"): {ERROR: 1},

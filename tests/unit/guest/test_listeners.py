@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_xhyve.guest.listeners import find_addresses, find_loopback_address
+from pytest_xhyve.guest.listeners import find_addresses, find_inodes, find_loopback_address
 
 # As `cat /proc/net/tcp /proc/net/tcp6` prints it: SSH on any address, a server on [::1], a connection.
 TABLE = """\
@@ -51,5 +51,7 @@ def test_any_output_is_no_error() -> None:
 
 def test_ports_that_listen() -> None:
     assert {port for port in (22, 80, 0x1F90, 0x1F91, 0x9C5E) if find_addresses(TABLE, port)} == {22, 0x1F90}
+    assert find_inodes(TABLE, 22) == {1}
+    assert find_inodes(TABLE, 0x1F90) == set()
     hostile = "what a hostile guest prints 0A\nx y:zz z 0A\n\udcff"
     assert not any(find_addresses(hostile, port) for port in range(1 << 8))

@@ -1,26 +1,22 @@
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
-from collections.abc import Iterator
 
 import paramiko
 import pytest
+from loopback_ssh import Server, transport_to
 
 from pytest_xhyve.guest.tunnel import Tunnel
 from pytest_xhyve.model.errors import XhyveError
 
 
-class _Server(paramiko.ServerInterface):
+class _Server(Server):
     """Forwards to what echoes, unless it may not."""
 
     def __init__(self, *, allowed: bool) -> None:
         self.allowed = allowed
         self.asked: list[tuple[str, int]] = []
-
-    def check_auth_none(self, username: str) -> int:  # noqa: ARG002  # as paramiko calls it
-        return paramiko.common.AUTH_SUCCESSFUL
 
     def check_channel_direct_tcpip_request(
         self,
@@ -32,38 +28,6 @@ class _Server(paramiko.ServerInterface):
         if not self.allowed:
             return paramiko.common.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
         return paramiko.common.OPEN_SUCCEEDED
-
-
-@contextlib.contextmanager
-def transport_to(server: _Server) -> Iterator[paramiko.Transport]:
-    ours, theirs = socket.socketpair()
-    serving = paramiko.Transport(theirs)
-    serving.add_server_key(paramiko.ECDSAKey.generate())
-    serving.start_server(event=threading.Event(), server=server)
-    client = paramiko.Transport(ours)
-
-    def echo(channel: paramiko.Channel) -> None:
-        while data := channel.recv(1 << 16):
-            channel.sendall(data)
-        channel.shutdown_write()
-
-    def serve() -> None:
-        while serving.is_active():
-            channel = serving.accept(0.2)
-            if channel is not None:
-                threading.Thread(target=echo, args=(channel,), daemon=True).start()
-
-    thread = threading.Thread(target=serve)
-    try:
-        client.start_client(timeout=10)
-        client.auth_none("root")
-        thread.start()
-        yield client
-    finally:
-        client.close()
-        serving.close()
-        if thread.ident is not None:
-            thread.join()
 
 
 def test_connections_go_through_and_back() -> None:
