@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.backing import backing_files
-from pytest_xhyve.images.digests import known_digest
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ImageError, XhyveError
 from pytest_xhyve.model.image import Image

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_xhyve.formats.qcow2 import read_qcow2_header
-from pytest_xhyve.images.digests import known_digest
+from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
 

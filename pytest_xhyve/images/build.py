@@ -23,11 +23,11 @@ from pathlib import Path
 
 from pytest_xhyve.formats.mbr import FIRST, master_boot_record
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.digests import digest_of, remember_digest
 from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.backing import folders_of
-from pytest_xhyve.images.digests import digest_of, remember_digest
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.initrd import build_initrd
 from pytest_xhyve.images.keys import KeyPair, client_key

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pytest_xhyve.formats.mbr import SECTOR, has_boot_loader, has_signature
+from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.images.backing import backing_files, check_base
-from pytest_xhyve.images.digests import known_digest
 from pytest_xhyve.images.files import check_files, fix_for
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_xhyve.host.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.layer_file import LAYER_FILE, relative_to_cache
 from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.backing import backing_files, check_base, folders_of
-from pytest_xhyve.images.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.manifest import as_manifest, read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest

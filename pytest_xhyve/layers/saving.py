@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.layer_file import copy_layer
 from pytest_xhyve.host.locks import locked
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.layers import FOLDER, MANIFEST, LayerStore, check_name
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.publishing import new_workspace

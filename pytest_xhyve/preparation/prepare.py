@@ -19,10 +19,10 @@ from pytest_xhyve.formats.kernel import explain_other_kernel
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.waits import wait_for_units
 from pytest_xhyve.host.clone import create_overlay
+from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.host.layer_file import relative_to_cache
 from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.backing import is_valid_layer
-from pytest_xhyve.images.digests import known_digest
 from pytest_xhyve.images.files import check_stated_files, read_if_complete
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.images.manifest import Manifest, read_manifest

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_xhyve.host.digests import remembered_digest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.locks import SHORT_SECONDS, locked
-from pytest_xhyve.images.digests import remembered_digest
 from pytest_xhyve.images.manifest import Manifest, read_manifest
 from pytest_xhyve.images.own_login import read_seed
 from pytest_xhyve.model.errors import XhyveError

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO
 
 from pytest_xhyve.formats.compression import DamagedFile, decompressed
+from pytest_xhyve.host.digests import known_digest, remember_digest
 from pytest_xhyve.host.home import Home, about_room
 from pytest_xhyve.host.locks import locked
-from pytest_xhyve.images.digests import known_digest, remember_digest
 from pytest_xhyve.images.publishing import new_workspace, seal
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError

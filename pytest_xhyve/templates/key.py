@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
+from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.host.layer_file import relative_to_cache
 from pytest_xhyve.hypervisors.base import Snapshotter
 from pytest_xhyve.images.backing import backing_files
-from pytest_xhyve.images.digests import known_digest
 from pytest_xhyve.model.errors import ImageError, TemplateError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes, Machine

@@ -23,11 +23,11 @@ from pytest_xhyve.guest.evidence import collect_evidence
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.power import Power
 from pytest_xhyve.host.clone import DISK, create_overlay
+from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.host.exhaustion import is_readable
 from pytest_xhyve.host.qemu_img import has_qemu_img, run_qemu_img
 from pytest_xhyve.hypervisors.base import VirtualMachine
 from pytest_xhyve.images.backing import backing_files
-from pytest_xhyve.images.digests import known_digest
 from pytest_xhyve.model.errors import ImageError, NotSupported, XhyveError
 from pytest_xhyve.model.failure import Failure
 from pytest_xhyve.model.image import Image

@@ -18,8 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pytest_xhyve.host.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.host.locks import flock_within, locked, take_lock
-from pytest_xhyve.images.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.model.errors import TemplateError
 from pytest_xhyve.model.machine import Disk, DiskFormat
 from pytest_xhyve.templates.identity import AgentState

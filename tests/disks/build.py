@@ -16,8 +16,8 @@ from filelock import FileLock
 
 from disks import layouts, trees
 from disks.layouts import MIB, fill, grub_config, loop_device, make_file_system, mounted, write
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.digests import digest_of
 
 DIGEST = "sha256"
 """The file beside a disk with the digest that the disk had when it was new."""

@@ -14,8 +14,8 @@ from warm import check_identity, fleet_of, is_warm
 from disks.build import DIGEST
 from pytest_xhyve import Guest
 from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.model.spec import GuestSpec
 
 # Each starts a whole distribution, and some prepare it.

@@ -16,8 +16,8 @@ from disks.trees import PASSWORD, USER
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.settings import Settings

@@ -18,8 +18,8 @@ from mounting import mounted
 from warm import fleet_of
 
 from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.spec import GuestSpec
 

@@ -16,9 +16,9 @@ from warm import fleet_of, is_warm
 
 from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.model.errors import BootFailed, ImageError

@@ -11,9 +11,9 @@ import pytest
 from foreign import make_foreign_disk
 from homes import share
 
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import reap_kept
-from pytest_xhyve.images.digests import digest_of
 
 
 @pytest.mark.thorough

@@ -12,9 +12,9 @@ from warm import check_identity, fleet_of, is_warm
 from pytest_xhyve import Guest
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.model.errors import ImageError, NotSupported
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec

@@ -15,8 +15,8 @@ from foreign import make_foreign_disk
 from homes import share
 from waiting import becomes
 
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.preparation.prepared import find_prepared
 

@@ -15,9 +15,9 @@ from warm import fleet_of, is_warm, template_of
 from pytest_xhyve import ConfigurationError, Guest, NotSupported
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.backing import backing_files
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.layers import LayerStore
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings

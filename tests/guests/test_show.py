@@ -10,9 +10,9 @@ from command_line import run_separately
 from foreign import copy_disk, debugfs, make_foreign_disk, replace_file
 from warm import fleet_of
 
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.preparation.disk_file import look
 from pytest_xhyve.preparation.examine import _opened

@@ -25,9 +25,9 @@ import psutil
 from homes import share
 
 from pytest_xhyve.fleet.slots import Slots
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.host.runs import reap
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.images.manifest import read_manifest
 from soak.chaos import Chaos, wait_until_gone
 from soak.tests import TEST

@@ -20,10 +20,10 @@ from filelock import FileLock
 from pytest_xhyve.cli.prune import Pruned, remove
 from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.guest_folder import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.images.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.values import format_size
 from pytest_xhyve.templates.identity import AgentState

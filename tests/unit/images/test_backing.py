@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fake_images import qcow2
 
+from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.layer_file import copy_layer
 from pytest_xhyve.images.backing import backing_files, is_valid_layer
-from pytest_xhyve.images.digests import digest_of
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.templates.saving import _layers

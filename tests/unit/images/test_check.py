@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from fake_images import write_image
 
-from pytest_xhyve.images import digests
+from pytest_xhyve.host import digests
+from pytest_xhyve.host.digests import remember_digest, remembered_digest
 from pytest_xhyve.images.check import check_image
-from pytest_xhyve.images.digests import remember_digest, remembered_digest
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.errors import ImageError
 
