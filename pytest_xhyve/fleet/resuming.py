@@ -25,6 +25,7 @@ from pytest_xhyve.hypervisors.base import SnapshotMachine, VirtualMachine
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.failure import Failure
 from pytest_xhyve.model.machine import Disk, Machine
+from pytest_xhyve.templates.differences import find_difference
 from pytest_xhyve.templates.identity import AgentState, IdentityError, set_clock_and_seed
 from pytest_xhyve.templates.login import PASSWORD, fingerprint
 from pytest_xhyve.templates.saved_guest import SavedGuest
@@ -204,12 +205,8 @@ class Resumption:
         if snapshotter is None:
             return f"{self._context.hypervisor.info.name} cannot restore memory"
         machine = replace(self.saved.machine(), kernel=self._found.kernel, initrd=self._found.initrd)
-        here = snapshotter.depends_on(machine)
-        here["hypervisor"] = " ".join(here["hypervisor"].split(" ")[:2])
-        for key, value in self.saved.depends_on.items():
-            if here.get(key, "") != value:
-                return f"it was saved with {value}, and this host has {here.get(key, 'none')}"
-        return ""
+        difference = find_difference(self.saved.depends_on, snapshotter.depends_on(machine))
+        return difference and f"it was saved with {difference}"
 
     def _set_clock_over_ssh(self, guest: Guest) -> None:
         """Set the clock of a guest without an agent; its random numbers stay those of the bundle."""

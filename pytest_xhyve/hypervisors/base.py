@@ -204,7 +204,11 @@ class Snapshotter(Protocol):
     """The part of a hypervisor that saves running machines and restores machines from a saved state."""
 
     def depends_on(self, machine: Machine) -> dict[str, str]:
-        """What the saved state of *machine* depends on beside the machine: the program and the host's CPU."""
+        """What the saved state of *machine* depends on beside the machine: the program and the host's CPU.
+
+        No value depends on where a file is, or on its time stamps. Messages show the keys, and the values of some:
+        `pytest_xhyve.templates.differences.find_difference`.
+        """
 
     def start_recorded(
         self, machine: Machine, process: GuardedProcess, folder: Path, source: Path | None = None

@@ -16,14 +16,18 @@ from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootTimeout, Cancelled, ConnectionFailed, TemplateError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, DiskSizes, Machine
+from pytest_xhyve.templates.differences import find_difference
 from pytest_xhyve.templates.identity import AgentState, IdentityError
-from pytest_xhyve.templates.key import as_template, template_key
+from pytest_xhyve.templates.key import TemplateKey, as_template, template_key
+from pytest_xhyve.templates.rebasing import copy_over, is_over
 from pytest_xhyve.templates.store import Template, TemplateDamaged, TemplateStore
 
 # Bytes for a template beside its memory: the state of its devices, and what the guest wrote during its boot.
 _OVERHEAD = 256 << 20
 # A disk with less free space counts as full.
 _FULL = 4 << 20
+# Of templates that other hosts made.
+_MOST_REPORTED = 3
 
 BuildTemplate = Callable[[Path, Machine], tuple[Sequence[Disk], AgentState]]
 """Builds a template of a machine in a folder; returns its disks, and what the agent in it holds open."""
@@ -93,8 +97,9 @@ class TemplateCache:
             self._store.quarantine(template, reason)
 
     def _find_or_build(
-        self, stack: ExitStack, key: str, image: Image, machine: Machine, build: BuildTemplate | None
+        self, stack: ExitStack, wanted: TemplateKey, image: Image, machine: Machine, build: BuildTemplate | None
     ) -> Template:
+        key = str(wanted)
         template = self._find(stack, key, image)
         if template is None:
             self._check_failure(key)
@@ -102,10 +107,12 @@ class TemplateCache:
                 raise Cancelled(f"there is no template of {image.name}")
             with self._store.building(key, self._report):
                 template = self._find(stack, key, image)
+                if template is None and self._rebase(wanted, image):
+                    template = self._find(stack, key, image)
                 if template is None:
                     # Another process or thread may have failed to build one in the meantime.
                     self._check_failure(key)
-                    self._build(key, image, as_template(machine, uuid4()), build)
+                    self._build(wanted, image, as_template(machine, uuid4()), build)
                     template = self._find(stack, key, image)
                     # The new template is in use by now, so this does not remove it, however small the limit is.
                     self._store.prune(keep=self._size)
@@ -125,11 +132,40 @@ class TemplateCache:
             except TemplateDamaged as error:
                 self._report(f"the template of {image.name} must be built again: {error}")
                 return None
-            if template is not None:
-                stack.push(held.pop_all())
+            if template is None or not is_over(template.disks[0], image, self._checked):
+                return None
+            stack.push(held.pop_all())
             return template
 
-    def _build(self, key: str, image: Image, machine: Machine, build: BuildTemplate) -> None:
+    def _rebase(self, key: TemplateKey, image: Image) -> bool:
+        """Whether a template whose base has moved is here, and was put over the disk of *image*.
+
+        The caller has the lock of a build.
+        """
+        try:
+            with self._store.using(str(key)) as template, self._store.workspace(str(key)) as workspace:
+                if template is None:
+                    return False
+                try:
+                    disks = copy_over(template, image, workspace)
+                    self._store.publish(workspace, str(key), image.name, disks, template.agent, key)
+                finally:
+                    # Without its image, it is of no use to any guest.
+                    self._store.retire(template)
+        except (TemplateDamaged, OSError, ValueError) as error:
+            self._report(f"the template of {image.name} must be built again: its image has moved, and {error}")
+            return False
+        return True
+
+    def _report_others(self, key: TemplateKey, image: Image) -> None:
+        """Report why the templates of the same machine that other hosts made are of no use here."""
+        for template in self._store.saved_elsewhere(key)[:_MOST_REPORTED]:
+            assert template.origin is not None
+            difference = find_difference(template.origin.host, key.host)
+            self._report(f"not used: the template of {image.name} in {template.folder}, saved with {difference}")
+
+    def _build(self, wanted: TemplateKey, image: Image, machine: Machine, build: BuildTemplate) -> None:
+        key = str(wanted)
         free = shutil.disk_usage(self._folder).free
         needed = machine.memory + _OVERHEAD
         if free < needed:
@@ -137,12 +173,13 @@ class TemplateCache:
                 f"a template of {image.name} needs {needed >> 20} MiB in {self._folder}, but only {free >> 20} MiB are "
                 "free"
             )
+        self._report_others(wanted, image)
         begin = monotonic()
         self._report(f"building a template of {image.name}: this happens once, and takes a little longer than a boot")
         try:
             with self._store.workspace(key) as workspace, self._explain_full_disk():
                 disks, agent = build(workspace, machine)
-                self._store.publish(workspace, key, image.name, disks, agent)
+                self._store.publish(workspace, key, image.name, disks, agent, wanted)
         except (BootTimeout, ConnectionFailed):
             # If the guest booted from its own clone, it would fail in the same way, after the same wait.
             raise

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from pytest_xhyve.host.digests import known_digest
-from pytest_xhyve.host.layer_file import relative_to_cache
 from pytest_xhyve.hypervisors.base import Snapshotter
 from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.model.errors import ImageError, TemplateError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes, Machine
 
-FORMAT = 9
+FORMAT = 10
 """Incremented when a new version of the plugin builds or restores templates differently."""
 
 _NAME = "template"
@@ -47,7 +48,29 @@ def _mac(uuid: UUID, card: int) -> str:
     return f"{4 * card + 2:02x}:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-5:])
 
 
-def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: Snapshotter, checked: Path) -> str:
+@dataclass(frozen=True, slots=True)
+class TemplateKey:
+    """What a template is found by.
+
+    All of it depends on the content of files and not on their places or times, so that a template which was made in
+    another cache folder, or on another host, is found here.
+
+    Attributes:
+        machine: a digest of the machine and of the image that was saved.
+        host: what the saved state depends on beside them: see `Snapshotter.depends_on`.
+    """
+
+    machine: str
+    host: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """The name of the template."""
+        return _digest([self.machine, dict(self.host)])
+
+
+def template_key(
+    image: Image, machine: Machine, sizes: DiskSizes, snapshotter: Snapshotter, checked: Path
+) -> TemplateKey:
     """The key of the template from which *machine* may be restored.
 
     Args:
@@ -67,9 +90,7 @@ def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: 
     plain = as_template(machine, UUID(int=0))
     depends = {
         "format": FORMAT,
-        # The template's disk contains only the differences to the image's disk, which it names by its path, and inside
-        # the cache folder by a relative one.
-        "disk": [relative_to_cache(image.disk, checked / "x"), image.format, known_digest(image.disk, checked)],
+        "disk": [image.format, known_digest(image.disk, checked)],
         "backing": [known_digest(path, checked) for path in backing],
         "firmware": machine.firmware,
         "kernel": None if machine.kernel is None else known_digest(machine.kernel, checked),
@@ -83,10 +104,14 @@ def template_key(image: Image, machine: Machine, sizes: DiskSizes, snapshotter: 
         "nics": len(machine.nics),
         "lan_cards": len(machine.lan_macs),
         "graphics": machine.graphics,
-        **snapshotter.depends_on(machine),
     }
     networks: list[str] = [nic.network for nic in machine.nics]
     if set(networks) != {"nat"}:
         # The guest has an address and a route from its network's DHCP server.
         depends["networks"] = networks
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    return TemplateKey(_digest(depends), snapshotter.depends_on(machine))
+
+
+def _digest(content: Any) -> str:
+    """A digest of *content*, plain data."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_DIGITS]

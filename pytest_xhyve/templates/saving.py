@@ -32,6 +32,7 @@ from pytest_xhyve.model.errors import ImageError, NotSupported, XhyveError
 from pytest_xhyve.model.failure import Failure
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
+from pytest_xhyve.templates.differences import BUILD
 from pytest_xhyve.templates.login import describe_login
 from pytest_xhyve.templates.saved_guest import SavedDisk, SavedFile, SavedGuest, SavedImage
 
@@ -172,9 +173,8 @@ def _agent_of(power: Power) -> Mapping[str, Any] | None:
 
 
 def _portable(depends_on: dict[str, str]) -> dict[str, str]:
-    """*depends_on* without the state of the program's file: the same version elsewhere will do."""
-    hypervisor = " ".join(depends_on["hypervisor"].split(" ")[:2])
-    return {**depends_on, "hypervisor": hypervisor}
+    """*depends_on* without the digest of the program's file: the same version elsewhere will do."""
+    return {name: value for name, value in depends_on.items() if name != BUILD}
 
 
 def _layers(disk: Disk, image: Image, stack: ExitStack) -> tuple[SavedDisk, list[Path]]:

@@ -23,6 +23,7 @@ from pytest_xhyve.host.locks import flock_within, locked, take_lock
 from pytest_xhyve.model.errors import TemplateError
 from pytest_xhyve.model.machine import Disk, DiskFormat
 from pytest_xhyve.templates.identity import AgentState
+from pytest_xhyve.templates.key import TemplateKey
 
 ABOUT = "template.json"
 # Files beside the templates, named by their key: why none can be built, and when one was quarantined.
@@ -47,6 +48,7 @@ class Template:
         folder: contains all its files.
         disks: the disks in the state in which the guest was saved, the clone of the image's disk first.
         agent: what the agent in the guest holds open.
+        origin: what it was saved from; None for one of an earlier version of the plugin.
     """
 
     key: str
@@ -54,6 +56,7 @@ class Template:
     folder: Path
     disks: tuple[Disk, ...]
     agent: AgentState
+    origin: TemplateKey | None = None
 
     @property
     def size(self) -> int:
@@ -127,7 +130,15 @@ class TemplateStore:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def publish(self, workspace: Path, key: str, image: str, disks: Sequence[Disk], agent: AgentState) -> None:
+    def publish(
+        self,
+        workspace: Path,
+        key: str,
+        image: str,
+        disks: Sequence[Disk],
+        agent: AgentState,
+        origin: TemplateKey | None = None,
+    ) -> None:
         """Turn *workspace* into the template *key*, in one step.
 
         Args:
@@ -136,6 +147,7 @@ class TemplateStore:
             image: the name of its image.
             disks: its disks, in *workspace*.
             agent: what the agent in the guest holds open.
+            origin: what it was saved from.
         """
         digests = {}
         for path in sorted(workspace.iterdir()):
@@ -149,6 +161,7 @@ class TemplateStore:
             "disks": [[disk.path.name, disk.format] for disk in disks],
             "agent": agent.to_dict(),
             "sha256": digests,
+            "origin": None if origin is None else {"machine": origin.machine, "host": dict(origin.host)},
         }
         with (workspace / ABOUT).open("w") as file:
             json.dump({**about, "itself": _digest(about)}, file)
@@ -159,6 +172,10 @@ class TemplateStore:
         for name, digest in digests.items():
             remember_digest(target / name, digest, self._checked)
         (self._folder / f"{key}{_FAILURE}").unlink(missing_ok=True)
+
+    def retire(self, template: Template) -> None:
+        """Do not use *template* again, because another one takes its place; its files stay until no guest uses them."""
+        _quarantine(template.folder)
 
     def quarantine(self, template: Template, reason: str) -> None:
         """Do not use *template* again; its files stay until no guest uses them.
@@ -194,6 +211,14 @@ class TemplateStore:
                 if not path.parent.name.startswith("."):
                     found.append(_parse(path.parent, json.loads(path.read_text())))
         return sorted(found, key=lambda template: template.last_used, reverse=True)
+
+    def saved_elsewhere(self, key: TemplateKey) -> list[Template]:
+        """The templates of the same machine that another host or another hypervisor saved."""
+        return [
+            template
+            for template in self.all()
+            if template.origin is not None and template.origin.machine == key.machine and template.origin != key
+        ]
 
     def prune(self, keep: int = 0) -> list[Template]:
         """Remove templates that no guest uses, the least recently used ones first, and leftovers.
@@ -342,7 +367,9 @@ def _parse(folder: Path, about: dict[str, Any]) -> Template:
     # An earlier version wrote one disk. No guest is restored from such a template, but listings and `prune` find it.
     written = about["disks"] if "disks" in about else [about["disk"]]
     disks = tuple(_disk(folder / name, disk_format) for name, disk_format in written)
-    return Template(_key_of(folder), about["image"], folder, disks, AgentState.from_dict(about["agent"]))
+    origin = about.get("origin")
+    saved_from = None if origin is None else TemplateKey(origin["machine"], dict(origin["host"]))
+    return Template(_key_of(folder), about["image"], folder, disks, AgentState.from_dict(about["agent"]), saved_from)
 
 
 def _disk(path: Path, disk_format: str) -> Disk:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from command_line import run_separately
-from warm import fleet_of, is_warm, template_of
+from warm import is_warm
 
 from pytest_xhyve import ConfigurationError, Guest, NotSupported
 from pytest_xhyve.fleet.fleet import Fleet
@@ -87,25 +84,3 @@ def test_run_saves_the_guest(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (failed.exit_code, "other was not saved" in failed.stderr) == (3, True)
     assert [layer.names for layer in LayerStore(home).all()] == [("mine",)]
     assert run_separately("run", "tiny", "--save-as", "a/b", "true").exit_code == 2
-
-
-def test_moved_cache_is_used(tmp_path: Path, said: list[str]) -> None:
-    """As CI does: images, keys and templates, in another place and with other times."""
-    user = Home.of_user()
-    with fleet_of(user, []) as fleet, start(fleet, "tiny", start="warm") as guest:
-        names = {guest.image.disk.parent.name, template_of(guest).name}
-    home = Home(tmp_path / "moved")
-    for name in ("images", "templates", "keys", "acceleration"):
-        home.folder(name)
-        for path in user.folder(name).iterdir():
-            if path.is_dir() and path.name in names:
-                subprocess.run(["cp", "-R", "--sparse=always", str(path), str(home.path / name)], check=True)
-            elif path.is_file() and path.suffix not in (".lock", ".log"):
-                shutil.copy(path, home.path / name)
-    with fleet_of(home, said) as fleet, start(fleet, "tiny", start="warm") as guest:
-        assert guest.run("echo moved").stdout == "moved\n"
-        assert template_of(guest).is_relative_to(home.path)
-        assert all(
-            path.resolve().is_relative_to(home.path) for path in backing_files(guest.machine.disks[0].path, "qcow2")
-        )
-    assert not [line for line in said if "build" in line]

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from uuid import UUID
 
+from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.host.exhaustion import find_cure
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import CONSOLE, PIDFILE
@@ -125,10 +126,10 @@ class Qemu:
         # A locally administered unicast address (RFC 7042, section 2.1), in QEMU's 52:54 block.
         return Identity(uuid, "52:54:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-4:]))
 
-    def program_state(self) -> str:
-        """A value that changes if the program's file is replaced, even by one of the same version."""
-        found = Path(self._executable).stat()
-        return f"{found.st_size}.{found.st_mtime_ns}"
+    @cached_property
+    def program_digest(self) -> str:
+        """The SHA-256 of the program's file: two builds of one version may save different states."""
+        return known_digest(Path(self._executable), self._cache)
 
     @property
     def snapshotter(self) -> QemuSnapshotter:
@@ -226,9 +227,10 @@ class Qemu:
             argv += ["-mon", "chardev=monitor,mode=control"]
         return [*argv, *chain.from_iterable(disks[1:])]
 
-    def firmware_state(self, machine: Machine) -> str:
-        """A value that changes if the firmware of *machine* is replaced; SeaBIOS belongs to QEMU."""
-        return self._ovmf.state if machine.firmware == "uefi" else ""
+    def firmware_digests(self, machine: Machine) -> list[str]:
+        """The SHA-256 of each file of the firmware of *machine*; SeaBIOS belongs to QEMU."""
+        files = (self._ovmf.code, self._ovmf.variables) if machine.firmware == "uefi" else ()
+        return [known_digest(file, self._cache) for file in files]
 
     @cached_property
     def _ovmf(self) -> Ovmf:

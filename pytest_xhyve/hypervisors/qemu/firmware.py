@@ -27,13 +27,6 @@ class Ovmf:
     code: Path
     variables: Path
 
-    @property
-    def state(self) -> str:
-        """A value that changes if one of the files is replaced."""
-        return " ".join(
-            f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in (self.code, self.variables)
-        )
-
     def create_variables(self, folder: Path) -> None:
         """Give the guest in *folder* its copy of the variables, unless it has one: they outlive a power-off.
 

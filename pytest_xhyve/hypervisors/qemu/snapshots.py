@@ -44,11 +44,12 @@ class _Qemu(Protocol):
     @property
     def info(self) -> HypervisorInfo: ...
 
-    def program_state(self) -> str: ...
+    @property
+    def program_digest(self) -> str: ...
 
     def cpu_options(self, machine: Machine) -> list[str]: ...
 
-    def firmware_state(self, machine: Machine) -> str: ...
+    def firmware_digests(self, machine: Machine) -> list[str]: ...
 
     def started(
         self,
@@ -72,12 +73,13 @@ class QemuSnapshotter:
     def depends_on(self, machine: Machine) -> dict[str, str]:
         info = self._qemu.info
         depends = {
-            "hypervisor": f"{info.name} {info.version} {self._qemu.program_state()}",
-            "computer": " ".join([*self._qemu.cpu_options(machine), self._qemu.firmware_state(machine)]),
+            "hypervisor": f"{info.name} {info.version}",
+            "build of the hypervisor": self._qemu.program_digest,
+            "computer": " ".join([*self._qemu.cpu_options(machine), *self._qemu.firmware_digests(machine)]),
         }
         if not info.emulated:
             # The guest knows the features of the host's CPU, and the host's kernel has to load the CPU's state.
-            depends["host"] = f"{_host_cpu()} {platform.release()}"
+            depends |= {**_host_cpu(), "kernel": platform.release()}
         return depends
 
     @contextmanager
@@ -268,11 +270,14 @@ def _address(offset: int, memory: int) -> int:
     return offset - _BELOW + _ABOVE
 
 
-def _host_cpu() -> str:
+def _host_cpu() -> dict[str, str]:
     """The CPU's model and features from /proc/cpuinfo (proc(5)), or else the platform's name of the CPU."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    wanted = ("model name", "microcode", "flags")
-    return " ".join(sorted({line for line in text.splitlines() if line.startswith(wanted)}))
+        return {"CPU": platform.processor()}
+    wanted = {"CPU": "model name", "microcode of the CPU": "microcode", "features of the CPU": "flags"}
+    return {
+        name: " ".join(sorted({line.partition(":")[2].strip() for line in lines if line.startswith(field)}))
+        for name, field in wanted.items()
+    }

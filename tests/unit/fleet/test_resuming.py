@@ -193,7 +193,7 @@ def test_other_key_is_named(tmp_path: Path, guest: SavedGuest, home: Home) -> No
 
 def test_reason_to_boot_is_found_before_the_start(guest: SavedGuest, home: Home) -> None:
     assert resumption(guest, home)._reason_to_boot == ""
-    other = resumption(guest, home, hypervisor="qemu 9.1.0 some-file")
+    other = resumption(guest, home, hypervisor="qemu 9.1.0")
     assert other._reason_to_boot == "it was saved with qemu 7.2.0, and this host has qemu 9.1.0"
     assert resumption(replace(guest, has_memory=False), home)._reason_to_boot == "its memory was not saved"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import socket
 import threading
@@ -27,6 +28,7 @@ from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 from pytest_xhyve.model.values import Acceleration, Network
+from pytest_xhyve.templates.differences import find_difference
 
 
 @pytest.fixture
@@ -191,6 +193,22 @@ def test_facts(tmp_path: Path) -> None:
     automatic = qemu(tmp_path, accel="auto").info
     assert automatic.acceleration in acceleration.candidates()
     assert automatic.reason
+
+
+def test_saved_state_depends_on_the_program_and_not_on_its_place(tmp_path: Path) -> None:
+    script = '#!/bin/sh\necho "QEMU emulator version 7.2.0"\n'
+    depends = []
+    for number, text in enumerate((script, script, f"{script}# another build\n")):
+        program = tmp_path / str(number) / "qemu"
+        program.parent.mkdir()
+        program.write_text(text)
+        program.chmod(0o700)
+        os.utime(program, (number, number))
+        depends.append(qemu(tmp_path, executable=str(program)).snapshotter.depends_on(anything()))
+    assert depends[0] == depends[1]
+    assert depends[0] != depends[2]
+    assert find_difference(depends[0], depends[2]) == "another build of the hypervisor"
+    assert not any(str(tmp_path) in value for value in depends[0].values())
 
 
 def program_of(tmp_path: Path) -> str:

@@ -146,6 +146,26 @@ class TestLibrary:
         assert "state is not as it was saved" in said[0]
         assert "\n" not in said[0]
 
+    def test_one_of_another_cpu_is_refused_with_the_reason(self, home: Home, image: Image, machine: Machine) -> None:
+        def make(workspace: Path, template: Machine) -> tuple[tuple[Disk, ...], AgentState]:
+            return fill(workspace), PREPARED
+
+        said: list[str] = []
+        cache = TemplateCache(home, 1 << 30, said.append)
+        ice_lake = FakeSnapshotter(**{"CPU": "Xeon (Ice Lake)", "features of the CPU": "avx512_vnni"})
+        cascade_lake = FakeSnapshotter(**{"CPU": "Xeon (Cascade Lake)", "features of the CPU": "avx512f"})
+        with cache.using(image, machine, DiskSizes(), ice_lake, make) as theirs:
+            pass
+        said.clear()
+        with cache.using(image, machine, DiskSizes(), cascade_lake, make) as ours:
+            assert ours.folder != theirs.folder
+        reason = "saved with Xeon (Ice Lake), and this host has Xeon (Cascade Lake)"
+        assert said[0] == f"not used: the template of ubuntu18 in {theirs.folder}, {reason}"
+        # Another machine has nothing to do with it.
+        said.clear()
+        with cache.using(image, replace(machine, cpus=2), DiskSizes(), cascade_lake, make):
+            assert "not used" not in "".join(said)
+
     def test_a_machine_whose_template_needs_too_much_space_is_an_error(
         self, home: Home, image: Image, machine: Machine
     ) -> None:
