@@ -13,7 +13,11 @@ from pytest_xhyve.cli.progress import Progress
 @click.command(cls=GuestCommand, short_help="Let the guests of a failed test go on from that moment.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("command", metavar="[COMMAND...]", nargs=-1, type=click.UNPROCESSED)
-@click.option("--guest", metavar="NAME", help="The guest for the shell or COMMAND (default: the test's first one).")
+@click.option(
+    "--guest",
+    metavar="NAME",
+    help="The guest for the shell or COMMAND (default: the one whose last command failed, or the test's first one).",
+)
 @click.option("--console", is_flag=True, help="Attach to the guest's console; Ctrl-] leaves. This needs no login.")
 @click.option(
     "--frozen-clock", is_flag=True, help="Let the guest's clock go on from the failure (default: set it to now)."

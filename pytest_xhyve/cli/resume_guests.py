@@ -13,13 +13,16 @@ from pytest_xhyve.cli.console_client import attach
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.run_guest import run_ssh, shell_options
+from pytest_xhyve.fleet.bundle import Bundle, BundleError
 from pytest_xhyve.fleet.fleet import Fleet
-from pytest_xhyve.fleet.resuming import Bundle, BundleError, ResumeOptions, Resumption
-from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.fleet.resumed_guests import resumed_guests
+from pytest_xhyve.fleet.resuming import ResumeOptions
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, XhyveError
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.text import printable
+from pytest_xhyve.model.values import suggest
+from pytest_xhyve.templates.saved_guest import SavedGuest
 
 _NO_LOGIN = "  the guest may not have answered at the moment of the failure, either: --console needs no login"
 
@@ -29,7 +32,7 @@ class Wanted:
     """What the user wants.
 
     Attributes:
-        guest: the name of the guest; None for the first one.
+        guest: the name of the guest; None for the one whose command failed last, or else the first one.
         command: a command to run in it; empty for a shell.
         console: whether to attach to its console in the place of a shell.
     """
@@ -71,53 +74,55 @@ def resume(
     fleet = Fleet(settings, Home.of_user(), ProgressEvents(progress))
     with ssh_client.TerminationSignals() as signals, closing(fleet), ExitStack() as stack:
         bundle = stack.enter_context(Bundle.open(path))
-        names = [guest.name for guest in bundle.guests]
-        if wanted.guest is not None and wanted.guest not in names:
-            raise BundleError(f"{path} has no guest {wanted.guest!r}; it has {', '.join(names)}")
-        chosen = names.index(wanted.guest) if wanted.guest is not None else 0
-        _introduce(bundle, progress)
-        with progress.activity(f"resuming {', '.join(names)}"):
-            context = fleet.run_context()
-            # All first: what does not fit is known before anything starts.
-            resumptions = [Resumption(bundle, saved, context, options) for saved in bundle.guests]
-            if wanted.console:
-                folder = stack.enter_context(_without_login(resumptions[chosen]))
-            else:
-                guests = [stack.enter_context(_with_login(resumption)) for resumption in resumptions]
-        if wanted.console:
-            attach(folder, names[chosen])
+        chosen = _choose(bundle, wanted.guest)
+        _introduce(bundle, chosen, progress)
+
+        def wants_login(saved: SavedGuest) -> bool | None:
+            # The others run, whether they answer or not.
+            return not wanted.console if saved is chosen else None
+
+        with progress.activity(f"resuming {', '.join(guest.key for guest in bundle.guests)}"), _hinting():
+            guests = stack.enter_context(resumed_guests(bundle, fleet, options, wants_login))
+        resumed = next(each for each in guests if each.saved is chosen)
+        if resumed.guest is None:
+            attach(resumed.folder, chosen.key)
             return 0
-        guest: Guest = guests[chosen]
         if wanted.command:
-            return run_ssh(guest, ssh, [], ["--", *wanted.command], signals)
-        return run_ssh(guest, ssh, shell_options(), [], signals)
+            return run_ssh(resumed.guest, ssh, [], ["--", *wanted.command], signals)
+        return run_ssh(resumed.guest, ssh, shell_options(), [], signals)
+
+
+def _choose(bundle: Bundle, name: str | None) -> SavedGuest:
+    """The guest that the user names; else the one whose command failed last; else the first one."""
+    guests = bundle.guests
+    if name is not None:
+        for guest in guests:
+            if name == guest.key:
+                return guest
+        known = ", ".join(guest.key for guest in guests)
+        raise BundleError(f"{bundle.path} has no guest {name!r}{suggest(name, known.split(', '))}; it has {known}")
+    last = bundle.failure.commands[-1] if bundle.failure.commands else None
+    failed = last.guest if last is not None and last.returncode != 0 else ""
+    return next((guest for guest in guests if guest.name == failed), guests[0])
 
 
 @contextmanager
-def _with_login(resumption: Resumption) -> Iterator[Guest]:
-    with ExitStack() as stack:
-        try:
-            guest = stack.enter_context(resumption.guest())
-        except (BootFailed, ConnectionFailed) as error:
-            raise XhyveError(f"{error}\n{_NO_LOGIN}") from error
-        yield guest
+def _hinting() -> Iterator[None]:
+    try:
+        yield
+    except (BootFailed, ConnectionFailed) as error:
+        raise XhyveError(f"{error}\n{_NO_LOGIN}") from error
 
 
-@contextmanager
-def _without_login(resumption: Resumption) -> Iterator[Path]:
-    """The folder of the running guest, which may be unable to answer over SSH."""
-    with resumption.running() as (process, instance, machine):
-        start = resumption.start(instance, machine)
-        if start is None:
-            with instance.hypervisor.running(machine, process):
-                yield process.folder
-        else:
-            with start.running() as vm:
-                start.make_ready(vm)
-                yield process.folder
-
-
-def _introduce(bundle: Bundle, progress: Progress) -> None:
+def _introduce(bundle: Bundle, chosen: SavedGuest, progress: Progress) -> None:
     failure = bundle.failure
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(failure.time))
     progress.line(printable(f"{failure.test} failed ({failure.when}) at {when}: {failure.error}"))
+    if len(bundle.guests) > 1:
+        names = ", ".join(guest.key for guest in bundle.guests)
+        progress.line(f"its guests: {names}; you get {chosen.key} (--guest NAME chooses another one)")
+    for guest in bundle.guests:
+        again = guest.faults_of_lans()
+        for place, fault in guest.faults:
+            state = "holds again" if (place, fault) in again else "does not hold any more"
+            progress.line(printable(f"guest {guest.key}: the fault {place}: {fault} {state}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
@@ -12,18 +11,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from pytest_xhyve.fleet.bundle import Bundle, explained
 from pytest_xhyve.fleet.bundled_image import FoundImage, find_image
-from pytest_xhyve.formats.bundle_file import BundleReader, DamagedBundle
+from pytest_xhyve.formats.bundle_file import DamagedBundle
 from pytest_xhyve.formats.qcow2 import set_backing
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
+from pytest_xhyve.guest.lans import NO_LANS, GuestLans
 from pytest_xhyve.guest.start import Start
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.hypervisors.base import SnapshotMachine, VirtualMachine
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
-from pytest_xhyve.model.failure import Failure
 from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates.differences import find_difference
 from pytest_xhyve.templates.identity import AgentState, IdentityError, set_clock_and_seed
@@ -36,61 +36,6 @@ if TYPE_CHECKING:
 _AGENT_SECONDS = 5.0
 _DATE_SECONDS = 30.0
 _ZEROS = bytes(1 << 16)
-
-
-class BundleError(XhyveError):
-    """A bundle cannot be used."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """An open bundle.
-
-    Attributes:
-        path: its file.
-        failure: the test that failed.
-        guests: the saved guests.
-        reader: reads its members.
-    """
-
-    path: Path
-    failure: Failure
-    guests: tuple[SavedGuest, ...]
-    reader: BundleReader
-
-    @classmethod
-    @contextmanager
-    def open(cls, path: Path) -> Iterator[Bundle]:
-        """Open the bundle at *path*, and check that it is complete.
-
-        Raises:
-            BundleError: it cannot be read, or is damaged.
-        """
-        with explained(path), BundleReader.open(path) as reader:
-            try:
-                failure = Failure.from_dict(reader.about["failure"])
-                guests = tuple(map(SavedGuest.from_dict, reader.about["guests"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise DamagedBundle("is damaged: its description is not valid") from error
-            missing = {member for guest in guests for member in guest.members()} - set(reader.names())
-            if missing:
-                raise DamagedBundle(f"is cut off: {min(missing)} is missing")
-            if len({guest.key for guest in guests}) < len(guests):
-                raise DamagedBundle("is damaged: two guests have one name")
-            yield cls(path, failure, guests, reader)
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an error about the bundle at *path* into one for people."""
-    try:
-        yield
-    except DamagedBundle as error:
-        raise BundleError(f"{path} {error}") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BundleError(f"cannot read the bundle {path}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +55,10 @@ class ResumeOptions:
     report: Callable[[str], None]
 
 
+def _do_not_wait() -> None:
+    """There are no other guests."""
+
+
 class Resumption:
     """A saved guest that is being resumed.
 
@@ -118,16 +67,44 @@ class Resumption:
         saved: the guest in it.
         context: the run.
         options: how to resume.
+        lans: the LANs that it is on.
+        wait_for_others: called once its memory is loaded, before it runs.
     """
 
-    def __init__(self, bundle: Bundle, saved: SavedGuest, context: RunContext, options: ResumeOptions) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        saved: SavedGuest,
+        context: RunContext,
+        options: ResumeOptions,
+        lans: GuestLans = NO_LANS,
+        wait_for_others: Callable[[], None] = _do_not_wait,
+    ) -> None:
         self.saved = saved
+        self._lans = lans
+        self._wait_for_others = wait_for_others
         self._bundle = bundle
         self._context = context
         self._options = options
         self._found = _with_key(find_image(saved.image, context.home, options.image), options.key)
         self._reason_to_boot = self._find_reason_to_boot()
         self._agent_answered = False
+        self._process: GuardedProcess | None = None
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether the guest goes on from its memory; otherwise, it boots from its disk."""
+        return not self._reason_to_boot
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether the guest is made ready over SSH: it boots, or has no agent that sets its clock."""
+        return not self.has_memory or not (self.saved.agent or self._options.frozen_clock)
+
+    def cancel(self) -> None:
+        """End the guest, which another thread starts."""
+        if self._process is not None:
+            self._process.cancel()
 
     def check_login(self) -> None:
         """Check that the guest accepts the key that the plugin has.
@@ -151,7 +128,10 @@ class Resumption:
         """Unpack the guest's files in a folder of its own; its process is the guardian's."""
         context = self._context
         with context.guard(self.saved.name, self._found.image) as process:
-            instance = Instance(self._found.image, context.hypervisor, process, context.timeouts, context.events)
+            self._process = process
+            instance = Instance(
+                self._found.image, context.hypervisor, process, context.timeouts, context.events, lans=self._lans
+            )
             with _explain_full_disk(process.folder), explained(self._bundle.path):
                 self._unpack(self.saved.console, process.folder / CONSOLE)
                 disks = tuple(self._unpack_disk(number, process.folder) for number in range(len(self.saved.disks)))
@@ -168,9 +148,22 @@ class Resumption:
             try:
                 if not self._agent_answered and not self._options.frozen_clock and not self._reason_to_boot:
                     self._set_clock_over_ssh(guest)
+                for place, fault in self.saved.faults_of_lans() if self.has_memory else ():
+                    guest._faults.note(place, fault)
                 yield guest
             finally:
                 guest._switch_off()
+
+    @contextmanager
+    def without_login(self) -> Iterator[GuardedProcess]:
+        """The running guest, which may be unable to answer over SSH."""
+        with self.running() as (process, instance, machine):
+            start = self.start(instance, machine) or Start.boot(instance, machine)
+            with start.running() as vm:
+                instance.lans.connect(vm)
+                start.make_ready(vm)
+                instance.lans.link_up(vm)
+                yield process
 
     def start(self, instance: Instance, machine: Machine) -> Start[VirtualMachine] | None:
         """What lets the guest go on from its memory; None if it has to boot from its disk."""
@@ -183,6 +176,10 @@ class Resumption:
         def make_ready(vm: VirtualMachine) -> None:
             with self._state() as state:
                 vm.load_state(state)
+            for number in self.saved.pulled_cables():
+                vm.set_lan_link(number, up=False)
+            self._wait_for_others()
+            vm.resume()
             if self.saved.agent and not self._options.frozen_clock:
                 with suppress(IdentityError, TypeError):
                     agent = AgentState.from_dict(dict(self.saved.agent))
@@ -200,7 +197,7 @@ class Resumption:
     def _find_reason_to_boot(self) -> str:
         """Why the guest's memory cannot be restored here; empty if it can."""
         if not self.saved.has_memory:
-            return "its memory was not saved"
+            return "its memory was not saved, or it was off"
         snapshotter = self._context.hypervisor.snapshotter
         if snapshotter is None:
             return f"{self._context.hypervisor.info.name} cannot restore memory"

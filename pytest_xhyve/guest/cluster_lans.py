@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pytest_xhyve.guest.fault_notes import NETWORK
+from pytest_xhyve.guest.fault_notes import LINK, NETWORK
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.link import Impairment
 
@@ -98,4 +98,4 @@ class ClusterLans:
 
 def _place(other: str) -> str:
     """Where the faults of the way to the guest *other* are, for a report."""
-    return f"link to {other}"
+    return LINK.format(other)

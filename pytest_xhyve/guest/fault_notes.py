@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 
 NETWORK = "network"
 """The place of faults of all links of a guest."""
+LINK, CABLE = "link to {}", "LAN {}"
+"""The places of the way to another guest, and of the cable of a LAN."""
+
+
+def is_of_lan(place: str) -> bool:
+    """Whether *place* is one of the guest's LANs."""
+    return place == NETWORK or place.startswith((LINK.format(""), CABLE.format("")))
 
 
 class FaultNotes:
@@ -29,6 +36,11 @@ class FaultNotes:
             del self._active[place]
         else:
             self._active[place] = fault
+
+    @property
+    def active(self) -> Mapping[str, str]:
+        """The present faults, by their places."""
+        return dict(self._active)
 
     def end(self) -> None:
         """The hypervisor has ended, and all faults with it."""

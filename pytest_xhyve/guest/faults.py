@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 from pytest_xhyve.guest import chaos, recorder
 from pytest_xhyve.guest.access import GuestAccess
 from pytest_xhyve.guest.chaos import Chaos
-from pytest_xhyve.guest.fault_notes import NETWORK
+from pytest_xhyve.guest.fault_notes import CABLE, NETWORK
 from pytest_xhyve.model.errors import (
     ConfigurationError,
     NotSupported,
@@ -85,7 +85,7 @@ class GuestFaults(GuestAccess):
         vm = self._power.machine
         for number, lan in enumerate(lans):
             vm.set_lan_link(number, up=up)
-            self._faults.note(f"LAN {lan}", None if up else "cable pulled")
+            self._faults.note(CABLE.format(lan), None if up else "cable pulled")
 
     def record_writes(self, *, max_size: int | str = recorder.MAX_SIZE) -> None:
         """Record all writes and flushes of the guest's disks from now on, for `power_cut`.

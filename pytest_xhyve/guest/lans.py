@@ -40,9 +40,10 @@ class GuestLans:
                     self.switches[number].connect(self.name, end)
 
     def link_up(self, vm: VirtualMachine) -> None:
-        """Let the guest see its cables."""
+        """Let the guest see its cables, unless its start has pulled them."""
         for number in range(len(self.switches)):
-            vm.set_lan_link(number, up=True)
+            if not vm.is_lan_cable_pulled(number):
+                vm.set_lan_link(number, up=True)
 
     def check(self) -> None:
         """Raise an error if a switch has died.

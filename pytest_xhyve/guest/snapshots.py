@@ -142,6 +142,7 @@ def start_from_snapshot(instance: Instance, snapshot: Snapshot) -> SnapshotStart
 
     def make_ready(vm: VirtualMachine) -> None:
         vm.load_state(snapshot.state)
+        vm.resume()
         if snapshot.has_agent:
             agent = cast("SnapshotMachine", vm).agent
             restored.clock_is_set = set_by_agent(agent, _AGENT_SECONDS)

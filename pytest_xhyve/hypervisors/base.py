@@ -145,6 +145,9 @@ class VirtualMachine(Protocol):
             NotSupported: this hypervisor cannot do that.
         """
 
+    def is_lan_cable_pulled(self, number: int) -> bool:
+        """Whether `set_lan_link` has pulled the cable out of the card *number*, and not plugged it in again."""
+
     def press_power_button(self) -> None:
         """Press the machine's power button (ACPI); a guest that handles it shuts down."""
 
@@ -164,7 +167,7 @@ class VirtualMachine(Protocol):
         """
 
     def load_state(self, file: Path) -> None:
-        """Load the state in *file* into a machine of `Snapshotter.start_waiting`, and let it run.
+        """Load the state in *file* into a machine of `Snapshotter.start_waiting`; it stays paused until `resume`.
 
         Raises:
             HypervisorExited: the state cannot be loaded.

@@ -45,6 +45,9 @@ class GuardedMachine:
     def set_lan_link(self, number: int, *, up: bool) -> None:  # noqa: ARG002
         raise NotSupported("this hypervisor has no network cards for LANs\n  use --xhyve-hypervisor=qemu")
 
+    def is_lan_cable_pulled(self, number: int) -> bool:  # noqa: ARG002
+        return False
+
     def is_paused(self) -> bool:
         # A hypervisor that only stops its process does not tell.
         return False

@@ -31,6 +31,8 @@ class Link:
         values = impairment or {}
         self.is_blocked = False
         self.is_impaired = impairment is not None
+        self.stated: dict[str, Any] = {"impairment": None, "seed": ""}
+        """What the plugin has asked for."""
         self._random = Random(seed)  # noqa: S311
         self._latency: float = values.get("latency", 0.0)
         self._jitter: float = values.get("jitter", 0.0)
@@ -114,6 +116,7 @@ class Links:
         """Set what happens on the way from *source* to *target*; None for nothing. A block stays."""
         before = self._links.get((source, target))
         link = Link(f"{seed}/{source}/{target}", impairment)
+        link.stated = {"impairment": impairment, "seed": seed}
         link.is_blocked = before is not None and before.is_blocked
         self._set(source, target, link)
 
@@ -122,6 +125,13 @@ class Links:
         link = self._links.get((source, target)) or Link("")
         link.is_blocked = blocked
         self._set(source, target, link)
+
+    def state(self) -> list[dict[str, Any]]:
+        """What is changed on each way, as plain data: what `impair` and `block` were called with."""
+        return [
+            {"source": source, "target": target, "blocked": link.is_blocked, **link.stated}
+            for (source, target), link in self._links.items()
+        ]
 
     def clear(self) -> None:
         """Open all ways and end all impairments. Frames that are late still arrive."""

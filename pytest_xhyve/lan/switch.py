@@ -18,7 +18,7 @@ from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import PIDFILE
 from pytest_xhyve.lan import switch_process
 from pytest_xhyve.model.errors import LanFailed, XhyveError
-from pytest_xhyve.model.link import Impairment
+from pytest_xhyve.model.link import Impairment, LinkState
 
 Links = Sequence[tuple[str, str]]
 """Ways from one guest to another, by their names."""
@@ -92,7 +92,28 @@ class Switch:
         counted: Mapping[str, Mapping[str, Any]] = self._ask({"counters": True})["counters"]
         return {name: PortCounters(**counters) for name, counters in counted.items()}
 
-    def impair(self, links: Links, impairment: Impairment, *, seed: int = 0) -> None:
+    def links(self) -> tuple[LinkState, ...]:
+        """What `impair` and `block` have changed, and what is not healed.
+
+        Raises:
+            LanFailed: the switch has died, or does not answer.
+        """
+        return tuple(map(LinkState.from_dict, self._ask({"links": True})["links"]))
+
+    def restore_links(self, links: Sequence[LinkState]) -> None:
+        """Change *links* as another switch had, which `links` returned. Which frames are lost is chosen from the start.
+
+        Raises:
+            LanFailed: the switch has died, or does not answer.
+        """
+        for link in links:
+            way = [(link.source, link.target)]
+            if link.impairment:
+                self.impair(way, link.impairment, seed=link.seed)
+            if link.blocked:
+                self.block(way)
+
+    def impair(self, links: Links, impairment: Impairment, *, seed: int | str = 0) -> None:
         """Set what happens to the frames on *links*.
 
         Args:

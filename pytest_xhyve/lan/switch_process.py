@@ -182,14 +182,9 @@ class SwitchLoop:
             # The cable that a guest has now comes after those that it had.
             ports = {**self._closed, **{port.name: port for port in self._ports.values()}}
             return {"counters": {name: port.counters() for name, port in ports.items()}}
-        if "impair" in message:
-            for source, target in message["impair"]:
-                self._links.impair(source, target, message["impairment"], message["seed"])
-        if "block" in message:
-            for source, target in message["block"]:
-                self._links.block(source, target, blocked=message["blocked"])
-        if "heal" in message:
-            self._links.clear()
+        self._change_links(message)
+        if "links" in message:
+            return {"links": self._links.state()}
         if "capture" in message:
             if self._capture is not None:
                 for fd in fds:
@@ -202,6 +197,14 @@ class SwitchLoop:
             ended.close()
             return {"frames": ended.frames, "why_incomplete": ended.error}
         return {}
+
+    def _change_links(self, message: Mapping[str, Any]) -> None:
+        for source, target in message.get("impair", ()):
+            self._links.impair(source, target, message["impairment"], message["seed"])
+        for source, target in message.get("block", ()):
+            self._links.block(source, target, blocked=message["blocked"])
+        if "heal" in message:
+            self._links.clear()
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ _BITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)"
 _MOST_SECONDS = 60.0
 _LEAST_BITS = 1000
+_MOST_BITS = 1e20
 
 
 class LinkFaults(TypedDict, total=False):
@@ -89,6 +90,45 @@ class Impairment:
         shown = {"latency": _as_seconds, "jitter": _as_seconds, "rate": _as_bits}
         given = ((field.name, getattr(self, field.name)) for field in fields(self))
         return ", ".join(f"{name} {shown.get(name, _as_percent)(value)}" for name, value in given if value)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """What a test has done to the way from one guest to another.
+
+    Attributes:
+        source, target: the names of the guests.
+        blocked: whether no frame passes.
+        impairment: what happens to frames that pass.
+        seed: see `pytest_xhyve.Guests.link`.
+    """
+
+    source: str
+    target: str
+    blocked: bool
+    impairment: Impairment
+    seed: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """This object as plain data, for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The object that `to_dict` or the switch has made *content* of.
+
+        Raises:
+            TypeError, ValueError, KeyError: neither has made it.
+        """
+        impairment = Impairment(**(content["impairment"] or {}))
+        state = cls(**{**content, "impairment": impairment})
+        texts = (state.source, state.target, state.seed)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(state.blocked, bool):
+            raise ValueError("a link has a value of another type")
+        numbers = [value for field in fields(impairment) if (value := getattr(impairment, field.name)) is not None]
+        if not all(type(number) in (int, float) and 0 <= number < _MOST_BITS for number in numbers):
+            raise ValueError("a fault of a link has an impossible value")
+        return state
 
 
 def parse_duration(value: str | float) -> float:

@@ -13,7 +13,9 @@ from typing import Any, Self
 from uuid import UUID
 
 from pytest_xhyve.formats.bundle_file import DamagedBundle
+from pytest_xhyve.guest.fault_notes import is_of_lan
 from pytest_xhyve.model.machine import MAX_LANS, Machine, Nic
+from pytest_xhyve.templates.saved_lan import SavedPlace
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
@@ -90,6 +92,8 @@ class SavedGuest:
         has_memory: whether its memory was saved.
         agent: see `Start.agent`.
         made: how it was made, for people.
+        place: its place on LANs; None if it is on no LAN.
+        faults: the faults that the test had injected into it and not healed: the place and the fault of each.
     """
 
     key: str
@@ -109,6 +113,8 @@ class SavedGuest:
     agent: Mapping[str, Any] | None
     made: tuple[str, ...]
     lan_macs: tuple[str, ...] = ()
+    place: SavedPlace | None = None
+    faults: tuple[tuple[str, str], ...] = ()
 
     @property
     def console(self) -> str:
@@ -131,6 +137,14 @@ class SavedGuest:
         ]
         return [self.console, *([self.state] if self.has_memory else []), *layers]
 
+    def pulled_cables(self) -> Sequence[int]:
+        """The numbers of its cards on LANs whose cables the test has pulled."""
+        return [] if self.place is None else [n for n, card in enumerate(self.place.cards) if card.is_pulled]
+
+    def faults_of_lans(self) -> Sequence[tuple[str, str]]:
+        """Those of its faults that are of its LANs: the place and the fault of each."""
+        return [each for each in self.faults if is_of_lan(each[0])]
+
     def to_dict(self) -> dict[str, Any]:
         """This object as plain data, for a JSON file."""
         return asdict(self)
@@ -149,7 +163,10 @@ class SavedGuest:
             image |= {key: tuple(map(str, image[key])) for key in ("backing", "host_keys")}
             disks = tuple(SavedDisk(tuple(disk["layers"]), bool(disk["over_image"])) for disk in content["disks"])
             lists = {key: tuple(map(str, content.get(key, ()))) for key in ("made", "lan_macs")}
-            guest = cls(**{**content, "image": SavedImage(**image), "disks": disks, **lists})
+            place = None if content.get("place") is None else SavedPlace.from_dict(content["place"])
+            faults = tuple((str(where), str(fault)) for where, fault in content.get("faults", ()))
+            parts = {"image": SavedImage(**image), "disks": disks, "place": place, "faults": faults}
+            guest = cls(**{**content, **parts, **lists})
             guest._check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedBundle(f"is damaged: its description of a guest is not valid ({error})") from error
@@ -160,7 +177,8 @@ class SavedGuest:
         problems = {
             "name": not _KEY.fullmatch(self.key) or not _KEY.fullmatch(self.name),
             "mac": not all(_MAC.fullmatch(mac) for mac in (*self.lan_macs, *([] if self.mac is None else [self.mac])))
-            or len(self.lan_macs) > MAX_LANS,
+            or len(self.lan_macs) > MAX_LANS
+            or (self.place is not None and len(self.place.cards) > len(self.lan_macs)),
             "disks": not 0 < len(self.disks) <= _MOST_DISKS
             or any(not disk.layers or not set(disk.layers) <= set(_FORMATS) for disk in self.disks),
             "size": not (0 < self.cpus < 1000 and 0 < self.memory < 1 << 50),

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -28,13 +28,18 @@ from pytest_xhyve.host.exhaustion import is_readable
 from pytest_xhyve.host.qemu_img import has_qemu_img, run_qemu_img
 from pytest_xhyve.hypervisors.base import VirtualMachine
 from pytest_xhyve.images.backing import backing_files
-from pytest_xhyve.model.errors import ImageError, NotSupported, XhyveError
+from pytest_xhyve.model.errors import ImageError, LanFailed, NotSupported, XhyveError
 from pytest_xhyve.model.failure import Failure
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.templates.differences import BUILD
 from pytest_xhyve.templates.login import describe_login
 from pytest_xhyve.templates.saved_guest import SavedDisk, SavedFile, SavedGuest, SavedImage
+from pytest_xhyve.templates.saved_lan import SavedCard, SavedLan, SavedPlace
+
+if TYPE_CHECKING:
+    from pytest_xhyve.lan.switch import Switch
+    from pytest_xhyve.model.link import LinkState
 
 SUFFIX = ".xhyve"
 """The suffix of a bundle's name."""
@@ -68,8 +73,9 @@ def save_bundle(path: Path, failure: Failure, guests: Sequence[Guest], checked: 
         for guest in guests:
             stack.enter_context(_paused(guest))
         file = stack.enter_context(_new_file(path))
-        plans = [_plan(guest, guests[:number], checked, stack) for number, guest in enumerate(guests)]
-        about = {"failure": failure.to_dict(), "guests": [plan.to_dict() for plan, _ in plans]}
+        lans = _Lans(guests)
+        plans = [_plan(guest, guests[:number], lans, checked, stack) for number, guest in enumerate(guests)]
+        about = {"failure": failure.to_dict(), "guests": [plan.to_dict() for plan, _ in plans], "lans": lans.describe()}
         writer = BundleWriter(file, about)
         for guest, (plan, layers) in zip(guests, plans, strict=True):
             if plan.has_memory:
@@ -128,8 +134,42 @@ def _paused(guest: Guest) -> Iterator[None]:
                 vm.resume()
 
 
+class _Lans:
+    """The LANs that *guests* are on; each has the number of its switch."""
+
+    def __init__(self, guests: Sequence[Guest]) -> None:
+        found: dict[Switch, str] = {}
+        for guest in guests:
+            lans = guest._instance.lans
+            found.update(zip(lans.switches, lans.names, strict=True))
+        self._names = found
+        self._numbers = {switch: number for number, switch in enumerate(found)}
+
+    def place_of(self, guest: Guest) -> SavedPlace | None:
+        """The place of *guest*; None if it is on no LAN."""
+        lans, vm = guest._instance.lans, guest._power.machine if guest._power.is_on else None
+        if lans.place is None:
+            return None
+        cards = tuple(
+            SavedCard(self._numbers[switch], str(card.address), vm is not None and vm.is_lan_cable_pulled(number))
+            for number, (switch, card) in enumerate(zip(lans.switches, lans.place.cards, strict=True))
+        )
+        return SavedPlace(lans.name, cards, lans.place.hosts)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The LANs as plain data."""
+        described = []
+        for switch, name in self._names.items():
+            links: tuple[LinkState, ...] = ()
+            # A switch that died may be the failure.
+            with contextlib.suppress(LanFailed):
+                links = switch.links()
+            described.append(SavedLan(name, links).to_dict())
+        return described
+
+
 def _plan(
-    guest: Guest, before: Sequence[Guest], checked: Path, stack: ExitStack
+    guest: Guest, before: Sequence[Guest], lans: _Lans, checked: Path, stack: ExitStack
 ) -> tuple[SavedGuest, dict[tuple[int, int], Path]]:
     """What to save of *guest*, and the file of each layer of its disks."""
     machine, image = guest.machine, guest.image
@@ -160,6 +200,8 @@ def _plan(
         agent=_agent_of(power),
         made=collect_evidence(guest, max_bytes=0).made,
         lan_macs=machine.lan_macs,
+        place=lans.place_of(guest),
+        faults=tuple(guest._faults.active.items()),
     )
     return plan, files
 

@@ -72,6 +72,8 @@ KNOWN = {
     ("fleet/prewarmer.py", "join"): {BOUNDED_WORK: 1},
     ("fleet/prewarmer.py", "wait"): {BOUNDED_WORK: 1},
     ("fleet/queue.py", "fcntl.flock"): {RELEASES: 1},
+    ("fleet/resumed_guests.py", "result"): {READY: 2},
+    ("fleet/resuming.py", "connect"): {ANSWERS: 1},
     ("guest/agent.py", "recv"): {SOCKET: 1},
     ("guest/agent.py", "sendall"): {SOCKET: 1},
     ("guest/commands.py", "recv_exit_status"): {READY: 1},

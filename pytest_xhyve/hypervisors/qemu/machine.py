@@ -61,6 +61,7 @@ class QemuMachine(GuardedMachine):
         self._qmp = wires.qmp
         self._lan_ends = wires.lan_ends
         self._forwarded: dict[tuple[PortProtocol, int], Endpoint] = {}
+        self._pulled: set[int] = set()
         self._lock = threading.Lock()
         self._block = QemuBlockLayer(self._execute)
 
@@ -143,6 +144,10 @@ class QemuMachine(GuardedMachine):
 
     def set_lan_link(self, number: int, *, up: bool) -> None:
         self._execute("set_link", name=lan_card(number), up=up)
+        (self._pulled.discard if up else self._pulled.add)(number)
+
+    def is_lan_cable_pulled(self, number: int) -> bool:
+        return number in self._pulled
 
     def screenshot(self) -> bytes:
         return dump_screen(self._qmp, self._process.folder, self._machine.name)
@@ -167,10 +172,8 @@ class QemuMachine(GuardedMachine):
             migration.save_state(self._qmp, file)
 
     def load_state(self, file: Path) -> None:
-        with self._errors("restore"):
-            with file.open("rb") as state:
-                migration.load_state(self._qmp, state)
-            self._qmp.execute("cont")
+        with self._errors("restore"), file.open("rb") as state:
+            migration.load_state(self._qmp, state)
 
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:

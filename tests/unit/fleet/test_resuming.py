@@ -17,13 +17,15 @@ from fake_templates import FakeSnapshotter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pytest_xhyve.fleet.bundle import Bundle, BundleError
 from pytest_xhyve.fleet.bundled_image import find_image
-from pytest_xhyve.fleet.resuming import Bundle, BundleError, ResumeOptions, Resumption
+from pytest_xhyve.fleet.resuming import ResumeOptions, Resumption
 from pytest_xhyve.formats.bundle_file import BundleWriter, DamagedBundle
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.failure import Failure
+from pytest_xhyve.model.link import Impairment
 from pytest_xhyve.templates.login import fingerprint
 from pytest_xhyve.templates.saved_guest import SavedDisk, SavedFile, SavedGuest, SavedImage
 
@@ -118,7 +120,7 @@ def test_bundle_is_read_as_it_was_written(tmp_path: Path, guest: SavedGuest) -> 
 
 @pytest.fixture
 def _description(guest: SavedGuest, tmp_path_factory: pytest.TempPathFactory) -> None:
-    content = {"about": about(guest), "members": list(guest.members())}
+    content = {"about": on_lan(guest), "members": list(guest.members())}
     (tmp_path_factory.getbasetemp() / "about.json").write_text(json.dumps(content))
 
 
@@ -155,6 +157,85 @@ def test_missing_member_is_reported(tmp_path: Path, guest: SavedGuest) -> None:
 def test_impossible_values_are_refused(guest: SavedGuest, change: dict[str, Any]) -> None:
     with pytest.raises(DamagedBundle, match="its description of a guest is not valid"):
         SavedGuest.from_dict({**guest.to_dict(), **change})
+
+
+LAN = {
+    "name": "lan",
+    "links": [
+        {"source": "web", "target": "db", "blocked": True, "impairment": {"latency": 0.1, "loss": 0.5}, "seed": "3"}
+    ],
+}
+PLACE = {
+    "name": "web",
+    "cards": [{"lan": 0, "address": "192.168.77.1/24", "is_pulled": True}],
+    "hosts": "192.168.77.1 web web.lan\n",
+}
+
+
+def on_lan(guest: SavedGuest, lan: object = LAN, place: object = PLACE) -> dict[str, Any]:
+    described = {**guest.to_dict(), "lan_macs": ["52:55:00:00:00:01"], "place": place, "faults": [["LAN lan", "cut"]]}
+    return {"failure": FAILURE.to_dict(), "guests": [described], "lans": [lan]}
+
+
+def test_lan_is_read_as_it_was_written(tmp_path: Path, guest: SavedGuest) -> None:
+    path = write(tmp_path / "it.xhyve", on_lan(guest), tuple(guest.members()))
+    with Bundle.open(path) as bundle:
+        (lan,), (saved,) = bundle.lans, bundle.guests
+        assert json.loads(json.dumps(lan.to_dict()))["links"][0]["impairment"]["latency"] == 0.1
+        assert lan.links[0].impairment == Impairment(latency=0.1, loss=0.5)
+        assert saved.place is not None
+        assert saved.place.on(bundle.lans).cards[0].lan == "lan"
+        assert saved.pulled_cables() == [0]
+        assert saved.faults_of_lans() == [("LAN lan", "cut")]
+
+
+@pytest.mark.parametrize(
+    "lan",
+    [
+        {**LAN, "name": "../lan"},
+        {**LAN, "name": 5},
+        {**LAN, "links": 5},
+        {"name": "lan"},
+        *(
+            {**LAN, "links": [{**LAN["links"][0], **change}]}  # type: ignore[dict-item]
+            for change in (
+                {"source": "a b"},
+                {"blocked": 1},
+                {"seed": 3},
+                {"more": 1},
+                {"impairment": {"loss": "much"}},
+                {"impairment": {"loss": float("nan")}},
+                {"impairment": {"latency": -1}},
+                {"impairment": {"unknown": 1}},
+                {"impairment": 5},
+            )
+        ),
+    ],
+)
+def test_impossible_lan_is_refused(tmp_path: Path, guest: SavedGuest, lan: object) -> None:
+    path = write(tmp_path / "it.xhyve", on_lan(guest, lan), tuple(guest.members()))
+    with pytest.raises(BundleError, match="its description of a LAN is not valid"), Bundle.open(path):
+        pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../web"},
+        {"hosts": 5},
+        {"hosts": "x" * (2 << 20)},
+        {"cards": [{"lan": 0, "address": "here", "is_pulled": False}]},
+        {"cards": [{"lan": -1, "address": "192.168.77.1/24", "is_pulled": False}]},
+        {"cards": [{"lan": 1, "address": "192.168.77.1/24", "is_pulled": False}]},
+        {"cards": [{"lan": True, "address": "192.168.77.1/24", "is_pulled": False}]},
+        {"cards": [{"lan": 0, "address": "192.168.77.1/24", "is_pulled": "no"}]},
+        {"cards": PLACE["cards"] * 2},  # type: ignore[operator]
+    ],
+)
+def test_impossible_place_is_refused(tmp_path: Path, guest: SavedGuest, change: dict[str, Any]) -> None:
+    path = write(tmp_path / "it.xhyve", on_lan(guest, place={**PLACE, **change}), tuple(guest.members()))
+    with pytest.raises(BundleError, match="is damaged"), Bundle.open(path):
+        pass
 
 
 @pytest.mark.parametrize("content", [{}, {"failure": 1, "guests": []}, {"failure": {}, "guests": 3}])
@@ -194,8 +275,9 @@ def test_other_key_is_named(tmp_path: Path, guest: SavedGuest, home: Home) -> No
 def test_reason_to_boot_is_found_before_the_start(guest: SavedGuest, home: Home) -> None:
     assert resumption(guest, home)._reason_to_boot == ""
     other = resumption(guest, home, hypervisor="qemu 9.1.0")
+    assert not other.has_memory
     assert other._reason_to_boot == "it was saved with qemu 7.2.0, and this host has qemu 9.1.0"
-    assert resumption(replace(guest, has_memory=False), home)._reason_to_boot == "its memory was not saved"
+    assert resumption(replace(guest, has_memory=False), home)._reason_to_boot.startswith("its memory was not")
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 40, float("inf"), float("nan"), "now", None])

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from pytest_xhyve.lan.links import Link, Links
-from pytest_xhyve.model.link import Impairment
+from pytest_xhyve.model.link import Impairment, LinkState
 
 FRAME = (60).to_bytes(4, "big") + bytes(60)
 MANY = 1000
@@ -109,6 +109,17 @@ def test_block_and_impairment_do_not_end_each_other() -> None:
     assert list(links.take_arrived(0.1)) == [("b", FRAME)]
     links.impair("a", "b", None, "1")
     assert not links
+
+
+def test_state_makes_the_same_links() -> None:
+    links = Links()
+    links.impair("a", "b", {"loss": 0.5}, "7")
+    links.block("b", "a", blocked=True)
+    first, second = links.state()
+    assert first == {"source": "a", "target": "b", "blocked": False, "impairment": {"loss": 0.5}, "seed": "7"}
+    assert second == {"source": "b", "target": "a", "blocked": True, "impairment": None, "seed": ""}
+    assert LinkState.from_dict(first).impairment == Impairment(loss=0.5)
+    assert LinkState.from_dict(second).blocked
 
 
 def test_frame_on_its_way_is_lost_when_the_way_is_blocked_or_its_target_starts_again() -> None:
