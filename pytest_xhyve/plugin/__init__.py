@@ -162,7 +162,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # Each guest's fixture requests this one.
     if IMAGE_FIXTURE not in metafunc.fixturenames:
         return
-    from pytest_xhyve.plugin.selection import images_to_run_on, starts_either_way
+    from pytest_xhyve.plugin.parametrization import images_to_run_on, starts_either_way
 
     images = images_to_run_on(metafunc, metafunc.config.stash[SETTINGS].images)
     if images:

@@ -37,6 +37,11 @@ def parameters(item: pytest.Item) -> dict[str, Any]:
     return params
 
 
+def parameters_so_far(metafunc: pytest.Metafunc) -> list[dict[str, Any]]:
+    """The parameters of each call of a test that `pytest_generate_tests` has made so far, as `parameters`."""
+    return [dict(call.params) for call in metafunc._calls]
+
+
 def fixture_definitions(item: pytest.Item, name: str) -> Sequence[pytest.FixtureDef[Any]]:
     """The definitions of the fixture *name* that *item* sees, the outermost first.
 

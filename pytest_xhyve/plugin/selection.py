@@ -6,7 +6,7 @@ The plugin imports this module only if a test asks for a guest or has the marker
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,13 @@ import pytest
 
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.settings import INI
-from pytest_xhyve.plugin.pytest_internals import fixture_definitions, fixture_names, is_parameter_set, parameters
+from pytest_xhyve.plugin.pytest_internals import fixture_names, parameters
 from pytest_xhyve.plugin.wanted import (
     CLUSTER_MARKER,
     CLUSTER_OWNERS,
-    IMAGE_FIXTURE,
     MARKER,
     OWNERS,
     RESTRICTION_KEYS,
-    START_FIXTURE,
     as_spec_keys,
     is_plugin_fixture,
     marker_arguments,
@@ -54,20 +52,6 @@ def base_folder(source: str, config: pytest.Config) -> Path:
     return config.inipath.parent if written and config.inipath else config.invocation_params.dir
 
 
-def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tuple[str, ...]:
-    """The images to parametrize this test with; empty if there is only one, or a test or conftest.py chooses it."""
-    definition = metafunc.definition
-    if len(images) < 2:
-        return ()
-    if "image" in marker_arguments(definition) or any(
-        _names_image(mark) for mark in definition.iter_markers("parametrize")
-    ):
-        return ()
-    if _cluster_states_images(metafunc):
-        return ()
-    return () if len(fixture_definitions(definition, IMAGE_FIXTURE)) > 1 else images
-
-
 def wanted_specs(item: pytest.Item) -> Iterator[GuestSpec]:
     """What the guests of *item* will be made of, as far as known before it runs."""
     names = fixture_names(item)
@@ -82,14 +66,6 @@ def wanted_specs(item: pytest.Item) -> Iterator[GuestSpec]:
             spec = wanted_spec(item, fixture)
             if spec is not None:
                 yield spec
-
-
-def starts_either_way(metafunc: pytest.Metafunc) -> bool:
-    """Whether this test asks for a guest and does not state how it starts."""
-    definition = metafunc.definition
-    if START_FIXTURE not in metafunc.fixturenames or "start" in marker_arguments(definition):
-        return False
-    return not any(_states_start(mark) for mark in definition.iter_markers("parametrize"))
 
 
 def fixtures_to_reset(item: pytest.Item) -> set[str]:
@@ -163,21 +139,6 @@ def _find_cluster_problem(item: pytest.Item) -> str | None:
     return None
 
 
-def _cluster_states_images(metafunc: pytest.Metafunc) -> bool:
-    """Whether this test's guests are those of clusters only, and the nearest marker states the image of each."""
-    from pytest_xhyve.model.cluster import ClusterSpec
-
-    mark = metafunc.definition.get_closest_marker(CLUSTER_MARKER)
-    names = metafunc.fixturenames
-    if mark is None or not any(name in CLUSTER_OWNERS for name in names) or any(name in OWNERS for name in names):
-        return False
-    try:
-        guests = ClusterSpec.parse(**mark.kwargs).guests
-    except XhyveError:
-        return False
-    return all(guest.image is not None for guest in guests.values())
-
-
 def _find_unreached(item: pytest.Item, node: Any) -> str | None:
     """The problem of a marker on one test that asks for a shared guest only, or only uses the factory."""
     asked = fixture_names(item)
@@ -212,43 +173,3 @@ def _find_useless_reset(item: pytest.Item, node: Any, mark: pytest.Mark) -> str 
     if node is item and not shared:
         return _ALWAYS_FRESH
     return None
-
-
-def _states_start(mark: pytest.Mark) -> bool:
-    """Whether a parametrize mark states how a guest starts."""
-    return any(isinstance(param, dict) and "start" in param for param in _guest_params(mark))
-
-
-def _names_image(mark: pytest.Mark) -> bool:
-    """Whether a parametrize mark states which image to use."""
-    if IMAGE_FIXTURE in _argnames(mark):
-        return True
-    return not all(isinstance(param, dict) and "image" not in param for param in _guest_params(mark))
-
-
-def _guest_params(mark: pytest.Mark) -> list[Any]:
-    """The parameters that a parametrize mark has for a guest's fixture."""
-    names = _argnames(mark)
-    place = next((place for place, name in enumerate(names) if name in OWNERS), None)
-    if place is None:
-        return []
-    values = mark.args[1] if len(mark.args) > 1 else mark.kwargs.get("argvalues", ())
-    if not isinstance(values, Collection):
-        # An iterator can be read once, by pytest; it may hold any key.
-        return [dict.fromkeys(_MARKER_KEYS)]
-    is_bare = isinstance(mark.args[0] if mark.args else mark.kwargs["argnames"], str) and len(names) == 1
-    rows = [_row(value, is_bare) for value in values]
-    # pytest rejects a row that is too short.
-    return [row[place] for row in rows if len(row) > place]
-
-
-def _row(value: Any, is_bare: bool) -> Sequence[Any]:
-    if is_parameter_set(value):
-        values: Sequence[Any] = value.values
-        return values
-    return [value] if is_bare or not isinstance(value, Sequence) else value
-
-
-def _argnames(mark: pytest.Mark) -> list[str]:
-    names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
-    return [name.strip() for name in (names.split(",") if isinstance(names, str) else names)]

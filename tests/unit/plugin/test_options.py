@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from textwrap import dedent
 
 import pytest
 from fake_images import write_image
@@ -191,6 +192,117 @@ def test_parametrize_in_its_forms(pytester: pytest.Pytester, names: str, values:
     result = pytester.runpytest_inprocess("--collect-only", "-q", "--xhyve-image=debian12", "--xhyve-image=tiny")
     assert sorted(result.stdout.lines[: len(runs)]) == [f"test_it.py::test_guest[{run}]" for run in runs]
     assert result.stdout.lines[len(runs)] == ""
+
+
+# What a test or its conftest.py may do, and on which images it then runs.
+CHOSEN = {
+    # Each chooses the image itself, in the hook of a conftest.py or of its module.
+    "hook_image/conftest.py": """
+        def pytest_generate_tests(metafunc):
+            metafunc.parametrize("xhyve_image", ["tiny"], indirect=True, scope="session")
+        """,
+    "hook_image/test_it.py": "def test_it(xhyve_guest): pass",
+    "hook_guest/test_it.py": """
+        def pytest_generate_tests(metafunc):
+            metafunc.parametrize("xhyve_guest", [{"image": "tiny"}, "debian12"], ids=["a", "b"], indirect=True)
+
+        def test_it(xhyve_guest): pass
+        """,
+    "hook_cluster/test_it.py": """
+        import pytest
+
+        def pytest_generate_tests(metafunc):
+            metafunc.parametrize("xhyve_guests", [{"a": "tiny", "b": {"image": "debian12"}}], ids=["ab"], indirect=True)
+
+        # The parameter is in the place of the marker.
+        @pytest.mark.xhyve_guests(nodes=2)
+        def test_it(xhyve_guests): pass
+        """,
+    "mark_cluster/test_it.py": """
+        import pytest
+
+        @pytest.mark.parametrize("xhyve_guests", [{"a": "tiny"}, {"b": "debian12"}], ids=["a", "b"], indirect=True)
+        def test_it(xhyve_guests): pass
+        """,
+    # Each leaves the image to the run.
+    "open_guest/test_it.py": """
+        def pytest_generate_tests(metafunc):
+            metafunc.parametrize("xhyve_guest", [{"cpus": 1}], ids=["one"], indirect=True)
+
+        def test_it(xhyve_guest): pass
+        """,
+    "open_cluster/test_it.py": """
+        import pytest
+
+        @pytest.mark.xhyve_guests(a="tiny")
+        @pytest.mark.parametrize("xhyve_guests", [{"a": "tiny", "b": None}, 2], ids=["ab", "two"], indirect=True)
+        def test_it(xhyve_guests): pass
+        """,
+    "open_use/test_it.py": """
+        import pytest
+
+        @pytest.fixture(scope=lambda fixture_name, config: "class")
+        def dynamic(xhyve_class_guest): return xhyve_class_guest
+
+        @pytest.mark.usefixtures("dynamic")
+        @pytest.mark.parametrize("number", range(2))
+        class TestIt:
+            def test_one(self, number): pass
+        """,
+}
+
+
+def test_images_of_a_test_that_may_choose_its_own(pytester: pytest.Pytester) -> None:
+    for name, text in CHOSEN.items():
+        path = pytester.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(dedent(text))
+    options = ("--import-mode=importlib", "--xhyve-image=debian12", "--xhyve-image=tiny")
+    result = pytester.runpytest_inprocess("--collect-only", "-q", *options)
+    assert result.ret == 0
+    runs: dict[str, list[str]] = {}
+    for line in result.stdout.lines[: result.stdout.lines.index("")]:
+        folder, _, rest = line.partition("/")
+        runs.setdefault(folder, []).append(rest.rpartition("[")[2].rstrip("]"))
+    assert {folder: sorted(found) for folder, found in runs.items()} == {
+        "hook_image": ["tiny"],
+        "hook_guest": ["a", "b"],
+        "hook_cluster": ["ab"],
+        "mark_cluster": ["a", "b"],
+        "open_guest": ["one-debian12", "one-tiny"],
+        "open_cluster": ["debian12-ab", "debian12-two", "tiny-ab", "tiny-two"],
+        "open_use": ["debian12-0", "debian12-1", "tiny-0", "tiny-1"],
+    }
+
+
+def test_guests_of_an_image_are_used_one_after_the_other(pytester: pytest.Pytester) -> None:
+    """So each shared guest starts once for each image, and each template is used before the next one."""
+    pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        class TestShared:
+            @pytest.mark.parametrize("number", range(2))
+            def test_class(self, xhyve_class_guest, number): pass
+
+            def test_module(self, xhyve_class_guest, xhyve_module_guest): pass
+
+        @pytest.mark.usefixtures("xhyve_session_guest")
+        def test_session(xhyve_module_guest): pass
+
+        @pytest.mark.xhyve_guests(nodes=2)
+        def test_cluster(xhyve_guests): pass
+
+        def test_own(xhyve_guest): pass
+        """
+    )
+    result = pytester.runpytest_inprocess("--setup-plan", "--xhyve-image=debian12", "--xhyve-image=tiny")
+    lines = [line.split() for line in result.stdout.lines if line.strip().startswith("SETUP ")]
+    started = [name for _, _, name, *_ in lines if name.startswith("xhyve_") and "guest" in name]
+    each = [f"xhyve_{name}" for name in ("class_guest", "module_guest", "session_guest", "guests", "guest")]
+    assert started == each * 2
+    images = [name for _, _, name, *_ in lines if name.startswith("xhyve_image[")]
+    assert images == ["xhyve_image['debian12']", "xhyve_image['tiny']"]
 
 
 def test_ids_can_be_chosen_by(pytester: pytest.Pytester) -> None:

@@ -112,6 +112,21 @@ def test_parameters(pytester: pytest.Pytester) -> None:
     assert [parameters(item) for item in items] == [{"late": "a", "number": 1}, {"late": "b", "number": 2}, {}]
 
 
+def test_parameters_so_far(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        from pytest_xhyve.plugin.pytest_internals import parameters_so_far
+
+        def pytest_generate_tests(metafunc):
+            assert parameters_so_far(metafunc) == []
+            metafunc.parametrize("direct", [1, 2])
+            metafunc.parametrize("own", ["x"], indirect=True)
+            assert parameters_so_far(metafunc) == [{"direct": 1, "own": "x"}, {"direct": 2, "own": "x"}]
+        """
+    )
+    run(pytester, "def test_it(direct, own): pass", passed=2)
+
+
 def test_fixture_definitions(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(dedent(FIXTURES))
     item = pytester.getitem("import pytest\n@pytest.fixture\ndef own(own): pass\ndef test_it(own): pass", "test_it")
