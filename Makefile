@@ -78,7 +78,7 @@ test-mac-%: $(VENV)/.done
 checks: lint docs
 
 images: $(VENV)/.done
-	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned
+	$(BIN)/pytest-xhyve build debian12 tiny tiny-partitioned tiny-aarch64
 
 unit: $(VENV)/.done
 	$(BIN)/pytest tests/unit -m "not thorough" $(SPREAD) $(MANY) & tests=$$!; $(MAKE) checks; checks=$$?; wait $$tests && exit $$checks

@@ -13,10 +13,15 @@ needs_assembler = pytest.mark.skipif(
 )
 
 
-def assemble(source: Path, folder: Path) -> bytes:
-    """The code that GNU as makes of *source*; *folder* takes what lies between."""
+def assemble(source: Path, folder: Path, prefix: str = "") -> bytes:
+    """The code that GNU as makes of *source*; *folder* takes what lies between.
+
+    *prefix* is that of the names of the tools for another processor; the test is skipped if they are not there.
+    """
+    if shutil.which(f"{prefix}as") is None or shutil.which(f"{prefix}objcopy") is None:
+        pytest.skip(f"no {prefix}as and {prefix}objcopy here")
     made = folder / source.with_suffix(".o").name
-    subprocess.run(["as", "-o", str(made), str(source)], check=True)
+    subprocess.run([f"{prefix}as", "-o", str(made), str(source)], check=True)
     code = made.with_suffix(".bin")
-    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", str(made), str(code)], check=True)
+    subprocess.run([f"{prefix}objcopy", "-O", "binary", "-j", ".text", str(made), str(code)], check=True)
     return code.read_bytes()

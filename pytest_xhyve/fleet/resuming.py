@@ -183,7 +183,7 @@ class Resumption:
             if self.saved.agent and not self._options.frozen_clock:
                 with suppress(IdentityError, TypeError):
                     agent = AgentState.from_dict(dict(self.saved.agent))
-                    set_clock_and_seed(cast("SnapshotMachine", vm).agent, agent, timeout=_AGENT_SECONDS)
+                    set_clock_and_seed(instance.agent(cast("SnapshotMachine", vm), _AGENT_SECONDS), agent)
                     self._agent_answered = True
 
         has_agent = self.saved.agent is not None

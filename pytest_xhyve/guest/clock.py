@@ -22,9 +22,8 @@ from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.values import short_repr
 
 if TYPE_CHECKING:
-    import socket
-
-    from pytest_xhyve.guest.agent import Call, RunAsRoot
+    from pytest_xhyve.guest.agent import Agent, Call, RunAsRoot
+    from pytest_xhyve.model.architecture import Architecture
 
 # The descriptor of the first file that the agent holds open.
 _RANDOM_FD = 3
@@ -68,11 +67,14 @@ def parse_drift(drift: float) -> float:
     return float(drift)
 
 
-def change_clock(run_as_root: RunAsRoot, ahead: float | None, drift: float | None, *, seed: bool = False) -> None:
+def change_clock(
+    run_as_root: RunAsRoot, architecture: Architecture, ahead: float | None, drift: float | None, *, seed: bool = False
+) -> None:
     """Set the clock of a running guest.
 
     Args:
         run_as_root: runs a shell line in the guest.
+        architecture: the guest's.
         ahead: the seconds that it shall be ahead of the host's; None leaves the time as it is.
         drift: the seconds that it gains in each second; None leaves that as it is.
         seed: whether the guest's kernel also gets new random numbers.
@@ -93,7 +95,7 @@ def change_clock(run_as_root: RunAsRoot, ahead: float | None, drift: float | Non
             steps["set its clock"] = (set_clock(ahead),)
         calls = [each for step in steps.values() for each in step]
         try:
-            results = iter(execute_over_ssh(run_as_root, calls, [RANDOM_DEVICE]))
+            results = iter(execute_over_ssh(run_as_root, architecture, calls, [RANDOM_DEVICE]))
         except AgentError as error:
             if left:
                 # In a guest with much load, an answer was lost once. The calls can be repeated.
@@ -107,19 +109,17 @@ def change_clock(run_as_root: RunAsRoot, ahead: float | None, drift: float | Non
             return
 
 
-def set_by_agent(channel: socket.socket, timeout: float) -> bool:
+def set_by_agent(agent: Agent) -> bool:
     """Set the clock to the host's, and reseed the random numbers, by the agent that waits at the second serial port.
 
     Args:
-        channel: the host's end of the port.
-        timeout: the limit of an answer, in seconds.
+        agent: the agent.
 
     Returns:
         whether the agent has done both; it is not there any more if the guest was restarted since it was restored.
     """
-    from pytest_xhyve.guest.agent import Agent, AgentError  # noqa: PLC0415
+    from pytest_xhyve.guest.agent import AgentError  # noqa: PLC0415
 
-    agent = Agent(channel, timeout)
     try:
         (random,) = agent.execute(open_for_writing(RANDOM_DEVICE))
         return random >= 0 and min(agent.execute(*reseed(random), close(random), set_clock())) >= 0

@@ -279,7 +279,8 @@ class GuestFaults(GuestAccess):
         speed = None if drift is None else clock.parse_drift(drift)
         if ahead is None and speed is None:
             raise ConfigurationError("set_clock() needs offset=, at= or drift=")
-        clock.change_clock(root_shell(self, self._instance.timeouts.step), ahead, speed)
+        instance = self._instance
+        clock.change_clock(root_shell(self, instance.timeouts.step), instance.architecture, ahead, speed)
         parts = [] if ahead is None else [f"{ahead:+.1f} s"]
         parts += [] if speed is None else [f"gains {speed:+g} s each second"]
         is_right = ahead is not None and abs(ahead) < _RIGHT_SECONDS and not speed
@@ -362,4 +363,5 @@ class GuestFaults(GuestAccess):
         restored = snapshots.start_from_snapshot(self._instance, snapshot)
         self._replace_machine(restored.machine, restored.start, self._boot)
         if not restored.clock_is_set:
-            clock.change_clock(root_shell(self, self._instance.timeouts.step), 0.0, None, seed=True)
+            instance = self._instance
+            clock.change_clock(root_shell(self, instance.timeouts.step), instance.architecture, 0.0, None, seed=True)

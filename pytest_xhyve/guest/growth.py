@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pytest_xhyve.formats.partition_growth import HEAD_SECTORS, SECTOR, CannotExtend, extend_partition
 from pytest_xhyve.guest.agent import AgentError, Call, RunAsRoot, call, execute_over_ssh
 from pytest_xhyve.guest.root_shell import root_shell
+from pytest_xhyve.model.architecture import Architecture, architecture_of
 from pytest_xhyve.model.errors import NotSupported, XhyveError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def grow_root(guest: Guest, timeout: float) -> None:
         XhyveError: the guest refused.
     """
     try:
-        _grow(root_shell(guest, timeout))
+        _grow(root_shell(guest, timeout), architecture_of(guest.image.arch))
     except (CannotExtend, _Unknown) as error:
         raise NotSupported(
             f"cannot grow the root file system of guest {guest.name} (disk_size=): {error}\n"
@@ -106,7 +107,7 @@ def grow_root(guest: Guest, timeout: float) -> None:
         raise XhyveError(f"cannot grow the root file system of guest {guest.name} (disk_size=): {error}") from error
 
 
-def _grow(run_as_root: RunAsRoot) -> None:
+def _grow(run_as_root: RunAsRoot, architecture: Architecture) -> None:
     root = _parse_root(run_as_root(f"{_LOOK}true", b""))
     sectors = root.sectors
     if root.partition is not None:
@@ -116,17 +117,17 @@ def _grow(run_as_root: RunAsRoot) -> None:
             run_as_root(f"dd of=/dev/{_DISK} bs={SECTOR} seek={at} conv=notrunc,fsync 2>/dev/null", content)
         sectors = extension.sectors
         request = _resize_partition(root, sectors)
-        _execute(run_as_root, "the kernel to use the larger partition", request)
+        _execute(run_as_root, architecture, "the kernel to use the larger partition", request)
     if root.logical is not None:
         arguments = f"{root.device} {root.logical}"
         sectors = _sectors(run_as_root(f"sh -c {shlex.quote(_GROW_VOLUME)} {arguments}", b""))
-    _execute(run_as_root, f"{root.kind} to grow", _grow_file_system(root, sectors, run_as_root))
+    _execute(run_as_root, architecture, f"{root.kind} to grow", _grow_file_system(root, sectors, run_as_root))
     # A power cut would lose what the kernel has not written yet.
     run_as_root("sync", b"")
 
 
-def _execute(run_as_root: RunAsRoot, purpose: str, request: Call) -> None:
-    (result,) = execute_over_ssh(run_as_root, [request], ("/", f"/dev/{_DISK}"))
+def _execute(run_as_root: RunAsRoot, architecture: Architecture, purpose: str, request: Call) -> None:
+    (result,) = execute_over_ssh(run_as_root, architecture, [request], ("/", f"/dev/{_DISK}"))
     if result < 0:
         raise XhyveError(f"cannot get {purpose}: {os.strerror(-result)}")
 
@@ -135,16 +136,16 @@ def _grow_file_system(root: _Root, sectors: int, run_as_root: RunAsRoot) -> Call
     """What asks the kernel to grow the file system to *sectors*."""
     blocks = sectors * SECTOR // root.block
     if root.kind == "ext4":
-        return call(_IOCTL, _ROOT_FD, _EXT4_IOC_RESIZE_FS, struct.pack("<Q", blocks))
+        return call("ioctl", _ROOT_FD, _EXT4_IOC_RESIZE_FS, struct.pack("<Q", blocks))
     if root.kind == "btrfs":
-        return call(_IOCTL, _ROOT_FD, _BTRFS_IOC_RESIZE, struct.pack("<q4088s", 0, b"max"))
+        return call("ioctl", _ROOT_FD, _BTRFS_IOC_RESIZE, struct.pack("<q4088s", 0, b"max"))
     device = root.logical or root.device
     superblock = _read_sectors(run_as_root, device, 1)
     if not superblock.startswith(b"XFSB"):
         raise _Unknown(f"/dev/{device} does not begin with XFS")
     # struct xfs_growfs_data: newblocks, imaxpct, which stays
     request = struct.pack("<QI4x", blocks, superblock[_XFS_IMAXPCT_AT])
-    return call(_IOCTL, _ROOT_FD, _XFS_IOC_FSGROWFSDATA, request)
+    return call("ioctl", _ROOT_FD, _XFS_IOC_FSGROWFSDATA, request)
 
 
 def _read_sectors(run_as_root: RunAsRoot, device: str, count: int) -> bytes:
@@ -230,4 +231,4 @@ def _resize_partition(root: _Root, sectors: int) -> Call:
         head = struct.Struct("<iii4xQ")
         return head.pack(_BLKPG_RESIZE_PARTITION, 0, len(partition), address + head.size) + partition
 
-    return call(_IOCTL, _DISK_FD, _BLKPG, request)
+    return call("ioctl", _DISK_FD, _BLKPG, request)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.events import Events
 from pytest_xhyve.guest.lans import NO_LANS, GuestLans
 from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.hypervisors.base import Hypervisor, Snapshotter
+from pytest_xhyve.hypervisors.base import Hypervisor, SnapshotMachine, Snapshotter
+from pytest_xhyve.model.architecture import Architecture, architecture_of
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes
 from pytest_xhyve.model.timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from pytest_xhyve.guest.agent import Agent
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,18 @@ class Instance:
     events: Events
     disk_sizes: DiskSizes = field(default_factory=DiskSizes)
     lans: GuestLans = NO_LANS
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture of the guest's processor."""
+        return architecture_of(self.image.arch)
+
+    def agent(self, vm: SnapshotMachine, timeout: float | None = None) -> Agent:
+        """The agent of the guest in *vm*; *timeout* is the limit of an answer, in seconds, if it is not a step's."""
+        # A guest that boots does not need it.
+        from pytest_xhyve.guest.agent import Agent  # noqa: PLC0415
+
+        return Agent(vm.agent, self.architecture, self.timeouts.step if timeout is None else timeout)
 
     @property
     def snapshotter(self) -> Snapshotter:

@@ -10,11 +10,10 @@ import time
 from ipaddress import IPv4Address, IPv4Interface
 
 from pytest_xhyve.guest.agent import Call, call
+from pytest_xhyve.guest.system_calls import AT_FDCWD
 
 RANDOM_DEVICE = "/dev/urandom"
 
-# Numbers of system calls on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl in Linux).
-_WRITE, _OPEN, _CLOSE, _IOCTL, _PWRITE64, _FSYNC, _ADJTIMEX, _CLOCK_SETTIME = 1, 2, 3, 16, 18, 74, 159, 227
 # netdevice(7), and struct ifreq there
 _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCSIFHWADDR = 0x8914, 0x8916, 0x891C, 0x8924
 _IFF_UP, _IFF_MULTICAST, _ARPHRD_ETHER = 0x1, 0x1000, 1
@@ -34,22 +33,22 @@ MAX_DRIFT = 0.1
 
 def open_for_writing(path: str) -> Call:
     """Open *path*; the result is a descriptor."""
-    return call(_OPEN, os.fsencode(path) + b"\0", os.O_WRONLY)
+    return call("openat", AT_FDCWD, os.fsencode(path) + b"\0", os.O_WRONLY)
 
 
 def close(fd: int) -> Call:
     """Close a descriptor."""
-    return call(_CLOSE, fd)
+    return call("close", fd)
 
 
 def write_at_start(fd: int, data: bytes) -> Call:
     """Write *data* to the beginning of the file *fd* (pwrite(2))."""
-    return call(_PWRITE64, fd, data, len(data), 0)
+    return call("pwrite64", fd, data, len(data), 0)
 
 
 def append_and_sync(fd: int, data: bytes) -> tuple[Call, ...]:
     """Write *data* to the file *fd*, and wait until it is on the disk (fsync(2))."""
-    return (call(_WRITE, fd, data, len(data)), call(_FSYNC, fd))
+    return (call("write", fd, data, len(data)), call("fsync", fd))
 
 
 def set_mac(interface: str, fd: int, mac: str) -> Call:
@@ -78,7 +77,7 @@ def bring_up(interface: str, fd: int) -> Call:
 
 
 def _set_card(interface: str, fd: int, request: int, value: bytes) -> Call:
-    return call(_IOCTL, fd, request, _IFREQ.pack(os.fsencode(interface), value))
+    return call("ioctl", fd, request, _IFREQ.pack(os.fsencode(interface), value))
 
 
 def reseed(random: int) -> tuple[Call, ...]:
@@ -89,8 +88,8 @@ def reseed(random: int) -> tuple[Call, ...]:
     """
     seed = secrets.token_bytes(_SEED_BYTES)
     return (
-        call(_IOCTL, random, _RNDADDENTROPY, struct.pack("=ii", 8 * len(seed), len(seed)) + seed),
-        call(_IOCTL, random, _RNDRESEEDCRNG),
+        call("ioctl", random, _RNDADDENTROPY, struct.pack("=ii", 8 * len(seed), len(seed)) + seed),
+        call("ioctl", random, _RNDRESEEDCRNG),
     )
 
 
@@ -100,7 +99,7 @@ def set_clock(ahead: float = 0.0) -> Call:
     def now(_: int) -> bytes:
         return struct.pack("=qq", *divmod(time.time_ns() + round(ahead * 1e9), 10**9))
 
-    return call(_CLOCK_SETTIME, time.CLOCK_REALTIME, now)
+    return call("clock_settime", time.CLOCK_REALTIME, now)
 
 
 def set_drift(drift: float) -> Call:
@@ -109,4 +108,4 @@ def set_drift(drift: float) -> Call:
     # modes, offset, freq, maxerror, esterror, status, constant, precision, tolerance, time (two words), tick
     values = (_ADJ_FREQUENCY | _ADJ_TICK, 0, rest * _PPM, 0, 0, 0, 0, 0, 0, 0, 0, _TICK_MICROSECONDS + ticks)
     timex = struct.pack("=I4x4qi4x3q2qq", *values)
-    return call(_ADJTIMEX, timex.ljust(_TIMEX_BYTES, b"\0"))
+    return call("adjtimex", timex.ljust(_TIMEX_BYTES, b"\0"))

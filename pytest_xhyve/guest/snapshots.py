@@ -144,8 +144,7 @@ def start_from_snapshot(instance: Instance, snapshot: Snapshot) -> SnapshotStart
         vm.load_state(snapshot.state)
         vm.resume()
         if snapshot.has_agent:
-            agent = cast("SnapshotMachine", vm).agent
-            restored.clock_is_set = set_by_agent(agent, _AGENT_SECONDS)
+            restored.clock_is_set = set_by_agent(instance.agent(cast("SnapshotMachine", vm), _AGENT_SECONDS))
 
     restored = SnapshotStart(machine, Start("restore", running, make_ready))
     return restored

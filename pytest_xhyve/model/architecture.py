@@ -28,6 +28,11 @@ class Architecture:
         default_cpu: the level of a manifest that states none.
         graphics: QEMU's device for a screen.
         console: the guest's serial port under QEMU.
+        agent_port: the device of the agent's serial port in the guest.
+        agent_device: QEMU's options for it, with the character device ``agent``.
+        ram_start: the physical address of the first byte of memory.
+        ram_hole: if the memory is in two parts: bytes of memory from which on this is so, bytes of the first part, and
+            the physical address of the second one. Else None.
         parameters: kernel parameters that shorten a boot on an emulated CPU of this architecture.
         kernel: the format of its kernel, for messages.
         firmware: where Debian, Fedora and others put QEMU's UEFI firmware: its code, and its variables.
@@ -44,6 +49,10 @@ class Architecture:
     default_cpu: str
     graphics: str
     console: str
+    agent_port: str
+    agent_device: tuple[str, ...]
+    ram_start: int
+    ram_hole: tuple[int, int, int] | None
     parameters: tuple[str, ...]
     kernel: str
     firmware: tuple[tuple[str, str], ...]
@@ -72,6 +81,11 @@ X86_64 = Architecture(
     default_cpu="x86-64-v2",
     graphics="VGA",
     console="ttyS0",
+    agent_port="/dev/ttyS1",
+    agent_device=("-serial", "chardev:agent"),
+    ram_start=0,
+    # q35's hole for devices (hw/i386/pc_q35.c in QEMU's sources).
+    ram_hole=(0xB000_0000, 0x8000_0000, 1 << 32),
     parameters=("tsc=reliable", "no_timer_check"),
     kernel="a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, not vmlinux)",
     # Debian and Ubuntu (4 MiB since 2022), Fedora, openSUSE, Arch.
@@ -100,6 +114,12 @@ ARM64 = Architecture(
     # virt has no VGA.
     graphics="virtio-gpu-pci",
     console="ttyAMA0",
+    # virt has one serial port of its own. The place is behind those of all other cards.
+    agent_port="/dev/ttyS0",
+    agent_device=("-device", "pci-serial,chardev=agent,addr=0x1f"),
+    # hw/arm/virt.c in QEMU's sources.
+    ram_start=0x4000_0000,
+    ram_hole=None,
     parameters=(),
     kernel="a Linux kernel for arm64 (an Image, a gzip file of one, or an EFI zboot file)",
     firmware=(

@@ -62,7 +62,12 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
         wait_for_units(guest.run, instance.timeouts.settle)
         vm = cast("SnapshotMachine", guest._power.machine)
         agent = install_agent(
-            partial(run_as_root, guest), vm.agent, guest.mac, machine.lan_macs, instance.timeouts.step
+            partial(run_as_root, guest),
+            instance.architecture,
+            vm.agent,
+            guest.mac,
+            machine.lan_macs,
+            instance.timeouts.step,
         )
         guest.run("sync", check=False)
         guest.ssh.close()

@@ -14,22 +14,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from pytest_xhyve.guest.agent import PLACE_PROGRAM, Agent, AgentError, Call, RunAsRoot, build_program, call
+from pytest_xhyve.guest.agent import PLACE_PROGRAM, Agent, AgentError, Call, RunAsRoot, call
+from pytest_xhyve.guest.agent_program import build_program
 from pytest_xhyve.guest.kernel_calls import append_and_sync, reseed, set_clock, set_mac, write_at_start
 from pytest_xhyve.guest.lan_setup import HOSTS, lan_calls
+from pytest_xhyve.guest.system_calls import AT_FDCWD
+from pytest_xhyve.model.architecture import Architecture
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.lan import LanPlace
 from pytest_xhyve.model.machine import Machine
 from pytest_xhyve.model.values import short_repr
 
-AGENT_PORT = "/dev/ttyS1"
 CLOCK_SECONDS = 0.05
 _CLOCK_TRIES = 5
 _MAX_CLOCK_SECONDS = 1.0
-
-# Numbers of system calls on x86-64 (arch/x86/entry/syscalls/syscall_64.tbl in Linux).
-_OPEN, _SOCKET, _UNLINK, _SETSID = 2, 41, 87, 112
-_SETPRIORITY, _SETHOSTNAME = 141, 170
 
 # The script opens the port before it ends: a later open would discard what has arrived by then (serial8250_do_startup
 # in Linux), and the agent would wait forever. The subshell leads no session, so the port does not become its terminal,
@@ -44,7 +42,7 @@ for device in /sys/class/net/*/device; do
     device=${device%/device}
     echo "$(cat "$device/address") ${device##*/}"
 done
-""".replace("PORT", AGENT_PORT)
+"""
 )
 
 
@@ -92,13 +90,19 @@ class AgentState:
 
 
 def install_agent(
-    run_as_root: RunAsRoot, channel: socket.socket, mac: str, lan_macs: Sequence[str], timeout: float
+    run_as_root: RunAsRoot,
+    architecture: Architecture,
+    channel: socket.socket,
+    mac: str,
+    lan_macs: Sequence[str],
+    timeout: float,
 ) -> AgentState:
     """Start the agent in a running guest, and let it open the files that it needs.
 
     Args:
         run_as_root: runs a shell line in the guest with these bytes as standard input; returns its standard output,
             and raises `IdentityError` if the exit code is not 0.
+        architecture: the guest's.
         channel: the host's end of the guest's second serial port.
         mac: the network card's Ethernet address.
         lan_macs: those of the cards for LANs.
@@ -108,24 +112,26 @@ def install_agent(
         IdentityError: the guest cannot run the agent, or its kernel cannot reseed its random numbers.
     """
     # The script lists only devices: a bridge over the card has the same address.
-    path, *cards = run_as_root(_INSTALL, build_program()).splitlines() or [""]
+    path, *cards = run_as_root(
+        _INSTALL.replace("PORT", architecture.agent_port), build_program(architecture)
+    ).splitlines() or [""]
     interface, *lan_interfaces = _find_interfaces(cards, [mac, *lan_macs])
     if not _PATH.fullmatch(path):
         raise IdentityError(f"the guest names {short_repr(path)} as its agent")
-    agent = Agent(channel, timeout)
+    agent = Agent(channel, architecture, timeout)
     try:
         agent.synchronize()
         # A process with its own session does not end at logout.
         _, _, _, random, descriptor, machine_id, hosts, *accept_dad = agent.execute(
-            call(_UNLINK, os.fsencode(path) + b"\0"),
-            call(_SETSID),
-            call(_SETPRIORITY, 0, 0, -20),
-            call(_OPEN, b"/dev/urandom\0", os.O_WRONLY),
-            call(_SOCKET, socket.AF_INET, socket.SOCK_DGRAM, 0),
-            call(_OPEN, b"/etc/machine-id\0", os.O_WRONLY),
-            call(_OPEN, os.fsencode(HOSTS) + b"\0", os.O_WRONLY | os.O_APPEND),
+            call("unlinkat", AT_FDCWD, os.fsencode(path) + b"\0", 0),
+            call("setsid"),
+            call("setpriority", 0, 0, -20),
+            call("openat", AT_FDCWD, b"/dev/urandom\0", os.O_WRONLY),
+            call("socket", socket.AF_INET, socket.SOCK_DGRAM, 0),
+            call("openat", AT_FDCWD, b"/etc/machine-id\0", os.O_WRONLY),
+            call("openat", AT_FDCWD, os.fsencode(HOSTS) + b"\0", os.O_WRONLY | os.O_APPEND),
             *(
-                call(_OPEN, os.fsencode(f"/proc/sys/net/ipv6/conf/{name}/accept_dad\0"), os.O_WRONLY)
+                call("openat", AT_FDCWD, os.fsencode(f"/proc/sys/net/ipv6/conf/{name}/accept_dad\0"), os.O_WRONLY)
                 for name in lan_interfaces
             ),
         )
@@ -138,17 +144,14 @@ def install_agent(
     return state
 
 
-def set_identity(
-    channel: socket.socket, state: AgentState, machine: Machine, place: LanPlace | None, *, timeout: float
-) -> None:
+def set_identity(agent: Agent, state: AgentState, machine: Machine, place: LanPlace | None) -> None:
     """Give a restored guest its own identity, and set its clock and its random numbers.
 
     Args:
-        channel: the host's end of the guest's second serial port.
-        state: the state of the agent in the template.
+        agent: the agent.
+        state: its state in the template.
         machine: the guest's machine.
         place: the guest's place on LANs; None if it is on none.
-        timeout: the limit of an answer of the agent, in seconds.
 
     Raises:
         IdentityError: the agent did not answer, or one of the steps failed.
@@ -157,28 +160,27 @@ def set_identity(
     mac = machine.nics[0].mac
     assert mac is not None
     steps: dict[str, tuple[Call, ...]] = {
-        "set the host name": (call(_SETHOSTNAME, hostname, len(hostname)),),
+        "set the host name": (call("sethostname", hostname, len(hostname)),),
         "set the Ethernet address": (set_mac(state.interface, state.socket, mac),),
     }
     if state.machine_id >= 0:
         # machine-id(5)
         steps["set the machine id"] = (write_at_start(state.machine_id, f"{machine.uuid.hex}\n".encode()),)
     steps |= _lan_steps(state, machine, place)
-    _set_clock_and_seed(Agent(channel, timeout), state, steps)
+    _set_clock_and_seed(agent, state, steps)
 
 
-def set_clock_and_seed(channel: socket.socket, state: AgentState, *, timeout: float) -> None:
+def set_clock_and_seed(agent: Agent, state: AgentState) -> None:
     """Set the clock and the random numbers of a guest that was restored from its own checkpoint.
 
     Args:
-        channel: the host's end of the guest's second serial port.
-        state: the state of the agent in the checkpoint.
-        timeout: the limit of an answer of the agent, in seconds.
+        agent: the agent.
+        state: its state in the checkpoint.
 
     Raises:
         IdentityError: the agent did not answer, or one of the steps failed.
     """
-    _set_clock_and_seed(Agent(channel, timeout), state, {})
+    _set_clock_and_seed(agent, state, {})
 
 
 def _find_interfaces(cards: Sequence[str], macs: Sequence[str]) -> list[str]:

@@ -91,6 +91,7 @@ class Reset:
             if self._agent is None or found.returncode != 0:
                 self._agent = install_agent(
                     partial(run_as_root, guest),
+                    self._instance.architecture,
                     vm.agent,
                     guest.mac,
                     guest.machine.lan_macs,

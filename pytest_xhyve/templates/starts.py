@@ -49,7 +49,7 @@ def restore(
     def make_ready(vm: SnapshotMachine) -> None:
         vm.restore()
         try:
-            set_identity(vm.agent, template.agent, machine, instance.lans.place, timeout=instance.timeouts.step)
+            set_identity(instance.agent(vm), template.agent, machine, instance.lans.place)
         except IdentityError as error:
             raise RestoreFailed(f"{machine.name} was restored, but has no identity of its own: {error}") from error
 
@@ -72,7 +72,7 @@ def resume(
         vm.restore()
         try:
             # The host name and the Ethernet address stay: a fixture may have changed them.
-            set_clock_and_seed(vm.agent, checkpoint.agent, timeout=instance.timeouts.step)
+            set_clock_and_seed(instance.agent(vm), checkpoint.agent)
         except IdentityError as error:
             raise XhyveError(f"its clock and random numbers are those of the checkpoint: {error}") from error
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
-from warm import fleet_of
+from warm import fleet_of, is_warm
 
+from pytest_xhyve.fleet.cluster import start_cluster
+from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.spec import GuestSpec
 
+pytest_plugins = ["pytester"]
 IMAGE = "tiny-aarch64"
 
 
@@ -48,3 +53,106 @@ class TestBooted:
 
     def test_the_console_has_a_login(self, booted: Guest) -> None:
         assert booted.run("ps | grep -c '[g]etty -L ttyAMA0'").stdout == "1\n"
+
+
+DRAWN = 4096
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Fleet]:
+    """A fleet whose guests are restored from a template."""
+    with fleet_of(Home.of_user(), [], IMAGE) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def guest(warm: Fleet) -> Guest:
+    """A restored guest."""
+    return warm.start(ForegroundRequest(GuestSpec()))
+
+
+class TestRestored:
+    """The promises of restored guests: see test_identity.py, test_reset.py, test_clusters.py and test_disks.py."""
+
+    def test_each_is_a_machine_of_its_own(self, warm: Fleet, guest: Guest) -> None:
+        others = [warm.start(ForegroundRequest(GuestSpec())) for _ in range(2)]
+        drawn = set()
+        for each in [guest, *others]:
+            assert is_warm(each)
+            assert each.run("uname -m; hostname").stdout.split() == ["aarch64", each.name]
+            assert each.run("cat /sys/class/net/e*/address").stdout.split() == [each.mac, *each.machine.lan_macs]
+            begin = time.time()
+            shown = dict(line.split(":") for line in each.run("adjtimex | grep -o 'time.tv_.*'").stdout.splitlines())
+            assert begin - 0.1 < int(shown["time.tv_sec"]) + int(shown["time.tv_usec"]) / 1e6 < time.time() + 0.1
+            drawn.add(each.run(f"head -c {DRAWN} /dev/urandom | base64").stdout)
+        assert len(drawn) == 3
+        assert len({each.name for each in [guest, *others]}) == 3
+        for each in others:
+            each.remove()
+
+    @pytest.mark.thorough
+    def test_clock_pause_and_snapshot(self, guest: Guest) -> None:
+        guest.set_clock(offset=-86400)
+        assert float(guest.run("date +%s").stdout) < time.time() - 86000
+        guest.run("echo before >/root/state")
+        snapshot = guest.snapshot()
+        guest.run("echo after >/root/state")
+        guest.restore(snapshot)
+        assert guest.run("cat /root/state").stdout == "before\n"
+        assert abs(float(guest.run("date +%s").stdout) - time.time()) < 5
+        guest.pause()
+        guest.resume(clock="now")
+        guest.run("true")
+
+    @pytest.mark.thorough
+    def test_disks(self, warm: Fleet) -> None:
+        """A template of its own: the root file system has grown, and there is an empty disk."""
+        with warm.start(ForegroundRequest(GuestSpec.parse(disks=["64M"], disk_size="2G"))) as grown:
+            assert is_warm(grown)
+            assert grown.run("cat /sys/class/block/vd?/size").stdout.split() == [str(2 << 21), str(64 << 11)]
+            assert int(grown.run("df -m / | tail -n 1").stdout.split()[1]) > 1800
+
+    def test_lan(self, warm: Fleet) -> None:
+        cluster = ClusterSpec.parse(server=IMAGE, client=IMAGE)
+        with start_cluster(warm, cluster, "test") as guests:
+            for each, other in zip(guests, reversed([*guests]), strict=True):
+                assert is_warm(each)
+                each.run(f"ping -c 1 -W 20 {other.name}", timeout=60)
+
+    @pytest.mark.thorough
+    def test_power_cut_and_restart(self, guest: Guest) -> None:
+        guest.run("echo kept >/root/kept; sync")
+        guest.kill()
+        guest.start()
+        assert guest.run("cat /root/kept").stdout == "kept\n"
+        guest.reboot()
+        guest.shutdown()
+        assert not guest._power.is_on
+
+
+def test_reset(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.xhyve(reset=True)
+        drawn = set()
+
+        @pytest.fixture(scope="module")
+        def prepared(xhyve_module_guest):
+            xhyve_module_guest.run("echo prepared >/root/state; (sleep 1000; true) >/dev/null 2>&1 &")
+            return xhyve_module_guest
+
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(prepared, number):
+            assert prepared.run("cat /root/state; ps | grep -c '[s]leep 1000'").stdout.split()[0] == "prepared"
+            assert prepared.run("cat /proc/sys/kernel/random/uuid").stdout not in drawn
+            drawn.add(prepared.run("cat /proc/sys/kernel/random/uuid").stdout)
+            prepared.run("echo changed >/root/state; killall sleep")
+        """
+    )
+    result = pytester.runpytest_subprocess(f"--xhyve-image={IMAGE}", "--xhyve-hypervisor=qemu", "-n", "0")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(
+        [f"xhyve: qemu *guests are aarch64), image {IMAGE}", "xhyve: a CPU of aarch64 is emulated*"]
+    )

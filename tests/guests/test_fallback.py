@@ -98,7 +98,7 @@ def test_a_guest_without_the_serial_port_boots(
     other_home: Home, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of the four that the kernel has names for, two have hardware.
-    monkeypatch.setattr(renewal, "_INSTALL", renewal._INSTALL.replace(renewal.AGENT_PORT, "/dev/ttyS3"))
+    monkeypatch.setattr(renewal, "_INSTALL", renewal._INSTALL.replace("PORT", "/dev/ttyS3"))
     with fleet_of(other_home, said, start="auto") as fleet:
         for _ in range(2):
             guest = fleet.start(ForegroundRequest(GuestSpec()))

@@ -74,7 +74,7 @@ class Qemu:
         self._executable = str(Path(found).absolute())
         self._accel = accel
         self._cache = cache
-        self._architecture = architecture
+        self.architecture = architecture
 
     @property
     def disk_formats(self) -> frozenset[DiskFormat]:
@@ -99,7 +99,7 @@ class Qemu:
             for chosen in acceleration.candidates():
                 if chosen == "tcg":
                     break
-                proof = acceleration.prove(self._executable, version, chosen, self._cache, self._architecture)
+                proof = acceleration.prove(self._executable, version, chosen, self._cache, self.architecture)
                 if proof.works:
                     refused = [proof.reason]
                     break
@@ -110,7 +110,7 @@ class Qemu:
     @cached_property
     def sandbox(self) -> Proof:
         """Whether its machines run behind the seccomp filter; without one, they run all the same."""
-        return sandbox.prove(self._executable, self.info.version, self._cache)
+        return sandbox.prove(self._executable, self.info.version, self._cache, self.architecture)
 
     def prove(self) -> Proof:
         # If no acceleration works, QEMU emulates the CPU.
@@ -221,7 +221,7 @@ class Qemu:
             argv += ["-device", f"{card},addr={_LAN_SLOT + number:#x}"]
         if machine.graphics:
             # In a place of its own, for the same reason: where no device that QEMU places itself comes.
-            argv += ["-device", f"{self._architecture.graphics},addr={_VGA_SLOT:#x}"]
+            argv += ["-device", f"{self.architecture.graphics},addr={_VGA_SLOT:#x}"]
             # For `pytest-xhyve screenshot`.
             argv += ["-chardev", f"socket,id=monitor,path={MONITOR},server=on,wait=off"]
             argv += ["-mon", "chardev=monitor,mode=control"]
@@ -234,7 +234,7 @@ class Qemu:
 
     @cached_property
     def _ovmf(self) -> Ovmf:
-        return find_ovmf(Path(self._executable), architecture=self._architecture)
+        return find_ovmf(Path(self._executable), architecture=self.architecture)
 
     def _boot_options(self, machine: Machine, folder: Path) -> list[str]:
         """The part of the command line that states what boots."""
@@ -248,10 +248,10 @@ class Qemu:
     def cpu_options(self, machine: Machine) -> list[str]:
         """The part of the command line that states the machine type, the acceleration and the CPU."""
         if self.info.emulated:
-            accel, cpu = "tcg,thread=multi", self._architecture.emulated_cpus.get(machine.cpu, "max")
+            accel, cpu = "tcg,thread=multi", self.architecture.emulated_cpus.get(machine.cpu, "max")
         else:
             accel, cpu = self.info.acceleration, "host"
-        return ["-machine", self._architecture.machine, "-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)]
+        return ["-machine", self.architecture.machine, "-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)]
 
     def _version(self) -> str:
         try:

@@ -13,32 +13,33 @@ from pathlib import Path
 from pytest_xhyve.host import proofs
 from pytest_xhyve.host.processes import with_parent_death_signal
 from pytest_xhyve.host.proofs import Proof
-from pytest_xhyve.model.architecture import X86_64
+from pytest_xhyve.model.architecture import Architecture
 
 OPTIONS = ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 PROOF_SECONDS = 10.0
 
 
-def prove(executable: str, version: str, cache: Path) -> Proof:
+def prove(executable: str, version: str, cache: Path, architecture: Architecture) -> Proof:
     """Whether QEMU at *executable* starts a machine with the filter; a build or a kernel may be without seccomp.
 
     Args:
         executable: path of QEMU's program.
         version: its version; the cached result depends on it.
+        architecture: the guests'.
         cache: the folder for the result, which is valid until the host boots again.
     """
     if sys.platform != "linux":
         return Proof(False, "only Linux has it")
     depends_on = (executable, version, *OPTIONS)
-    return proofs.prove("sandbox", depends_on, cache, lambda: _check(executable), keeps_refusals=True)
+    return proofs.prove("sandbox", depends_on, cache, lambda: _check(executable, architecture), keeps_refusals=True)
 
 
-def _check(executable: str) -> Proof:
+def _check(executable: str, architecture: Architecture) -> Proof:
     # fmt: off
     argv = [
         executable,
         "-nodefaults", "-no-user-config", "-display", "none", "-S",
-        "-machine", f"{X86_64.machine},accel=tcg",
+        "-machine", f"{architecture.machine},accel=tcg",
         "-m", "16",
         "-netdev", "user,id=net0",
         "-device", "virtio-net-pci,netdev=net0,romfile=",

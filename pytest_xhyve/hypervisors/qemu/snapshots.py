@@ -24,6 +24,7 @@ from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu import migration
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
 from pytest_xhyve.hypervisors.qemu.machine import QemuMachine, Wires
+from pytest_xhyve.model.architecture import Architecture
 from pytest_xhyve.model.machine import Machine
 
 RAM = "ram"
@@ -34,15 +35,15 @@ _AGENT_FD, _GDB_FD = 11, 12
 _END_SECONDS = 10.0
 _GDB_SECONDS = 10.0
 
-# The start of q35's hole for devices, and the address where memory continues (hw/i386/pc_q35.c in QEMU's sources).
-_ALL_BELOW, _BELOW, _ABOVE = 0xB000_0000, 0x8000_0000, 1 << 32
-
 
 class _Qemu(Protocol):
     """The part of `pytest_xhyve.hypervisors.qemu.driver.Qemu` that this module uses."""
 
     @property
     def info(self) -> HypervisorInfo: ...
+
+    @property
+    def architecture(self) -> Architecture: ...
 
     @property
     def program_digest(self) -> str: ...
@@ -134,12 +135,12 @@ class QemuSnapshotter:
             # fmt: off
             ports = [
                 "-chardev", f"socket,id=agent,fd={_AGENT_FD}",
-                "-serial", "chardev:agent",
+                *self._qemu.architecture.agent_device,
                 "-chardev", f"socket,id=gdb,fd={_GDB_FD}",
             ]
             # fmt: on
             wires = stack.enter_context(self._qemu.started(machine, process, [*ports, *options], fds))
-            yield QemuSnapshotMachine(machine, process, wires, agent, debugger, folder, source)
+            yield QemuSnapshotMachine(machine, process, wires, agent, debugger, folder, source, self._qemu.architecture)
 
 
 def _memory(backend: str) -> list[str]:
@@ -159,11 +160,13 @@ class QemuSnapshotMachine(QemuMachine):
         debugger: socket.socket,
         folder: Path,
         source: Path | None,
+        architecture: Architecture,
     ) -> None:
         super().__init__(machine, process, wires)
         self._debugger = debugger
         self._folder = folder
         self._source = source
+        self._architecture = architecture
         self.agent = agent
 
     @property
@@ -225,15 +228,17 @@ class QemuSnapshotMachine(QemuMachine):
 
     def _write_uuid(self, saved: dict[str, Any]) -> None:
         """Write this machine's UUID over the saved machine's in memory; a program in the guest cannot do that."""
-        if saved["uuid"] == str(self._machine.uuid):
+        forms = _forms(self._machine.uuid)
+        # Without firmware, memory for arm64 has it nowhere.
+        if saved["uuid"] == str(self._machine.uuid) or not any(saved[form] for form in forms):
             return
         output = self._qmp.monitor("gdbserver chardev:gdb")
         if "Could not" in output:
             raise GdbError(output.strip())
         stub = GdbStub(self._debugger, _GDB_SECONDS)
-        for form, content in _forms(self._machine.uuid).items():
+        for form, content in forms.items():
             for at in saved[form]:
-                stub.write(_address(at, self._machine.memory), content)
+                stub.write(_address(at, self._machine.memory, self._architecture), content)
         stub.detach()
 
 
@@ -263,11 +268,14 @@ def _find(ram: Path, content: bytes) -> list[int]:
     return found
 
 
-def _address(offset: int, memory: int) -> int:
+def _address(offset: int, memory: int, architecture: Architecture) -> int:
     """The physical address of *offset* in the file of the machine's memory."""
-    if memory < _ALL_BELOW or offset < _BELOW:
-        return offset
-    return offset - _BELOW + _ABOVE
+    hole = architecture.ram_hole
+    if hole is not None:
+        split_from, below, above = hole
+        if memory >= split_from and offset >= below:
+            return offset - below + above
+    return architecture.ram_start + offset
 
 
 def _host_cpu() -> dict[str, str]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from strategies import examples
 
 from pytest_xhyve.guest.agent import Agent, AgentError, call, execute_over_ssh
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.machine import Machine, Nic
 from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent, set_clock_and_seed, set_identity
 
@@ -97,9 +98,9 @@ def answer_with(result: int) -> Callable[[socket.socket, bytes], None]:
 def test_any_result(result: int) -> None:
     output = f"/x\n{MAC} eth0"
     with agent_that(answer_with(result)) as port, contextlib.suppress(IdentityError):
-        install_agent(lambda _line, _data: output, port, MAC, (), 5)
+        install_agent(lambda _line, _data: output, X86_64, port, MAC, (), 5)
     with agent_that(answer_with(result)) as port, contextlib.suppress(IdentityError):
-        set_identity(port, STATE, MACHINE, None, timeout=5)
+        set_identity(Agent(port, X86_64, 5), STATE, MACHINE, None)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_names_that_no_guest_has(output: str) -> None:
         agent_that(answer_with(3)) as port,
         pytest.raises(IdentityError, match=r"the guest names .* as (its agent|a network card)"),
     ):
-        install_agent(lambda _line, _data: output, port, MAC, (), 5)
+        install_agent(lambda _line, _data: output, X86_64, port, MAC, (), 5)
 
 
 def test_agent_that_sends_a_byte_now_and_then() -> None:
@@ -128,10 +129,10 @@ def test_agent_that_sends_a_byte_now_and_then() -> None:
             port.sendall(b"x")
             time.sleep(0.01)
 
-    for ask in (Agent.synchronize, lambda agent: agent.execute(*[call(1)] * 100)):
+    for ask in (Agent.synchronize, lambda agent: agent.execute(*[call("write")] * 100)):
         begin = time.monotonic()
         with agent_that(answer) as port, pytest.raises(AgentError, match="did not answer"):
-            ask(Agent(port, 0.2))
+            ask(Agent(port, X86_64, 0.2))
         assert time.monotonic() - begin < 2
 
 
@@ -140,8 +141,8 @@ def test_agent_that_sends_a_byte_now_and_then() -> None:
 @example(chunks=[bytes(1 << 16)] * 20, hangs_up=False)
 def test_any_answer(chunks: list[bytes], hangs_up: bool) -> None:
     with answered(chunks, hangs_up=hangs_up) as port, contextlib.suppress(AgentError):
-        agent = Agent(port, SECONDS)
-        results = agent.execute(call(1), call(2))
+        agent = Agent(port, X86_64, SECONDS)
+        results = agent.execute(call("write"), call("openat"))
         assert len(results) == 2
         assert all(-(1 << 63) <= result < 1 << 63 for result in results)
         agent.synchronize()
@@ -153,9 +154,9 @@ def test_any_answer(chunks: list[bytes], hangs_up: bool) -> None:
 @example(chunks=[b"\x01\x80" + b"\xff" * 6 + bytes(48)] * 20, hangs_up=True)
 def test_any_answer_to_a_new_identity(chunks: list[bytes], hangs_up: bool) -> None:
     with answered(chunks, hangs_up=hangs_up) as port, contextlib.suppress(IdentityError):
-        set_identity(port, STATE, MACHINE, None, timeout=SECONDS)
+        set_identity(Agent(port, X86_64, SECONDS), STATE, MACHINE, None)
     with answered(chunks, hangs_up=hangs_up) as port, contextlib.suppress(IdentityError):
-        set_clock_and_seed(port, STATE, timeout=SECONDS)
+        set_clock_and_seed(Agent(port, X86_64, SECONDS), STATE)
 
 
 @given(st.binary().map(os.fsdecode), answers)
@@ -163,10 +164,10 @@ def test_any_answer_to_a_new_identity(chunks: list[bytes], hangs_up: bool) -> No
 @example("/x\n52:54:00:00:00:01 eth0\n52:55:00:00:00:01 \udcff\n", [])
 def test_any_output_of_the_installer(output: str, chunks: list[bytes]) -> None:
     with answered(chunks, hangs_up=True) as port, contextlib.suppress(IdentityError):
-        install_agent(lambda _line, _data: output, port, MAC, ["52:55:00:00:00:01"], SECONDS)
+        install_agent(lambda _line, _data: output, X86_64, port, MAC, ["52:55:00:00:00:01"], SECONDS)
 
 
 @given(st.binary().map(os.fsdecode))
 def test_any_output_of_the_agent(output: str) -> None:
     with contextlib.suppress(AgentError):
-        execute_over_ssh(lambda _line, _data: output, [call(1)])
+        execute_over_ssh(lambda _line, _data: output, X86_64, [call("write")])

@@ -14,6 +14,7 @@ from pytest_xhyve.guest import growth, listeners
 from pytest_xhyve.guest.agent import AgentError
 from pytest_xhyve.guest.sync import parse_listing
 from pytest_xhyve.guest.waits import SystemState
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.text import printable
 
@@ -74,7 +75,7 @@ def roots(draw: st.DrawFn) -> str:
 def test_any_root_that_shall_grow(root: str, answers: list[str]) -> None:
     left = iter([root, *answers])
     with contextlib.suppress(growth._Unknown, CannotExtend, XhyveError, AgentError):
-        growth._grow(lambda _line, _data: next(left, ""))
+        growth._grow(lambda _line, _data: next(left, ""), X86_64)
 
 
 @pytest.mark.parametrize("partition", ["256", HUGE, str(1 << 40)])

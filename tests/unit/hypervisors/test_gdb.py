@@ -11,6 +11,7 @@ import pytest
 
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
 from pytest_xhyve.hypervisors.qemu.snapshots import _address
+from pytest_xhyve.model.architecture import ARM64, X86_64
 
 
 class FakeStub:
@@ -123,4 +124,10 @@ GIB = 1 << 30
     ],
 )
 def test_memory_behind_the_hole_for_devices_has_other_addresses(offset: int, memory: int, address: int) -> None:
-    assert _address(offset, memory) == address
+    assert _address(offset, memory, X86_64) == address
+
+
+@pytest.mark.parametrize("memory", [GIB, 8 * GIB])
+def test_memory_for_arm64_is_in_one_part(memory: int) -> None:
+    assert _address(0, memory, ARM64) == GIB
+    assert _address(memory - 1, memory, ARM64) == GIB + memory - 1

@@ -14,10 +14,6 @@ X86 = re.compile(r"x86[_-]64\b|\bamd64\b|ttyS0|\bq35\b|qemu-system-x86|OVMF_|no_
 # Where x86 is the subject: xhyve itself, a kernel's format, machine code, the memory of a machine type.
 ABOUT_X86 = {
     "model/architecture.py",
-    "guest/agent.py",
-    "guest/kernel_calls.py",
-    "templates/identity.py",
-    "hypervisors/qemu/snapshots.py",
     # The numbers that ELF has for all of them.
     "preparation/facts.py",
 }
