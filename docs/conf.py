@@ -36,6 +36,7 @@ NAVIGATION = {
         "slow-hosts",
         "own-image",
         "pull",
+        "hosts",
         "install",
         "recipes",
         "on-a-mac",

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import click
 
-from pytest_xhyve.cli import guest_commands, host_commands, image_commands
+from pytest_xhyve.cli import exchange_commands, guest_commands, host_commands, image_commands
 from pytest_xhyve.cli.guest_options import ADVICE
 from pytest_xhyve.cli.resume_command import resume
 from pytest_xhyve.cli.running_command import console, top
@@ -56,7 +56,7 @@ def main() -> None:
 for command in (
     *(guest_commands.run, guest_commands.shell),
     *(image_commands.build, image_commands.install, image_commands.pull, image_commands.show),
-    *(image_commands.boot_files, image_commands.import_),
+    *(image_commands.boot_files, image_commands.import_, exchange_commands.export),
     *(host_commands.ps, host_commands.reap, host_commands.images, host_commands.prune, host_commands.doctor),
     *(screenshot, resume, console, top),
 ):

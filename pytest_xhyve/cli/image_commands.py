@@ -156,6 +156,9 @@ def boot_files(image: str, folder: str, **options: Any) -> None:
 def import_(disk: str, name: str | None, **options: Any) -> None:
     """Prepare DISK for guests, as the first test that uses it would, and print the manifest that describes the result.
 
+    If DISK is a folder that `pytest-xhyve export` wrote, the images in it are imported; each can be used by its name
+    then. With --name, the folder must have one image. If DISK is -, the image comes from standard input.
+
     DISK is the path of a disk or of a manifest. A disk is in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd, and
     has a Linux with an SSH server. It is only read: what the preparation writes is kept in the cache folder. A disk
     that was prepared before is not prepared again.
@@ -163,14 +166,20 @@ def import_(disk: str, name: str | None, **options: Any) -> None:
     \b
       pytest-xhyve import ubuntu18.img
       pytest-xhyve import ubuntu18.img --name web > web.yaml
+      pytest-xhyve import exported
     """  # noqa: D301  # click wants the character
     import yaml
 
+    from pytest_xhyve.cli.exchange import find_exported, import_exported
     from pytest_xhyve.cli.import_disk import import_disk
     from pytest_xhyve.images.manifest import as_manifest
     from pytest_xhyve.model.text import printable
 
-    check_image(disk, options)
-    image = import_disk(disk, name, load_settings(options), progress=Progress())
+    exported = find_exported(disk)
+    if exported is not None:
+        images = import_exported(exported, name, progress=Progress())
+    else:
+        check_image(disk, options)
+        images = [import_disk(disk, name, load_settings(options), progress=Progress())]
     # The disk names its own system.
-    click.echo(printable(yaml.safe_dump(as_manifest(image), sort_keys=False)), nl=False)
+    click.echo(printable(yaml.safe_dump_all(map(as_manifest, images), sort_keys=False)), nl=False)

@@ -11,7 +11,12 @@ from typing import IO
 MAGIC = b"QFI\xfb"
 """The first bytes of a qcow2 file."""
 
+_MOST_CLUSTER_BITS = 21
+HEAD_BYTES = 1 << _MOST_CLUSTER_BITS
+"""The size of the largest cluster: the name of the file that a qcow2 file is based on is in the first one."""
+
 _NAME_BYTES = 1023
+_SECTOR = 512
 # A bit of the incompatible features.
 _EXTERNAL_DATA = 1 << 2
 # The type of a header extension.
@@ -39,6 +44,39 @@ class Qcow2Header:
     backing_format: str | None = None
 
 
+def with_backing(head: bytes, backing: str | None) -> bytes:
+    """*head*, the beginning of a qcow2 file that is based on a file, if it were based on *backing*.
+
+    Args:
+        head: at least the first cluster, or the whole file; another person may have made it.
+        backing: a path; None for a file that must stand alone.
+
+    Raises:
+        ValueError: the file is not what it should be, or its data is in another file.
+    """
+    if len(head) < 104 or not head.startswith(MAGIC):
+        raise ValueError("not a qcow2 file")
+    version, offset, length, cluster_bits = struct.unpack_from(">IQII", head, 4)
+    if version > 2 and struct.unpack_from(">Q", head, 72)[0] & _EXTERNAL_DATA:
+        raise ValueError("its data is in another file")
+    if backing is None:
+        if offset:
+            raise ValueError("it is based on another file")
+        return head
+    name = os.fsencode(backing)
+    # The name comes last in the first cluster.
+    if (
+        not offset
+        or not 9 <= cluster_bits <= _MOST_CLUSTER_BITS
+        or len(name) > _NAME_BYTES
+        or offset + len(name) > 1 << cluster_bits
+    ):
+        raise ValueError("it has no room for the name of the file that it is based on")
+    padded = name + bytes(max(0, min(length, _NAME_BYTES) - len(name)))
+    changed = head[:offset] + padded + head[offset + len(padded) :]
+    return changed[:16] + struct.pack(">I", len(name)) + changed[20:]
+
+
 def set_backing(path: Path, backing: str | None) -> None:
     """Let the qcow2 file at *path* be based on the file *backing*, which has the same content as the one before.
 
@@ -51,29 +89,13 @@ def set_backing(path: Path, backing: str | None) -> None:
         OSError: the file cannot be read or written.
     """
     with path.open("r+b") as file:
-        header = file.read(104)
-        if len(header) < 104 or not header.startswith(MAGIC):
-            raise ValueError("not a qcow2 file")
-        version, offset, length, cluster_bits = struct.unpack_from(">IQII", header, 4)
-        if version > 2 and struct.unpack_from(">Q", header, 72)[0] & _EXTERNAL_DATA:
-            raise ValueError("its data is in another file")
-        if backing is None:
-            if offset:
-                raise ValueError("it is based on another file")
-            return
-        name = os.fsencode(backing)
-        # The name comes last in the first cluster.
-        if (
-            not offset
-            or not 9 <= cluster_bits <= 21
-            or len(name) > _NAME_BYTES
-            or offset + len(name) > 1 << cluster_bits
-        ):
-            raise ValueError("it has no room for the name of the file that it is based on")
-        file.seek(offset)
-        file.write(name + bytes(max(0, min(length, _NAME_BYTES) - len(name))))
-        file.seek(16)
-        file.write(struct.pack(">I", len(name)))
+        head = file.read(HEAD_BYTES)
+        changed = with_backing(head, backing)
+        # Only what differs is written: the rest may be holes.
+        for at in range(0, len(changed), _SECTOR):
+            if changed[at : at + _SECTOR] != head[at : at + _SECTOR]:
+                file.seek(at)
+                file.write(changed[at : at + _SECTOR])
 
 
 def read_qcow2_header(path: Path) -> Qcow2Header | None:

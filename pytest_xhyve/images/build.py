@@ -28,6 +28,7 @@ from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.backing import folders_of
+from pytest_xhyve.images.exporting import IMPORTED
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.initrd import build_initrd
 from pytest_xhyve.images.keys import KeyPair, client_key
@@ -291,9 +292,11 @@ def _publish(recipe: Recipe, workspace: Path, manifest: Path, key: Path, identit
 
 
 def _find_built(manifest: Path, identity: str) -> Image | None:
-    """The image at *manifest* if all its files exist and it has this *identity*, or else None."""
+    """The image at *manifest* if all its files exist and it has this *identity* or was imported, or else None."""
     image = read_if_complete(manifest)
-    return image if image is not None and image.made.get("identity") == identity else None
+    # The key of an imported image is another one, and its recipe may be that of another version of the plugin.
+    is_right = image is not None and (image.made.get(IMPORTED) or image.made.get("identity") == identity)
+    return image if is_right else None
 
 
 def _remove_unused(folder: Path, name: str, image: Image, home: Home) -> None:

@@ -75,6 +75,8 @@ NOT_RUN = {
     # What only a network has.
     "pytest --xhyve-image=debian-12",
     "pytest-xhyve pull debian-12",
+    # What only another host can do.
+    "pytest-xhyve export tiny - | ssh other pytest-xhyve import -",
     # On a Mac.
     'entitlements="$(mktemp -d)/hyperkit.entitlements"',
     "/usr/libexec/PlistBuddy -c 'Add :com.apple.security.hypervisor bool true' \"$entitlements\"",
