@@ -18,7 +18,15 @@ from pytest_xhyve.cli.progress import Progress
     metavar="NAME",
     help="The guest for the shell or COMMAND (default: the one whose last command failed, or the test's first one).",
 )
+@click.option(
+    "--pytest", "run_pytest", is_flag=True, help="Run the failed test again with these guests; COMMAND is for pytest."
+)
 @click.option("--console", is_flag=True, help="Attach to the guest's console; Ctrl-] leaves. This needs no login.")
+@click.option(
+    "--gdb",
+    is_flag=True,
+    help="Keep the guest paused until gdb, whose command line is shown, lets it go on; attach to its console.",
+)
 @click.option(
     "--frozen-clock", is_flag=True, help="Let the guest's clock go on from the failure (default: set it to now)."
 )
@@ -44,7 +52,9 @@ def resume(
     image: Path | None,
     key: Path | None,
     *,
+    run_pytest: bool,
     console: bool,
+    gdb: bool,
     frozen_clock: bool,
     **options: str | None,
 ) -> None:
@@ -57,18 +67,25 @@ def resume(
       pytest-xhyve resume xhyve-failures/test_web.py-test_login.xhyve
       pytest-xhyve resume test_login.xhyve -- journalctl -n 50
       pytest-xhyve resume test_login.xhyve --console
+      pytest-xhyve resume test_login.xhyve --pytest -- --pdb
 
     Where the memory cannot be restored, for example under another version of QEMU, the guests boot from their disks,
     and the command says so. The exit code is that of the shell or COMMAND; others are those of `pytest-xhyve run`.
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli import resume_guests
 
-    if console and command:
-        raise click.UsageError("--console has no command")
+    if (console or gdb) and command:
+        raise click.UsageError("--console and --gdb have no command")
+    if run_pytest:
+        from pytest_xhyve.cli.resume_test import run_test
+
+        if console or gdb or guest:
+            raise click.UsageError("--pytest is for all guests of the test; --console, --gdb and --guest are not")
+        run_test(bundle, command, {"image": image, "key": key}, options, frozen_clock=frozen_clock)
     code = resume_guests.resume(
         bundle,
         load_settings(options),
-        resume_guests.Wanted(guest, command, console),
+        resume_guests.Wanted(guest, command, console, gdb),
         image=image,
         key=key,
         frozen_clock=frozen_clock,

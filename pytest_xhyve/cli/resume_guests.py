@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -35,11 +36,18 @@ class Wanted:
         guest: the name of the guest; None for the one whose command failed last, or else the first one.
         command: a command to run in it; empty for a shell.
         console: whether to attach to its console in the place of a shell.
+        gdb: whether it stays paused until gdb, at a socket that is shown, lets it go on; with its console.
     """
 
     guest: str | None
     command: Sequence[str]
     console: bool
+    gdb: bool
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether it has to answer over SSH."""
+        return not (self.console or self.gdb)
 
 
 def resume(
@@ -69,21 +77,23 @@ def resume(
     Raises:
         XhyveError: the bundle is damaged, or a guest cannot be resumed.
     """
-    ssh = "" if wanted.console else ssh_client.find_ssh()
-    options = ResumeOptions(image, key, frozen_clock, progress.line)
+    ssh = ssh_client.find_ssh() if wanted.needs_login else ""
     fleet = Fleet(settings, Home.of_user(), ProgressEvents(progress))
     with ssh_client.TerminationSignals() as signals, closing(fleet), ExitStack() as stack:
         bundle = stack.enter_context(Bundle.open(path))
         chosen = _choose(bundle, wanted.guest)
         _introduce(bundle, chosen, progress)
+        options = ResumeOptions(image, key, frozen_clock, progress.line, chosen.key if wanted.gdb else None)
 
         def wants_login(saved: SavedGuest) -> bool | None:
             # The others run, whether they answer or not.
-            return not wanted.console if saved is chosen else None
+            return wanted.needs_login if saved is chosen else None
 
         with progress.activity(f"resuming {', '.join(guest.key for guest in bundle.guests)}"), _hinting():
             guests = stack.enter_context(resumed_guests(bundle, fleet, options, wants_login))
         resumed = next(each for each in guests if each.saved is chosen)
+        if resumed.debugger is not None:
+            _explain_debugger(chosen, resumed.debugger, progress)
         if resumed.guest is None:
             attach(resumed.folder, chosen.key)
             return 0
@@ -112,6 +122,14 @@ def _hinting() -> Iterator[None]:
         yield
     except (BootFailed, ConnectionFailed) as error:
         raise XhyveError(f"{error}\n{_NO_LOGIN}") from error
+
+
+def _explain_debugger(chosen: SavedGuest, debugger: Path, progress: Progress) -> None:
+    state = "is paused until gdb lets it go on" if chosen.has_memory else "runs until gdb attaches"
+    progress.line(f"guest {chosen.key} {state}; in another terminal:")
+    # A socket's path may have about 100 bytes (unix(7)), so gdb gets a relative one.
+    options = [f"cd {debugger.parent}", f"target remote {debugger.name}"]
+    progress.line("  " + shlex.join(["gdb", *(word for option in options for word in ("-ex", option))]))
 
 
 def _introduce(bundle: Bundle, chosen: SavedGuest, progress: Progress) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pytest_xhyve.formats.bundle_file import BundleReader, DamagedBundle
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.failure import Failure
+from pytest_xhyve.templates.image_files import member
 from pytest_xhyve.templates.saved_guest import SavedGuest
 from pytest_xhyve.templates.saved_lan import SavedLan
 
@@ -28,6 +29,7 @@ class Bundle:
         failure: the test that failed.
         guests: the saved guests.
         lans: the LANs between them.
+        image_files: the SHA-256 of each file of their images that the bundle has.
         reader: reads its members.
     """
 
@@ -35,6 +37,7 @@ class Bundle:
     failure: Failure
     guests: tuple[SavedGuest, ...]
     lans: tuple[SavedLan, ...]
+    image_files: tuple[str, ...]
     reader: BundleReader
 
     @classmethod
@@ -50,16 +53,18 @@ class Bundle:
                 failure = Failure.from_dict(reader.about["failure"])
                 guests = tuple(map(SavedGuest.from_dict, reader.about["guests"]))
                 lans = tuple(map(SavedLan.from_dict, reader.about.get("lans", ())))
+                files = tuple(map(str, reader.about.get("image_files", ())))
             except (KeyError, TypeError, ValueError) as error:
                 raise DamagedBundle("is damaged: its description is not valid") from error
-            missing = {member for guest in guests for member in guest.members()} - set(reader.names())
+            wanted = {name for guest in guests for name in guest.members()}
+            missing = wanted.union(map(member, range(len(files)))) - set(reader.names())
             if missing:
                 raise DamagedBundle(f"is cut off: {min(missing)} is missing")
             if len({guest.key for guest in guests}) < len(guests):
                 raise DamagedBundle("is damaged: two guests have one name")
             if any(card.lan >= len(lans) for guest in guests if guest.place for card in guest.place.cards):
                 raise DamagedBundle("is damaged: a guest is on a LAN that it does not have")
-            yield cls(path, failure, guests, lans, reader)
+            yield cls(path, failure, guests, lans, files, reader)
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def find_image(saved: SavedImage, home: Home, given: Path | None) -> FoundImage:
         f"{saved.disk.digest[:_SHOWN_DIGITS]}…; {where}\n"
         f"  copy {saved.manifest} and the files that it names from the host that saved the guest,\n"
         "  and name the copy of the manifest: --image FILE.yaml\n"
+        "  (with --xhyve-save-failures-with-images, bundles have their images)\n"
         "  an image of the catalog that is built again has another content"
     )
 

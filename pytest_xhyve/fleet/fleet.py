@@ -322,6 +322,10 @@ class Fleet:
 
         return build
 
+    def report(self, line: str) -> None:
+        """Show *line* to the user."""
+        self._events.progress(line)
+
     def _report_once(self, line: str) -> None:
         if line not in self._reported:
             self._reported.add(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from threading import Barrier, BrokenBarrierError
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.fleet.bundle import Bundle
+from pytest_xhyve.fleet.bundled_files import BundledImages
 from pytest_xhyve.fleet.resuming import ResumeOptions, Resumption
 from pytest_xhyve.guest.lans import NO_LANS, GuestLans
 from pytest_xhyve.model.errors import NotSupported, XhyveError
@@ -37,11 +38,17 @@ class Resumed:
         saved: what the bundle states of it.
         folder: its folder.
         guest: the guest, if the plugin has logged in to it.
+        debugger: the socket for gdb; None if it is not debugged.
+        switches: the switch of each LAN that it is on, by the LAN's name.
+        resources: closed to end it.
     """
 
     saved: SavedGuest
     folder: Path
     guest: Guest | None
+    debugger: Path | None
+    switches: Mapping[str, Switch]
+    resources: ExitStack
 
 
 @contextmanager
@@ -63,11 +70,13 @@ def resumed_guests(
     with ExitStack() as stack:
         switches = _start_switches(bundle, fleet, stack)
         together = _Together()
+        folder = stack.enter_context(context.workspace())
+        images = BundledImages(bundle, context.home, folder, options.image, options.report)
         # All first: what does not fit is known before anything starts.
-        resumptions = [
-            Resumption(bundle, saved, context, options, _lans_of(saved, bundle, switches), together.wait)
-            for saved in bundle.guests
-        ]
+        resumptions = []
+        for saved in bundle.guests:
+            lans = _lans_of(saved, bundle, switches)
+            resumptions.append(Resumption(bundle, saved, images.find(saved), context, options, lans, together.wait))
         together.expect(sum(resumption.has_memory for resumption in resumptions))
         wanted = [_with_default(wants_login(resumption.saved), resumption) for resumption in resumptions]
         for resumption, login in zip(resumptions, wanted, strict=True):
@@ -77,12 +86,14 @@ def resumed_guests(
 
         def start(number: int) -> Resumed:
             try:
-                resumption = resumptions[number]
+                resumption, own = resumptions[number], stacks[number]
+                lans = resumption.lans
+                its_switches = dict(zip(lans.names, lans.switches, strict=True))
                 if wanted[number]:
-                    guest = stacks[number].enter_context(resumption.guest())
-                    return Resumed(resumption.saved, guest._folder, guest)
-                process = stacks[number].enter_context(resumption.without_login())
-                return Resumed(resumption.saved, process.folder, None)
+                    guest = own.enter_context(resumption.guest())
+                    return Resumed(resumption.saved, guest._folder, guest, None, its_switches, own)
+                process = own.enter_context(resumption.without_login())
+                return Resumed(resumption.saved, process.folder, None, resumption.debugger, its_switches, own)
             except BaseException:
                 together.give_up()
                 raise

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pytest_xhyve.fleet.bundle import Bundle, explained
-from pytest_xhyve.fleet.bundled_image import FoundImage, find_image
+from pytest_xhyve.fleet.bundled_image import FoundImage
+from pytest_xhyve.fleet.unpacking import check_lower, set_base, unpack
 from pytest_xhyve.formats.bundle_file import DamagedBundle
-from pytest_xhyve.formats.qcow2 import set_backing
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.lans import NO_LANS, GuestLans
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 _AGENT_SECONDS = 5.0
 _DATE_SECONDS = 30.0
-_ZEROS = bytes(1 << 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +46,14 @@ class ResumeOptions:
         key: the private key to log in with; None for the image's.
         frozen_clock: whether the clock stays at the moment of the failure.
         report: gets a line about what is not as it was.
+        debugged: the guest, by its folder in the bundle, that stays paused until gdb lets it go on; None for none.
     """
 
     image: Path | None
     key: Path | None
     frozen_clock: bool
     report: Callable[[str], None]
+    debugged: str | None = None
 
 
 def _do_not_wait() -> None:
@@ -65,6 +66,7 @@ class Resumption:
     Args:
         bundle: the bundle.
         saved: the guest in it.
+        image: its image.
         context: the run.
         options: how to resume.
         lans: the LANs that it is on.
@@ -75,26 +77,33 @@ class Resumption:
         self,
         bundle: Bundle,
         saved: SavedGuest,
+        image: FoundImage,
         context: RunContext,
         options: ResumeOptions,
         lans: GuestLans = NO_LANS,
         wait_for_others: Callable[[], None] = _do_not_wait,
     ) -> None:
         self.saved = saved
-        self._lans = lans
+        self.lans = lans
         self._wait_for_others = wait_for_others
         self._bundle = bundle
         self._context = context
         self._options = options
-        self._found = _with_key(find_image(saved.image, context.home, options.image), options.key)
+        self._found = _with_key(image, options.key)
         self._reason_to_boot = self._find_reason_to_boot()
         self._agent_answered = False
         self._process: GuardedProcess | None = None
+        self.debugger: Path | None = None
+        """The socket for gdb; None if the guest is not debugged."""
 
     @property
     def has_memory(self) -> bool:
         """Whether the guest goes on from its memory; otherwise, it boots from its disk."""
         return not self._reason_to_boot
+
+    @property
+    def _is_debugged(self) -> bool:
+        return self._options.debugged == self.saved.key
 
     @property
     def needs_login(self) -> bool:
@@ -130,10 +139,10 @@ class Resumption:
         with context.guard(self.saved.name, self._found.image) as process:
             self._process = process
             instance = Instance(
-                self._found.image, context.hypervisor, process, context.timeouts, context.events, lans=self._lans
+                self._found.image, context.hypervisor, process, context.timeouts, context.events, lans=self.lans
             )
             with _explain_full_disk(process.folder), explained(self._bundle.path):
-                self._unpack(self.saved.console, process.folder / CONSOLE)
+                unpack(self._bundle.reader, self.saved.console, process.folder / CONSOLE)
                 disks = tuple(self._unpack_disk(number, process.folder) for number in range(len(self.saved.disks)))
             machine = replace(self.saved.machine(), disks=disks, kernel=self._found.kernel, initrd=self._found.initrd)
             yield process, instance, machine
@@ -163,6 +172,7 @@ class Resumption:
                 instance.lans.connect(vm)
                 start.make_ready(vm)
                 instance.lans.link_up(vm)
+                self.debugger = vm.serve_debugger() if self._is_debugged else None
                 yield process
 
     def start(self, instance: Instance, machine: Machine) -> Start[VirtualMachine] | None:
@@ -179,6 +189,8 @@ class Resumption:
             for number in self.saved.pulled_cables():
                 vm.set_lan_link(number, up=False)
             self._wait_for_others()
+            if self._is_debugged:
+                return
             vm.resume()
             if self.saved.agent and not self._options.frozen_clock:
                 with suppress(IdentityError, TypeError):
@@ -234,32 +246,14 @@ class Resumption:
         """Unpack the layers of a disk, each based on the next one, and return the top one."""
         saved = self.saved.disks[number]
         paths = [folder / f"saved{number}.{place}.{kind}" for place, kind in enumerate(saved.layers)]
-        below: list[str | None] = [str(path) for path in paths[1:]]
-        below.append(str(self._found.image.disk.resolve()) if saved.over_image else None)
-        for place, (path, kind, base) in enumerate(zip(paths, saved.layers, below, strict=True)):
-            self._unpack(self.saved.layer(number, place), path)
-            if kind == "qcow2":
-                try:
-                    set_backing(path, base)
-                except ValueError as error:
-                    raise DamagedBundle(f"is damaged: {self.saved.layer(number, place)}: {error}") from error
-            elif base is not None:
-                raise DamagedBundle(f"is damaged: {self.saved.layer(number, place)} is not a qcow2 file")
-        if not paths:
-            raise DamagedBundle("is damaged: a disk has no file")
+        bases = [*paths[1:], self._found.image.disk.resolve() if saved.over_image else None]
+        for place, (path, kind, base) in enumerate(zip(paths, saved.layers, bases, strict=True)):
+            member = self.saved.layer(number, place)
+            unpack(self._bundle.reader, member, path)
+            if place:
+                check_lower(path, kind, member)
+            set_base(path, kind, base, member)
         return Disk(paths[0], "qcow2" if saved.layers[0] == "qcow2" else "raw")
-
-    def _unpack(self, member: str, target: Path) -> None:
-        """Write the content of *member* to the new file *target*; zeros become holes."""
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            for chunk in self._bundle.reader.read(member):
-                for at in range(0, len(chunk), len(_ZEROS)):
-                    block = chunk[at : at + len(_ZEROS)]
-                    if block == _ZEROS:
-                        file.seek(len(block), os.SEEK_CUR)
-                    else:
-                        file.write(block)
-            file.truncate(file.tell())
 
 
 def _with_key(found: FoundImage, key: Path | None) -> FoundImage:

@@ -173,6 +173,16 @@ class VirtualMachine(Protocol):
             HypervisorExited: the state cannot be loaded.
         """
 
+    def serve_debugger(self) -> Path:
+        """Let gdb attach to the machine.
+
+        Returns:
+            the socket that gdb connects to (``target remote``), in the machine's folder.
+
+        Raises:
+            NotSupported: this hypervisor cannot do that.
+        """
+
     def kill(self) -> None:
         """Cut the power: kill the hypervisor, and wait until it has ended."""
 

@@ -62,5 +62,8 @@ class GuardedMachine:
     def load_state(self, file: Path) -> None:  # noqa: ARG002
         raise NotSupported("this hypervisor cannot load a saved machine\n  use --xhyve-hypervisor=qemu")
 
+    def serve_debugger(self) -> Path:
+        raise NotSupported("this hypervisor serves no debugger\n  use --xhyve-hypervisor=qemu")
+
     def output(self) -> str:
         return self._process.output()

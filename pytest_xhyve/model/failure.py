@@ -12,6 +12,9 @@ _KEPT = 16 << 10
 # In the year 2242: not every time that a bundle may state is a date.
 _LATEST = 1 << 33
 
+REPEATED = ("image", "start")
+"""The options that `Failure.options` has. A bundle of another person must not bring others: some run programs."""
+
 
 @dataclass(frozen=True, slots=True)
 class CommandRecord:
@@ -55,6 +58,7 @@ class Failure:
         run: an id that all processes of the run share.
         commands: the commands that it had run, in their order.
         versions: the versions of what took part, by name.
+        options: the options by which its run chose images and starts, which may be a part of its id.
     """
 
     test: str
@@ -65,6 +69,7 @@ class Failure:
     run: str
     commands: Sequence[CommandRecord]
     versions: Mapping[str, str]
+    options: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """This object as plain data, for a JSON file."""
@@ -78,10 +83,12 @@ class Failure:
             TypeError, KeyError, ValueError: `to_dict` did not make it.
         """
         commands = tuple(CommandRecord(**each) for each in content["commands"])
-        failure = cls(**{**content, "commands": commands})
-        texts = (failure.test, failure.when, failure.error, failure.traceback, failure.run)
+        failure = cls(**{**content, "commands": commands, "options": tuple(content.get("options", ()))})
+        texts = (*failure.options, failure.test, failure.when, failure.error, failure.traceback, failure.run)
         if not all(isinstance(text, str) for text in texts) or not 0 <= failure.time < _LATEST:
             raise ValueError("a value of a failure has another type")
+        if not all(option.startswith(tuple(f"--xhyve-{name}=" for name in REPEATED)) for option in failure.options):
+            raise ValueError("an option that no bundle has")
         return failure
 
 

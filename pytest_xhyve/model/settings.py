@@ -229,6 +229,14 @@ OPTIONS = (
         value_if_bare="xhyve-failures",
     ),
     Option(
+        "save_failures_with_images",
+        "",
+        "let --xhyve-save-failures also save the guests' images, for a computer that does not have them",
+        parse_bool,
+        environment=True,
+        switch=True,
+    ),
+    Option(
         "failures_limit",
         "N[,SIZE]",
         "how many bundles --xhyve-save-failures keeps in DIR, and how much disk space they may take together; the "
@@ -310,6 +318,7 @@ class Settings:
         templates_size: limit of disk space for templates, in bytes.
         keep: ``never``, ``on-failure`` or ``always``.
         save_failures: the folder for the guests of failed tests, or None to save none.
+        save_failures_with_images: whether the guests' images are saved with them.
         failures_limit: how many of these there may be, and their size.
         report: the HTML page to write, or None.
         artifacts: a folder, or None to save nothing.
@@ -340,6 +349,7 @@ class Settings:
     templates_size: int = 8 << 30
     keep: KeepMode = "never"
     save_failures: Path | None = None
+    save_failures_with_images: bool = False
     failures_limit: FailuresLimit = FAILURES_LIMIT
     report: Path | None = None
     artifacts: Path | None = None

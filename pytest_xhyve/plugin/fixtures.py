@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_xhyve.plugin.pytest_internals import suspended_capture
-from pytest_xhyve.plugin.stash import ITEM, PREWARMER, SETTINGS, SUMMARY
+from pytest_xhyve.plugin.stash import ITEM, PREWARMER, RESUMED, SETTINGS, SUMMARY
 from pytest_xhyve.plugin.wanted import stated_cluster, stated_spec
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         stack.enter_context(closing(fleet))
         stack.enter_context(reserving(config, fleet))
         stack.enter_context(renewing(config))
+        if RESUMED in config.stash:
+            stack.enter_context(config.stash[RESUMED].resumed(fleet, reporter.reason_to_keep))
         if settings.prewarm:
             from pytest_xhyve.plugin.prewarm import prewarming
 
@@ -242,7 +244,11 @@ def _start_guest(request: pytest.FixtureRequest, fleet: Fleet, spec: GuestSpec) 
     # The hooks of the test's folder and above; for a session's guest, those of the first test that asks.
     hook = machine_hook(item, request)
     prewarmer = request.config.stash.get(PREWARMER, None)
-    if hook is None and prewarmer is not None:
+    resumed = request.config.stash.get(RESUMED, None)
+    saved = None if resumed is None else resumed.take_guest(spec)
+    if saved is not None:
+        guest = saved
+    elif hook is None and prewarmer is not None:
         guest = prewarmer.start_guest(spec, requested_by)
     else:
         guest = fleet.start(ForegroundRequest(spec, requested_by, hook))
@@ -255,7 +261,9 @@ def _start_cluster(request: pytest.FixtureRequest, fleet: Fleet, spec: ClusterSp
     from pytest_xhyve.plugin.machine_hook import machine_hook
 
     hook = machine_hook(request.config.stash[ITEM], request)
-    guests = start_cluster(fleet, spec, request.node.nodeid or request.scope, hook)
+    resumed = request.config.stash.get(RESUMED, None)
+    saved = None if resumed is None else resumed.take_cluster(spec)
+    guests = saved or start_cluster(fleet, spec, request.node.nodeid or request.scope, hook)
     _announce(request, guests, guests)
     return guests
 

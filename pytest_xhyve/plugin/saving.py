@@ -14,7 +14,7 @@ import pytest
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.errors import XhyveError
-from pytest_xhyve.model.failure import CommandRecord, Failure
+from pytest_xhyve.model.failure import REPEATED, CommandRecord, Failure
 from pytest_xhyve.model.saved_failure import SavedFailure
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.plugin.selection import base_folder
@@ -47,7 +47,10 @@ class FailureSaver:
     def __init__(self, settings: Settings, run: str, summary: RunSummary, commands: Sequence[CommandRecord]) -> None:
         assert settings.save_failures is not None
         checked = Home.of_user().folder("checked")
-        self._folder = FailuresFolder(settings.save_failures, settings.failures_limit, checked)
+        self._folder = FailuresFolder(
+            settings.save_failures, settings.failures_limit, checked, with_images=settings.save_failures_with_images
+        )
+        self._settings = settings
         self._run = run
         self._summary = summary
         self._commands = commands
@@ -105,6 +108,7 @@ class FailureSaver:
                 "python": platform.python_version(),
                 info.name: f"{info.version}, {info.acceleration}",
             },
+            options=_options(self._settings),
         )
         try:
             self._saved = self._folder.save(failure, guests)
@@ -113,3 +117,9 @@ class FailureSaver:
             return
         if self._saved is not None:
             self._summary.saved.append(self._saved)
+
+
+def _options(settings: Settings) -> tuple[str, ...]:
+    """See `Failure.options`."""
+    values = {"image": settings.images, "start": (settings.start,)}
+    return tuple(f"--xhyve-{name}={value}" for name in REPEATED if name in settings.given for value in values[name])

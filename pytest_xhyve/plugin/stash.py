@@ -10,6 +10,7 @@ from pytest_xhyve.model.settings import Settings
 
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.prewarmer import Prewarmer
+    from pytest_xhyve.plugin.resumed_guests import ResumedTest
     from pytest_xhyve.plugin.summary import RunSummary
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -20,6 +21,9 @@ PREWARMER: pytest.StashKey[Prewarmer] = pytest.StashKey()
 
 SUMMARY: pytest.StashKey[RunSummary] = pytest.StashKey()
 """The summary at the end of the run; in the xdist controller, that of all workers."""
+
+RESUMED: pytest.StashKey[ResumedTest] = pytest.StashKey()
+"""The saved guests that the test gets in the place of new ones, in a run of ``pytest-xhyve resume --pytest``."""
 
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 """The test that is being set up, run or torn down."""

@@ -51,9 +51,11 @@ class FailuresFolder:
         folder: created if it is missing.
         limit: how many bundles there may be, and how much they may take.
         checked: the folder of remembered digests.
+        with_images: whether bundles get the files of the guests' images, too.
     """
 
-    def __init__(self, folder: Path, limit: FailuresLimit, checked: Path) -> None:
+    def __init__(self, folder: Path, limit: FailuresLimit, checked: Path, *, with_images: bool = False) -> None:
+        self._with_images = with_images
         self._folder = folder
         self._limit = limit
         self._checked = checked
@@ -78,7 +80,7 @@ class FailuresFolder:
         if len(others) >= self._limit.number and rank([*others, new])[0] == new:
             return None
         begin = monotonic()
-        size = save_bundle(path, failure, guests, self._checked)
+        size = save_bundle(path, failure, guests, self._checked, with_images=self._with_images)
         self._prune()
         if not path.exists():
             return None

@@ -33,6 +33,7 @@ from pytest_xhyve.model.failure import Failure
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.templates.differences import BUILD
+from pytest_xhyve.templates.image_files import ImageFiles
 from pytest_xhyve.templates.login import describe_login
 from pytest_xhyve.templates.saved_guest import SavedDisk, SavedFile, SavedGuest, SavedImage
 from pytest_xhyve.templates.saved_lan import SavedCard, SavedLan, SavedPlace
@@ -52,7 +53,9 @@ _END_SECONDS = 150.0
 _MOST_CONSOLE = 16 << 20
 
 
-def save_bundle(path: Path, failure: Failure, guests: Sequence[Guest], checked: Path) -> int:
+def save_bundle(
+    path: Path, failure: Failure, guests: Sequence[Guest], checked: Path, *, with_images: bool = False
+) -> int:
     """Save *guests*, as they are now, as the bundle *path*; the file appears there only when it is complete.
 
     Args:
@@ -60,6 +63,7 @@ def save_bundle(path: Path, failure: Failure, guests: Sequence[Guest], checked: 
         failure: the test that failed.
         guests: its guests; one that is off is saved without memory.
         checked: the folder of remembered digests.
+        with_images: whether the bundle gets the files of the images, too.
 
     Returns:
         the size of the bundle, in bytes.
@@ -75,7 +79,13 @@ def save_bundle(path: Path, failure: Failure, guests: Sequence[Guest], checked: 
         file = stack.enter_context(_new_file(path))
         lans = _Lans(guests)
         plans = [_plan(guest, guests[:number], lans, checked, stack) for number, guest in enumerate(guests)]
-        about = {"failure": failure.to_dict(), "guests": [plan.to_dict() for plan, _ in plans], "lans": lans.describe()}
+        images = ImageFiles(guests if with_images else (), checked)
+        about = {
+            "failure": failure.to_dict(),
+            "guests": [plan.to_dict() for plan, _ in plans],
+            "lans": lans.describe(),
+            "image_files": images.digests,
+        }
         writer = BundleWriter(file, about)
         for guest, (plan, layers) in zip(guests, plans, strict=True):
             if plan.has_memory:
@@ -85,6 +95,8 @@ def save_bundle(path: Path, failure: Failure, guests: Sequence[Guest], checked: 
             for (disk, number), layer in layers.items():
                 writer.add(plan.layer(disk, number), _content_of(layer))
             writer.add(plan.console, _console_of(guest))
+        for member, image_file in images.members():
+            writer.add(member, _content_of(image_file))
         writer.finish()
         Path(file.name).replace(path)
     return path.stat().st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from waiting import becomes
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.host.runs import live_guests
+from pytest_xhyve.images.manifest import read_manifest
 
 pytest_plugins = ["pytester"]
 
@@ -74,6 +76,42 @@ def test_failed_guest_goes_on_elsewhere(pytester: pytest.Pytester, hypervisor: C
         assert int(later) > int(at_first)
         assert abs(int(now) - bundle.stat().st_mtime) < 600
     assert live_guests(elsewhere.folder("runs")) == []
+
+
+@pytest.mark.run_under("warm")
+def test_image_is_in_the_bundle(pytester: pytest.Pytester, hypervisor: Chosen, tmp_path: Path) -> None:
+    """And is not on the computer where the guest is resumed."""
+    home = Home.of_user()
+    manifest = home.folder("images") / "tiny.yaml"
+    moved = tmp_path / "other" / "images"
+    moved.mkdir(parents=True)
+    (tmp_path / "other" / "keys").symlink_to(home.folder("keys"))
+    shutil.copyfile(manifest, moved / "tiny.yaml")
+    shutil.copytree(read_manifest(manifest).disk.parent, moved / read_manifest(manifest).disk.parent.name)
+    pytester.makepyfile(test_it=FAILING)
+    options = (f"--xhyve-image={moved}/tiny.yaml", "--xhyve-save-failures=saved", "--xhyve-save-failures-with-images")
+    pytester.runpytest_subprocess(*hypervisor.options, *options).assert_outcomes(failed=1)
+    bundle = only_bundle(pytester.path / "saved")
+    shutil.rmtree(moved)
+    elsewhere = share(home, tmp_path / "elsewhere", (*KNOWN, "keys"))
+    for _ in range(2):
+        done = resume(bundle, "--", "cat /root/before; wc -l < /tmp/ticks; wc -c < /bin/busybox", home=elsewhere.path)
+        assert done.returncode == 0, done.stderr
+        before, ticks, size = done.stdout.split()
+        assert (before, int(ticks) > 0, int(size) > 100_000) == ("before", True, True)
+        assert "unpacking the image tiny, which is not here" in done.stderr
+    # What it unpacked is removed.
+    assert live_guests(elsewhere.folder("runs")) == []
+    assert not [
+        path for path in elsewhere.folder("runs").rglob("*") if path.is_file() and path.stat().st_size > 1 << 20
+    ]
+    # A bundle in which one byte of the image has another value is refused.
+    content = bytearray(bundle.read_bytes())
+    content[content.index(b"image-files/f0") + 512 + 5000] ^= 1
+    bundle.write_bytes(content)
+    done = resume(bundle, "true", home=elsewhere.path)
+    assert done.returncode == 255
+    assert "is damaged: image-files/f0" in done.stderr
 
 
 @pytest.mark.thorough

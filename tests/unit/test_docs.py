@@ -69,6 +69,9 @@ NOT_RUN = {
     "pytest --xhyve-image=ubuntu18.img --xhyve-user=tester",
     "pytest --xhyve-image=cloud.qcow2 --xhyve-seed=seed --xhyve-user=tester --xhyve-key=tester_key",
     "pytest-xhyve boot-files ubuntu18.img boot",
+    # Two terminals; test_resume_gdb.py does the same.
+    "pytest-xhyve resume xhyve-failures/test_broken.py-test_mounts.xhyve --gdb",
+    "gdb -ex 'cd …/runs/…/tiny-0.1f2e3d4c' -ex 'target remote gdb.sock'",
     # It takes an hour, and a disc.
     "pytest-xhyve install debian-12-netinst.iso mydebian",
     "pytest --xhyve-image=mydebian",

@@ -29,6 +29,7 @@ LOOPBACK = "127.0.0.1"
 # A disk with less free space counts as full.
 _FULL = 16 << 20
 _END_SECONDS = 10.0
+_DEBUGGER = "gdb.sock"
 _TYPE_SECONDS = 10.0
 # TCP[HOST_FORWARD]  12       127.0.0.1 43211       10.0.2.15    22     0     0   (info usernet)
 _CONNECTION = r"\[(\w+)\]\s+-?\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)"
@@ -187,6 +188,16 @@ class QemuMachine(GuardedMachine):
             raise HypervisorExited(f"QEMU exited when asked to {action} {name}: {output}") from error
         except (QmpError, GdbError, TimeoutError) as error:
             raise HypervisorExited(f"QEMU cannot {action} {name}: {error}") from error
+
+    def serve_debugger(self) -> Path:
+        # Its path is relative to QEMU's folder, so it is short enough. Only this user can reach it there.
+        address = {"type": "unix", "data": {"path": _DEBUGGER}}
+        backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
+        self._execute("chardev-add", id="debugger", backend=backend)
+        output = self._qmp.monitor("gdbserver chardev:debugger").strip()
+        if "Could not" in output:
+            raise NotSupported(f"QEMU serves no debugger: {output}")
+        return self._process.folder / _DEBUGGER
 
     def press_power_button(self) -> None:
         self._execute("system_powerdown")

@@ -114,6 +114,7 @@ def test_without_a_cache_folder() -> None:
 # A command has one guest, and no test.
 _OF_RUNS = (
     *("image", "prewarm", "templates_size", "keep", "artifacts", "strict", "save_failures", "failures_limit", "report"),
+    "save_failures_with_images",
 )
 
 

@@ -108,7 +108,8 @@ def resumption(guest: SavedGuest, home: Home, key: Path | None = None, **depends
     hypervisor = SimpleNamespace(snapshotter=snapshotter, info=SimpleNamespace(name="qemu"))
     context = cast("Any", SimpleNamespace(home=home, hypervisor=hypervisor))
     said: list[str] = []
-    return Resumption(cast("Any", None), guest, context, ResumeOptions(None, key, False, said.append))
+    image = find_image(guest.image, home, None)
+    return Resumption(cast("Any", None), guest, image, context, ResumeOptions(None, key, False, said.append))
 
 
 def test_bundle_is_read_as_it_was_written(tmp_path: Path, guest: SavedGuest) -> None:
@@ -278,6 +279,15 @@ def test_reason_to_boot_is_found_before_the_start(guest: SavedGuest, home: Home)
     assert not other.has_memory
     assert other._reason_to_boot == "it was saved with qemu 7.2.0, and this host has qemu 9.1.0"
     assert resumption(replace(guest, has_memory=False), home)._reason_to_boot.startswith("its memory was not")
+
+
+@pytest.mark.parametrize("option", ["--xhyve-executable=/tmp/x", "-pevil", "--xhyve-images=x", 5])
+def test_other_options_are_refused(tmp_path: Path, guest: SavedGuest, option: object) -> None:
+    content = about(guest)
+    content["failure"]["options"] = ["--xhyve-image=tiny", option]
+    path = write(tmp_path / "it.xhyve", content, tuple(guest.members()))
+    with pytest.raises(BundleError, match="its description is not valid"), Bundle.open(path):
+        pass
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 40, float("inf"), float("nan"), "now", None])
