@@ -113,7 +113,6 @@ KNOWN = {
     ("hypervisors/qemu/qmp.py", "send_fds"): {SOCKET: 1},
     ("hypervisors/qemu/qmp.py", "sendall"): {SOCKET: 1},
     ("hypervisors/xhyve/driver.py", "settimeout"): {GIVEN_AWAY: 1},
-    ("hypervisors/xhyve/machine.py", "sendall"): {SOCKET: 1},
     ("hypervisors/xhyve/vmnet.py", "FileLock"): {LIMITED: 1},
     ("lan/port.py", "recv"): {NEVER_BLOCKS: 1},
     ("lan/switch_process.py", "select"): {GUEST: 1},

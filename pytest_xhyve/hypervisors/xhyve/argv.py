@@ -13,6 +13,7 @@ from uuid import UUID
 from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.host.guest_folder import PIDFILE
 from pytest_xhyve.host.processes import find_processes
+from pytest_xhyve.hypervisors.links import link_without_comma
 from pytest_xhyve.hypervisors.xhyve.build import Build
 from pytest_xhyve.model.errors import ConfigurationError, HypervisorExited, ImageError, NotSupported
 from pytest_xhyve.model.machine import Machine
@@ -39,10 +40,10 @@ def argv_for(machine: Machine, build: Build, folder: Path) -> list[str]:
         folder: the guest's folder, in which xhyve runs.
     """
     assert machine.kernel is not None
-    kernel = _link(machine.kernel, folder, "kernel")
-    initrd = "" if machine.initrd is None else _link(machine.initrd, folder, "initrd")
-    disks = [_link(disk.path, folder, f"disk{number}") for number, disk in enumerate(machine.disks)]
-    cdroms = [_link(path, folder, f"cdrom{number}") for number, path in enumerate(machine.cdroms)]
+    kernel = link_without_comma(machine.kernel, folder, "kernel")
+    initrd = "" if machine.initrd is None else link_without_comma(machine.initrd, folder, "initrd")
+    disks = [link_without_comma(disk.path, folder, f"disk{number}") for number, disk in enumerate(machine.disks)]
+    cdroms = [link_without_comma(path, folder, f"cdrom{number}") for number, path in enumerate(machine.cdroms)]
     drives = [*(f"virtio-blk,{path}" for path in disks), *(f"ahci-cd,{path},ro" for path in cdroms)]
     # fmt: off
     argv = [
@@ -167,13 +168,3 @@ def _check_kernel(machine: Machine, name: str) -> None:
             f"{machine.kernel} and its initial RAM disk need {-(-needed // _MIB)}M of memory, but the guest has "
             f"{machine.memory // _MIB}M"
         )
-
-
-def _link(path: Path, folder: Path, name: str) -> str:
-    """A path relative to *folder*, without a comma."""
-    if path.parent == folder and "," not in path.name:
-        return path.name
-    link = folder / f"link-to-{name}"
-    link.unlink(missing_ok=True)
-    link.symlink_to(path.absolute())
-    return link.name

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 
-from pytest_xhyve.host import arp, leases
+from pytest_xhyve.host import leases
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.leases import Lease
-from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
-from pytest_xhyve.hypervisors.guarded import GuardedMachine
+from pytest_xhyve.hypervisors.base import ExitReason
+from pytest_xhyve.hypervisors.keyboard import type_on_console
+from pytest_xhyve.hypervisors.leased import LeasedMachine
 from pytest_xhyve.hypervisors.xhyve.build import Build
 from pytest_xhyve.hypervisors.xhyve.identity import UuidCache, UuidRecord
-from pytest_xhyve.hypervisors.xhyve.reachability import Reachability
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
-from pytest_xhyve.model.machine import SSH_PORT, Machine
-from pytest_xhyve.model.values import PortProtocol
+from pytest_xhyve.model.errors import HypervisorExited, NotSupported
+from pytest_xhyve.model.machine import Machine
 
-_CONNECT_SECONDS = 0.3
-_TYPE_SECONDS = 10.0
 _APART_SECONDS = 0.1
-_ARP_SECONDS = 1.0
 
 
-class XhyveMachine(GuardedMachine):
+class XhyveMachine(LeasedMachine):
     """A running machine; see `pytest_xhyve.hypervisors.base.VirtualMachine`.
 
     Args:
@@ -48,17 +43,11 @@ class XhyveMachine(GuardedMachine):
         before: Sequence[Lease],
         known: UuidCache,
     ) -> None:
-        super().__init__(process)
+        super().__init__(machine.name, process, before)
         self._machine = machine
         self._build = build
         self._console = console
-        self._before = before
         self._known = known
-        self._lock = threading.Lock()
-        self._answers: str | None = None
-        self._reachability = Reachability(machine.name)
-        self._asked_arp = float("-inf")
-        self._in_arp: list[str] = []
         self._signalled = 0.0
         self._learnt: Callable[[], None] = lambda: None
         learnt = known.find(machine.uuid)
@@ -73,41 +62,19 @@ class XhyveMachine(GuardedMachine):
         self._learnt = learnt
 
     def send_to_console(self, data: bytes) -> None:
-        try:
-            self._console.settimeout(_TYPE_SECONDS)
-            self._console.sendall(data)
-        except TimeoutError as error:
-            raise XhyveError(
-                f"guest {self._machine.name} does not take what is typed on its console: nothing there reads it"
-            ) from error
-        except OSError as error:
-            raise HypervisorExited(f"cannot write to the serial port of guest {self._machine.name}: {error}") from error
+        type_on_console(self._console.fileno(), data, self.name)
 
-    def find_endpoint(self, port: int) -> Endpoint | None:
-        with self._lock:
-            records = leases.read_leases()
-            address = self._find_address(records)
-            if any(lease.address == address for lease in leases.find_new(self._before, records)):
-                self._reachability.check(str(address))
-        return None if address is None else Endpoint(address, port)
-
-    def forward(self, port: int, protocol: PortProtocol = "tcp") -> Endpoint:  # noqa: ARG002
-        # The guest has an address of its own, with all its ports.
-        endpoint = self.find_endpoint(port)
-        if endpoint is None:
-            raise XhyveError(self.explain_missing_address() or f"guest {self._machine.name} has no address yet")
-        return endpoint
-
-    def count_accepted(self, port: int) -> int | None:  # noqa: ARG002
-        return None
+    def find_mac(self, records: Sequence[Lease]) -> str | None:
+        if self._mac is None:
+            self._learn(records)
+        return self._mac
 
     def explain_missing_address(self) -> str | None:
-        if self.find_endpoint(SSH_PORT) is not None:
-            return None
-        if self._build.reports_mac:
+        reason = super().explain_missing_address()
+        if reason is not None and self._build.reports_mac:
             # The Ethernet address that belongs to the UUID may have changed.
             self._known.forget(self._machine.uuid)
-        return leases.explain_no_lease(self._before)
+        return reason
 
     def exit_reason(self) -> ExitReason | None:
         status = self.exit_status()
@@ -139,29 +106,6 @@ class XhyveMachine(GuardedMachine):
         self._process.send_signal(number)
         self._signalled = monotonic()
 
-    def _find_address(self, records: Sequence[Lease]) -> str | None:
-        if self._mac is None:
-            self._learn(records)
-        if self._mac is None:
-            return None
-        mac = leases.parse_mac(self._mac)
-        addresses = leases.find_addresses(mac, records) or self._ask_arp(mac, records)
-        if len(addresses) < 2 or self._answers in addresses:
-            return self._answers if self._answers in addresses else next(iter(addresses), None)
-        # Some addresses may be from earlier boots: only one that answers on the SSH port counts.
-        self._answers = next(filter(_answers_on_ssh, addresses), None)
-        return self._answers
-
-    def _ask_arp(self, mac: bytes, records: Sequence[Lease]) -> list[str]:
-        """The addresses that the host knows for *mac*, and that some guest leased under a DUID."""
-        nameless = {lease.address for lease in records if lease.mac is None and lease.is_live(time.time())}
-        if not nameless:
-            return []
-        if monotonic() >= self._asked_arp + _ARP_SECONDS:
-            self._in_arp = arp.find_addresses(mac, arp.read_table())
-            self._asked_arp = monotonic()
-        return [address for address in self._in_arp if address in nameless]
-
     def _learn(self, records: Sequence[Lease]) -> None:
         """Find the Ethernet address of a machine whose build does not report it: the only new lease belongs to it.
 
@@ -179,11 +123,3 @@ class XhyveMachine(GuardedMachine):
             self._mac = ":".join(f"{byte:02x}" for byte in new.pop())
             self._known.save(self._machine.uuid, UuidRecord(mac=self._mac))
             self._learnt()
-
-
-def _answers_on_ssh(address: str) -> bool:
-    try:
-        with socket.create_connection((address, SSH_PORT), timeout=_CONNECT_SECONDS):
-            return True
-    except OSError:
-        return False

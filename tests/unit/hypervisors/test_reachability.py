@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_xhyve.hypervisors.xhyve.reachability import Reachability, explain
+from pytest_xhyve.hypervisors.reachability import Reachability, explain
 from pytest_xhyve.model.errors import BootFailed
 
 ADDRESS = "192.168.64.2"
