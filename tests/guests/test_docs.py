@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pages
@@ -28,26 +28,14 @@ def test_python_examples(pytester: pytest.Pytester) -> None:
 
 # What needs neither systemd nor Python in the guest runs on the image that boots in a fifth of the time.
 EXAMPLES_ON_TINY = {"first_test"}
-# What needs a template of its own; a page shows the same on tiny.
-THOROUGH_EXAMPLES = {"forgotten_fsync"}
 
 
 @pytest.mark.parametrize("image", ["tiny", pytest.param("debian12", marks=pytest.mark.thorough)])
 def test_example_suites(pytester: pytest.Pytester, image: str) -> None:
     every = sorted((pages.TOP / "conftest_examples").glob("*/test_*.py"))
-    quick = [suite for suite in every if suite.parent.name not in THOROUGH_EXAMPLES]
-    run_examples(
-        pytester, image, [path for path in quick if (path.parent.name in EXAMPLES_ON_TINY) == (image == "tiny")]
-    )
-
-
-@pytest.mark.thorough
-def test_thorough_example_suites(pytester: pytest.Pytester) -> None:
-    every = sorted((pages.TOP / "conftest_examples").glob("*/test_*.py"))
-    run_examples(pytester, "debian12", [suite for suite in every if suite.parent.name in THOROUGH_EXAMPLES])
-
-
-def run_examples(pytester: pytest.Pytester, image: str, suites: Sequence[Path]) -> None:
+    # tests/images runs the others, which take longer.
+    quick = [suite for suite in every if suite.parent.name not in pages.SLOW_EXAMPLES]
+    suites = [path for path in quick if (path.parent.name in EXAMPLES_ON_TINY) == (image == "tiny")]
     result = pytester.runpytest_subprocess(f"--xhyve-image={image}", *map(str, suites))
     assert result.ret == 0
     assert result.parseoutcomes()["passed"] >= len(suites) > 0
