@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -294,7 +295,8 @@ class GuestCore:
         """
         self._switch_off()
         self._recorder.discard()
-        self._machine, self._boot = machine, boot
+        # A disk that was unplugged then is there again after a power-off.
+        self._machine, self._boot = replace(machine, unplugged=self._machine.unplugged), boot
         self._boot_or_restore(start)
 
     def _recorded(self, start: Start[Any]) -> Start[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pytest_xhyve.guest.fault_notes import FaultNotes
 from pytest_xhyve.hypervisors.block import BlockLayer, DiskError, Request
-from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.values import format_size, parse_positive_int, parse_size, short_repr
 
 _SECTOR = 512
@@ -39,6 +39,10 @@ class GuestDisk:
     @property
     def _speed_place(self) -> str:
         return f"speed of disk {self._number}"
+
+    @property
+    def _plug_place(self) -> str:
+        return f"disk {self._number}"
 
     @property
     def size(self) -> int:
@@ -107,8 +111,37 @@ class GuestDisk:
         limits += [f"{count} requests/s"] if count is not None else []
         self._notes.note(self._speed_place, f"limited to {', '.join(limits)}")
 
+    def unplug(self) -> None:
+        """Pull the disk out of the running guest, which sees it vanish; return once it has.
+
+        The data stays, and `plug` brings it back. A disk that the guest uses is not unmounted: its requests fail. A
+        disk that is switched off or reset is plugged in again. `fail` and `slow` hold for a disk that is plugged in
+        later, too.
+
+        Raises:
+            NotSupported: it is the first disk, or only QEMU can do that.
+            XhyveError: the guest is off, or it does not release the disk; the disk is unplugged already.
+        """
+        block = self._block()
+        if self._number in block.unplugged:
+            raise XhyveError(f"disk {self._number} is unplugged; plug() plugs it in")
+        block.unplug(self._number)
+        self._notes.note(self._plug_place, "unplugged")
+
+    def plug(self) -> None:
+        """Plug the disk in again. The guest finds it within a second, by its old name if nothing uses that still.
+
+        Raises:
+            XhyveError: the guest is off, or the disk is plugged in.
+        """
+        block = self._block()
+        if self._number not in block.unplugged:
+            raise XhyveError(f"disk {self._number} is plugged in; unplug() pulls it out")
+        block.plug(self._number)
+        self._notes.note(self._plug_place, None)
+
     def heal(self) -> None:
-        """End all faults of the disk. A file system that gave up needs to be mounted again.
+        """End all errors and limits of the disk. A file system that gave up needs to be mounted again.
 
         Raises:
             XhyveError: the guest is off.

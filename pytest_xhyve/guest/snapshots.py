@@ -35,7 +35,7 @@ class Snapshot:
     Attributes:
         guest: the guest's name.
         folder: the folder with its files.
-        machine: the guest's machine; no guest writes to its disks any more.
+        machine: the guest's machine, without the disks that were unplugged; no guest writes to its disks any more.
         sizes: the sizes of the disks, in bytes.
         has_agent: whether the machine has a second serial port.
     """
@@ -85,7 +85,8 @@ def take_snapshot(
     place.mkdir(mode=0o700)
     sizes = tuple(block.disk_size(number) for number in range(len(machine.disks)))
     overlays = _create_overlays(machine.disks, sizes, place)
-    snapshot = Snapshot(machine.name, place, machine, sizes, vm.has_agent)
+    saved = replace(machine, unplugged=block.unplugged)
+    snapshot = Snapshot(machine.name, place, saved, sizes, vm.has_agent)
     vm.pause()
     try:
         for number, overlay in enumerate(overlays):

@@ -64,5 +64,24 @@ class BlockLayer(Protocol):
             iops: the limit of requests.
         """
 
+    @property
+    def unplugged(self) -> frozenset[int]:
+        """The disks that are not plugged in now."""
+
+    def unplug(self, disk: int) -> None:
+        """Take the disk out of the machine, and wait until the guest has released it.
+
+        Raises:
+            NotSupported: the disk cannot be taken out.
+            XhyveError: the guest does not release it.
+        """
+
+    def plug(self, disk: int) -> None:
+        """Put the disk, which was taken out, back; the guest finds it a little later.
+
+        Raises:
+            NotSupported: the hypervisor cannot do that.
+        """
+
     def own_flushes(self, disk: int) -> frozenset[int]:
         """The indexes of entries in the disk's log that, if they are flushes, the guest did not ask for."""

@@ -77,6 +77,7 @@ class Machine:
         nics: the network cards, in the order in which the guest numbers them.
         lan_macs: the Ethernet addresses of further cards, which are for LANs; `MAX_LANS` at most. Their links are down
             until the guest joins a LAN.
+        unplugged: the numbers of the disks without which it starts; never 0.
         kernel: a Linux kernel, which the hypervisor loads without a boot loader; only a machine with *firmware* may
             have None.
         initrd: the initial RAM disk, or None.
@@ -101,3 +102,4 @@ class Machine:
     graphics: bool = False
     firmware: Firmware | None = None
     lan_macs: tuple[str, ...] = ()
+    unplugged: frozenset[int] = frozenset()

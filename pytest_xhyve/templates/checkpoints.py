@@ -16,7 +16,7 @@ class Checkpoint:
 
     Attributes:
         folder: contains the guest's memory and the state of its devices.
-        machine: the guest's machine; no guest writes to its disks any more.
+        machine: the guest's machine, without the disks that were unplugged; no guest writes to its disks any more.
         agent: what the agent in the guest holds open.
         exposed: the port of the host for each port in the guest that the test has exposed.
     """

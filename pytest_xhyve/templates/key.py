@@ -88,7 +88,7 @@ def template_key(
     except ImageError as error:
         raise TemplateError(str(error)) from error
     plain = as_template(machine, UUID(int=0))
-    depends = {
+    depends: dict[str, object] = {
         "format": FORMAT,
         "disk": [image.format, known_digest(image.disk, checked)],
         "backing": [known_digest(path, checked) for path in backing],
@@ -105,6 +105,9 @@ def template_key(
         "lan_cards": len(machine.lan_macs),
         "graphics": machine.graphics,
     }
+    if sizes.empty:
+        # Each of these disks has a port.
+        depends["unplugged"] = sorted(machine.unplugged)
     networks: list[str] = [nic.network for nic in machine.nics]
     if set(networks) != {"nat"}:
         # The guest has an address and a route from its network's DHCP server.

@@ -123,9 +123,12 @@ class Reset:
         # A guest can be saved once, even if that fails.
         self._record = None
         with self._saving():
-            cast("SnapshotMachine", guest._own_power.machine).save(as_itself=True)
+            vm = cast("SnapshotMachine", guest._own_power.machine)
+            assert vm.block is not None
+            machine = replace(guest.machine, unplugged=vm.block.unplugged)
+            vm.save(as_itself=True)
         guest.kill()
-        checkpoint = Checkpoint(folder, guest.machine, self._agent, guest._exposed.ports)
+        checkpoint = Checkpoint(folder, machine, self._agent, guest._exposed.ports)
         guest._recorder.keep_disks()
         self._checkpoints.append(checkpoint)
         return checkpoint

@@ -73,10 +73,12 @@ class SavedDisk:
     Attributes:
         layers: the format of each of its files in the bundle, the top one first; each is based on the next.
         over_image: whether the last one is based on the image's disk.
+        plugged: whether it was plugged in.
     """
 
     layers: tuple[str, ...]
     over_image: bool
+    plugged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,10 @@ class SavedGuest:
             for key in ("disk", "kernel", "initrd"):
                 image[key] = None if image[key] is None else SavedFile(**image[key])
             image |= {key: tuple(map(str, image[key])) for key in ("backing", "host_keys")}
-            disks = tuple(SavedDisk(tuple(disk["layers"]), bool(disk["over_image"])) for disk in content["disks"])
+            disks = tuple(
+                SavedDisk(tuple(disk["layers"]), bool(disk["over_image"]), bool(disk.get("plugged", True)))
+                for disk in content["disks"]
+            )
             lists = {key: tuple(map(str, content.get(key, ()))) for key in ("made", "lan_macs")}
             place = None if content.get("place") is None else SavedPlace.from_dict(content["place"])
             faults = tuple((str(where), str(fault)) for where, fault in content.get("faults", ()))
@@ -180,6 +185,7 @@ class SavedGuest:
             or len(self.lan_macs) > MAX_LANS
             or (self.place is not None and len(self.place.cards) > len(self.lan_macs)),
             "disks": not 0 < len(self.disks) <= _MOST_DISKS
+            or not self.disks[0].plugged
             or any(not disk.layers or not set(disk.layers) <= set(_FORMATS) for disk in self.disks),
             "size": not (0 < self.cpus < 1000 and 0 < self.memory < 1 << 50),
             "cpu": "," in self.cpu,
@@ -222,4 +228,5 @@ class SavedGuest:
             graphics=self.graphics,
             firmware=self.firmware,
             lan_macs=self.lan_macs,
+            unplugged=frozenset(number for number, disk in enumerate(self.disks) if not disk.plugged),
         )

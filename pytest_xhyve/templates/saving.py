@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,11 +187,13 @@ def _plan(
     """What to save of *guest*, and the file of each layer of its disks."""
     machine, image = guest.machine, guest.image
     power = guest._own_power
+    block = power.machine.block if power.is_on else None
+    unplugged = frozenset() if block is None else block.unplugged
     disks: list[SavedDisk] = []
     files: dict[tuple[int, int], Path] = {}
     for place, disk in enumerate(machine.disks):
         saved, paths = _layers(disk, image, stack)
-        disks.append(saved)
+        disks.append(replace(saved, plugged=place not in unplugged))
         files |= {(place, number): path for number, path in enumerate(paths)}
     snapshotter = guest._instance.hypervisor.snapshotter
     twice = sum(other.name == guest.name for other in before)

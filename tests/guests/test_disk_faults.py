@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_xhyve import ConfigurationError, Guest, XhyveError
+from pytest_xhyve import ConfigurationError, Guest, NotSupported, XhyveError
 
 pytestmark = pytest.mark.run_under("warm")
 
@@ -82,3 +82,87 @@ def test_disk_fails_and_is_mended(xhyve_guest: Guest) -> None:
     guest.kill()
     with pytest.raises(XhyveError, match="is off"):
         disk.fail()
+
+
+@pytest.mark.xhyve(image="tiny", disks=["1M", "1M"], power_cuts=True)
+def test_disk_is_unplugged_and_plugged_in(xhyve_guest: Guest) -> None:
+    guest = xhyve_guest
+    disk = guest.disks[1]
+
+    def there() -> str:
+        return guest.run("cd /sys/block && echo vd*").stdout.strip()
+
+    assert there() == "vda vdb vdc"
+    guest.run("echo kept | dd of=/dev/vdb bs=512 conv=sync,fsync")
+    disk.unplug()
+    assert there() == "vda vdc"
+    with pytest.raises(XhyveError, match=r"disk 1 is unplugged; plug\(\) plugs it in"):
+        disk.unplug()
+    without = guest.snapshot()
+    # What is possible in the meantime: the pause of a guest whose writes are recorded, and faults for later.
+    guest.pause()
+    guest.resume()
+    disk.fail(writes=False, sector=8)
+    disk.slow(iops=1000)
+    disk.plug()
+    guest.wait_for("test -b /dev/vdb")
+    with pytest.raises(XhyveError, match="is plugged in"):
+        disk.plug()
+    assert guest.run("dd if=/dev/vdb bs=512 count=1").stdout.strip("\0") == "kept\n"
+    assert not works(guest, f"{READ} skip=1")
+    disk.heal()
+    assert works(guest, f"{READ} skip=1")
+    assert [
+        line.partition("s: ")[2] for line in guest._faults.lines if "disk 1: " in line and "of disk" not in line
+    ] == [
+        "disk 1: unplugged",
+        "disk 1: healed",
+    ]
+    snapshot = guest.snapshot()
+
+    # A snapshot has the disks that were plugged in, whatever is now; a machine that boots has all.
+    guest.restore(without)
+    assert there() == "vda vdc"
+    guest.restore(snapshot)
+    assert there() == "vda vdb vdc"
+    guest.run("echo lost | dd of=/dev/vdc bs=512 conv=sync oflag=direct")
+    disk.unplug()
+    # A restart leaves it out.
+    guest.reboot()
+    assert there() == "vda vdb"
+    guest.power_cut()
+    guest.start()
+    assert there() == "vda vdb vdc"
+    assert guest.run("dd if=/dev/vdb bs=512 count=1; dd if=/dev/vdc bs=512 count=1").stdout.strip("\0") == "kept\n"
+    with pytest.raises(NotSupported, match="the first disk has the guest's system"):
+        guest.disks[0].unplug()
+
+    guest.pause()
+    with pytest.raises(XhyveError, match="is paused, so it cannot release disk 2"):
+        guest.disks[2].unplug()
+
+
+@pytest.mark.thorough
+def test_guest_does_not_release_its_disk(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import dataclasses
+
+        def pytest_xhyve_machine(machine):
+            return dataclasses.replace(machine, cmdline=machine.cmdline + " acpiphp.disable=1")
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+        from pytest_xhyve import XhyveError
+
+        @pytest.mark.xhyve(disks=["1M"] * 20)
+        def test_disk(xhyve_guest):
+            assert xhyve_guest.run("ls -d /sys/block/vd* | wc -l").stdout == "21\\n"
+            with pytest.raises(XhyveError, match="has not released disk 20 within"):
+                xhyve_guest.disks[20].unplug()
+            xhyve_guest.run("test -b /dev/vdu")
+        """
+    )
+    pytester.runpytest("--xhyve-image=tiny", "--xhyve-start=cold").assert_outcomes(passed=1)

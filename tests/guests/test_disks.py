@@ -84,9 +84,13 @@ def test_a_reset_resets_all_disks(pytester: pytest.Pytester) -> None:
         @pytest.fixture(scope="module", autouse=True)
         def prepared(xhyve_module_guest):
             xhyve_module_guest.run("echo kept > /dev/vdb; sync")
+            xhyve_module_guest.disks[1].unplug()
 
         @pytest.mark.parametrize("number", [1, 2])
         def test_disks(xhyve_module_guest, number):
+            assert xhyve_module_guest.run("cd /sys/block && echo vd*").stdout == "vda vdc\\n"
+            xhyve_module_guest.disks[1].plug()
+            xhyve_module_guest.wait_for("test -b /dev/vdb")
             shown = xhyve_module_guest.run("head -n 1 /dev/vdb; head -c 4 /dev/vdc; df -m / | tail -n 1").stdout
             assert shown.startswith("kept\\n" + 4 * chr(0))
             assert int(shown.split()[-5]) > 2800

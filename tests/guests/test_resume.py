@@ -33,6 +33,17 @@ def test_fails(xhyve_guest):
 """
 
 
+UNPLUGGED = """
+import pytest
+
+@pytest.mark.xhyve(disks=["1M", "1M"])
+def test_fails(xhyve_guest):
+    xhyve_guest.run("echo kept | dd of=/dev/vdb bs=512 conv=sync,fsync")
+    xhyve_guest.disks[1].unplug()
+    assert False
+"""
+
+
 def resume(bundle: Path, *words: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **({} if home is None else {HOME_VARIABLE: str(home)})}
     return subprocess.run(
@@ -124,6 +135,15 @@ def test_booted_guest_is_saved(pytester: pytest.Pytester) -> None:
     before, ticks, now = done.stdout.split()
     assert (before, ticks) == ("before", "/tmp/ticks"), done.stderr
     assert abs(int(now) - time.time()) < 10
+
+
+@pytest.mark.thorough
+def test_disk_stays_unplugged(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it=UNPLUGGED)
+    pytester.runpytest_subprocess("--xhyve-image=tiny", "--xhyve-save-failures=saved").assert_outcomes(failed=1)
+    done = resume(only_bundle(pytester.path / "saved"), "--", "cd /sys/block && echo vd*")
+    assert (done.stdout, done.returncode) == ("vda vdc\n", 0), done.stderr
+    assert "boots from its disk" not in done.stderr
 
 
 @pytest.mark.thorough

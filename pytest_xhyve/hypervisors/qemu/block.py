@@ -6,14 +6,16 @@ device's property ``drive`` can be set at any time. Nothing is prepared for that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_xhyve.formats.write_log import SECTOR, count_flushed
 from pytest_xhyve.hypervisors.block import DiskError, Request
-from pytest_xhyve.model.errors import NotSupported
+from pytest_xhyve.model.clock import monotonic
+from pytest_xhyve.model.errors import NotSupported, XhyveError
 
 # The kinds of QEMU's requests (BlkdebugIOType in qapi/block-core.json of its sources).
 _KINDS: Mapping[Request, Sequence[str]] = {
@@ -21,6 +23,11 @@ _KINDS: Mapping[Request, Sequence[str]] = {
     "write": ("write", "write-zeroes", "discard"),
     "flush": ("flush",),
 }
+# The place of the devices with ids in QEMU's tree of objects.
+_DEVICES = "/machine/peripheral"
+# A guest releases a disk within a second, unless it is busy or paused. QEMU sends no answer if it refuses.
+_RELEASE_SECONDS = 15.0
+_LOOK_SECONDS = 0.02
 _FILE = {"driver": "file", "cache": {"no-flush": True}, "discard": "unmap"}
 
 
@@ -39,15 +46,28 @@ def device_name(disk: int) -> str:
     return f"vd{disk}"
 
 
+def disk_device(disk: int, node: str) -> dict[str, str]:
+    """The driver and the properties of the device of the disk *disk*, whose data is that of *node*."""
+    return {"driver": "virtio-blk-pci", "id": device_name(disk), "drive": node}
+
+
+def port_name(disk: int) -> str:
+    """The name of the port into which the disk *disk* is plugged; the first disk has none."""
+    return f"port{disk}"
+
+
 class QemuBlockLayer:
     """See `pytest_xhyve.hypervisors.block.BlockLayer`.
 
     Args:
         execute: runs a QMP command; it raises `NotSupported` if QEMU refuses it.
+        unplugged: the disks without which QEMU was started.
     """
 
-    def __init__(self, execute: _Execute) -> None:
+    def __init__(self, execute: _Execute, unplugged: Iterable[int] = ()) -> None:
         self._execute = execute
+        self._unplugged = set(unplugged)
+        self._limits: dict[int, dict[str, int]] = {}
         self._logs: dict[int, Path] = {}
         self._own_flushes: dict[int, set[int]] = {}
         # The node that contains a disk's data: the one on the command line, or the last overlay.
@@ -127,9 +147,45 @@ class QemuBlockLayer:
             self._errors.pop(disk, None)
 
     def slow_down(self, disk: int, bytes_per_second: int | None, iops: int | None) -> None:
-        unlimited = dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
-        limits = {"bps": bytes_per_second or 0, "iops": iops or 0}
-        self._execute("block_set_io_throttle", id=f"{_path(disk)}/virtio-backend", **limits, **unlimited)
+        self._limits[disk] = {"bps": bytes_per_second or 0, "iops": iops or 0}
+        self._set_limits(disk)
+
+    def _set_limits(self, disk: int) -> None:
+        if disk not in self._unplugged:
+            unlimited = dict.fromkeys(("bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
+            limits = {**unlimited, **self._limits[disk]}
+            self._execute("block_set_io_throttle", id=f"{_path(disk)}/virtio-backend", **limits)
+
+    @property
+    def unplugged(self) -> frozenset[int]:
+        return frozenset(self._unplugged)
+
+    def unplug(self, disk: int) -> None:
+        if disk == 0:
+            raise NotSupported("the first disk has the guest's system, and cannot be unplugged; disks=[…] can")
+        if self._execute("query-status")["status"] != "running":
+            raise XhyveError(f"the guest is paused, so it cannot release disk {disk}; resume() it first")
+        try:
+            self._execute("device_del", id=device_name(disk))
+        except NotSupported as error:
+            # A guest that was busy may release it after the end of an earlier call.
+            if not any(reason in str(error) for reason in ("in the process of unplug", "not found")):
+                raise
+        end = monotonic() + _RELEASE_SECONDS
+        while device_name(disk) in {each["name"] for each in self._execute("qom-list", path=_DEVICES)}:
+            if monotonic() > end:
+                raise XhyveError(
+                    f"the guest has not released disk {disk} within {_RELEASE_SECONDS:g} s: it hangs, or its kernel "
+                    "cannot (CONFIG_HOTPLUG_PCI_ACPI, CONFIG_HOTPLUG_PCI_PCIE)"
+                )
+            time.sleep(_LOOK_SECONDS)
+        self._unplugged.add(disk)
+
+    def plug(self, disk: int) -> None:
+        self._execute("device_add", **disk_device(disk, self._top_node(disk)), bus=port_name(disk))
+        self._unplugged.discard(disk)
+        if disk in self._limits:
+            self._set_limits(disk)
 
     def own_flushes(self, disk: int) -> frozenset[int]:
         return frozenset(self._own_flushes[disk])
@@ -150,6 +206,8 @@ class QemuBlockLayer:
 
     def _count_flushes(self, disk: int) -> int:
         """How often the guest has flushed the disk."""
+        if disk in self._unplugged:
+            return 0
         device = f"{_path(disk)}/"
         for found in self._execute("query-blockstats"):
             if found.get("qdev", "").startswith(device):
@@ -162,8 +220,14 @@ class QemuBlockLayer:
     def _add(self, node: dict[str, Any]) -> None:
         self._execute("blockdev-add", **node)
 
+    def _top_node(self, disk: int) -> str:
+        """The node that the disk's device uses."""
+        return self._filters.get(disk) or (_log_name(disk) if disk in self._logs else self._data_node(disk))
+
     def _set_drive(self, disk: int, node: str) -> None:
-        self._execute("qom-set", path=_path(disk), property="drive", value=node)
+        # A disk gets its node when it is plugged in.
+        if disk not in self._unplugged:
+            self._execute("qom-set", path=_path(disk), property="drive", value=node)
 
 
 def _log_name(disk: int) -> str:
@@ -172,4 +236,4 @@ def _log_name(disk: int) -> str:
 
 def _path(disk: int) -> str:
     """The path of the disk's device in QEMU's tree of objects."""
-    return f"/machine/peripheral/{device_name(disk)}"
+    return f"{_DEVICES}/{device_name(disk)}"

@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from uuid import UUID
@@ -25,7 +24,7 @@ from pytest_xhyve.host.home import about_room
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.qemu import acceleration, sandbox
-from pytest_xhyve.hypervisors.qemu.block import device_name, node_name
+from pytest_xhyve.hypervisors.qemu.block import disk_device, node_name, port_name
 from pytest_xhyve.hypervisors.qemu.firmware import Ovmf, find_ovmf
 from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine, Wires, lan_card
 from pytest_xhyve.hypervisors.qemu.monitor import MONITOR
@@ -38,6 +37,10 @@ from pytest_xhyve.model.settings import MAX_GUESTS
 from pytest_xhyve.model.values import Acceleration
 
 _VGA_SLOT = 0x1E
+# A device on the root bus cannot be taken out, one in a port can. A place of the bus has room for 8 ports; they begin
+# where no device comes that QEMU places itself.
+_PORT_SLOT = 0x19
+_PORTS = 8
 # Up to 0x1D: a guest numbers its cards by their places.
 _LAN_SLOT = 0x1A
 _QMP_FD, _LAN_FD = 10, 20
@@ -199,8 +202,8 @@ class Qemu:
         argv += self._boot_options(machine, folder)
         # Without an order of boot, OVMF tries the network first.
         first = "" if machine.firmware is None else ",bootindex=0"
-        disks = [_disk_options(number, disk, "" if number else first) for number, disk in enumerate(machine.disks)]
-        argv += chain.from_iterable(disks[:1])
+        for disk in machine.disks[:1]:
+            argv += [*_block_options(0, disk), "-device", _device_option(0, first)]
         for number, cdrom in enumerate(machine.cdroms):
             file = {"driver": "file", "filename": str(cdrom), "node-name": f"cdrom{number}", "read-only": True}
             argv += ["-device", f"ich9-ahci,id=ahci{number}", "-blockdev", json.dumps(file)]
@@ -225,7 +228,11 @@ class Qemu:
             # For `pytest-xhyve screenshot`.
             argv += ["-chardev", f"socket,id=monitor,path={MONITOR},server=on,wait=off"]
             argv += ["-mon", "chardev=monitor,mode=control"]
-        return [*argv, *chain.from_iterable(disks[1:])]
+        for number, disk in enumerate(machine.disks[1:], 1):
+            argv += [*_block_options(number, disk), "-device", _port_option(number)]
+            if number not in machine.unplugged:
+                argv += ["-device", _device_option(number, f",bus={port_name(number)}")]
+        return argv
 
     def firmware_digests(self, machine: Machine) -> list[str]:
         """The SHA-256 of each file of the firmware of *machine*; SeaBIOS belongs to QEMU."""
@@ -293,14 +300,13 @@ def _cure(output: str, folder: Path) -> str:
     return "" if cure is None else f"\n  {cure}"
 
 
-def _disk_options(number: int, disk: Disk, properties: str) -> list[str]:
-    """The part of the command line for the machine's disk *number*, with more *properties* of the device."""
-    node = node_name(number)
+def _block_options(number: int, disk: Disk) -> list[str]:
+    """The part of the command line for the file of the machine's disk *number*."""
     # The clone is removed with the guest, so QEMU does not have to wait for the host's disk. Data that the guest has
     # synced still survives a power cut of the guest: it is in the host's page cache.
     cache = {"no-flush": True}
     block = {
-        "node-name": node,
+        "node-name": node_name(number),
         "driver": disk.format,
         "cache": cache,
         "discard": "unmap",
@@ -311,9 +317,18 @@ def _disk_options(number: int, disk: Disk, properties: str) -> list[str]:
             "discard": "unmap",
         },
     }
-    return [
-        "-blockdev",
-        json.dumps(block),
-        "-device",
-        f"virtio-blk-pci,id={device_name(number)},drive={node}{properties}",
-    ]
+    return ["-blockdev", json.dumps(block)]
+
+
+def _port_option(number: int) -> str:
+    """The value of ``-device`` for the port of the disk *number*, from 1."""
+    slot, function = divmod(number - 1, _PORTS)
+    place = f"{_PORT_SLOT - slot:#x}.{function:#x},multifunction=on"
+    return f"pcie-root-port,id={port_name(number)},chassis={number},addr={place}"
+
+
+def _device_option(number: int, more: str) -> str:
+    """The value of ``-device`` for the disk *number*, with *more* properties."""
+    device = disk_device(number, node_name(number))
+    driver = device.pop("driver")
+    return driver + "".join(f",{key}={value}" for key, value in device.items()) + more

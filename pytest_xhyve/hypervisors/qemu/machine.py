@@ -64,7 +64,7 @@ class QemuMachine(GuardedMachine):
         self._forwarded: dict[tuple[PortProtocol, int], Endpoint] = {}
         self._pulled: set[int] = set()
         self._lock = threading.Lock()
-        self._block = QemuBlockLayer(self._execute)
+        self._block = QemuBlockLayer(self._execute, machine.unplugged)
 
     @property
     def mac(self) -> str | None:
