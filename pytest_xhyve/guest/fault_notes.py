@@ -11,6 +11,8 @@ NETWORK = "network"
 """The place of faults of all links of a guest."""
 LINK, CABLE = "link to {}", "LAN {}"
 """The places of the way to another guest, and of the cable of a LAN."""
+CLOCK, MEMORY = "clock", "memory"
+"""The places of faults that the guest's kernel has; a new one begins without them."""
 
 
 def is_of_lan(place: str) -> bool:
@@ -45,6 +47,11 @@ class FaultNotes:
     def end(self) -> None:
         """The hypervisor has ended, and all faults with it."""
         self._active.clear()
+
+    def restarted(self) -> None:
+        """The guest has restarted under the same hypervisor."""
+        for place in (CLOCK, MEMORY):
+            self._active.pop(place, None)
 
     def explain(self, error: XhyveError) -> None:
         """Add the present faults to *error*: they are the first cause to think of."""

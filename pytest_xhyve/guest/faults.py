@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self, Unpack, overload
 from pytest_xhyve.guest import chaos, recorder
 from pytest_xhyve.guest.access import GuestAccess
 from pytest_xhyve.guest.chaos import Chaos
-from pytest_xhyve.guest.fault_notes import CABLE, NETWORK
+from pytest_xhyve.guest.fault_notes import CABLE, CLOCK, MEMORY, NETWORK
 from pytest_xhyve.model.errors import (
     ConfigurationError,
     NotSupported,
@@ -16,7 +16,7 @@ from pytest_xhyve.model.errors import (
 )
 from pytest_xhyve.model.link import Impairment, LinkFaults
 from pytest_xhyve.model.machine import Disk
-from pytest_xhyve.model.values import parse_size
+from pytest_xhyve.model.values import format_size, parse_size
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -284,7 +284,7 @@ class GuestFaults(GuestAccess):
         parts = [] if ahead is None else [f"{ahead:+.1f} s"]
         parts += [] if speed is None else [f"gains {speed:+g} s each second"]
         is_right = ahead is not None and abs(ahead) < _RIGHT_SECONDS and not speed
-        self._faults.note("clock", None if is_right else ", ".join(parts))
+        self._faults.note(CLOCK, None if is_right else ", ".join(parts))
 
     def throttle(self, *, cpu: float | None) -> None:
         """Let the guest run only for a share of the time, until the next call, or until it is switched off.
@@ -309,6 +309,32 @@ class GuestFaults(GuestAccess):
         self._end_throttle()
         self._throttle = throttle
         self._faults.note("CPU", None if cpu is None else f"runs for {cpu:.0%} of the time")
+
+    def take_memory(self, amount: int | str | None) -> None:
+        """Take memory away from the running guest: its programs and its kernel have *amount* less than at first.
+
+        The kernel frees what it needs for that from its caches, and moves programs' memory. It keeps the amount in huge
+        pages; programs that use huge pages could take it from there. A restart of the guest ends it.
+
+        Args:
+            amount: a size such as ``64M``, in all and not in addition to an earlier call; None gives all back.
+
+        Raises:
+            ConfigurationError: *amount* is not a size, or is all that the guest has.
+            NotSupported: the guest's kernel has no huge pages.
+            XhyveError: the guest is off, or its programs use so much that it cannot spare the amount. It has all its
+                memory then.
+        """
+        from pytest_xhyve.guest import memory  # noqa: PLC0415
+        from pytest_xhyve.guest.root_shell import root_shell  # noqa: PLC0415
+
+        taken = memory.parse_amount(amount, self._machine.memory)
+        try:
+            memory.take(self.name, root_shell(self, self._instance.timeouts.step), taken)
+        except XhyveError:
+            self._faults.note(MEMORY, None)
+            raise
+        self._faults.note(MEMORY, f"{format_size(taken)} taken away" if taken else None)
 
     def chaos(self, *, seed: int, faults: Sequence[str] = chaos.USUAL, every: float = 1.0) -> Chaos:
         """Inject faults in the background for the duration of a ``with`` block, one after the other; heal at its end.

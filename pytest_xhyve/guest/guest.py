@@ -182,6 +182,7 @@ class Guest(GuestFaults):
             BootFailed: the guest did not reboot.
         """
         restarts.reboot(self._power, self.run, self.start)
+        self._faults.restarted()
 
     @contextmanager
     def expect_reboot(self, timeout: float | None = None) -> Iterator[None]:
@@ -198,6 +199,7 @@ class Guest(GuestFaults):
         __tracebackhide__ = True
         with restarts.expect_reboot(self._power, self.run, self.start, timeout):
             yield
+        self._faults.restarted()
 
     def shutdown(self) -> None:
         """Shut the guest down from inside and wait until it is off; its disk stays for `start`.

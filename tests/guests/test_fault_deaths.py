@@ -14,7 +14,7 @@ import pytest
 from homes import KNOWN, share
 from waiting import becomes
 
-from pytest_xhyve import Guest, HypervisorExited
+from pytest_xhyve import Guest, HypervisorExited, XhyveError
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 
 pytestmark = pytest.mark.run_under("warm")
@@ -25,23 +25,37 @@ import time
 
 import pytest
 
-@pytest.mark.xhyve(image="tiny", power_cuts=True)
-def test_guest(xhyve_guest):
-    xhyve_guest.snapshot()
-    xhyve_guest.disks[0].slow(iops=1000)
-    xhyve_guest.disks[0].fail(sector=0)
-    xhyve_guest.throttle(cpu=0.1)
-    pathlib.Path("in-test").touch()
-    time.sleep(600)
+@pytest.mark.xhyve(image="tiny", power_cuts=True, disks=["1M"])
+@pytest.mark.xhyve_guests(nodes=2)
+def test_guests(xhyve_guests):
+    first, second = xhyve_guests
+    xhyve_guests.snapshot()
+    first.disks[0].slow(iops=1000)
+    first.disks[0].fail(sector=0)
+    first.disks[1].unplug()
+    first.set_clock(offset=60, drift=0.01)
+    first.take_memory("20M")
+    second.pause()
+    xhyve_guests.partition(["node1"], ["node2"], one_way=True)
+    xhyve_guests.link("node1", "node2", latency="1s", loss=0.5)
+    first.link_down()
+    first.throttle(cpu=0.1)
+    with xhyve_guests.capture("lan.pcapng"), xhyve_guests.chaos(seed=1, every=0.5):
+        pathlib.Path("in-test").touch()
+        time.sleep(600)
 """
 
 
-@pytest.mark.xhyve(image="tiny", power_cuts=True)
+@pytest.mark.xhyve(image="tiny", power_cuts=True, disks=["1M", "1M"])
 def test_hypervisor_dies(xhyve_guest: Guest) -> None:
     guest = xhyve_guest
     guest.run("echo kept > /root/file")
     snapshot = guest.snapshot()
     guest.disks[0].fail(sector=0)
+    guest.disks[1].unplug()
+    guest.disks[2].slow(iops=100)
+    guest.take_memory("20M")
+    guest.set_clock(offset=60)
     guest.throttle(cpu=0.2)
     pid = guest._instance.process.pid
     assert pid is not None
@@ -49,7 +63,19 @@ def test_hypervisor_dies(xhyve_guest: Guest) -> None:
     with pytest.raises(HypervisorExited) as raised:
         guest.run("true")
     (note,) = raised.value.__notes__
-    assert "errors of disk 0: read, write requests fail at sector 0 (EIO); CPU: runs for 20% of the time" in note
+    faults = "disk 1: unplugged", "speed of disk 2: limited to 100 requests/s", "memory: 20 MiB taken away"
+    for fault in ("errors of disk 0: read, write requests fail at sector 0 (EIO)", *faults, "clock: +60.0 s"):
+        assert f"{fault}; " in note
+    assert note.endswith("CPU: runs for 20% of the time")
+    for call in (
+        guest.snapshot,
+        guest.disks[1].plug,
+        guest.disks[2].unplug,
+        guest.disks[0].heal,
+        lambda: guest.take_memory(None),
+    ):
+        with pytest.raises(XhyveError, match=r"is not running|exited|ended"):
+            call()
     guest.restore(snapshot)
     assert guest.run("cat /root/file; dd if=/dev/vda of=/dev/null count=1 iflag=direct").stdout == "kept\n"
     assert not [thread for thread in threading.enumerate() if thread.name == "xhyve-throttle"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pytest_xhyve.guest.fault_notes import FaultNotes
+from pytest_xhyve.guest.fault_notes import CLOCK, MEMORY, FaultNotes
 from pytest_xhyve.model.errors import XhyveError
 
 
@@ -32,3 +32,12 @@ def test_present_faults_explain_an_error() -> None:
         "fault after T s: disk 1: limited to 1 MiB/s",
         "fault after T s: disk 0: healed",
     ]
+
+
+def test_restart_ends_what_the_kernel_had() -> None:
+    notes = FaultNotes()
+    for place in (CLOCK, "disk 0", MEMORY):
+        notes.note(place, "bad")
+    notes.restarted()
+    (note,) = explained(notes)
+    assert note.endswith("guest: disk 0: bad")
