@@ -19,6 +19,8 @@ _CODES = {"reset": 0, "poweroff": 1, "halt": 2, "triple fault": 3}
 _HYPERKIT_CODES = {"reset": 2, "poweroff": 0, "halt": 0, "triple fault": 3}
 _REASONS = {"guest-reset": "reset", "guest-shutdown": "poweroff"}
 
+# A restart ends it. QMP knows nothing of "Triple fault", which this log has.
+_ENDS = ("-no-reboot", "-d", "cpu_reset")
 _HALT_SECONDS = 0.5
 # Of QEMU's "info registers -a", for each CPU: whether it takes interrupts, and whether it waits for one.
 _FLAGS = re.compile(r"^[RE]IP=.* [RE]FL=([0-9a-f]+) .*HLT=([01])", re.MULTILINE)
@@ -53,7 +55,7 @@ class Guest:
         signals = self._catch_signals()
         # The port's registers are of interest only if somebody may type.
         trace = ["-trace", "serial_write"] if any(port.connected for port in self._board.uarts.ports) else []
-        self._qemu = Qemu([*self._arguments, *trace], self._board.files, acpi=self._acpi)
+        self._qemu = Qemu([*_ENDS, *self._arguments, *trace], self._board.files, acpi=self._acpi)
         self._loop.watch(signals, lambda: self._take_signals(signals))
         self._loop.watch(self._qemu.channel.fileno(), self._take_events)
         self._loop.watch(self._qemu.errors, self._take_errors)

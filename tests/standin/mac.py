@@ -49,6 +49,13 @@ from standin.machine import main
 main(sys.argv, {build!r}, {folder!r})
 """
 
+_VFKIT = """{shebang}
+import sys
+sys.path.insert(0, {tests!r})
+from standin.vfkit.machine import main
+main(sys.argv)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class VmnetLock:
@@ -122,6 +129,13 @@ class Mac:
             shebang=shebang(interpreter), tests=tests, build=build, folder=str(self.folder.resolve())
         )
         path.write_text(script)
+        path.chmod(0o755)
+        return path
+
+    def install_vfkit(self, path: Path) -> Path:
+        """Write a vfkit to *path*, and return that."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_VFKIT.format(shebang=shebang(), tests=str(Path(__file__).resolve().parent.parent)))
         path.chmod(0o755)
         return path
 

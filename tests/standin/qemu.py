@@ -22,9 +22,8 @@ _STATE_SECONDS = 0.02
 
 # fmt: off
 _BASE = (
-    "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+    "-nodefaults", "-no-user-config", "-display", "none",
     "-accel", "tcg,thread=multi", "-cpu", "Nehalem",
-    "-d", "cpu_reset",  # says "Triple fault", of which QMP knows nothing
 )
 # fmt: on
 _MACHINE = "q35,usb=off,smbus=off,sata=off,vmport=off,hpet=off"

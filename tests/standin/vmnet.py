@@ -76,7 +76,7 @@ def start_interface(uuid: bytes, folder: Path, faults: Faults) -> Interface:
             # Never closed: the interface is the process's until that ends.
             _take_id(folder, text)
             _take_number(folder, faults.interfaces)
-            interface = Interface(mac_of(uuid), _open_tap())
+            interface = Interface(mac_of(uuid), open_tap())
         entry.refused = False
     return interface
 
@@ -188,7 +188,7 @@ def _lock(fd: int) -> bool:
     return True
 
 
-def _open_tap() -> int:
+def open_tap() -> int:
     """A new tap device on the bridge; it goes when its last descriptor does (tuntap.rst in Linux's documentation)."""
     tap = os.open("/dev/net/tun", os.O_RDWR)
     made = fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", b"vmenet%d", _IFF_TAP | _IFF_NO_PI))
