@@ -18,8 +18,13 @@ from uuid import UUID
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.block import BlockLayer
+from pytest_xhyve.model.errors import HypervisorNotFound
 from pytest_xhyve.model.machine import DiskFormat, Machine
 from pytest_xhyve.model.values import PortProtocol
+
+
+class OtherProgram(HypervisorNotFound):
+    """The program is not the hypervisor that the driver is for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,12 @@ import shutil
 from collections.abc import Callable
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.hypervisors.base import Hypervisor
+from pytest_xhyve.hypervisors.base import Hypervisor, OtherProgram
 from pytest_xhyve.model.architecture import X86_64, Architecture, host_architecture
 from pytest_xhyve.model.errors import HypervisorNotFound, XhyveError
 from pytest_xhyve.model.settings import Settings
 
-_IN_ORDER = ("xhyve", "hyperkit", "qemu")
-_ONLY_X86 = frozenset({"xhyve", "hyperkit"})
+_IN_ORDER = ("vfkit", "xhyve", "hyperkit", "qemu")
 
 
 def select_hypervisor(
@@ -34,15 +33,22 @@ def select_hypervisor(
         return _make(settings.hypervisor, settings, home, architecture)
     *others, last = _IN_ORDER
     for name in others:
-        if name in _ONLY_X86 and architecture != X86_64:
+        if _only_architecture(name) not in (None, architecture):
             continue
-        # No message for a program that is not installed: most hosts have neither.
+        # No message for a program that is not installed: most hosts have none.
         if shutil.which(settings.executable or name) is None:
             continue
         try:
             hypervisor = _make(name, settings, home, architecture)
             proof = hypervisor.prove()
+        except OtherProgram as error:
+            if settings.executable is not None:
+                # The named program may be the next one.
+                continue
+            reason = str(error)
         except XhyveError as error:
+            if settings.executable is not None:
+                raise
             reason = str(error)
         else:
             if proof.works:
@@ -50,17 +56,15 @@ def select_hypervisor(
             reason = proof.reason
             if settings.executable is not None:
                 raise HypervisorNotFound(reason)
-        if settings.executable is not None:
-            # The named program is not xhyve or hyperkit.
-            break
         report(f"{name} is installed but does not work here: {reason}")
     return _make(last, settings, home, architecture)
 
 
 def _make(name: str, settings: Settings, home: Home, architecture: Architecture) -> Hypervisor:
-    if name in _ONLY_X86 and architecture != X86_64:
+    only = _only_architecture(name)
+    if only is not None and only != architecture:
         raise HypervisorNotFound(
-            f"{name} runs guests of {X86_64.name} only, and these are {architecture.name}\n"
+            f"{name} runs guests of {only.name} only, and these are {architecture.name}\n"
             "  use --xhyve-hypervisor=qemu, or another image"
         )
     # Only the driver in use is imported: an import takes longer than a command in a guest.
@@ -73,6 +77,17 @@ def _make(name: str, settings: Settings, home: Home, architecture: Architecture)
             cache=home.folder("acceleration"),
             architecture=architecture,
         )
+    if name == "vfkit":
+        from pytest_xhyve.hypervisors.vfkit.driver import Vfkit  # noqa: PLC0415
+
+        return Vfkit(program=settings.executable or name, cache=home.folder("vfkit"))
     from pytest_xhyve.hypervisors.xhyve.driver import Xhyve  # noqa: PLC0415
 
     return Xhyve(program=settings.executable or name, cache=home.folder("vmnet"))
+
+
+def _only_architecture(name: str) -> Architecture | None:
+    """The one architecture of the guests of the hypervisor *name*; None if it runs others, too."""
+    if name in ("xhyve", "hyperkit"):
+        return X86_64
+    return host_architecture() if name == "vfkit" else None

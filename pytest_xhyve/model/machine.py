@@ -54,6 +54,14 @@ class Nic:
     network: Network = "nat"
 
 
+def nic_mac(uuid: UUID) -> str:
+    """The Ethernet address of the first card of the machine with this UUID, if the plugin selects it.
+
+    It is a locally administered unicast address (RFC 7042, section 2.1), in QEMU's 52:54 block.
+    """
+    return "52:54:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-4:])
+
+
 def lan_mac(uuid: UUID, number: int) -> str:
     """The Ethernet address of the card *number* for LANs, counted from 0, of the machine with this UUID.
 

@@ -158,8 +158,8 @@ OPTIONS = (
     Option(
         "hypervisor",
         "NAME",
-        "the program that runs guests: auto, xhyve, hyperkit or qemu; auto selects the first of these that works on "
-        "this host (default: auto)",
+        "the program that runs guests: auto, vfkit, xhyve, hyperkit or qemu; auto selects the first of these that "
+        "works on this host (default: auto)",
         parse_choice(*get_args(HypervisorName)),
         environment=True,
     ),

@@ -16,7 +16,7 @@ StartMode = Literal["auto", "cold", "warm"]
 RunStartMode = Literal["auto", "cold", "warm", "both"]
 """The same for all guests of a run; ``both`` runs each test on either."""
 
-HypervisorName = Literal["auto", "xhyve", "hyperkit", "qemu"]
+HypervisorName = Literal["auto", "vfkit", "xhyve", "hyperkit", "qemu"]
 """The program that runs guests; ``auto`` takes the first one that works."""
 
 Acceleration = Literal["auto", "kvm", "hvf", "tcg"]

@@ -215,7 +215,7 @@ def check_program(settings: Settings) -> None:
         where = "" if "/" in program else " in PATH"
         raise ConfigurationError(
             f"--xhyve-executable: no executable program {program!r} found{where}\n"
-            f"  give the path of {host_architecture().program}, xhyve or hyperkit, or remove the option"
+            f"  give the path of {host_architecture().program}, vfkit, xhyve or hyperkit, or remove the option"
         )
 
 

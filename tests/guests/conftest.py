@@ -1,4 +1,4 @@
-"""Every test here that uses a guest runs under each hypervisor: QEMU, and xhyve, for which a stand-in stands.
+"""Every test here that uses a guest runs under each hypervisor: QEMU, and xhyve and vfkit, for which stand-ins stand.
 
 Under QEMU it runs twice: on guests that were booted, and on guests that were restored from a template.
 """
@@ -25,11 +25,13 @@ from pytest_xhyve.images.recipe import recipe_names
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
-WAYS = ("qemu", "warm", "xhyve")
-"""How the guest of a test runs: booted by QEMU, restored by QEMU from a template, booted by xhyve's stand-in."""
+WAYS = ("qemu", "warm", "xhyve", "vfkit")
+"""How the guest of a test runs: booted by QEMU, restored by QEMU from a template, booted by a stand-in."""
+
+_STAND_INS = ("xhyve", "vfkit")
 
 # The larger image boots once and is restored nowhere, but for what is about it.
-_IMAGES_LEFT_OUT = {("qemu", "tiny"), ("warm", "debian12"), ("xhyve", "debian12")}
+_IMAGES_LEFT_OUT = {("qemu", "tiny"), ("warm", "debian12"), ("xhyve", "debian12"), ("vfkit", "debian12")}
 
 
 @pytest.fixture(scope="session", params=WAYS)
@@ -39,7 +41,10 @@ def hypervisor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return Chosen("qemu", start="auto" if request.param == "warm" else "cold")
     mac: Mac = request.getfixturevalue("mac")
     mac.behave()
-    return Chosen("xhyve", mac.install(tmp_path_factory.mktemp("program") / "xhyve", "head"))
+    folder = tmp_path_factory.mktemp("program")
+    if request.param == "vfkit":
+        return Chosen("vfkit", mac.install_vfkit(folder / "vfkit"))
+    return Chosen("xhyve", mac.install(folder / "xhyve", "head"))
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +72,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("thorough_under")
         if mark is not None and _way(item) in _named_ways(item, mark):
             item.add_marker("thorough")
+        # test_vfkit.py shows what is vfkit's own; its guests are like xhyve's.
+        if _way(item) == "vfkit":
+            item.add_marker("thorough")
     dropped = [item for item in items if _shows_least(item)]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
@@ -80,8 +88,8 @@ def _shows_least(item: pytest.Item) -> bool:
     hypervisor, image = (item.callspec.params.get(name) for name in ("hypervisor", "xhyve_image"))
     if image is None:
         image, *_ = item.config.getoption("xhyve_image") or item.config.getini("xhyve_image")
-    # xhyve takes no layer, which is what a disk from elsewhere becomes.
-    impossible = hypervisor == "xhyve" and image not in recipe_names()
+    # They take no layer, which is what a disk from elsewhere becomes.
+    impossible = hypervisor in _STAND_INS and image not in recipe_names()
     return (hypervisor is not None and hypervisor not in ways) or (hypervisor, image) in _IMAGES_LEFT_OUT or impossible
 
 

@@ -298,6 +298,8 @@ def test_pause_and_resume(guest: Guest, hypervisor: Chosen) -> None:
     assert guest.run("echo on", timeout=60).stdout == "on\n"
 
 
+# vfkit's console is a device whose driver is loaded later.
+@pytest.mark.run_under("qemu", "warm", "xhyve")
 def test_console_has_every_byte_from_the_first(guest: Guest) -> None:
     assert "Linux version" in guest.console.text.splitlines()[0]
     guest.run("echo a word from inside >/dev/console")

@@ -168,8 +168,8 @@ def test_teardown_takes_a_tenth_of_a_second(settings: Settings) -> None:
 
 
 def test_same_guests_on_the_next_run(settings: Settings, hypervisor: Chosen) -> None:
-    # Under xhyve each boots, and DHCP has an address for each slot.
-    count = 1 if hypervisor.name == "xhyve" else 2
+    # Under the stand-ins each boots, and DHCP has an address for each slot.
+    count = 2 if hypervisor.name == "qemu" else 1
 
     def identities() -> list[tuple[str, str, str]]:
         fleet = Fleet(settings, Home.of_user())

@@ -112,6 +112,8 @@ KNOWN = {
     ("hypervisors/qemu/qmp.py", "recv"): {SOCKET: 1},
     ("hypervisors/qemu/qmp.py", "send_fds"): {SOCKET: 1},
     ("hypervisors/qemu/qmp.py", "sendall"): {SOCKET: 1},
+    ("hypervisors/vfkit/driver.py", "settimeout"): {GIVEN_AWAY: 1},
+    ("hypervisors/vfkit/rest.py", "connect"): {SOCKET: 1},
     ("hypervisors/xhyve/driver.py", "settimeout"): {GIVEN_AWAY: 1},
     ("hypervisors/xhyve/vmnet.py", "FileLock"): {LIMITED: 1},
     ("lan/port.py", "recv"): {NEVER_BLOCKS: 1},

@@ -32,7 +32,7 @@ from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
 from pytest_xhyve.model.architecture import X86_64, Architecture
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
-from pytest_xhyve.model.machine import Disk, DiskFormat, Machine
+from pytest_xhyve.model.machine import Disk, DiskFormat, Machine, nic_mac
 from pytest_xhyve.model.settings import MAX_GUESTS
 from pytest_xhyve.model.values import Acceleration
 
@@ -126,8 +126,7 @@ class Qemu:
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
         uuid = next(iter(candidates))
-        # A locally administered unicast address (RFC 7042, section 2.1), in QEMU's 52:54 block.
-        return Identity(uuid, "52:54:" + ":".join(f"{byte:02x}" for byte in uuid.bytes[-4:]))
+        return Identity(uuid, nic_mac(uuid))
 
     @cached_property
     def program_digest(self) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pytest_xhyve.host.processes import run_program
-from pytest_xhyve.hypervisors.base import ExitReason
+from pytest_xhyve.hypervisors.base import ExitReason, OtherProgram
 from pytest_xhyve.model.errors import HypervisorNotFound
 
 _ANSWER_SECONDS = 30.0
@@ -92,7 +92,7 @@ def ask_build(program: str, ask: Ask | None = None) -> Build:
 
     Raises:
         KilledAtOnce: macOS does not let the program run.
-        HypervisorNotFound: the program cannot run, or is not one of the three builds.
+        OtherProgram: the program cannot run, or is not one of the three builds.
     """
     ask = ask or _run
     code, output = ask([program, "-M", "-v"])
@@ -111,7 +111,7 @@ def ask_build(program: str, ask: Ask | None = None) -> Build:
     origin = output.partition("\n")[2].lower()
     if code != 0 or version is None or not ("hyperkit" in origin or "xhyve" in origin):
         lines = output.strip().splitlines()
-        raise HypervisorNotFound(
+        raise OtherProgram(
             f"{program} is not xhyve or hyperkit: asked for its version, it ended with exit code {code}"
             + (f" and printed {lines[-1]!r}" if lines else "")
         )
