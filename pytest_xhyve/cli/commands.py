@@ -57,6 +57,7 @@ for command in (
     *(guest_commands.run, guest_commands.shell),
     *(image_commands.build, image_commands.install, image_commands.pull, image_commands.show),
     *(image_commands.boot_files, image_commands.import_, exchange_commands.export),
+    *(exchange_commands.send, exchange_commands.receive),
     *(host_commands.ps, host_commands.reap, host_commands.images, host_commands.prune, host_commands.doctor),
     *(screenshot, resume, console, top),
 ):

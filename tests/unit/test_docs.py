@@ -79,7 +79,10 @@ NOT_RUN = {
     "pytest --xhyve-image=debian-12",
     "pytest-xhyve pull debian-12",
     # What only another host can do.
-    "pytest-xhyve export tiny - | ssh other pytest-xhyve import -",
+    "pytest-xhyve export tiny - | ssh host2 pytest-xhyve import -",
+    # tests/guests/test_hosts.py does it.
+    "pytest-xhyve send tiny tester@host2",
+    "pytest-xhyve send tiny host2 --python .venv/bin/python",
     # On a Mac.
     'entitlements="$(mktemp -d)/hyperkit.entitlements"',
     "/usr/libexec/PlistBuddy -c 'Add :com.apple.security.hypervisor bool true' \"$entitlements\"",

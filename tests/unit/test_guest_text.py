@@ -49,6 +49,7 @@ KNOWN = {
     ("cli/console_client.py", "echo"): {OURS: 2},
     ("cli/guest_options.py", "UsageError"): {ERROR: 1},
     ("cli/host_commands.py", "UsageError"): {OURS: 3},
+    ("cli/exchange_commands.py", "echo"): {OURS: 1},
     ("cli/host_commands.py", "echo"): {OURS: 15},
     ("cli/image_commands.py", "echo"): {OURS: 5, PRINTABLE: 2},
     ("cli/pull.py", "UsageError"): {OURS: 1},
