@@ -23,7 +23,7 @@ from pytest_xhyve.images.build import build_image
 SECONDS: dict[str, float] = json.loads(Path(__file__).with_name("seconds.json").read_text())
 """What each file took, as tools/record-seconds wrote it; a file that is not in it counts as long."""
 
-LEAN = f"-p no:hypothesispytest -p no:html -p no:metadata {other_plugins.WITHOUT}"
+LEAN = f"-p no:hypothesispytest -p no:html -p no:metadata -p no:allure_pytest {other_plugins.WITHOUT}"
 """What a pytest that a test starts does without: to load these takes half of its time."""
 
 # Examples that start a program take as long as the machine makes them take.

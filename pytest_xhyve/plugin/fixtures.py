@@ -33,6 +33,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     """All guests of this process; they are removed at the end of the session."""
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.host.home import Home
+    from pytest_xhyve.plugin.other_reports import active_reports
     from pytest_xhyve.plugin.reporting import REPORTER, Reporter
     from pytest_xhyve.plugin.reruns import renewing
     from pytest_xhyve.plugin.reservation import reserving
@@ -44,7 +45,9 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     summary = config.stash.setdefault(SUMMARY, RunSummary())
     # First, as it reports the errors of the next steps. It exists already if a plugin runs the last test again.
     if REPORTER not in config.stash:
-        reporter = config.stash[REPORTER] = Reporter(settings, summary, _line_printer(config), _run_id(config))
+        reporter = config.stash[REPORTER] = Reporter(
+            settings, summary, _line_printer(config), _run_id(config), active_reports(config)
+        )
         config.pluginmanager.register(reporter, "xhyve-reporter")
         # It was registered too late for this hook of the test that is being set up.
         reporter.pytest_runtest_setup(config.stash[ITEM])
@@ -281,6 +284,8 @@ def _announce(request: pytest.FixtureRequest, started: Guest | Guests, guests: I
         for guest in guests:
             if reporter is not None:
                 reporter.track(guest, request, item)
+                if request.config.get_verbosity() > 0:
+                    reporter.started(guest)
             item.ihook.pytest_xhyve_guest_ready(guest=guest, request=request)
     except BaseException as error:
         started._keep_or_remove(error)

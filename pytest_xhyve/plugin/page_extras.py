@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_xhyve.model.failed_guest import FailedGuest
 from pytest_xhyve.model.failure import CommandRecord
 from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.times import GuestTimes
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 ATTRIBUTE = "xhyve_page"
 """The attribute of a `pytest.TestReport`; xdist sends attributes that are plain data."""
-
-_MOST_SCREEN = 512 << 10
 
 
 class PageExtras:
@@ -38,17 +36,23 @@ class PageExtras:
         """A guest was removed."""
         self._removed.append(_clean(times.to_message()))
 
-    def attach(self, report: pytest.TestReport, used: Iterable[TrackedGuest], bundle: str) -> None:
-        """Add to *report* of a test that used the guests *used*; *bundle* is the command that resumes them, if any."""
+    def attach(
+        self, report: pytest.TestReport, used: Iterable[TrackedGuest], failed: Sequence[FailedGuest], bundle: str
+    ) -> None:
+        """Add to the report of a test.
+
+        Args:
+            report: the report of one of its steps.
+            used: its guests.
+            failed: what is known of them, if it has failed.
+            bundle: the command that resumes them; empty if none were saved.
+        """
         extra: dict[str, Any] = {"guests": [_clean(_times_of(tracked.guest).to_message()) for tracked in used]}
         if self._removed:
             extra["removed"], self._removed = self._removed, []
         if report.failed:
             extra["commands"] = [_clean(asdict(command)) for command in self._commands]
-            screens = [(tracked.guest.name, tracked.evidence().screen) for tracked in used]
-            extra["screens"] = [
-                [name, base64.b64encode(screen).decode()] for name, screen in screens if 0 < len(screen) <= _MOST_SCREEN
-            ]
+            extra["failed"] = [guest.to_message() for guest in failed]
             if bundle:
                 extra["bundle"] = printable(bundle)
         setattr(report, ATTRIBUTE, extra)

@@ -36,6 +36,7 @@ from pytest_xhyve.report.assertions import RecentCommands
 if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
     from pytest_xhyve.model.completed import Completed
+    from pytest_xhyve.plugin.other_reports import OtherReports
     from pytest_xhyve.plugin.page_extras import PageExtras
     from pytest_xhyve.plugin.saving import FailureSaver
 
@@ -46,6 +47,8 @@ REPORTER: pytest.StashKey[Reporter] = pytest.StashKey()
 """The reporter, once there is a fleet; in the stash of a `pytest.Config`."""
 
 _MOST_COMMANDS = 200
+# The terminal shows what takes longer.
+_LONG_SECONDS = 2.0
 _NO_FAILURES = (pytest.skip.Exception, pytest.xfail.Exception, unittest.SkipTest)
 
 
@@ -57,6 +60,7 @@ class Reporter(Events):
         summary: gets what is shown at the end of the run.
         show: prints a line at once.
         run: an id that all processes of the run share.
+        others: the reports of other plugins; None if the run writes none.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class Reporter(Events):
         summary: RunSummary,
         show: Callable[[str], None],
         run: str,
+        others: OtherReports | None = None,
     ) -> None:
+        self._others = others
         self._transcript: deque[CommandRecord] = deque(maxlen=_MOST_COMMANDS)
         self._saver: FailureSaver | None = None
         if settings.save_failures is not None:
@@ -95,6 +101,13 @@ class Reporter(Events):
         self._item = item
         self._tracked.append(TrackedGuest(guest, request.node, str(request.fixturename), item))
 
+    def started(self, guest: Guest) -> None:
+        """Show that *guest* has started; for ``-v``."""
+        how = "restored" if "restore" in guest.phases else "booted"
+        ready = format_seconds(sum(guest.phases.values()))
+        before = ", before the test asked for it" if guest.prewarmed else ""
+        self.progress(f"{guest.name} ({guest.image.name}): {how}, ready after {ready}{before}")
+
     def progress(self, line: str) -> None:
         # On the prewarming thread, printing would disturb pytest's capture.
         if not in_background():
@@ -102,7 +115,10 @@ class Reporter(Events):
 
     def waited(self, seconds: float, guests: int) -> None:
         what = "a free slot" if guests == 1 else f"{guests} free slots"
-        self._waits.append(f"waited {format_seconds(seconds)} for {what}")
+        line = f"waited {format_seconds(seconds)} for {what}"
+        self._waits.append(line)
+        if seconds >= _LONG_SECONDS:
+            self.progress(line)
 
     def boot_failed(self, guest: Guest, error: XhyveError) -> None:
         # If a prewarmed guest fails, no test does: the test starts another one.
@@ -113,7 +129,7 @@ class Reporter(Events):
         # Commands that build a template are not a test's.
         if self._find(guest) is not None:
             self._commands.add(completed, checked=checked)
-            if self._saver is not None or self._extras is not None:
+            if self._saver is not None or self._extras is not None or self._others is not None:
                 self._transcript.append(CommandRecord.of(guest.name, completed, time.time()))
 
     def file_fetched(self, guest: Guest, local: Path) -> None:
@@ -204,10 +220,25 @@ class Reporter(Events):
                 shorten_traceback(item, call.excinfo, report)
         if self._saver is not None:
             self._saver.save_after_report(item, report, self._living(item))
-        if self._extras is not None:
-            self._extras.attach(report, used, "" if self._saver is None else self._saver.command)
+        self._add_to_pages(report, used, None if call.excinfo is None else call.excinfo.value)
         make_harmless(report)
         return report
+
+    def _add_to_pages(self, report: pytest.TestReport, used: list[TrackedGuest], error: BaseException | None) -> None:
+        """Add to the HTML page and to the reports of other plugins."""
+        if self._extras is None and self._others is None:
+            return
+        failed = []
+        # After the test itself, its guests may be gone, and its first failure says more.
+        if report.failed and report.when != "teardown":
+            from pytest_xhyve.plugin.failed_guests import collect  # noqa: PLC0415
+
+            failed = collect(used, _find_evidence(error))
+        bundle = "" if self._saver is None else self._saver.command
+        if self._extras is not None:
+            self._extras.attach(report, used, failed, bundle)
+        if self._others is not None and failed:
+            self._others.attach(report, failed, list(self._transcript), bundle)
 
     def pytest_runtest_logfinish(self) -> None:
         self._tracked = [tracked for tracked in self._tracked if tracked.final_evidence is None]

@@ -10,6 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_xhyve.guest.journal import read_journal
 from pytest_xhyve.host.qemu_img import run_qemu_img
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
@@ -30,7 +31,8 @@ _RERUN = ".rerun-"
 _NAME_LENGTH = 150
 _DIGITS = 8
 _JOURNAL_SECONDS = 30.0
-_JOURNAL_BYTES = 16 << 20
+# Less than a command may print.
+_JOURNAL_BYTES = 15 << 20
 
 
 class Artifacts:
@@ -58,7 +60,8 @@ class Artifacts:
             OSError: a file cannot be written.
         """
         folder = self.save_evidence(test, evidence)
-        (folder / _JOURNAL).write_text(_journal(guest, since), errors="backslashreplace")
+        journal = read_journal(guest, since, max_bytes=_JOURNAL_BYTES, timeout=_JOURNAL_SECONDS)
+        (folder / _JOURNAL).write_text(journal, errors="backslashreplace")
 
     def save_evidence(self, test: str, evidence: Evidence) -> Path:
         """Save *evidence* of a guest that may not respond any more; return the guest's folder.
@@ -124,19 +127,3 @@ def folder_name(test: str) -> str:
         return readable
     digest = hashlib.sha256(test.encode()).hexdigest()[:_DIGITS]
     return f"{readable[:_NAME_LENGTH].rstrip('-.')}-{digest}"
-
-
-def _journal(guest: Guest, since: float | None) -> str:
-    """The guest's journal, or the kernel's messages if it has none, or the reason why neither can be read."""
-    if not guest.is_healthy():
-        return "(cannot read the guest's journal: the guest does not respond)\n"
-    begin = "" if since is None else f" --since=@{since:.0f}"
-    line = (
-        f"{{ journalctl --no-pager --quiet --boot --output=short-precise{begin} 2>/dev/null || dmesg; }} "
-        f"| tail -c {_JOURNAL_BYTES}"
-    )
-    try:
-        done = guest.run(line, check=False, timeout=_JOURNAL_SECONDS, user="root")
-    except XhyveError as error:
-        return f"(cannot read the guest's journal: {error})\n"
-    return done.stdout or f"(nothing)\n{done.stderr}"

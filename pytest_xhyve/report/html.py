@@ -15,10 +15,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pytest_xhyve.model.failed_guest import FailedGuest
 from pytest_xhyve.model.failure import CommandRecord
 from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.times import COMMAND, TEARDOWN, GuestTimes
 from pytest_xhyve.model.values import format_seconds
+from pytest_xhyve.report.colours import coloured
 from pytest_xhyve.report.run_data import FAILED, OUTCOMES, RunData, TestRun
 from pytest_xhyve.report.timeline import Bar, Lane, draw
 
@@ -119,7 +121,7 @@ def _describe(run: TestRun, number: int, data: RunData) -> dict[str, Any]:
         "sections": [(printable(title), printable(text)) for title, text in run.sections],
         "commands": [_describe_command(command) for command in run.commands],
         "bundle": printable(run.bundle),
-        "screens": run.screens,
+        "failed": [_describe_guest(guest) for guest in run.failed],
     }
 
 
@@ -131,6 +133,15 @@ def _describe_command(command: CommandRecord) -> dict[str, str]:
         "seconds": format_seconds(command.duration),
         "stdout": printable(command.stdout),
         "stderr": printable(command.stderr),
+    }
+
+
+def _describe_guest(guest: FailedGuest) -> dict[str, Any]:
+    return {
+        "name": printable(guest.name),
+        "console": list(coloured(guest.console)),
+        "journal": list(coloured(guest.journal)),
+        "screen": guest.screen,
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pytest_xhyve.model.failed_guest import FailedGuest
 from pytest_xhyve.model.failure import CommandRecord
 from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.times import GuestTimes
@@ -40,7 +41,7 @@ class TestRun:
         sections: title and text of each section of these reports.
         commands: the commands that it ran, if it failed.
         bundle: the command that resumes its guests; empty if none was saved.
-        screens: the screens of its guests when it failed: the guest's name, and a PNG file in base64.
+        failed: its guests when it failed.
     """
 
     test: str
@@ -54,7 +55,7 @@ class TestRun:
     sections: list[tuple[str, str]] = field(default_factory=list)
     commands: list[CommandRecord] = field(default_factory=list)
     bundle: str = ""
-    screens: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[FailedGuest] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
@@ -156,8 +157,14 @@ class RunData:
         if "commands" in extra:
             run.commands = [CommandRecord(**command) for command in extra["commands"]]
         run.bundle = shorten(extra.get("bundle", run.bundle), _MOST_TEXT)
-        run.screens = [(name, picture) for name, picture in extra.get("screens", run.screens)]
+        if extra.get("failed") and self._details < _MOST_DETAILS:
+            run.failed = [_shortened(FailedGuest.from_message(message)) for message in extra["failed"]]
+            self._details += sum(len(guest.console) + len(guest.journal) + len(guest.screen) for guest in run.failed)
 
     def _life(self, worker: str, times: GuestTimes) -> GuestLife:
         key = f"{worker} {times.name} {times.began:.3f}"
         return self.guests.setdefault(key, GuestLife(key, worker, times))
+
+
+def _shortened(guest: FailedGuest) -> FailedGuest:
+    return replace(guest, console=shorten(guest.console, _MOST_TEXT), journal=shorten(guest.journal, _MOST_TEXT))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import other_plugins
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -11,6 +14,8 @@ def test_page_shows_guests_of_all_workers(pytester: pytest.Pytester, monkeypatch
     """And so does the summary of a job of GitHub Actions."""
     summary = pytester.path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    # These plugins are left out elsewhere.
+    monkeypatch.setenv("PYTEST_ADDOPTS", other_plugins.WITHOUT)
     pytester.makepyfile(
         test_it="""
         import pytest
@@ -21,11 +26,15 @@ def test_page_shows_guests_of_all_workers(pytester: pytest.Pytester, monkeypatch
 
         def test_fails(xhyve_guest):
             xhyve_guest.run("echo '</pre><script>alert(1)</script>'; printf '\\\\033[2J\\\\377'")
+            xhyve_guest.run("printf '\\033[31mred\\033[0m\\n' >/dev/console")
+            xhyve_guest.run("echo written to the journal >/dev/kmsg")
+            xhyve_guest.console.wait_for("written to the journal", timeout=30)
             xhyve_guest.run("exit 3")
         """
     )
     options = ("--xhyve-image=tiny", "--xhyve-report=page.html", "--xhyve-save-failures", "-n2")
-    pytester.runpytest_subprocess(*options).assert_outcomes(passed=2, failed=1)
+    others = ("--html=other.html", "--alluredir=allure")
+    pytester.runpytest_subprocess(*options, *others).assert_outcomes(passed=2, failed=1)
     text = (pytester.path / "page.html").read_text()
     assert text.count("<script") == 1
     assert "&lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in text
@@ -39,6 +48,16 @@ def test_page_shows_guests_of_all_workers(pytester: pytest.Pytester, monkeypatch
     assert "3 x tiny" in markdown
     assert "<summary>test_it.py::test_fails</summary>" in markdown
     assert "Captured log xhyve: tiny-" in markdown
+    # The console with its colours, and the journal.
+    assert '<span class="c1">red</span>' in text
+    assert re.search(r'aria-label="Journal of tiny-\d">[^<]*written to the journal', text)
+    # The plugins pytest-html and Allure have the same, with no option given.
+    consoles = list((pytester.path / "assets").glob("*.txt"))
+    assert any("[31mred" in path.read_text() for path in consoles)
+    attached = {path.read_text() for path in (pytester.path / "allure").glob("*-attachment.txt")}
+    assert any("exit code 3" in content and "$ exit 3" in content for content in attached)
+    assert any("written to the journal" in content for content in attached)
+    assert any(content.startswith("pytest-xhyve resume ") for content in attached)
     # Each guest was started, used and removed.
     assert text.count('class="remove"') == 3
     assert text.count('class="use"') == 3

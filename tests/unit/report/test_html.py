@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_xhyve.model.completed import Completed
+from pytest_xhyve.model.failed_guest import FailedGuest
 from pytest_xhyve.model.failure import CommandRecord
 from pytest_xhyve.model.times import GuestTimes
 from pytest_xhyve.report.html import render
@@ -55,7 +56,7 @@ def add_failure(data: RunData, text: str) -> None:
     extra = {
         "commands": [vars_of(command)],
         "bundle": f"pytest-xhyve resume {text}",
-        "screens": [["web", "iVBORw0KGgo="]],
+        "failed": [FailedGuest("web", f"\x1b[31m{text}\x1b[0m", text, "iVBORw0KGgo=").to_message()],
     }
     data.add_step(f"test_it.py::test[{text}]", "gw0", "call", "failed", (BEGAN, BEGAN + 1), text, [(text, text)], extra)
 
