@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_xhyve.model.cluster import ClusterSpec
@@ -43,6 +43,7 @@ class GuestFactory:
         start: StartMode | None = None,
         reset: bool | None = None,
         power_cuts: bool | None = None,
+        shares: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> Guest:
         """Start a guest, and wait until it is reachable over SSH. The arguments are those of the marker.
 
@@ -60,6 +61,8 @@ class GuestFactory:
                 ``--xhyve-start`` decides if it is None.
             reset: whether each test finds the guest in the state in which the fixtures that tests share left it.
             power_cuts: whether the guest's writes are recorded, so that ``guest.power_cut()`` works.
+            shares: folders of the host that the guest has, too, by the guest's paths; relative ones are those of the
+                project's root folder (pytest's rootdir).
 
         Raises:
             ConfigurationError: an argument is invalid.
@@ -77,6 +80,7 @@ class GuestFactory:
             start=start,
             reset=reset,
             power_cuts=power_cuts,
+            shares=shares,
         )
         return self._make(spec.with_defaults(self._default))
 

@@ -20,6 +20,7 @@ from pytest_xhyve.fleet.image_maker import ImageMaker
 from pytest_xhyve.fleet.keeping import HoldFailed, KeptGuests
 from pytest_xhyve.fleet.request import Request
 from pytest_xhyve.fleet.run_guardian import RunGuardian
+from pytest_xhyve.fleet.sharing import serve_shares
 from pytest_xhyve.fleet.slots import Slot
 from pytest_xhyve.fleet.startup import ClonedMachine, Started, boot, restore
 from pytest_xhyve.fleet.supported import check_supported
@@ -217,8 +218,11 @@ class Fleet:
             folder = self._kept_guests.folder_for(run_folder / label)
             process = life.enter_context(guardian.guard(folder, [slot.fd], _shared_record(label, image, request)))
             request.started_in(process)
-            instance = replace(self._instance(image, spec.disk_sizes, process, failures), lans=request.lans)
             machine = self._machine(spec, image, hypervisor.identify(slot.uuids()), name, request.lans)
+            shares = serve_shares(spec.shares, hypervisor, machine, life)
+            instance = replace(
+                self._instance(image, spec.disk_sizes, process, failures), lans=request.lans, shares=shares
+            )
             cloned = ClonedMachine(instance, machine, request.hook, {"image": begin - requested})
             started = None
             if start != "cold" and hypervisor.snapshotter is not None:

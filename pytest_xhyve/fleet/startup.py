@@ -212,6 +212,12 @@ def restore(
             raise TemplateError(f"cannot restore the guest from its template: {reason}") from error
         life.push(held.pop_all())
     cloned.discard()
+    try:
+        # A template has none.
+        guest._mount_shares()
+    except BaseException:
+        guest._switch_off()
+        raise
     return Started(guest, record, template.agent)
 
 

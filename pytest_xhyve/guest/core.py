@@ -57,7 +57,7 @@ class GuestCore:
         self._before_use: Callable[[], None] | None = None
         self._process = os.getpid()
         self._exposed = ExposedPorts(machine.name, partial(root_shell, self, instance.timeouts.step))
-        self._own_power.after_login = self._set_up_network
+        self._own_power.after_login = self._set_up
 
     def __reduce__(self) -> NoReturn:
         # multiprocessing and concurrent.futures pickle what they pass to another process.
@@ -229,6 +229,18 @@ class GuestCore:
             before_use()
         return self._own_power
 
+    def _mount_shares(self) -> None:
+        """Mount the host's folders that are not mounted yet.
+
+        Raises:
+            XhyveError: the guest cannot mount one.
+        """
+        if self._instance.shares is not None:
+            # Few guests have shares.
+            from pytest_xhyve.guest.share_setup import mount_shares  # noqa: PLC0415
+
+            mount_shares(self, self._instance.shares, self._instance.timeouts.step)
+
     def _write_login(self) -> None:
         """Write the files by which `pytest-xhyve shell` logs in; without them, only that does not work."""
         endpoint = self._own_power.machine.find_endpoint(SSH_PORT)
@@ -274,12 +286,14 @@ class GuestCore:
             raise
         self._write_login()
 
-    def _set_up_network(self, may_have_booted: bool) -> None:
-        """After a login, give the guest what it needs to reach other guests and the test's servers."""
+    def _set_up(self, may_have_booted: bool) -> None:
+        """After a login, give the guest other guests, the test's servers, and the host's folders."""
         instance = self._instance
         if may_have_booted and instance.lans.place is not None:
             set_up_lans(self, self._machine, instance.lans.place, instance.timeouts.step)
         self._exposed.renew(self._own_power.connection)
+        if may_have_booted:
+            self._mount_shares()
 
     def _report_boot_failed(self, error: XhyveError) -> None:
         """Tell the listeners; they get the whole guest."""

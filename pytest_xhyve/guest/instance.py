@@ -16,6 +16,7 @@ from pytest_xhyve.model.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from pytest_xhyve.guest.agent import Agent
+    from pytest_xhyve.guest.shares import GuestShares
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Instance:
         events: the listener for the guest's events.
         disk_sizes: the sizes of the guest's disks.
         lans: the LANs that the guest is on.
+        shares: the folders of the host that the guest has, too; None for none.
     """
 
     image: Image
@@ -39,6 +41,7 @@ class Instance:
     events: Events
     disk_sizes: DiskSizes = field(default_factory=DiskSizes)
     lans: GuestLans = NO_LANS
+    shares: GuestShares | None = None
 
     @property
     def architecture(self) -> Architecture:

@@ -19,6 +19,9 @@ class WithPower(Protocol):
     """The part of a guest by which its commands run."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def image(self) -> Image: ...
 
     @property

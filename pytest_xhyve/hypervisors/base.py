@@ -284,6 +284,10 @@ class Hypervisor(Protocol):
     def has_lans(self) -> bool:
         """Whether its machines can have cards for LANs (`Machine.lan_macs`)."""
 
+    @property
+    def host_loopback(self) -> str | None:
+        """The address at which its guests reach the host's loopback interface; None if they cannot."""
+
     def prove(self) -> Proof:
         """Whether the hypervisor can run a guest on this host; it runs something to find out.
 

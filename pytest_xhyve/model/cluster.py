@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from pytest_xhyve.model.errors import ConfigurationError
@@ -62,6 +63,10 @@ class ClusterSpec:
     def with_defaults(self, other: GuestSpec) -> ClusterSpec:
         """A copy of this cluster whose guests take the value of *other* for each None."""
         return replace(self, guests={name: spec.with_defaults(other) for name, spec in self.guests.items()})
+
+    def anchored(self, folder: Path) -> ClusterSpec:
+        """A copy of this cluster whose shares are absolute paths; relative ones are those of *folder*."""
+        return replace(self, guests={name: spec.anchored(folder) for name, spec in self.guests.items()})
 
     def lans_of(self, guest: str) -> list[str]:
         """The names of the LANs that *guest* is on."""

@@ -6,11 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, get_args
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes
+from pytest_xhyve.model.share import Share, parse_shares
 from pytest_xhyve.model.values import (
     Firmware,
     Network,
@@ -46,6 +48,7 @@ class GuestSpec:
         start: ``cold`` boots the guest, ``warm`` restores it from a template, ``auto`` restores it if possible.
         reset: whether each test gets a shared guest in the state in which the fixtures left it.
         power_cuts: whether the guest's writes are recorded, so that ``guest.power_cut()`` works.
+        shares: folders of the host that the guest has, too.
     """
 
     image: str | os.PathLike[str] | Image | None = None
@@ -59,6 +62,7 @@ class GuestSpec:
     start: StartMode | None = None
     reset: bool | None = None
     power_cuts: bool | None = None
+    shares: tuple[Share, ...] | None = None
 
     @classmethod
     def parse(cls, **keys: Any) -> GuestSpec:
@@ -79,6 +83,7 @@ class GuestSpec:
             "start": parse_choice(*get_args(StartMode)),
             "reset": _parse_flag,
             "power_cuts": _parse_flag,
+            "shares": parse_shares,
         }
         values = {}
         for key, value in keys.items():
@@ -94,6 +99,12 @@ class GuestSpec:
     def disk_sizes(self) -> DiskSizes:
         """The sizes of all disks."""
         return DiskSizes(self.disk_size, self.disks or ())
+
+    def anchored(self, folder: Path) -> GuestSpec:
+        """A copy of this spec whose shares are absolute paths; relative ones are those of *folder*."""
+        if self.shares is None:
+            return self
+        return replace(self, shares=tuple(replace(share, folder=folder / share.folder) for share in self.shares))
 
     def with_defaults(self, other: GuestSpec) -> GuestSpec:
         """A copy of this spec that takes the value of *other* for each None."""

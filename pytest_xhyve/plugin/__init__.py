@@ -57,7 +57,7 @@ _PASSWORD_KEY = "xhyve_password"  # noqa: S105  # not a password, but a key
 _PROBLEM = pytest.StashKey[str]()
 _MARKER = (
     "xhyve(image=None, name=None, cpus=None, memory=None, disks=None, disk_size=None, firmware=None, network=None, "
-    "start=None, reset=None, power_cuts=None, only=None, skip_on=None): describes the test's guest; "
+    "start=None, reset=None, power_cuts=None, shares=None, only=None, skip_on=None): describes the test's guest; "
     "on a class or module, also its shared guest"
 )
 _CLUSTER_MARKER = (

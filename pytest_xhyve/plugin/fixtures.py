@@ -217,12 +217,12 @@ def xhyve_guest_factory(
             return f"{request.fixturename} {next(numbers)}"
 
         def make(spec: GuestSpec) -> Guest:
-            guest = made.enter_context(_start_guest(request, fleet, spec))
+            guest = made.enter_context(_start_guest(request, fleet, spec.anchored(request.config.rootpath)))
             made.enter_context(resetting(request, [guest], [fleet.reset_of(guest)], name=next_name()))
             return guest
 
         def make_cluster(spec: ClusterSpec) -> Guests:
-            guests = made.enter_context(_start_cluster(request, fleet, spec))
+            guests = made.enter_context(_start_cluster(request, fleet, spec.anchored(request.config.rootpath)))
             resets = map(fleet.reset_of, guests)
             made.enter_context(resetting(request, list(guests), resets, guests.heal, name=next_name()))
             return guests

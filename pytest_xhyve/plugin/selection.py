@@ -40,6 +40,7 @@ SHARED_FIXTURES = tuple(name for name, owner in OWNERS.items() if owner is not N
 
 _MARKER_KEYS = (
     *("image", "cpus", "memory", "disks", "disk_size", "firmware", "network", "name", "start", "reset", "power_cuts"),
+    "shares",
     *RESTRICTION_KEYS,
 )
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"

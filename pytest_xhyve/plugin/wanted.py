@@ -77,7 +77,7 @@ def stated_spec(item: pytest.Item, fixture: str) -> GuestSpec:
     from pytest_xhyve.model.spec import GuestSpec
 
     keys = as_spec_keys(parameters(item).get(fixture, {}))
-    spec = GuestSpec.parse(**(marker_arguments(guest_owner(item, fixture)) | keys))
+    spec = GuestSpec.parse(**(marker_arguments(guest_owner(item, fixture)) | keys)).anchored(item.config.rootpath)
     # A test's own guest is always new; a marker around the test is for the shared guests.
     return replace(spec, reset=None) if OWNERS[fixture] is None else spec
 
@@ -134,6 +134,7 @@ def stated_cluster(item: pytest.Item, fixture: str) -> ClusterSpec:
     common.pop("name", None)
     spec = ClusterSpec.parse(**{"reset": reset, **keys}).with_defaults(GuestSpec.parse(**common))
     # A test's own cluster is always new.
+    spec = spec.anchored(item.config.rootpath)
     return replace(spec, reset=False) if CLUSTER_OWNERS[fixture] is None else spec
 
 

@@ -91,6 +91,11 @@ class Qemu:
     def changes_disks(self) -> bool:
         return True
 
+    @property
+    def host_loopback(self) -> str:
+        # Of its user-mode network (qemu(1), -netdev user,host=).
+        return "10.0.2.2"
+
     @cached_property
     def info(self) -> HypervisorInfo:
         version = self._version()

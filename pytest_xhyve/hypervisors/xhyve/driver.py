@@ -70,6 +70,11 @@ class Xhyve:
         return False
 
     @property
+    def host_loopback(self) -> None:
+        # The bridge of vmnet leads to services that listen there, and not to those of the loopback interface.
+        return None
+
+    @property
     def disk_formats(self) -> frozenset[DiskFormat]:
         return frozenset({"raw"})
 
