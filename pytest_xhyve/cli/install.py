@@ -61,6 +61,7 @@ def install_system(
         packages=tuple(packages),
         limit=seconds * settings.timeout_factor,
         silence=InstallOptions().silence * settings.timeout_factor,
+        question=InstallOptions().question * settings.timeout_factor,
     )
     home = Home.of_user()
     fleet = Fleet(settings, home, ProgressEvents(progress))

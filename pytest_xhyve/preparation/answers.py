@@ -53,8 +53,9 @@ d-i debian-installer/exit/poweroff boolean true
 _MIRROR = ("deb.debian.org", "/debian")
 
 CMDLINE: dict[InstallerKind, str] = {
-    # The text frontend prints on the serial port what it does.
-    "preseed": f"auto=true priority=critical DEBIAN_FRONTEND=text console={X86_64.console} ---",
+    # The text frontend prints on the serial port what it does. Without TERM=dumb, it runs in GNU Screen, which prints
+    # the time each minute, so that an installer that waits would never be silent.
+    "preseed": f"auto=true priority=critical DEBIAN_FRONTEND=text TERM=dumb console={X86_64.console} ---",
     "autoinstall": f"autoinstall ds=nocloud console={X86_64.console} ---",
 }
 """The kernel's command line that lets an installer run without a person."""

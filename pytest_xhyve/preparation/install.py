@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ from pytest_xhyve.preparation.installer_disc import InstallerDisc, read_installe
 from pytest_xhyve.preparation.run_context import RunContext
 
 _LOOK_SECONDS = 1.0
+# How the text frontend of Debian's installer ends a question, and an error (cdebconf, frontend/text/text.c).
+_QUESTION = re.compile(r"(\[Press enter to continue\]|Prompt: .*\?.* for help.*>)\s*$")
 _REPORT_SECONDS = 15.0
 _LINES = 15
 _REGULAR_FILE = 0o100644
@@ -44,6 +47,7 @@ class InstallOptions:
         packages: packages that the plugin's answers add.
         limit: seconds for the whole installation.
         silence: seconds without output on the console after which it counts as one that waits for a person.
+        question: seconds without output after which a question on the console counts as one that has no answer.
     """
 
     size: int = 8 << 30
@@ -53,6 +57,7 @@ class InstallOptions:
     packages: tuple[str, ...] = ()
     limit: float = 7200.0
     silence: float = 900.0
+    question: float = 30.0
 
 
 def install(iso: Path, name: str, options: InstallOptions, context: RunContext) -> Path:
@@ -135,7 +140,9 @@ def _wait(vm: VirtualMachine, name: str, options: InstallOptions, context: RunCo
         if now - reported > _REPORT_SECONDS:
             reported = now
             last = (console.tail(1).strip() or "no output yet").splitlines()[-1]
-            context.events.progress(f"  {now - begin:.0f} s: {printable(last)[:100]}")
+            context.events.progress(f"  {now - begin:.0f} s: {printable(last)[-100:]}")
+        if now - changed > options.question and _QUESTION.search(console.tail(1)):
+            raise _failed(name, "it asks a question that has no answer", console)
         if now - changed > options.silence:
             raise _failed(name, f"the console was silent for {options.silence:g} s: it may wait for an answer", console)
         if now - begin > options.limit:
