@@ -84,7 +84,8 @@ def images(*, as_json: bool) -> None:
 def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Free disk space: remove templates, earlier builds of images, and leftovers.
 
-    What guests use is not removed. All that is removed can be made again, except for saved guests (--images).
+    What guests use is not removed. All that is removed can be made again, except for saved guests and
+    installed systems (--images).
     """
     import json
 
@@ -101,11 +102,18 @@ def prune(*, older_than: float, images: bool, yes: bool, dry_run: bool, as_json:
     progress = Progress()
     with progress.activity(f"looking at {home.path}"):
         candidates = find_candidates(home, older_than=older_than * 86400, images=images)
-    kinds = ("image", "prepared disk", "layer", "saved image", "unpacked disk", "pulled disk")
+    kinds = ("image", "prepared disk", "layer", "saved image", "unpacked disk", "installed system", "pulled disk")
     built = [candidate.name for candidate in candidates if candidate.kind in kinds]
-    saved = [candidate.name for candidate in candidates if candidate.kind == "saved image"]
+    lost = [
+        f"{text} {', '.join(names)}"
+        for kind, text in (
+            ("saved image", "the guests that were saved as"),
+            ("installed system", "the installed systems"),
+        )
+        if (names := [candidate.name for candidate in candidates if candidate.kind == kind])
+    ]
     if built and not (yes or dry_run):
-        cost = f" The guests that were saved as {', '.join(saved)} are lost then." if saved else ""
+        cost = f" Lost then: {'; '.join(lost)}." if lost else ""
         click.confirm(f"Remove {', '.join(built)}, too? Each takes minutes to make again.{cost}", abort=True, err=True)
     with progress.activity(f"{'looking at' if dry_run else 'removing'} {len(candidates)} candidates"):
         pruned = remove(candidates, home, dry_run=dry_run)

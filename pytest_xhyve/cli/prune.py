@@ -1,4 +1,6 @@
-"""Remove what is not needed from the cache folder; everything that is removed can be made again.
+"""Remove what is not needed from the cache folder.
+
+Everything that is removed can be made again, but for saved guests and for systems that a person has installed.
 
 `pytest_xhyve.cli.prune_candidates` finds what that may be.
 """
@@ -22,7 +24,7 @@ class PruneCandidate:
 
     Attributes:
         kind: ``template``, ``leftover``, ``earlier build``, ``image``, ``prepared disk``, ``layer``, ``saved image``,
-            ``unpacked disk``, ``pulled disk`` or ``digests``.
+            ``unpacked disk``, ``installed system``, ``pulled disk`` or ``digests``.
         name: its name, for people.
         path: its path.
         size: bytes on the disk.

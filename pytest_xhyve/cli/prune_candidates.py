@@ -23,7 +23,7 @@ from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.backing import folders_of
 from pytest_xhyve.images.files import read_if_complete
-from pytest_xhyve.images.layers import FOLDER, MANIFEST
+from pytest_xhyve.images.layers import FOLDER, INSTALLED, MANIFEST
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.pulled import FOLDER as PULLED
 from pytest_xhyve.images.pulled import current_folders
@@ -34,6 +34,7 @@ from pytest_xhyve.templates.store import TemplateStore
 
 # The name of an image's folder, from `pytest_xhyve.images.build`; all other files there belong to the user.
 _BUILD = re.compile(r"(.+)-[0-9a-f]{12}")
+_INSTALLED = "installed system"
 
 
 def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False) -> list[PruneCandidate]:
@@ -42,7 +43,8 @@ def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False
     Args:
         home: the cache folder.
         older_than: leave out what was used within this number of seconds.
-        images: include the images of the catalog, and what was unpacked and prepared of disks.
+        images: include the images of the catalog, systems that were installed, and what was unpacked and prepared of
+            disks.
 
     Raises:
         XhyveError: the cache folder cannot be read.
@@ -56,6 +58,7 @@ def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False
         found += _images(home, over, current=images)
         found += _made(home, over, current=images, kind="prepared disk", name="prepared")
         found += _unpacked(home, over, current=images)
+        found += _installed(home, over, current=images)
         found += _pulled(home, over, current=images)
         found += _digests(home, latest)
     return [candidate for candidate in found if candidate.used <= latest or not older_than]
@@ -170,6 +173,25 @@ def _unpacked(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneC
             blocked_by = partial(builds.blocked_by, path.name, path, None)
             away = partial(builds.remove_unpacked, path.name, path)
             yield PruneCandidate("unpacked disk", path.name, path, size_on_disk(path), used, blocked_by, away)
+
+
+def _installed(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneCandidate]:
+    """What `pytest_xhyve.preparation.install` has installed, and what an installation that was killed has left."""
+    folder = home.find_folder(INSTALLED)
+    if folder is None:
+        return
+    builds = ImageFolder(home, folder, over)
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if path.name.startswith("."):
+            name = path.name[1:].rpartition(".")[0]
+            blocked_by, away = partial(builds.blocked_by, name, None, None), partial(builds.remove, name, path)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
+        elif current and (path / MANIFEST).exists():
+            manifest = path / MANIFEST
+            used = max([_changed(manifest), *(disk.stat().st_atime for disk in path.glob("disk*"))])
+            blocked_by = partial(builds.blocked_by, path.name, path, None)
+            away = partial(builds.remove_current, path.name, manifest, path)
+            yield PruneCandidate(_INSTALLED, path.name, path, size_on_disk(path), used, blocked_by, away)
 
 
 def _pulled(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneCandidate]:

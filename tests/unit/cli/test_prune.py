@@ -399,7 +399,7 @@ def test_layers_are_listed_as_a_tree_and_go_with_the_images(new_home: Home) -> N
         assert {key[0] for key in kept} == {"layer", "saved image", "image"}
     would = prune("--images", "--dry-run")
     assert [key[0] for key in would["removed"]] == ["saved image", "layer", "image"]
-    assert "are lost then" in run_separately("prune", "--images", typed="n\n").stderr
+    assert "Lost then: the guests that were saved as mine" in run_separately("prune", "--images", typed="n\n").stderr
     assert [key[0] for key in prune("--images", "--yes")["removed"]][:3] == ["saved image", "layer", "image"]
     assert not (new_home.path / "saved" / "mine").exists()
     assert [path for path in (first, second, current) if path.exists()] == []
@@ -410,3 +410,24 @@ def test_earlier_build_stays_below_a_layer(new_home: Home) -> None:
     write_layer(new_home, "1" * 16, earlier / "disk.img", "db")
     ((_, kept),) = prune()["kept"].items()
     assert kept["reason"] == f"it is below {'1' * 16}"
+
+
+def test_installed_systems_go_with_the_images(new_home: Home) -> None:
+    folder = new_home.folder("installed")
+    system = folder / "my.debian"
+    system.mkdir()
+    disk = qcow2(system / "disk0.qcow2", size=1 << 20)
+    (system / "manifest.yaml").write_text(f"name: my.debian\ndisk: {disk.name}\n")
+    killed = folder / ".my.debian.abc123"
+    killed.mkdir()
+    with FileLock(folder / "my.debian.lock"):
+        assert prune()["kept"][("leftover", killed.name)]["reason"] == "it is being built"
+    assert list(prune()["removed"]) == [("leftover", killed.name)]
+    with living_run(new_home, disk):
+        kept = prune("--images", "--yes")["kept"]
+    assert kept["installed system", "my.debian"]["reason"] == "a guest uses it"
+    layer = write_layer(new_home, "1" * 16, disk, "db")
+    assert "the installed systems my.debian" in run_separately("prune", "--images", typed="n\n").stderr
+    assert [key[0] for key in prune("--images", "--yes")["removed"]] == ["layer", "installed system"]
+    assert not system.exists()
+    assert not layer.exists()
