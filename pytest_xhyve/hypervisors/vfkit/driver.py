@@ -58,6 +58,10 @@ class Vfkit:
         return False
 
     @property
+    def host_loopback(self) -> None:
+        """The host has an address of its own on the guests' network; its loopback interface has none there."""
+
+    @property
     def changes_disks(self) -> bool:
         return False
 
