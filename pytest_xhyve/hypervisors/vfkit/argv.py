@@ -52,7 +52,7 @@ def argv_for(machine: Machine, folder: Path) -> list[str]:
         # The first one is hvc0.
         "virtio-serial,stdio",
         "virtio-rng",
-        *(f"virtio-net,nat,mac={nic.mac}" for nic in machine.nics),
+        *(f"virtio-net,nat{'' if nic.mac is None else f',mac={nic.mac}'}" for nic in machine.nics),
         *(f"virtio-blk,path={path}" for path in disks),
         *(f"virtio-blk,path={path},readonly" for path in cdroms),
     ]
