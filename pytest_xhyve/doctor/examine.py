@@ -52,7 +52,7 @@ def examine(*, platform: str, home: Home | None, programs: CommandRunner) -> Rep
     hypervisors = ["qemu"]
     checks = host.checks(home, platform) + tools.checks(platform, programs)
     if platform == "darwin":
-        hypervisors.append("xhyve")
+        hypervisors = ["vfkit", "xhyve", "qemu"]
         folder = host.nearest_folder(Path("/") if home is None else home.path)
         checks += mac.checks(mac.Mac(programs=programs, folder=folder, euid=os.geteuid(), user=_user()))
     findings = gather(checks)

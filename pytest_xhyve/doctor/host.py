@@ -21,7 +21,7 @@ from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.settings import EMULATION_FACTOR
 from pytest_xhyve.model.values import format_size
 
-_ALL = frozenset({"qemu", "xhyve"})
+_ALL = frozenset({"qemu", "vfkit", "xhyve"})
 _QEMU = frozenset({"qemu"})
 # Building an image of the catalog takes this much, including mmdebstrap's temporary files.
 _ENOUGH_BYTES = 4 << 30

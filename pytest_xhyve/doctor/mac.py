@@ -12,6 +12,7 @@ from pytest_xhyve.doctor.mac_network import (
     check_vmnet,
     check_vpn,
 )
+from pytest_xhyve.doctor.mac_vfkit import check_vfkit, has_vfkit
 from pytest_xhyve.doctor.mac_xhyve import check_xhyve
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "check_local_network",
     "check_processor",
     "check_version",
+    "check_vfkit",
     "check_vmnet",
     "check_vpn",
     "check_xhyve",
@@ -31,17 +33,19 @@ __all__ = [
 
 
 def checks(mac: Mac) -> list[Check]:
-    """All checks for *mac*; only a few if xhyve cannot run on its processor."""
+    """All checks for *mac*; only a few if neither xhyve can run on its processor nor vfkit is installed."""
     general = [
         Check("processor", lambda: check_processor(mac)),
         Check("macOS", lambda: check_version(mac)),
         Check("file system", lambda: check_file_system(mac)),
     ]
-    if not is_intel(mac):
-        return general
+    vfkit = Check("vfkit", lambda: check_vfkit(mac))
+    if not is_intel(mac) and not has_vfkit(mac):
+        return [*general, vfkit]
     return [
         *general,
-        Check("xhyve", lambda: check_xhyve(mac)),
+        vfkit,
+        *([Check("xhyve", lambda: check_xhyve(mac))] if is_intel(mac) else []),
         Check("vmnet", lambda: check_vmnet(mac)),
         Check("DHCP server", lambda: check_bootpd(mac)),
         Check("firewall", lambda: check_firewall(mac)),

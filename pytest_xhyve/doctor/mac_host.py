@@ -23,6 +23,12 @@ from pytest_xhyve.model.architecture import X86_64
 XHYVE = frozenset({"xhyve"})
 """The hypervisors that a finding blocks if xhyve cannot run guests because of it."""
 
+VFKIT = frozenset({"vfkit"})
+"""The same for vfkit."""
+
+VMNET = XHYVE | VFKIT
+"""The hypervisors whose guests are on macOS's network, and get their addresses from its DHCP server."""
+
 SEQUOIA = 15
 TAHOE = 26
 
@@ -67,10 +73,10 @@ def check_processor(mac: Mac) -> Iterator[Finding]:
     name = _processor(mac).out.strip() or "an unknown processor"
     if not is_intel(mac):
         detail = (
-            f"{name}: xhyve and hyperkit run only on Intel processors; on this Mac, QEMU runs guests, and emulates "
-            f"their {X86_64.name} processor, which is about ten times slower"
+            f"{name}: xhyve and hyperkit run only on Intel processors; on this Mac, vfkit and QEMU run guests. QEMU "
+            f"emulates the processor of {X86_64.name} guests, which is about ten times slower; vfkit does not run them"
         )
-        yield Finding("processor", "warning", detail, "brew install qemu", XHYVE)
+        yield Finding("processor", "warning", detail, "brew install vfkit qemu", XHYVE)
         return
     # 1 means that the Hypervisor framework works (the framework's documentation, "Hypervisor").
     supported = mac.programs.run(["/usr/sbin/sysctl", "-n", "kern.hv_support"])
@@ -83,7 +89,7 @@ def check_processor(mac: Mac) -> Iterator[Finding]:
             f"{name} does not support guests (kern.hv_support is {supported.out.strip() or 'unknown'}); in a "
             "virtual machine, enable nested virtualization on its host; this must print 1:",
             "sysctl kern.hv_support",
-            XHYVE,
+            VMNET,
         )
 
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from pytest_xhyve.doctor import vpn
 from pytest_xhyve.doctor.findings import Finding
-from pytest_xhyve.doctor.mac_host import SEQUOIA, TAHOE, XHYVE, Mac, major_version
+from pytest_xhyve.doctor.mac_host import SEQUOIA, TAHOE, VMNET, Mac, major_version
 from pytest_xhyve.host.leases import POOL, read_leases
 from pytest_xhyve.model.errors import XhyveError
 
@@ -79,7 +79,7 @@ def check_bootpd(mac: Mac) -> Iterator[Finding]:
     fix = f"sudo launchctl enable system/com.apple.bootpd\n{_RESTART_BOOTPD}"
     if _is_sharing(mac):
         detail = "launchd has disabled bootpd while vmnet is in use: guests get no address"
-        yield Finding("DHCP server", "problem", detail, fix, XHYVE)
+        yield Finding("DHCP server", "problem", detail, fix, VMNET)
     else:
         # This is usual (the plist in fleetdm/fleet#9619); whether vmnet then enables bootpd is not documented.
         detail = "launchd has disabled bootpd, which is usual while no guest runs; if guests get no address:"
@@ -110,7 +110,7 @@ def check_firewall(mac: Mac) -> Iterator[Finding]:
     rule = re.search(rf"{_BOOTPD}\s*\n\s*\(\s*(Allow|Block)", listed.out)
     if rule is not None and rule[1] == "Block":
         detail = "it blocks bootpd, macOS's DHCP server: guests get no address"
-        yield Finding(title, "problem", detail, _UNBLOCK_BOOTPD, XHYVE)
+        yield Finding(title, "problem", detail, _UNBLOCK_BOOTPD, VMNET)
     elif rule is not None:
         yield Finding(title, "ok", "it permits bootpd")
     else:
@@ -133,7 +133,7 @@ def _check_unlisted(mac: Mac) -> Iterator[Finding]:
     )
     if allowed is not None and allowed[1].upper() == "DISABLED":
         detail = "it has no rule for bootpd, and blocks macOS's own programs: guests get no address"
-        yield Finding(title, "problem", detail, _UNBLOCK_BOOTPD, XHYVE)
+        yield Finding(title, "problem", detail, _UNBLOCK_BOOTPD, VMNET)
     elif allowed is not None and (major_version(mac) or 0) >= SEQUOIA:
         # minikube observed this (kubernetes/minikube#20400).
         yield Finding(title, "ok", "it permits macOS's own programs, and so bootpd")
@@ -157,7 +157,7 @@ def check_leases(mac: Mac) -> Iterator[Finding]:
     if free > 0:
         yield Finding("DHCP leases", "warning", f"{detail}; to free all of them, stop all guests, then:", fix)
     else:
-        yield Finding("DHCP leases", "problem", f"{detail}: guests get no address; stop all guests, then:", fix, XHYVE)
+        yield Finding("DHCP leases", "problem", f"{detail}: guests get no address; stop all guests, then:", fix, VMNET)
 
 
 def check_local_network(mac: Mac) -> Iterator[Finding]:

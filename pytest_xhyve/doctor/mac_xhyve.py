@@ -6,14 +6,14 @@ Mac of this project. If a check cannot parse an output, it gives a warning with 
 
 from __future__ import annotations
 
-import re
 import shlex
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.doctor.mac_host import TAHOE, XHYVE, Mac, major_version
-from pytest_xhyve.doctor.programs import CommandResult, CommandRunner
+from pytest_xhyve.doctor.mac_signature import VIRTUALIZATION, ask, is_entitled, read_signature
+from pytest_xhyve.doctor.programs import CommandResult
 from pytest_xhyve.host.privilege import KILL, sudoers_line
 from pytest_xhyve.hypervisors.xhyve.build import KilledAtOnce, ask_build
 from pytest_xhyve.hypervisors.xhyve.limits import BIG_SUR, find_defect, find_obstacle
@@ -22,7 +22,6 @@ from pytest_xhyve.model.errors import HypervisorNotFound
 NAMES = ("xhyve", "hyperkit")
 HYPERVISOR = "com.apple.security.hypervisor"
 NETWORKING = "com.apple.vm.networking"
-VIRTUALIZATION = "com.apple.security.virtualization"
 
 # This sends no signal: kill(1) with 0 only checks whether process 1 exists.
 _HARMLESS = (KILL, "-0", "1")
@@ -41,12 +40,12 @@ def check_xhyve(mac: Mac) -> Iterator[Finding]:
         detail = f"no {' or '.join(NAMES)} found in PATH; Homebrew does not offer them any more"
         yield Finding("xhyve", "warning", detail, _BUILD_HYPERKIT, XHYVE)
         return
-    signature = _signature(mac, path)
+    signature = read_signature(mac, path)
     try:
-        build = ask_build(path, lambda argv: _ask(mac.programs, argv))
+        build = ask_build(path, lambda argv: ask(mac.programs, argv))
     except KilledAtOnce:
         detail = f"macOS kills {path} when it starts (Killed: 9): its signature is damaged, or claims too much"
-        if _is_entitled(signature, NETWORKING):
+        if is_entitled(signature, NETWORKING):
             detail = f"macOS kills {path} when it starts (Killed: 9): only Apple grants {NETWORKING}"
         yield Finding("xhyve", "problem", detail, _sign(path), XHYVE)
         return
@@ -66,22 +65,6 @@ def check_xhyve(mac: Mac) -> Iterator[Finding]:
     yield from _check_privilege(mac, path, signature)
 
 
-def _ask(programs: CommandRunner, argv: Sequence[str]) -> tuple[int | None, str]:
-    answer = programs.run(argv)
-    return answer.code, answer.text
-
-
-def _signature(mac: Mac, path: str) -> CommandResult:
-    return mac.programs.run(["/usr/bin/codesign", "-d", "--entitlements", "-", path])
-
-
-def _is_entitled(signature: CommandResult, name: str) -> bool:
-    """Whether codesign's output grants *name*, in the format of macOS 12 and later, or as an older property list."""
-    key = re.escape(name)
-    granted = rf"\[Key\] {key}\s+\[Value\]\s+\[Bool\] true|<key>{key}</key>\s*<true\s*/>"
-    return re.search(granted, signature.out) is not None
-
-
 def _sign(path: str) -> str:
     """The commands that sign the program with the one entitlement that every developer may claim."""
     # A new folder of the user's own: in /tmp, another user could replace the file before sudo reads it, and PlistBuddy
@@ -98,7 +81,7 @@ def _check_entitlement(mac: Mac, path: str, signature: CommandResult) -> Iterato
     major = major_version(mac)
     if major is not None and major < BIG_SUR:
         yield Finding(title, "ok", "this macOS does not require one")
-    elif _is_entitled(signature, HYPERVISOR):
+    elif is_entitled(signature, HYPERVISOR):
         yield Finding(title, "ok", f"it grants {HYPERVISOR}")
     elif signature.code is None:
         yield Finding(
@@ -118,10 +101,10 @@ def _check_privilege(mac: Mac, path: str, signature: CommandResult) -> Iterator[
         yield Finding(title, "ok", "this is root")
     elif found.st_uid == 0 and found.st_mode & stat.S_ISUID:
         yield Finding(title, "ok", f"{path} is setuid root")
-    elif _is_entitled(signature, NETWORKING):
+    elif is_entitled(signature, NETWORKING):
         # Apple has approved this: otherwise macOS would have killed the program before it printed its version.
         yield Finding(title, "ok", f"the signature grants {NETWORKING}")
-    elif (major_version(mac) or 0) >= TAHOE and _is_entitled(signature, VIRTUALIZATION):
+    elif (major_version(mac) or 0) >= TAHOE and is_entitled(signature, VIRTUALIZATION):
         # nirs/vmnet-helper#135, #136.
         yield Finding(title, "ok", f"the signature grants {VIRTUALIZATION}, which is enough on macOS 26")
     elif all(mac.programs.run(["/usr/bin/sudo", "-n", "--", *argv]).code == 0 for argv in ([path, "-v"], _HARMLESS)):

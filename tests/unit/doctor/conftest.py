@@ -18,12 +18,16 @@ def make_mac(tmp_path: Path) -> MakeMac:
         changed: dict[str, CommandResult] | None = None,
         *,
         found: str | None = XHYVE,
+        vfkit: str | None = None,
         mode: int = 0o100755,
         owner: int = 501,
         euid: int = 501,
     ) -> Mac:
         return Mac(
-            Recorded({**GOOD, **(changed or {})}, {"xhyve": found} if found else {}),
+            Recorded(
+                {**GOOD, **(changed or {})},
+                {name: path for name, path in (("xhyve", found), ("vfkit", vfkit)) if path is not None},
+            ),
             folder=Path("/Users/me"),
             euid=euid,
             user="me",

@@ -92,7 +92,7 @@ def test_folder_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (finding,) = host.check_folder(Home(tmp_path / "file" / "home"), "linux")
     assert finding.level == "problem"
-    assert finding.blocks == {"qemu", "xhyve"}
+    assert finding.blocks == {"qemu", "vfkit", "xhyve"}
     assert_can_be_pasted(finding)
 
 

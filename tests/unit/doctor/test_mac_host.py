@@ -13,14 +13,14 @@ HOST_CASES: dict[str, Bad] = {
         "processor",
         {SYSCTL_CPU: out("Apple M1\n")},
         "Apple M1: xhyve and hyperkit run only on",
-        "install qemu",
+        "install vfkit qemu",
         True,
     ),
     "Rosetta": (
         "processor",
         {SYSCTL_CPU: out("VirtualApple @ 2.50GHz processor\n")},
         "VirtualApple",
-        "install qemu",
+        "install vfkit qemu",
         True,
     ),
     "no support": ("processor", {SYSCTL_HV: out("0\n")}, "kern.hv_support is 0", "sysctl kern.hv_support", True),
@@ -43,4 +43,4 @@ def test_bad_state_of_host(make_mac: MakeMac, case: Bad) -> None:
 
 def test_apples_processor_leaves_nothing_to_ask_about_xhyve(make_mac: MakeMac) -> None:
     titles = [check.title for check in mac.checks(make_mac({SYSCTL_CPU: out("Apple M1\n")}))]
-    assert titles == ["processor", "macOS", "file system"]
+    assert titles == ["processor", "macOS", "file system", "vfkit"]

@@ -226,7 +226,7 @@ def test_leases(make_mac: MakeMac, live: int, level: str) -> None:
     (finding,) = mac.check_leases(this_mac)
     assert finding.level == level
     assert f"{253 - live} of 253" in finding.detail
-    assert finding.blocks == ({"xhyve"} if level == "problem" else set())
+    assert finding.blocks == ({"vfkit", "xhyve"} if level == "problem" else set())
     if level != "ok":
         assert f"sudo rm {this_mac.leases}" in finding.fix
         assert "kickstart" in finding.fix

@@ -30,7 +30,7 @@ from mac_answers import (
 
 from pytest_xhyve.doctor import mac, mac_xhyve
 from pytest_xhyve.doctor.mac import Mac
-from pytest_xhyve.doctor.mac_xhyve import VIRTUALIZATION
+from pytest_xhyve.doctor.mac_signature import VIRTUALIZATION
 from pytest_xhyve.doctor.programs import CommandResult
 
 OLD = {

@@ -38,6 +38,8 @@ from pytest_xhyve.doctor.programs import CommandResult
 
 REPORTS = Path(__file__).parent / "six_macs"
 ASKED = f"{XHYVE} -M -v"
+VFKIT = "/opt/homebrew/bin/vfkit"
+SIGNED_FOR_VFKIT = recorded("codesign-new.txt").out.replace("security.hypervisor", "security.virtualization")
 
 
 def answer(name: str) -> CommandResult:
@@ -67,14 +69,29 @@ MACS: Mapping[str, dict[str, CommandResult]] = {
     # hyperkit from its current sources; the firewall blocks everything.
     "intel-15": {SW_VERS: out("15.3\n"), GLOBAL_STATE: BLOCKS_ALL},
     "apple-14": {SW_VERS: out("14.5\n"), SYSCTL_CPU: out("Apple M1\n")},
-    "apple-15": {SW_VERS: out("15.3\n"), SYSCTL_CPU: out("Apple M2 Pro\n")},
-    "apple-26": {SW_VERS: out("26.1\n"), SYSCTL_CPU: out("Apple M4\n")},
+    # vfkit of Homebrew; and one that Podman has installed.
+    "apple-15": {
+        SW_VERS: out("15.3\n"),
+        SYSCTL_CPU: out("Apple M2 Pro\n"),
+        f"{VFKIT} --version": out("vfkit version: v0.6.4\n"),
+        f"/usr/bin/codesign -d --entitlements - {VFKIT}": out(SIGNED_FOR_VFKIT),
+    },
+    "apple-26": {
+        SW_VERS: out("26.1\n"),
+        SYSCTL_CPU: out("Apple M4\n"),
+        f"{VFKIT} --version": out("vfkit version: v0.6.1\n"),
+    },
 }
+WITH_VFKIT = ("apple-15", "apple-26")
+
+
+def at(make_mac: MakeMac, name: str) -> mac.Mac:
+    return make_mac(MACS[name], vfkit=VFKIT if name in WITH_VFKIT else None)
 
 
 @pytest.mark.parametrize("name", MACS)
 def test_report(make_mac: MakeMac, name: str, tmp_path: Path) -> None:
-    findings = gather(mac.checks(make_mac(MACS[name])))
+    findings = gather(mac.checks(at(make_mac, name)))
     for finding in findings:
         assert_can_be_pasted(finding)
     lines = [line for finding in findings for line in finding.lines(100)]
@@ -94,4 +111,13 @@ def test_report(make_mac: MakeMac, name: str, tmp_path: Path) -> None:
     ],
 )
 def test_whether_xhyve_runs_guests(make_mac: MakeMac, name: str, blocked: bool) -> None:
-    assert any("xhyve" in finding.blocks for finding in gather(mac.checks(make_mac(MACS[name])))) == blocked
+    assert any("xhyve" in finding.blocks for finding in gather(mac.checks(at(make_mac, name)))) == blocked
+
+
+def test_whether_vfkit_runs_guests(make_mac: MakeMac) -> None:
+    runs = {
+        name
+        for name in MACS
+        if not any("vfkit" in finding.blocks for finding in gather(mac.checks(at(make_mac, name))))
+    }
+    assert runs == {"apple-15"}
