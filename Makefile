@@ -1,6 +1,6 @@
 # make demo           set up all that is needed, build the default image, run the examples
 # make test           set up all that is needed, then every check, and each promise shown once
-# make test-standin   the tests of the stand-in for xhyve
+# make test-standin   the tests of the stand-ins for xhyve and vfkit
 # make test-thorough  all other tests: each promise in breadth; the stand-in's too
 # make unit           the part of it that needs no guest
 # make test-images    the tests of guests on disks as they come from elsewhere; each is built first, which needs root
@@ -29,11 +29,11 @@ SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 # Unit tests mostly wait: for processes to end, for limits to pass.
 MANY := -n 4
 
-MAC_HYPERVISORS ?= hyperkit xhyve qemu
+MAC_HYPERVISORS ?= vfkit hyperkit xhyve qemu
 MAC_IMAGES ?= $(HOME)/guests/images
 # The image of each is built in a guest, with Debian's packages: ten minutes without acceleration.
 NOT_IN_THE_DEMO := postgresql raid
-# These change a running guest's disks, or build an image: neither is possible under xhyve, or on a Mac.
+# These change a running guest's disks, or build an image: neither is possible under xhyve and vfkit, or on a Mac.
 NOT_ON_A_MAC := ab_update filesystem_power_cut forgotten_fsync own_image postgresql raid sqlite
 
 .DELETE_ON_ERROR:
