@@ -35,6 +35,7 @@ NAVIGATION = {
         "ci",
         "slow-hosts",
         "own-image",
+        "other-processors",
         "pull",
         "hosts",
         "install",

@@ -43,6 +43,7 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk, DiskSizes, Machine, Nic, lan_mac
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.model.timeouts import Timeouts
 from pytest_xhyve.templates.cache import BuildTemplate, TemplateCache
 from pytest_xhyve.templates.identity import AgentState
 from pytest_xhyve.templates.key import identity_parameters
@@ -296,8 +297,7 @@ class Fleet:
             folder = run_folder / f"{name}.{secrets.token_hex(4)}"
             return guardian.guard(self._kept_guests.folder_for(folder), [], _shared_record(name, image))
 
-        timeouts = timeouts_of(self._settings, self.hypervisor.info)
-        return RunContext(self._home, self.hypervisor, timeouts, self._events, guard, run_folder)
+        return RunContext(self._home, self._hypervisors.for_image, self._timeouts_for, self._events, guard, run_folder)
 
     def _report_times(self, times: GuestTimer, request: Request) -> None:
         """Report the times of a removed guest, unless no test has used it."""
@@ -305,10 +305,12 @@ class Fleet:
             self._events.removed(times.collect(request.requested_by))
 
     def _instance(self, image: Image, sizes: DiskSizes, process: GuardedProcess, failures: Events) -> Instance:
-        hypervisor = self._hypervisors.for_image(image)
-        timeouts = timeouts_of(self._settings, hypervisor.info)
+        hypervisor, timeouts = self._hypervisors.for_image(image), self._timeouts_for(image)
         # The failures first: they add diagnostics to the error, which the other listener reports.
         return Instance(image, hypervisor, process, timeouts, EventList(failures, self._events), sizes)
+
+    def _timeouts_for(self, image: Image | None) -> Timeouts:
+        return timeouts_of(self._settings, self._hypervisors.for_image(image).info)
 
     def _template_builder(
         self, image: Image, sizes: DiskSizes, guardian: Guardian, place: Path, failures: Events

@@ -138,9 +138,7 @@ class Resumption:
         context = self._context
         with context.guard(self.saved.name, self._found.image) as process:
             self._process = process
-            instance = Instance(
-                self._found.image, context.hypervisor, process, context.timeouts, context.events, lans=self.lans
-            )
+            instance = replace(context.instance(self._found.image, process), lans=self.lans)
             with _explain_full_disk(process.folder), explained(self._bundle.path):
                 unpack(self._bundle.reader, self.saved.console, process.folder / CONSOLE)
                 disks = tuple(self._unpack_disk(number, process.folder) for number in range(len(self.saved.disks)))
@@ -210,9 +208,10 @@ class Resumption:
         """Why the guest's memory cannot be restored here; empty if it can."""
         if not self.saved.has_memory:
             return "its memory was not saved, or it was off"
-        snapshotter = self._context.hypervisor.snapshotter
+        hypervisor = self._context.hypervisor_for(self._found.image)
+        snapshotter = hypervisor.snapshotter
         if snapshotter is None:
-            return f"{self._context.hypervisor.info.name} cannot restore memory"
+            return f"{hypervisor.info.name} cannot restore memory"
         machine = replace(self.saved.machine(), kernel=self._found.kernel, initrd=self._found.initrd)
         difference = find_difference(self.saved.depends_on, snapshotter.depends_on(machine))
         return difference and f"it was saved with {difference}"

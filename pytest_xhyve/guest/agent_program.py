@@ -20,12 +20,10 @@ class _Code:
     """The program's code.
 
     Attributes:
-        machine: the number of the architecture in ELF's header (gABI, chapter 4).
         align: the largest page that its kernels have.
         code: the instructions.
     """
 
-    machine: int
     align: int
     code: bytes
 
@@ -34,7 +32,6 @@ class _Code:
 _CODES: Mapping[str, _Code] = MappingProxyType(
     {
         X86_64.name: _Code(
-            machine=62,
             align=0x1000,
             code=bytes.fromhex(
                 # message: read the length, then that many bytes
@@ -52,7 +49,6 @@ _CODES: Mapping[str, _Code] = MappingProxyType(
             ),
         ),
         ARM64.name: _Code(
-            machine=183,
             align=0x10000,
             code=bytes.fromhex(
                 # message
@@ -80,7 +76,7 @@ def build_program(architecture: Architecture) -> bytes:
     size = headers + len(made.code)
     # ELFCLASS64, ELFDATA2LSB, EV_CURRENT; ET_EXEC.
     start = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
-        "<HHIQQQIHHHHHH", 2, made.machine, 1, _CODE_AT + headers, 64, 0, 0, 64, 56, 2, 0, 0, 0
+        "<HHIQQQIHHHHHH", 2, architecture.elf_machine, 1, _CODE_AT + headers, 64, 0, 0, 64, 56, 2, 0, 0, 0
     )
     code = struct.pack("<IIQQQQQQ", 1, 0b101, 0, _CODE_AT, _CODE_AT, size, size, made.align)
     memory = struct.pack("<IIQQQQQQ", 1, 0b110, 0, BUFFER, BUFFER, 0, BUFFER_SIZE, made.align)

@@ -27,6 +27,7 @@ from pytest_xhyve.host.digests import digest_of, remember_digest
 from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.locks import locked
+from pytest_xhyve.images import emulator
 from pytest_xhyve.images.backing import folders_of
 from pytest_xhyve.images.exporting import IMPORTED
 from pytest_xhyve.images.files import read_if_complete
@@ -68,6 +69,8 @@ _MKE2FS_EXTENDED = "root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,assume
 _TOOLS = ("mmdebstrap", "mke2fs", "depmod", "tar")
 TOOLS_PACKAGES = "mmdebstrap e2fsprogs kmod fakeroot uidmap util-linux debian-archive-keyring"
 """The packages of Debian and Ubuntu that contain the tools."""
+# For the shell of mmdebstrap, with the variables that `_Build` sets.
+_REGISTER = f'"$XHYVE_PYTHON" -m {emulator.__name__} register "$XHYVE_ARCHITECTURE"'
 _LOG_LINES = 15
 # Digits of the digest in the name of an image's folder.
 _DIGITS = 12
@@ -124,7 +127,7 @@ class _Build:
 
     def run(self, client: KeyPair) -> None:
         """Create disk, kernel, initrd and host key in the workspace."""
-        _check_tools()
+        _check_tools(self._recipe)
         host = KeyPair.generate()
         root = self._workspace / "root.tar"
         self._log.write_text("")
@@ -140,8 +143,14 @@ class _Build:
 
     def _make_root(self, root: Path) -> None:
         recipe = self._recipe
-        # For the hook. This interpreter has the package, which a program python3 in PATH may not have.
-        variables = [f"XHYVE_PYTHON={sys.executable}", f"XHYVE_CONSOLE={recipe.architecture.console}"]
+        # For the hooks. This interpreter has the package, which a program python3 in PATH may not have.
+        variables = [
+            f"XHYVE_PYTHON={sys.executable}",
+            f"XHYVE_CONSOLE={recipe.architecture.console}",
+            f"XHYVE_ARCHITECTURE={recipe.architecture.name}",
+        ]
+        # For an ordinary user, mmdebstrap makes a user namespace.
+        in_namespace = _is_emulated(recipe) and os.geteuid() == 0
         # The variant "extract" runs neither the packages' scripts nor a customize hook.
         hook = "extract" if recipe.variant == "extract" else "customize"
         self._tool(
@@ -153,13 +162,15 @@ class _Build:
                 f"--include={','.join(recipe.packages)}",
                 f"--architectures={recipe.architecture.debian}",
                 *_MMDEBSTRAP_OPTIONS,
-                f"--{hook}-hook={recipe.customize}",
-                # It looks for an emulator even if it runs nothing of the packages.
+                # mmdebstrap would look for an emulator even if it runs nothing of the packages.
                 *([] if recipe.architecture.is_native() else ["--skip=check/qemu"]),
+                *([f"--setup-hook={_REGISTER}"] if _is_emulated(recipe) else []),
+                f"--{hook}-hook={recipe.customize}",
                 recipe.suite,
                 str(root),
             ],
             variables,
+            through=[sys.executable, "-m", emulator.__name__, "enter"] if in_namespace else [],
         )
 
     def _add_files(self, root: Path, client: KeyPair, host: KeyPair) -> None:
@@ -215,8 +226,8 @@ class _Build:
             with disk.open("r+b") as file:
                 file.write(master_boot_record(size, secrets.randbits(32)))
 
-    def _tool(self, argv: Sequence[str], variables: Sequence[str] = ()) -> None:
-        """Run a tool with more environment *variables*, and append its output to the log.
+    def _tool(self, argv: Sequence[str], variables: Sequence[str] = (), through: Sequence[str] = ()) -> None:
+        """Run a tool with more environment *variables*, and append its output to the log; *through* starts it.
 
         The guardian runs the tool as it runs a hypervisor. If this process is killed, the guardian ends the tool and
         its children. The children of mmdebstrap do not end with mmdebstrap.
@@ -226,7 +237,7 @@ class _Build:
             # If the tool is killed, its temporary files are removed with this folder. For an ordinary user this does
             # not work, because the tool's namespace may not access the folder.
             temporary = [f"TMPDIR={process.folder}"] if os.geteuid() == 0 else []
-            process.start(["env", "--chdir=/", *temporary, *variables, *argv], {}, {})
+            process.start(["env", "--chdir=/", *temporary, *variables, *through, *argv], {}, {})
             status = process.wait(_TOOL_SECONDS)
             output = process.output()
             if status is None:
@@ -322,7 +333,12 @@ def missing_tools() -> list[str]:
     return [tool for tool in tools if shutil.which(tool, path=path) is None]
 
 
-def _check_tools() -> None:
+def _is_emulated(recipe: Recipe) -> bool:
+    """Whether the build runs programs for another processor than this host's."""
+    return recipe.variant != "extract" and not recipe.architecture.is_native()
+
+
+def _check_tools(recipe: Recipe) -> None:
     if sys.platform != "linux":
         raise ImageError(
             "images of the catalog can be built only on Debian and Ubuntu\n"
@@ -332,6 +348,8 @@ def _check_tools() -> None:
         raise ImageError(
             f"cannot build an image: {', '.join(missing)} not found\n  Debian and Ubuntu: apt install {TOOLS_PACKAGES}"
         )
+    if _is_emulated(recipe) and emulator.find_emulator(recipe.architecture) is None:
+        raise ImageError(f"cannot build {recipe.name}: {emulator.explain_missing_emulator(recipe.architecture)}")
 
 
 def _add(archive: tarfile.TarFile, path: str, content: bytes | None, mode: int) -> None:

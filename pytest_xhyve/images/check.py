@@ -8,6 +8,7 @@ from pytest_xhyve.formats.mbr import SECTOR, has_boot_loader, has_signature
 from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.images.backing import backing_files, check_base
 from pytest_xhyve.images.files import check_files, fix_for
+from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import Firmware
@@ -44,6 +45,8 @@ def check_boots_by(firmware: Firmware | None, image: Image) -> None:
     Raises:
         ImageError: no guest can boot from the disk by *firmware*.
     """
+    if firmware == "bios" and image.arch != X86_64.name:
+        raise ImageError(f'firmware="bios": a machine of {image.arch} has no BIOS\n  use firmware="uefi"')
     if firmware is None or image.format != "raw":
         return
     with image.disk.open("rb") as disk:

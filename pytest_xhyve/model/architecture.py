@@ -20,6 +20,7 @@ class Architecture:
         name: as ``uname -m`` prints it on Linux.
         also: other words for it, in lower case: Debian's, macOS's, Windows'.
         debian: Debian's word, for mmdebstrap and names of packages.
+        elf_machine: the number of the architecture in the header of programs (ELF's e_machine; gABI, chapter 4).
         package: Debian's package with QEMU's program.
         program: QEMU's program.
         machine: the value of QEMU's ``-machine``.
@@ -42,6 +43,7 @@ class Architecture:
     name: str
     also: frozenset[str]
     debian: str
+    elf_machine: int
     package: str
     program: str
     machine: str
@@ -72,6 +74,7 @@ X86_64 = Architecture(
     name="x86_64",
     also=frozenset({"amd64"}),
     debian="amd64",
+    elf_machine=62,
     package="qemu-system-x86",
     program="qemu-system-x86_64",
     # These devices are off: the guest does not need them, and each makes its boot slower.
@@ -105,6 +108,7 @@ ARM64 = Architecture(
     name="aarch64",
     also=frozenset({"arm64"}),
     debian="arm64",
+    elf_machine=183,
     package="qemu-system-arm",
     program="qemu-system-aarch64",
     machine="virt",

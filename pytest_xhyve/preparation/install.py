@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -108,9 +108,10 @@ def _install(
         else:
             initrd.write_bytes(disc.initrd)
             cdroms.append(_write_seed(temporary / "seed.iso", options.answers or autoinstall(name, options.packages)))
-        formats = context.hypervisor.disk_formats
-        (disk,) = create_empty_disks([options.size], workspace, formats)
-        identity = context.hypervisor.identify(iter([uuid4() for _ in range(16)]))
+        record = _as_image(name, workspace, iso)
+        hypervisor = context.hypervisor_for(record)
+        (disk,) = create_empty_disks([options.size], workspace, hypervisor.disk_formats)
+        identity = hypervisor.identify(iter([uuid4() for _ in range(16)]))
         machine = Machine(
             name=name,
             uuid=identity.uuid,
@@ -124,8 +125,10 @@ def _install(
             cmdline=CMDLINE[disc.kind],
             cdroms=tuple(cdroms),
         )
-        record = _as_image(name, disk.path, iso)
-        with context.guard(name, record) as process, context.hypervisor.running(machine, process) as vm:
+        with (
+            context.guard(name, replace(record, disk=disk.path)) as process,
+            hypervisor.running(machine, process) as vm,
+        ):
             _wait(vm, name, options, context)
 
 

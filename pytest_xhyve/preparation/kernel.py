@@ -7,18 +7,10 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from pytest_xhyve.model.architecture import X86_64
+from pytest_xhyve.model.architecture import find_architecture, host_architecture
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.text import is_number
 from pytest_xhyve.preparation.facts import DISK, Facts
-
-OWN_PARAMETERS = " ".join(
-    (
-        f"console={X86_64.console} net.ifnames=0 mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1",
-        *X86_64.parameters,
-    )
-)
-"""Kernel parameters of guests: the console, the name of the card, and what shortens a boot on an emulated CPU."""
 
 _INITRDS = ("initrd.img-{}", "initramfs-{}.img", "initrd-{}", "initrd-{}.img", "initramfs-{}", "initrd.gz-{}")
 _KERNEL = re.compile(r"(?:vmlinuz|bzImage|kernel)(?:-(.+))?")
@@ -55,6 +47,17 @@ class _Entry:
     source: str
 
 
+def own_parameters(arch: str) -> str:
+    """Kernel parameters of guests: the console, the name of the card, and what shortens a boot on an emulated CPU.
+
+    Args:
+        arch: the name of the system's architecture.
+    """
+    architecture = find_architecture(arch) or host_architecture()
+    common = "net.ifnames=0 mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1"
+    return " ".join([f"console={architecture.console}", common, *architecture.parameters])
+
+
 def choose_kernel(facts: Facts) -> BootFiles:
     """The kernel that the disk's own boot loader would start, else the newest one.
 
@@ -83,7 +86,7 @@ def choose_cmdline(facts: Facts) -> str:
     """The command line of the disk's own boot loader, if it has one, as a guest needs it."""
     entry = _default_entry(facts)
     parameters = () if entry is None else entry.parameters
-    return " ".join([*_root_parameters(facts, parameters), *_kept(parameters), OWN_PARAMETERS])
+    return " ".join([*_root_parameters(facts, parameters), *_kept(parameters), own_parameters(facts.architecture)])
 
 
 def _default_entry(facts: Facts) -> _Entry | None:

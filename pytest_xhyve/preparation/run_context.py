@@ -27,19 +27,33 @@ class RunContext:
 
     Attributes:
         home: the cache folder.
-        hypervisor: runs the guests.
-        timeouts: the limits of each step of a guest.
+        hypervisor_for: returns the hypervisor for guests of an image, or of the run's default image for None.
+        timeouts_for: returns the limits of each step of such a guest.
         events: the listener for what happens.
         guard: returns a process of the guardian for a guest with this name and image.
         folder: the run's folder.
     """
 
     home: Home
-    hypervisor: Hypervisor
-    timeouts: Timeouts
+    hypervisor_for: Callable[[Image | None], Hypervisor]
+    timeouts_for: Callable[[Image | None], Timeouts]
     events: Events
     guard: Callable[[str, Image], AbstractContextManager[GuardedProcess]]
     folder: Path
+
+    @property
+    def hypervisor(self) -> Hypervisor:
+        """The hypervisor for guests of the run's default image."""
+        return self.hypervisor_for(None)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The limits of each step of such a guest."""
+        return self.timeouts_for(None)
+
+    def instance(self, image: Image, process: GuardedProcess) -> Instance:
+        """What a guest of *image* in *process* has apart from its machine."""
+        return Instance(image, self.hypervisor_for(image), process, self.timeouts_for(image), self.events)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -60,7 +74,8 @@ class RunContext:
             BootFailed: the guest did not boot.
         """
         with self.guard(name, image) as process:
-            identity = self.hypervisor.identify(_random_uuids())
+            instance = self.instance(image, process)
+            identity = instance.hypervisor.identify(_random_uuids())
             machine = Machine(
                 name=name,
                 uuid=identity.uuid,
@@ -75,7 +90,7 @@ class RunContext:
                 graphics=image.firmware is not None,
                 firmware=image.firmware,
             )
-            guest = Guest(Instance(image, self.hypervisor, process, self.timeouts, self.events), machine)
+            guest = Guest(instance, machine)
             guest._boot_or_restore()
             try:
                 yield guest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pytest_xhyve.model.architecture import X86_64
+from pytest_xhyve.model.architecture import ARCHITECTURES
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.preparation.facts import Facts, describe_device
 
@@ -22,7 +22,7 @@ _UNSUPPORTED = {
 
 
 def check_system(facts: Facts, disk: Path) -> None:
-    """Check that exactly one Linux of this architecture was found.
+    """Check that exactly one Linux of a known architecture was found.
 
     Raises:
         ImageError: there is none, or more than one; the message states what is on the disk instead.
@@ -35,10 +35,10 @@ def check_system(facts: Facts, disk: Path) -> None:
         )
     if not facts.roots:
         raise ImageError(_explain_no_system(facts, disk))
-    if facts.architecture != X86_64.name:
+    if facts.architecture not in ARCHITECTURES:
         raise ImageError(
             f"{disk} has {facts.system} for {facts.architecture or 'an unknown architecture'}; "
-            f"guests here are {X86_64.name}"
+            f"guests are {' or '.join(ARCHITECTURES)}"
         )
 
 

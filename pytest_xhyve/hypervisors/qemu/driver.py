@@ -30,7 +30,7 @@ from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine, Wires, 
 from pytest_xhyve.hypervisors.qemu.monitor import MONITOR
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
-from pytest_xhyve.model.architecture import X86_64, Architecture
+from pytest_xhyve.model.architecture import ARCHITECTURES, X86_64, Architecture
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
 from pytest_xhyve.model.machine import Disk, DiskFormat, Machine, nic_mac
 from pytest_xhyve.model.settings import MAX_GUESTS
@@ -69,9 +69,16 @@ class Qemu:
         found = shutil.which(wanted)
         if found is None:
             raise HypervisorNotFound(
-                f"QEMU not found: looked for {wanted}{'' if '/' in wanted else ' in PATH'}\n"
+                f"QEMU not found: for guests of {architecture.name}, looked for {wanted}"
+                f"{'' if '/' in wanted else ' in PATH'}\n"
                 f"  install it (Debian and Ubuntu: {architecture.package} and qemu-utils, macOS: brew install qemu),\n"
                 "  or name the program with --xhyve-executable"
+            )
+        other = next((each for each in ARCHITECTURES.values() if each.program == Path(found).name), architecture)
+        if other != architecture:
+            raise HypervisorNotFound(
+                f"{found} runs guests of {other.name}, and these are {architecture.name}\n"
+                f"  name {architecture.program} with --xhyve-executable, or leave the option out"
             )
         # The path must be absolute, because each QEMU runs in its guest's folder.
         self._executable = str(Path(found).absolute())

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_images import qcow2, write_image
+from fake_images import KERNEL, qcow2, write_image
 
 from pytest_xhyve.images.catalog import Source, find_source, read_source
+from pytest_xhyve.images.check import check_boots_by
+from pytest_xhyve.images.files import check_files
 from pytest_xhyve.images.manifest import Manifest, as_manifest, parse_manifest, read_manifest
 from pytest_xhyve.images.own_login import OwnLogin
-from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.preparation.description import describe_image, describe_stated
 
@@ -215,3 +217,28 @@ def test_printed_manifest_describes_the_same_image(tmp_path: Path) -> None:
     (elsewhere / "ubuntu18.yaml").write_text(yaml.safe_dump(as_manifest(image)))
     again = as_manifest(read_manifest(elsewhere / "ubuntu18.yaml"))
     assert again == as_manifest(image)
+
+
+@pytest.mark.parametrize(
+    ("arch", "kernel", "message"),
+    [
+        ("aarch64", KERNEL, "is a Linux kernel for amd64 .format bzImage., but guests are aarch64"),
+        (
+            "x86_64",
+            bytes(56) + b"ARM\x64" + bytes(100),
+            "is a Linux kernel for arm64 .format Image., but guests are x86",
+        ),
+    ],
+)
+def test_kernel_for_another_architecture(tmp_path: Path, arch: str, kernel: bytes, message: str) -> None:
+    image = read_manifest(write_image(tmp_path, arch=arch))
+    assert image.kernel is not None
+    image.kernel.write_bytes(kernel)
+    with pytest.raises(ImageError, match=message):
+        check_files(image)
+
+
+def test_no_bios_for_arm64(tmp_path: Path) -> None:
+    image = read_manifest(write_image(tmp_path, arch="arm64", firmware="bios"))
+    with pytest.raises(ImageError, match='a machine of aarch64 has no BIOS\n  use firmware="uefi"'):
+        check_boots_by("bios", image)

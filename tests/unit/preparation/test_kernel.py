@@ -4,7 +4,7 @@ import pytest
 from facts import facts_of
 
 from pytest_xhyve.model.errors import ImageError
-from pytest_xhyve.preparation.kernel import OWN_PARAMETERS, choose_kernel
+from pytest_xhyve.preparation.kernel import choose_kernel, own_parameters
 
 TWO = ("vmlinuz-6.1.0-9-amd64", "initrd.img-6.1.0-9-amd64", "vmlinuz-6.1.0-10-amd64", "initrd.img-6.1.0-10-amd64")
 
@@ -12,7 +12,7 @@ TWO = ("vmlinuz-6.1.0-9-amd64", "initrd.img-6.1.0-9-amd64", "vmlinuz-6.1.0-10-am
 def test_newest_kernel_with_an_initrd() -> None:
     boot = choose_kernel(facts_of(boot=(*TWO, "vmlinuz-6.9.0")))
     assert (boot.kernel, boot.initrd) == ("boot/vmlinuz-6.1.0-10-amd64", "boot/initrd.img-6.1.0-10-amd64")
-    assert boot.cmdline == f"root=/dev/vda1 rw {OWN_PARAMETERS}"
+    assert boot.cmdline == f"root=/dev/vda1 rw {own_parameters('x86_64')}"
 
 
 def test_boot_loader_of_debian_chooses() -> None:
@@ -24,7 +24,7 @@ menuentry 'Debian' {
 """
     boot = choose_kernel(facts_of(boot=TWO, files={"boot/grub/grub.cfg": grub}))
     assert boot.kernel == "boot/vmlinuz-6.1.0-9-amd64"
-    assert boot.cmdline == f"root=UUID=abc rw audit=0 {OWN_PARAMETERS}"
+    assert boot.cmdline == f"root=UUID=abc rw audit=0 {own_parameters('x86_64')}"
     assert boot.source == "/boot/grub/grub.cfg"
 
 

@@ -28,7 +28,7 @@ def test_one_linux_is_taken() -> None:
         ("volume\t/dev/vdb1 swap\nproblem\t/dev/vdb2: bad superblock", "partition 1: swap\n    .*bad superblock"),
         ("", "what was found on it:\n    nothing"),
         ("root\t/dev/vdb1 ext4 \nroot\t/dev/vdb2 xfs ", "more than one system"),
-        ("root\t/dev/vdb1 ext4 \nelf\tELF\narchitecture\t183", "for aarch64; guests here are x86_64"),
+        ("root\t/dev/vdb1 ext4 \nelf\tELF\narchitecture\t40", "for arm; guests are x86_64 or aarch64"),
         ("root\t/dev/vdb1 ext4 \nelf\t#!/\narchitecture\t62", "for an unknown architecture"),
     ],
 )
