@@ -22,6 +22,7 @@ from pytest_xhyve.images.exported import MOST_BYTES, ExportedImage, parse_descri
 from pytest_xhyve.images.exporting import Export
 from pytest_xhyve.images.importing import find_imported, importing
 from pytest_xhyve.images.layers import check_name
+from pytest_xhyve.images.recipe import name_here
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import format_size
@@ -160,7 +161,11 @@ def _describe(image: ExportedImage) -> bytes:
 
 
 def _renamed(image: ExportedImage, name: str | None) -> ExportedImage:
-    if name is None or name == image.name:
+    if name is None:
+        # Another host may be of another processor, and its image of the catalog one for that.
+        own = name_here(image.name, str(image.manifest.get("arch", "")))
+        return image if own == image.name else image.with_name(own)
+    if name == image.name:
         return image
     check_name(name)
     return image.with_name(name)

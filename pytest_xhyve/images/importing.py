@@ -27,7 +27,7 @@ from pytest_xhyve.images.files import check_files, read_if_complete
 from pytest_xhyve.images.layers import FOLDER, MANIFEST, LayerStore, check_name
 from pytest_xhyve.images.manifest import as_manifest, read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
-from pytest_xhyve.images.recipe import recipe_names
+from pytest_xhyve.images.recipe import find_catalog_name
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
 
@@ -149,11 +149,11 @@ def importing(image: ExportedImage, home: Home, report: Callable[[str], None]) -
     Raises:
         ConfigurationError: the image cannot have its name.
     """
-    if image.name not in recipe_names():
+    if find_catalog_name(image.name) is None:
         check_name(image.name)
     target = folder_of(image, home)
     # The same locks and names as those of what is built or made here: `pytest_xhyve.cli.prune` knows them.
-    name = image.name if image.name in recipe_names() else target.name
+    name = image.name if find_catalog_name(image.name) is not None else target.name
     with (
         locked(target.with_name(f"{name}.lock"), f"imports or builds {image.name}", report=report),
         new_workspace(target.parent, name) as workspace,
@@ -172,7 +172,7 @@ def give_name(image: ExportedImage, home: Home) -> None:
     An image of the catalog takes the place of the one that was built here, and is not built again.
     """
     folder = folder_of(image, home)
-    if image.name not in recipe_names():
+    if find_catalog_name(image.name) is None:
         LayerStore(home).give_name(image.name, folder.name)
         return
     content = as_manifest(read_manifest(folder / MANIFEST))
@@ -186,7 +186,7 @@ def give_name(image: ExportedImage, home: Home) -> None:
 
 def folder_of(image: ExportedImage, home: Home) -> Path:
     """The folder of *image* in the cache folder *home*: among the catalog's builds, or among the layers."""
-    if image.name in recipe_names():
+    if find_catalog_name(image.name) is not None:
         return home.folder(_IMAGES) / f"{image.name}-{image.key[:_DIGITS]}"
     return home.folder(FOLDER) / image.key
 

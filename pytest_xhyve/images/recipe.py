@@ -114,6 +114,15 @@ def find_catalog_name(word: str) -> str | None:
     return None if found is None else _join(*found)
 
 
+def name_here(name: str, arch: str) -> str:
+    """The name on this host of an image of *arch* that is called *name* on a host of any processor.
+
+    Only images of the catalog have different names.
+    """
+    found, architecture = _split(name, RECIPES), find_architecture(arch)
+    return name if found is None or architecture is None else _join(found[0], architecture)
+
+
 def read_recipe(name: str, recipes: Path = RECIPES) -> Recipe:
     """The recipe of the image *name*: one of `recipe_names`, or one with ``-`` and an architecture after it.
 

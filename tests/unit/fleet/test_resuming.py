@@ -106,7 +106,7 @@ def about(guest: SavedGuest) -> dict[str, Any]:
 def resumption(guest: SavedGuest, home: Home, key: Path | None = None, **depends: str) -> Resumption:
     snapshotter = FakeSnapshotter(**depends)
     hypervisor = SimpleNamespace(snapshotter=snapshotter, info=SimpleNamespace(name="qemu"))
-    context = cast("Any", SimpleNamespace(home=home, hypervisor=hypervisor))
+    context = cast("Any", SimpleNamespace(home=home, hypervisor_for=lambda _: hypervisor))
     said: list[str] = []
     image = find_image(guest.image, home, None)
     return Resumption(cast("Any", None), guest, image, context, ResumeOptions(None, key, False, said.append))

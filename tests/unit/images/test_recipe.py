@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pytest_xhyve.images.recipe import find_catalog_name, read_recipe, recipe_names
+from pytest_xhyve.images.recipe import find_catalog_name, name_here, read_recipe, recipe_names
 from pytest_xhyve.model.architecture import ARM64, X86_64
 from pytest_xhyve.model.errors import ConfigurationError
 
@@ -128,6 +128,22 @@ def test_digest_covers_the_base(recipes: Path, changed: str, others: set[str]) -
 def test_image_has_one_name(monkeypatch: pytest.MonkeyPatch, machine: str, word: str, name: str | None) -> None:
     monkeypatch.setattr(platform, "machine", lambda: machine)
     assert find_catalog_name(word) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "here"),
+    [
+        ("tiny", "x86_64", "tiny"),
+        ("tiny", "aarch64", "tiny-aarch64"),
+        ("tiny-aarch64", "aarch64", "tiny-aarch64"),
+        ("tiny-x86_64", "x86_64", "tiny"),
+        ("own", "aarch64", "own"),
+        ("own-aarch64", "", "own-aarch64"),
+    ],
+)
+def test_name_of_an_image_of_another_host(monkeypatch: pytest.MonkeyPatch, name: str, arch: str, here: str) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert name_here(name, arch) == here
 
 
 def test_recipe_for_another_architecture() -> None:
