@@ -23,6 +23,9 @@ from uuid import UUID, uuid5
 
 from pytest_xhyve.host.locks import take_lock
 
+RUN = "the run"
+"""In the place of a test: the guest stays until its whole run ends, whatever its tests wait for."""
+
 _NAMESPACE = UUID("7b1f3f8e-3c43-4b5c-9d2a-6f1d8a0c9e57")
 _SUFFIX = ".lock"
 _MOST_BYTES = 4096

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pytest_xhyve.fleet.limits import Limits, list_holders
 from pytest_xhyve.fleet.queue import Queue, Ticket, Waiting
-from pytest_xhyve.fleet.slots import HeldSlot, Holder, Slot, Slots
+from pytest_xhyve.fleet.slots import RUN, HeldSlot, Holder, Slot, Slots
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NoFreeSlot
 
@@ -127,9 +127,9 @@ class Turn:
 
 
 def _is_deadlock(held: Sequence[HeldSlot], waiting: Sequence[Waiting]) -> bool:
-    """Whether each held slot belongs to a test that itself waits, so that none will become free."""
+    """Whether each held slot belongs to a test that itself waits, or to a whole run, so that none will become free."""
     stuck = frozenset[int]().union(*(other.slots for other in waiting))
-    return all(slot.number in stuck for slot in held)
+    return all(slot.number in stuck or slot.holder.test == RUN for slot in held)
 
 
 def _lines(held: Sequence[HeldSlot]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_xhyve.guest.listeners import TABLE, find_loopback_address
 from pytest_xhyve.guest.waits import Try
 from pytest_xhyve.hypervisors.base import Endpoint, VirtualMachine
-from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.errors import NotSupported, XhyveError
 from pytest_xhyve.model.machine import SSH_PORT
 
 if TYPE_CHECKING:
@@ -51,7 +51,14 @@ def forward(
             address = find_loopback_address(run(TABLE, _LOOK_SECONDS).stdout, port)
         if address is not None:
             tunnel = tunnels[port] = Tunnel(connect, address, port)
-    return vm.forward(port) if tunnel is None else tunnel.endpoint
+    if tunnel is not None:
+        return tunnel.endpoint
+    try:
+        return vm.forward(port)
+    except NotSupported:
+        # The guest of another process is reached over SSH only.
+        tunnel = tunnels[port] = Tunnel(connect, LOOPBACK, port, is_served=False)
+        return tunnel.endpoint
 
 
 class Tunnel:
@@ -61,16 +68,20 @@ class Tunnel:
         connect: returns the SSH connection; a new one after a restart of the guest.
         address: a loopback address of the guest.
         port: the port in the guest.
+        is_served: whether a program listens there now, so that a connection must work.
 
     Raises:
         XhyveError: the guest's SSH server forwards no connections.
     """
 
-    def __init__(self, connect: Callable[[], paramiko.Transport], address: str, port: int) -> None:
+    def __init__(
+        self, connect: Callable[[], paramiko.Transport], address: str, port: int, *, is_served: bool = True
+    ) -> None:
         self._connect = connect
         self._place = (address, port)
         try:
-            self._open(("127.0.0.1", 0)).close()
+            if is_served:
+                self._open(("127.0.0.1", 0)).close()
         except XhyveError:
             raise
         except Exception as error:

@@ -25,6 +25,7 @@ from pytest_xhyve.host import guardian_process
 from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.host.exhaustion import cannot_start, explain_exhaustion, is_readable, raise_descriptor_limit
 from pytest_xhyve.host.guest_folder import OUTPUT
+from pytest_xhyve.host.processes import process_descriptor
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.model.settings import PASSWORD_VARIABLE
@@ -119,19 +120,22 @@ class GuardedProcess:
             self.pid = pid
             self._send({"pid": pid})
 
-    def keep(self, record: Mapping[str, Any], *, held: bool = False) -> None:
+    def keep(self, record: Mapping[str, Any], *, held: bool = False, run_process: int | None = None) -> None:
         """Keep the guest, and with it the guardian, until the hypervisor exits; `close` does not end it any more.
 
         Args:
             record: added to the guest's record, which other processes read.
             held: whether the guest still ends when this process ends.
+            run_process: the id of the process with which the guest ends; None for no such process.
 
         Raises:
+            ProcessLookupError: *run_process* has ended.
             XhyveError: the record cannot be written.
             HypervisorExited: the hypervisor has exited, or the guardian is dead.
         """
         with self._lock:
-            self._send({"keep": dict(record), "held": held})
+            with process_descriptor(run_process) as fds:
+                self._send({"keep": dict(record), "held": held, "run_process": run_process}, fds)
             answer = self._receive()
             while "exit" in answer:
                 self._exit_status = answer["exit"]

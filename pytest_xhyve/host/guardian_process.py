@@ -5,7 +5,8 @@ to start them. Each guest has a socket between the two. The guest lives while py
 that end closes, because the test is over or because pytest was killed, the guardian kills the guest, removes its folder
 and closes its own end. There is one way to remove a guest, and every end of a run uses it.
 
-A kept guest is the one exception: the guardian closes its connections to pytest and stays until that guest ends.
+A kept guest is the one exception: the guardian closes its connections to pytest and stays until that guest ends. A
+guest that all workers of a run share is kept until the process of the run ends: the controller of pytest-xdist.
 
 If the guardian itself is killed, Linux kills the hypervisors (``PR_SET_PDEATHSIG``, prctl(2)), and the next run
 removes the folders (`pytest_xhyve.host.runs`). Linux sends this signal when the *thread* that started the hypervisor
@@ -36,7 +37,7 @@ if __name__ == "__main__":
 
 from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.host.guest_folder import remove_tree
-from pytest_xhyve.host.owned_guest import OwnedGuest, out_of_descriptors
+from pytest_xhyve.host.owned_guest import OwnedGuest, exists, out_of_descriptors
 
 _PARENT_CHECK_SECONDS = 0.5
 
@@ -73,8 +74,10 @@ class _Guardian:
             if self._kept:
                 self._detach_from_pytest()
             while self._kept:
-                for key, _ in self._selector.select():
+                polls = any(guest.run_process is not None for guest in self._kept)
+                for key, _ in self._selector.select(_PARENT_CHECK_SECONDS if polls else None):
                     key.data()
+                self._end_with_runs()
         finally:
             for guest in [*self._guests.values(), *self._kept]:
                 guest.remove()
@@ -86,6 +89,34 @@ class _Guardian:
             for key, _ in self._selector.select(_PARENT_CHECK_SECONDS):
                 if key.data() is False:
                     return
+            self._end_with_runs()
+
+    def _end_with_runs(self) -> None:
+        """Remove each guest of a run whose process has ended, where the system does not report that."""
+        for guest in [*self._guests.values(), *self._kept]:
+            if guest.run_process is not None and not exists(guest.run_process):
+                self._end_kept(guest)
+
+    def _watch(self, guest: OwnedGuest, process: int) -> None:
+        """Remove *guest* when the process ends whose pidfd_open(2) is *process*."""
+
+        def end() -> bool:
+            self._selector.unregister(process)
+            os.close(process)
+            self._end_kept(guest)
+            return True
+
+        guest.run_process = None
+        self._selector.register(process, selectors.EVENT_READ, end)
+
+    def _end_kept(self, guest: OwnedGuest) -> None:
+        for number in [number for number, other in self._guests.items() if other is guest]:
+            self._selector.unregister(guest.channel.socket)
+            del self._guests[number]
+            guest.remove()
+        if guest in self._kept:
+            self._kept.remove(guest)
+            guest.remove()
 
     def _detach_from_pytest(self) -> None:
         """Close all descriptors that came from pytest; otherwise ``pytest | tee log`` would wait for this process."""
@@ -161,7 +192,9 @@ class _Guardian:
         if "pid" in message:
             guest.report_pid(message["pid"])
         if "keep" in message:
-            guest.keep(message["keep"], held=message["held"])
+            guest.keep(message["keep"], held=message["held"], run_process=message["run_process"])
+            if fds:
+                self._watch(guest, fds[0])
 
     def _children(self, woken: socket.socket) -> bool:
         with contextlib.suppress(BlockingIOError):

@@ -47,6 +47,8 @@ class OwnedGuest:
         self.is_kept = False
         self.is_held = False
         self.is_released = False
+        self.run_process: int | None = None
+        """The process with which a guest of a whole run ends; None for all other guests, and once it is watched."""
         self._selector = selector
         self._console: socket.socket | None = None
         self._kill_command: list[str] = []
@@ -133,7 +135,7 @@ class OwnedGuest:
                 pids.append(self.process.pid)
             if pids:
                 _run([*self._kill_command, f"-{number}", *map(str, pids)])
-            is_over = self.process.poll() is not None and not any(map(_exists, pids))
+            is_over = self.process.poll() is not None and not any(map(exists, pids))
             if number != signal.SIGKILL or is_over or time.monotonic() > end:
                 return
             time.sleep(_LOOK_SECONDS)
@@ -144,8 +146,10 @@ class OwnedGuest:
         with contextlib.suppress(OSError):
             write_record(self.folder / RECORD, self._record)
 
-    def keep(self, record: Mapping[str, Any], *, held: bool) -> None:
-        """Keep the guest after pytest closes its end, and record that; if *held*, only until pytest ends.
+    def keep(self, record: Mapping[str, Any], *, held: bool, run_process: int | None) -> None:
+        """Keep the guest after pytest closes its end, and record that.
+
+        If *held*, keep it only until pytest ends; with *run_process*, only until the process with this id ends.
 
         If the record cannot be written, for example on a full disk, the guest is not kept: no other process would
         find it, and another run would remove its folder.
@@ -156,6 +160,7 @@ class OwnedGuest:
             write_record(self.folder / RECORD, self._record)
             self.is_kept = self.process is not None
             self.is_held = held
+            self.run_process = run_process
         except OSError as error:
             answer["error"] = str(error)
         # pytest may have died meanwhile.
@@ -297,7 +302,8 @@ def _run(argv: Sequence[str]) -> str:
         return ""
 
 
-def _exists(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Whether there is a process with this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

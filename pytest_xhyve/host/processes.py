@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,3 +108,16 @@ def run_program(
         cwd=cwd,
         env=environment,
     )
+
+
+@contextmanager
+def process_descriptor(pid: int | None) -> Iterator[list[int]]:
+    """A descriptor that shows when the process *pid* ends; empty if this system has none, or *pid* is None."""
+    if pid is None or not hasattr(os, "pidfd_open"):
+        yield []
+        return
+    fd = os.pidfd_open(pid)
+    try:
+        yield [fd]
+    finally:
+        os.close(fd)

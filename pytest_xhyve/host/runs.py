@@ -63,6 +63,7 @@ class GuestRecord:
         kept: for a kept guest: ``by`` (the test), ``since`` and ``run``; None for all others.
         ssh: the command line that logs in to the guest; empty if it is not known.
         test: the test, class, module or session that it was started for; empty if there is none yet.
+        run: for a guest that all workers of a run share: the id of the run; empty for all others.
     """
 
     name: str
@@ -78,6 +79,12 @@ class GuestRecord:
     ssh: tuple[str, ...] = field(default=())
     owner_start: float | None = None
     test: str = ""
+    run: str = ""
+
+    @property
+    def outlives_owner(self) -> bool:
+        """Whether the guest runs on when the process that started it ends."""
+        return bool(self.kept or self.run)
 
     @classmethod
     def read(cls, path: Path) -> GuestRecord | None:
@@ -86,6 +93,7 @@ class GuestRecord:
             content = json.loads(path.read_text())
             values = {key: content[key] for key in _TYPES}
             kept, ssh, test = content.get("kept"), content.get("ssh", []), content.get("test") or ""
+            run = str(content.get("run") or "")
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None
         # A disk that was full, or a person, may have left anything there.
@@ -95,7 +103,7 @@ class GuestRecord:
         if not isinstance(kept, dict | None) or not isinstance(ssh, list) or not isinstance(test, str):
             return None
         start = content.get("owner_start")
-        return cls(folder=path.parent, kept=kept, ssh=tuple(ssh), owner_start=start, test=test, **values)
+        return cls(folder=path.parent, kept=kept, ssh=tuple(ssh), owner_start=start, test=test, run=run, **values)
 
 
 @contextmanager
@@ -121,7 +129,7 @@ def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
     finally:
         # If there was a guardian, it has removed the folder already.
         for left in (being_made, folder / name):
-            if not any(guest.kept for guest in live_guests(folder, name)):
+            if not any(guest.outlives_owner for guest in live_guests(folder, name)):
                 shutil.rmtree(left, ignore_errors=True)
         os.close(fd)
 
@@ -172,6 +180,13 @@ def reap_kept(folder: Path) -> list[GuestRecord]:
     """
     kept = [guest for guest in live_guests(folder) if guest.kept and not _owner_lives(guest)]
     return [guest for guest in kept if end_kept(guest)]
+
+
+def end_guests_of(folder: Path, run: str) -> None:
+    """End the guests in *folder* that all workers of *run* have shared."""
+    for guest in live_guests(folder):
+        if guest.run == run:
+            end_kept(guest)
 
 
 def _owner_lives(guest: GuestRecord) -> bool:

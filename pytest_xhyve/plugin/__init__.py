@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +27,12 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_images,
     xhyve_module_guest,
     xhyve_module_guests,
+    xhyve_run_guest,
     xhyve_session_guest,
     xhyve_session_guests,
     xhyve_ssh,
 )
-from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SUMMARY
+from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SHARED_RUN, SUMMARY
 from pytest_xhyve.plugin.wanted import CLUSTER_MARKER, IMAGE_FIXTURE, MARKER, restriction_arguments, wants_guest
 
 # pytest finds fixtures as attributes of the plugin.
@@ -47,12 +49,14 @@ __all__ = [
     "xhyve_images",
     "xhyve_module_guest",
     "xhyve_module_guests",
+    "xhyve_run_guest",
     "xhyve_session_guest",
     "xhyve_session_guests",
     "xhyve_ssh",
 ]
 
 _SUMMARY_KEY = "xhyve_summary"
+_RUN_KEY = "xhyve_run"
 _PASSWORD_KEY = "xhyve_password"  # noqa: S105  # not a password, but a key
 _PROBLEM = pytest.StashKey[str]()
 _MARKER = (
@@ -232,6 +236,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
     if output is not None:
         output[_SUMMARY_KEY] = summary.to_message()
+        output[_RUN_KEY] = session.config.stash.get(SHARED_RUN, None)
     elif summary.leaks and session.config.stash[SETTINGS].strict and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -247,6 +252,11 @@ def pytest_configure_node(node: Any) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """In the xdist controller, add the summary of a worker; one that crashed sends none."""
+    run = getattr(node, "workeroutput", {}).get(_RUN_KEY)
+    if run is not None:
+        from pytest_xhyve.plugin.run_guest import end_guests
+
+        node.config.add_cleanup(partial(end_guests, run))
     # xdist calls this twice for a worker that was interrupted.
     message = getattr(node, "workeroutput", {}).pop(_SUMMARY_KEY, None)
     if message is not None:

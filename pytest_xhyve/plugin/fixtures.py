@@ -143,6 +143,24 @@ def xhyve_session_guest(
     yield from _yield_guest(request, _xhyve_fleet, xhyve_image, _xhyve_start)
 
 
+@pytest.fixture(scope="session")
+def xhyve_run_guest(
+    request: pytest.FixtureRequest,
+    _xhyve_fleet: Fleet,
+    xhyve_image: str,
+    _xhyve_start: StartMode | None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Guest]:
+    """A guest that all tests of the run share, also those of other workers of pytest-xdist, at the same time."""
+    from pytest_xhyve.model.spec import GuestSpec
+    from pytest_xhyve.plugin.run_guest import running
+
+    spec = stated_spec(request.config.stash[ITEM], str(request.fixturename))
+    spec = spec.with_defaults(GuestSpec(image=xhyve_image, start=_xhyve_start))
+    with running(request, _xhyve_fleet, spec, tmp_path_factory.getbasetemp()) as guest:
+        yield guest
+
+
 def _yield_guests(
     request: pytest.FixtureRequest, fleet: Fleet, image: Any, start: StartMode | None
 ) -> Iterator[Guests]:

@@ -35,3 +35,15 @@ def pytest_xhyve_guest_ready(guest: Guest, request: pytest.FixtureRequest) -> No
         guest: a running guest, reachable over SSH.
         request: the request of the fixture that makes the guest.
     """
+
+
+@pytest.hookspec
+def pytest_xhyve_run_guest(guest: Guest, request: pytest.FixtureRequest) -> None:
+    """Prepare the guest of `xhyve_run_guest`, once in the whole run: in the first process that needs it.
+
+    Implement it in the ``conftest.py`` of the folder in which pytest is started: all processes of the run know it.
+
+    Args:
+        guest: a running guest, which nothing else uses yet; here, it can also be rebooted, or cut off from power.
+        request: the request of the fixture.
+    """

@@ -13,7 +13,7 @@ from pytest_xhyve.plugin.wanted import (
     CLUSTER_MARKER,
     CLUSTER_OWNERS,
     IMAGE_FIXTURE,
-    OWNERS,
+    SINGLE_OWNERS,
     START_FIXTURE,
     as_cluster_keys,
     marker_arguments,
@@ -27,7 +27,7 @@ def images_to_run_on(metafunc: pytest.Metafunc, images: tuple[str, ...]) -> tupl
         return ()
     if any(name == IMAGE_FIXTURE for name, _ in _parameters(metafunc)):
         return ()
-    if any(_may_state("image", value) for value in _values(metafunc, OWNERS)):
+    if any(_may_state("image", value) for value in _values(metafunc, SINGLE_OWNERS)):
         return ()
     if _cluster_states_images(metafunc):
         return ()
@@ -38,13 +38,13 @@ def starts_either_way(metafunc: pytest.Metafunc) -> bool:
     """Whether this test asks for a guest and does not state how it starts."""
     if START_FIXTURE not in metafunc.fixturenames or "start" in marker_arguments(metafunc.definition):
         return False
-    return not any(isinstance(value, dict) and "start" in value for value in _values(metafunc, OWNERS))
+    return not any(isinstance(value, dict) and "start" in value for value in _values(metafunc, SINGLE_OWNERS))
 
 
 def _cluster_states_images(metafunc: pytest.Metafunc) -> bool:
     """Whether this test's guests are those of clusters only, and the image of each is stated."""
     names = metafunc.fixturenames
-    if not any(name in CLUSTER_OWNERS for name in names) or any(name in OWNERS for name in names):
+    if not any(name in CLUSTER_OWNERS for name in names) or any(name in SINGLE_OWNERS for name in names):
         return False
     mark = metafunc.definition.get_closest_marker(CLUSTER_MARKER)
     # A parameter is in the place of the marker.

@@ -17,6 +17,7 @@ from pytest_xhyve.plugin.stash import PREWARMER
 from pytest_xhyve.plugin.wanted import (
     CLUSTER_OWNERS,
     OWNERS,
+    RUN_FIXTURE,
     is_plugin_fixture,
     stated_cluster,
     wanted_cluster,
@@ -41,14 +42,17 @@ def reserving(config: pytest.Config, fleet: Fleet) -> Iterator[None]:
         config.pluginmanager.unregister(hooks)
 
 
-def reserve_slots(item: pytest.Item, fleet: Fleet) -> None:
+def reserve_slots(item: pytest.Item, fleet: Fleet, *, run_guest_is_there: bool = False) -> None:
     """Reserve the slots of all guests that *item* is about to get, in one step, so that tests do not block each other.
 
-    Guests of the factory are not known in advance, so a test can still wait for one while it holds others.
+    Guests of the factory are not known in advance, so a test can still wait for one while it holds others. The guest of
+    the run is made before: a test that holds slots must not wait for the worker that makes it.
 
     Raises:
         NoFreeSlot: the guests exceed a limit, or their slots did not become free in time.
     """
+    if not run_guest_is_there and _is_new(item, RUN_FIXTURE):
+        return
     specs = [_spec(item, name) for name in OWNERS if _is_new(item, name)]
     prewarmer = item.config.stash.get(PREWARMER, None)
     if prewarmer is not None and not has_machine_hook(item):

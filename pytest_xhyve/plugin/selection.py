@@ -20,8 +20,9 @@ from pytest_xhyve.plugin.wanted import (
     CLUSTER_MARKER,
     CLUSTER_OWNERS,
     MARKER,
-    OWNERS,
     RESTRICTION_KEYS,
+    RUN_FIXTURE,
+    SINGLE_OWNERS,
     as_spec_keys,
     is_plugin_fixture,
     marker_arguments,
@@ -35,7 +36,7 @@ from pytest_xhyve.plugin.wanted import (
 if TYPE_CHECKING:
     from pytest_xhyve.model.spec import GuestSpec
 
-SHARED_FIXTURES = tuple(name for name, owner in OWNERS.items() if owner is not None)
+SHARED_FIXTURES = tuple(name for name, owner in SINGLE_OWNERS.items() if owner is not None)
 """The fixtures whose guests several tests share."""
 
 _MARKER_KEYS = (
@@ -61,7 +62,7 @@ def wanted_specs(item: pytest.Item) -> Iterator[GuestSpec]:
             cluster = wanted_cluster(item, fixture)
             if cluster is not None:
                 yield from cluster.guests.values()
-    for fixture in (name for name in OWNERS if name in names):
+    for fixture in (name for name in SINGLE_OWNERS if name in names):
         # `check_markers` has reported an invalid marker.
         with contextlib.suppress(XhyveError):
             spec = wanted_spec(item, fixture)
@@ -73,7 +74,7 @@ def fixtures_to_reset(item: pytest.Item) -> set[str]:
     """The fixtures whose shared guests are reset for *item* (``reset=True``)."""
     found = set()
     names = fixture_names(item)
-    for fixture in (name for name in SHARED_FIXTURES if name in names):
+    for fixture in (name for name in SHARED_FIXTURES if name in names and name != RUN_FIXTURE):
         with contextlib.suppress(XhyveError):
             if stated_spec(item, fixture).reset:
                 found.add(fixture)

@@ -27,3 +27,6 @@ RESUMED: pytest.StashKey[ResumedTest] = pytest.StashKey()
 
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 """The test that is being set up, run or torn down."""
+
+SHARED_RUN = pytest.StashKey[str]()
+"""In a worker of xdist that has used a guest of the whole run: the id of the run."""

@@ -26,6 +26,12 @@ OWNERS: dict[str, type[pytest.Collector] | None] = {
 }
 """Each fixture that gives one guest, in pytest's order of set-up, and the kind of its owner; None is the test."""
 
+RUN_FIXTURE = "xhyve_run_guest"
+"""The fixture whose guest all processes of a run share. It is not in `OWNERS`: only one of them needs its slot."""
+
+SINGLE_OWNERS: dict[str, type[pytest.Collector] | None] = {RUN_FIXTURE: pytest.Session, **OWNERS}
+"""Each fixture that gives one guest."""
+
 CLUSTER_MARKER = "xhyve_guests"
 CLUSTER_OWNERS: dict[str, type[pytest.Collector] | None] = {
     name.replace("guest", "guests"): owner for name, owner in OWNERS.items()
@@ -38,7 +44,7 @@ RESTRICTION_KEYS = ("only", "skip_on")
 FACTORY_FIXTURE = "xhyve_guest_factory"
 
 _FIXTURES_MODULE = "pytest_xhyve.plugin.fixtures"
-_NEEDS_GUEST = {*OWNERS, *CLUSTER_OWNERS, FACTORY_FIXTURE, "xhyve_images", "xhyve_ssh"}
+_NEEDS_GUEST = {*SINGLE_OWNERS, *CLUSTER_OWNERS, FACTORY_FIXTURE, "xhyve_images", "xhyve_ssh"}
 
 
 def wants_guest(item: pytest.Item) -> bool:
@@ -79,12 +85,12 @@ def stated_spec(item: pytest.Item, fixture: str) -> GuestSpec:
     keys = as_spec_keys(parameters(item).get(fixture, {}))
     spec = GuestSpec.parse(**(marker_arguments(guest_owner(item, fixture)) | keys)).anchored(item.config.rootpath)
     # A test's own guest is always new; a marker around the test is for the shared guests.
-    return replace(spec, reset=None) if OWNERS[fixture] is None else spec
+    return replace(spec, reset=None) if SINGLE_OWNERS[fixture] is None else spec
 
 
 def guest_owner(item: pytest.Item, fixture: str) -> pytest.Item | pytest.Collector:
     """The test, class, module or session whose guest *fixture* gives to *item*."""
-    kind = {**OWNERS, **CLUSTER_OWNERS}[fixture]
+    kind = {**SINGLE_OWNERS, **CLUSTER_OWNERS}[fixture]
     # Outside of a class, xhyve_class_guest belongs to the test.
     return item if kind is None else item.getparent(kind) or item
 

@@ -22,7 +22,7 @@ def find_leaks(home: Home, run: Path | None) -> Iterator[str]:
     """
     if run is None:
         return
-    kept = [guest for guest in runs.live_guests(run.parent, run.name) if guest.kept]
+    kept = [guest for guest in runs.live_guests(run.parent, run.name) if guest.outlives_owner]
     places = {guest.folder for guest in kept}
     if kept:
         places.update(runs.kept_lans(run.parent, run.name))

@@ -358,6 +358,19 @@ class TestDeadlock:
         last.process.kill()
         assert first.line() == "got 1"
 
+    def test_guest_of_a_whole_run_is_no_way_out(self, start: Start) -> None:
+        run = start(3, "the run", "1", "wait")
+        assert run.line() == "got 1"
+        first = start(3, "first", "1", "wait", "1")
+        assert first.line() == "got 1"
+        last = start(3, "last", "1", "wait", "1")
+        assert last.line() == "got 1"
+        first.go_on()
+        assert first.line().startswith("waiting")
+        last.go_on()
+        assert last.line().startswith("waiting")
+        assert "deadlock" in last.line()
+
     def test_waiting_without_guests_is_none(self, start: Start) -> None:
         """The holder does not wait, so it will give its guest back."""
         holder = start(1, "holder", "1", "wait", "give")
