@@ -177,8 +177,9 @@ def _connected(fleet: Fleet, spec: GuestSpec, made: _Made) -> Iterator[RunGuest]
     image = fleet.catalog.find(fleet._image_of(spec))
     machine = fleet._machine(spec, image, Identity(UUID(made.uuid), made.mac), made.name, NO_LANS)
     process = OthersProcess(folder, Path(made.folder), made.pid)
-    timeouts = timeouts_of(fleet._settings, fleet.hypervisor.info)
-    instance = Instance(image, fleet.hypervisor, process, timeouts, fleet._events, spec.disk_sizes)
+    hypervisor = fleet._hypervisors.for_image(image)
+    timeouts = timeouts_of(fleet._settings, hypervisor.info)
+    instance = Instance(image, hypervisor, process, timeouts, fleet._events, spec.disk_sizes)
     guest = connect(instance, machine, Endpoint(made.host, made.port), made.mac)
     guest._phases = made.phases
     try:
