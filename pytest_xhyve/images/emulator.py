@@ -25,6 +25,7 @@ PACKAGE = "qemu-user-static"
 """Debian's package with the emulators."""
 
 _FOLDER = Path("/proc/sys/fs/binfmt_misc")
+_MOUNT_SECONDS = 30.0
 # linux/sched.h
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 # All users that packages have; the namespace in which the host runs maps more of them (user_namespaces(7)).
@@ -82,9 +83,8 @@ def _register(architecture: Architecture) -> None:
     emulator = find_emulator(architecture)
     if emulator is None:
         raise ImageError(explain_missing_emulator(architecture))
-    mounted = subprocess.run(
-        ["mount", "-t", "binfmt_misc", "binfmt_misc", str(_FOLDER)], check=False, capture_output=True, text=True
-    )
+    mount = ["mount", "-t", "binfmt_misc", "binfmt_misc", str(_FOLDER)]
+    mounted = subprocess.run(mount, check=False, capture_output=True, text=True, timeout=_MOUNT_SECONDS)
     if mounted.returncode != 0:
         check_entry_of_host(architecture)
         return
