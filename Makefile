@@ -4,6 +4,7 @@
 # make test-thorough  all other tests: each promise in breadth; the stand-in's too
 # make unit           the part of it that needs no guest
 # make test-images    the tests of guests on disks as they come from elsewhere; each is built first, which needs root
+# make test-aarch64   the tests of guests on debian12 for aarch64, and those of tiny for it that make test leaves out
 # make test-mac       what a Mac can test: unit tests, and the examples under each of MAC_HYPERVISORS, on images that were
 #                     built on Linux and copied to MAC_IMAGES; no Mac has run it yet
 # make fuzz           look for inputs that break what reads them, for FUZZ_SECONDS (300)
@@ -37,7 +38,7 @@ NOT_IN_THE_DEMO := postgresql raid
 NOT_ON_A_MAC := ab_update filesystem_power_cut forgotten_fsync own_image postgresql raid sqlite
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-standin test-mac test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz soak
+.PHONY: demo test test-aarch64 test-standin test-mac test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz soak
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
@@ -67,6 +68,11 @@ test-images: images
 test-disk-%: $(VENV)/.done
 	disk=$$(PYTHONPATH=.:tests $(BIN)/python -m disks $*) && \
 	$(BIN)/pytest tests/guests/test_guest.py tests/disks --xhyve-image=$$disk
+
+test-aarch64: $(VENV)/.done
+	$(BIN)/pytest-xhyve build tiny-aarch64 debian12-aarch64
+	$(BIN)/pytest tests/guests/test_aarch64.py
+	$(BIN)/pytest tests/guests/test_guest.py --xhyve-image=debian12-aarch64 $(SPREAD)
 
 test-mac: $(VENV)/.done
 	-$(BIN)/pytest-xhyve doctor
@@ -113,6 +119,7 @@ bench: $(BENCH)/.done
 	$(BENCH)/bin/python -m benchmarks.lan
 	$(BENCH)/bin/python -m benchmarks.plot
 	$(BENCH)/bin/python -m benchmarks.network
+	$(BENCH)/bin/python -m benchmarks.processors
 
 test-oldest: images
 	$(BIN)/nox --session oldest

@@ -38,6 +38,7 @@ class Architecture:
         kernel: the format of its kernel, for messages.
         firmware: where Debian, Fedora and others put QEMU's UEFI firmware: its code, and its variables.
         firmware_beside: the same, relative to QEMU's program (Homebrew, MacPorts).
+        firmware_packages: the packages with it, of Debian and of Fedora.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Architecture:
     kernel: str
     firmware: tuple[tuple[str, str], ...]
     firmware_beside: tuple[str, str]
+    firmware_packages: tuple[str, str]
 
     def is_native(self, machine: str | None = None) -> bool:
         """Whether a host can run guests of this architecture without emulation.
@@ -102,6 +104,7 @@ X86_64 = Architecture(
     ),
     # The variables serve x86_64, too.
     firmware_beside=("../share/qemu/edk2-x86_64-code.fd", "../share/qemu/edk2-i386-vars.fd"),
+    firmware_packages=("ovmf", "edk2-ovmf"),
 )
 
 ARM64 = Architecture(
@@ -132,6 +135,7 @@ ARM64 = Architecture(
         ("/usr/share/qemu/aavmf-aarch64-code.bin", "/usr/share/qemu/aavmf-aarch64-vars.bin"),
     ),
     firmware_beside=("../share/qemu/edk2-aarch64-code.fd", "../share/qemu/edk2-arm-vars.fd"),
+    firmware_packages=("qemu-efi-aarch64", "edk2-aarch64"),
 )
 
 

@@ -67,10 +67,12 @@ def find_ovmf(
         if Path(code).is_file() and Path(variables).is_file():
             return Ovmf(Path(code), Path(variables))
     looked = "\n".join(f"    {code}" for code, _ in tried)
+    debian, fedora = architecture.firmware_packages
+    bios = ',\n  or use firmware="bios" if the disk boots by it' if architecture == X86_64 else ""
     raise HypervisorNotFound(
-        f"the UEFI firmware OVMF is not found; looked for:\n{looked}\n"
-        "  install it (Debian and Ubuntu: apt install ovmf, Fedora: dnf install edk2-ovmf; Homebrew's QEMU has it),\n"
-        '  or use firmware="bios" if the disk boots by it'
+        f"the UEFI firmware OVMF for {architecture.name} is not found; looked for:\n{looked}\n"
+        f"  install it (Debian and Ubuntu: apt install {debian}, Fedora: dnf install {fedora}; Homebrew's QEMU has it)"
+        f"{bios}"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_xhyve.hypervisors.qemu.firmware import VARIABLES, find_ovmf
+from pytest_xhyve.model.architecture import ARM64
 from pytest_xhyve.model.errors import HypervisorNotFound
 
 
@@ -41,6 +42,15 @@ def test_missing_files_name_the_package(tmp_path: Path) -> None:
         HypervisorNotFound, match=r"(?s)looked for:\n    /no/code\n.*apt install ovmf.*firmware=\"bios\""
     ):
         find_ovmf(tmp_path / "qemu", [("/no/code", "/no/variables")])
+
+
+def test_firmware_of_arm64_has_another_package(tmp_path: Path) -> None:
+    with pytest.raises(
+        HypervisorNotFound, match=r"(?s)for aarch64 is not found.*apt install qemu-efi-aarch64"
+    ) as caught:
+        find_ovmf(tmp_path / "qemu", [("/no/code", "/no/variables")], ARM64)
+    # There is none to fall back on.
+    assert "bios" not in str(caught.value)
 
 
 def test_each_guest_keeps_its_own_variables(tmp_path: Path) -> None:

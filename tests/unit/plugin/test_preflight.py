@@ -273,7 +273,7 @@ def test_host_without_uefi_firmware(
     pytester.makepyfile(test_it=marked(image="own.img", **keys))
     result = pytester.run(*without_ovmf, sys.executable, "-m", "pytest", "--xhyve-hypervisor=qemu")
     words = (
-        "test_it.py::test_guest: the UEFI firmware OVMF is not found; looked for:",
+        "test_it.py::test_guest: the UEFI firmware OVMF for x86_64 is not found; looked for:",
         "/usr/share/OVMF/",
         "install it",
     )
