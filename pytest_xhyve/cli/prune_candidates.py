@@ -35,6 +35,7 @@ from pytest_xhyve.templates.store import TemplateStore
 # The name of an image's folder, from `pytest_xhyve.images.build`; all other files there belong to the user.
 _BUILD = re.compile(r"(.+)-[0-9a-f]{12}")
 _INSTALLED = "installed system"
+_HALF_SECONDS = 3600.0
 
 
 def find_candidates(home: Home, *, older_than: float = 0.0, images: bool = False) -> list[PruneCandidate]:
@@ -218,9 +219,11 @@ def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:
     if folder is None:
         return
     stale = [path for path in folder.glob("*.json") if _is_stale(path) and _changed(path) <= latest]
-    if not stale:
+    # It takes a moment to write one, so that an old one is that of a process that was killed.
+    halves = [path for path in folder.glob("*.new") if _changed(path) < min(latest, time.time() - _HALF_SECONDS)]
+    if not stale and not halves:
         return
-    files = [file for path in stale for file in (path, path.with_suffix(".lock")) if file.exists()]
+    files = halves + [file for path in stale for file in (path, path.with_suffix(".lock")) if file.exists()]
 
     def away() -> bool:
         for path in stale:
@@ -228,10 +231,12 @@ def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:
                 # No process waits for the lock of a file that does not exist.
                 path.unlink(missing_ok=True)
                 path.with_suffix(".lock").unlink(missing_ok=True)
+        for path in halves:
+            path.unlink(missing_ok=True)
         return True
 
     size = sum(size_on_disk(file) for file in files)
-    used = max(_changed(path) for path in stale)
+    used = max(_changed(path) for path in [*stale, *halves])
     yield PruneCandidate("digests", f"{len(stale)} of deleted files", folder, size, used, lambda: "", away)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -135,9 +134,15 @@ class LayerStore:
         return read_manifest(target / MANIFEST)
 
     def give_name(self, name: str, key: str) -> None:
-        """Let *name* be the name of the layer *key*; a layer that had it before loses it."""
+        """Let *name* be the name of the layer *key*; a layer that had it before loses it.
+
+        The caller has a lock, so that no other process gives a name now.
+        """
         path = self._home.folder(SAVED) / name
-        fresh = path.with_name(f".{name}.{os.getpid()}")
+        for leftover in path.parent.glob(".*"):
+            # Of a process that was killed.
+            leftover.unlink()
+        fresh = path.with_name(f".{name}")
         fresh.write_text(f"{key}\n")
         fresh.replace(path)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -10,11 +13,13 @@ from pathlib import Path
 
 import pycdlib
 import pytest
+from killing import processes_of
 from listening import Recorder
+from waiting import becomes
 
 from pytest_xhyve import ImageError
 from pytest_xhyve.fleet.fleet import Fleet
-from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.catalog import find_source
 from pytest_xhyve.images.initrd import Entry, cpio_archive
@@ -71,6 +76,21 @@ def test_installer_writes_a_disk(fleet: Fleet, home: Home, tmp_path: Path) -> No
     assert b"installed\n" in manifest.disk.read_bytes()
     assert (manifest.name, manifest.needs_preparation) == ("mine", True)
     assert find_source("mine", places=Places(home.path)).manifest == path
+
+
+def test_killed_installation(fleet: Fleet, home: Home, tmp_path: Path) -> None:
+    waits = write_disc(tmp_path / "waits.iso", home, "/bin/busybox sleep 600")
+    folder = home.folder("installed")
+    argv = [sys.executable, "-m", "pytest_xhyve.cli", "install", "--memory=256M", "--size=64M", str(waits), "mine"]
+    with subprocess.Popen(argv, env={**os.environ, HOME_VARIABLE: str(home.path)}, stderr=subprocess.DEVNULL) as killed:
+        assert becomes(lambda: bool(list(folder.glob(".mine.*/disk*"))), 60)
+        assert becomes(lambda: any("qemu" in process.name() for process in processes_of(home)), 60)
+        killed.kill()
+    assert becomes(lambda: not processes_of(home), 30), processes_of(home)
+    assert not (folder / "mine").exists()
+    works = write_disc(tmp_path / "works.iso", home, WRITES)
+    path = install(works, "mine", InstallOptions(size=64 << 20, memory=256 << 20, cpus=1), fleet.run_context())
+    assert [each.name for each in folder.iterdir() if each.is_dir()] == [path.parent.name]
 
 
 @pytest.mark.thorough

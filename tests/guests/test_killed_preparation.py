@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from foreign import make_foreign_disk
 from homes import share
+from killing import processes_of
 from waiting import becomes
 
 from pytest_xhyve.host.digests import digest_of
@@ -63,16 +63,6 @@ def read_until(process: subprocess.Popen[str], line: str) -> None:
     raise AssertionError(f"{line!r} is not in:\n{''.join(shown)}")
 
 
-def processes(home: Home) -> list[psutil.Process]:
-    """Those whose command line names the folder of the plugin: guardians and hypervisors."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        words = process.info["cmdline"] or []
-        if process.info["status"] != psutil.STATUS_ZOMBIE and any(str(home.path) in word for word in words):
-            found.append(process)
-    return found
-
-
 def workspaces(home: Home) -> set[Path]:
     return {path for name in ("prepared", "unpacked") for path in home.folder(name).glob(".*")}
 
@@ -86,7 +76,7 @@ def kill_in(phase: str, disk: Path, home: Home) -> set[Path]:
         left = workspaces(home)
         assert len(left) == 1
         assert not left & earlier
-    assert becomes(lambda: not processes(home), GONE_SECONDS), processes(home)
+    assert becomes(lambda: not processes_of(home), GONE_SECONDS), processes_of(home)
     assert becomes(lambda: not list(home.folder("runs").iterdir()), GONE_SECONDS)
     assert find_prepared(Manifest.of_disk(disk), home) is None
     return left

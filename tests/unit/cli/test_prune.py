@@ -341,7 +341,11 @@ def test_digests_of_files_that_are_gone(new_home: Home, tmp_path: Path) -> None:
         known_digest(path, checked)
     gone.unlink()
     (checked / "0123456789abcdef.json").write_text("{}")
+    for name, written in (("killed", LONG_AGO), ("writing", time.time())):
+        (checked / f"{name}.new").touch()
+        os.utime(checked / f"{name}.new", (written, written))
     assert [*prune()["removed"]] == [("digests", "2 of deleted files")]
+    assert [path.name for path in checked.glob("*.new")] == ["writing.new"]
     assert len(list(checked.glob("*.json"))) == 1
     remember_digest(there, "so it is", checked)
     assert known_digest(there, checked) == "so it is"
