@@ -43,8 +43,9 @@ def test_only_the_namespace_gets_an_entry(tmp_path: Path) -> None:
         pytest.skip("no user namespaces here")
     assert (done.stdout, done.returncode) == ("ran\n", 0), done.stderr
     assert sorted(ENTRIES.iterdir()) == before
-    with pytest.raises(OSError, match="Exec format error"):
-        subprocess.run([str(program)], check=False, stdin=subprocess.DEVNULL)
+    if not any("aarch64" in entry.name for entry in before):
+        with pytest.raises(OSError, match="Exec format error"):
+            subprocess.run([str(program)], check=False, stdin=subprocess.DEVNULL)
 
 
 @needs_root
