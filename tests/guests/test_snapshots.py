@@ -52,6 +52,24 @@ def test_snapshot_brings_back_everything(xhyve_guest: Guest, monkeypatch: pytest
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(1200)
+@pytest.mark.xhyve(image="tiny")
+def test_a_hundred_snapshots(xhyve_guest: Guest) -> None:
+    guest = xhyve_guest
+    guest.run("echo 0 | tee /root/disk /dev/shm/memory")
+    first = guest.snapshot()
+    for number in range(1, 100):
+        guest.run(f"echo {number} | tee /root/disk /dev/shm/memory")
+        last = guest.snapshot()
+        if number < 99:
+            # Only its disks are needed then: the later ones are based on them.
+            last.remove()
+    for snapshot, number in ((last, 99), (first, 0), (last, 99)):
+        guest.restore(snapshot)
+        assert guest.run("cat /root/disk /dev/shm/memory").stdout == 2 * f"{number}\n"
+
+
+@pytest.mark.thorough
 def test_snapshot_of_another_guest(xhyve_guest_factory: GuestFactory) -> None:
     with xhyve_guest_factory(image="tiny") as one, xhyve_guest_factory(image="tiny") as other:
         snapshot = one.snapshot()
