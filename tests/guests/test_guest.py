@@ -56,11 +56,11 @@ def test_comes_up_whole(guest: Guest) -> None:
     see_that_it_came_up_whole(guest)
 
 
-def test_identity_is_the_slots(guest: Guest) -> None:
+def test_identity_is_the_slots(guest: Guest, hypervisor: Chosen) -> None:
     assert guest.run("cat /proc/sys/kernel/hostname").stdout.strip() == guest.name
     assert guest.run("cat /sys/class/net/e*/address").stdout.split() == [guest.mac, *guest.machine.lan_macs]
-    # A machine for aarch64 has no SMBIOS without firmware.
-    if guest.image.arch == "x86_64":
+    # A machine for aarch64 has no SMBIOS without firmware, and vfkit's framework selects a UUID of its own.
+    if guest.image.arch == "x86_64" and hypervisor.name != "vfkit":
         assert guest.run("cat /sys/class/dmi/id/product_uuid").stdout.strip().lower() == guest.uuid
     if not guest.image.name.startswith("tiny"):  # which has no systemd, and so none
         assert guest.run("cat /etc/machine-id").stdout.strip() == guest.uuid.replace("-", "")
