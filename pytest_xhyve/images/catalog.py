@@ -43,6 +43,7 @@ class Source:
         address: where the disk can be downloaded.
         saved: the name of a saved guest or of an installed system, whose manifest is set, too.
         by_name: whether a recipe of the project was looked up by name.
+        brought: whether another host has sent the image, whose manifest is set, for this run.
     """
 
     recipe: str | None = None
@@ -52,11 +53,13 @@ class Source:
     address: Address | None = None
     saved: str | None = None
     by_name: bool = False
+    brought: bool = False
 
     @property
     def has_name(self) -> bool:
         """Whether the image was looked up by name, and not by a path."""
-        return self.recipe is not None or self.address is not None or self.saved is not None or self.by_name
+        named = self.recipe is not None or self.address is not None or self.saved is not None
+        return named or self.by_name or self.brought
 
 
 class Catalog:
@@ -160,9 +163,11 @@ def read_stated(wanted: str, login: OwnLogin, places: Places) -> Manifest | None
     """
     source = find_source(wanted, places=places)
     manifest = read_source(wanted, source, places)
-    # The login of a saved guest is that of its image.
-    saved = manifest is not None and source.saved is not None and not manifest.needs_preparation
-    return manifest if manifest is None or saved else login.applied_to(manifest)
+    # The login of a saved guest is that of its image. The host that sent an image has applied the options.
+    has_login = source.saved is not None or source.brought
+    if manifest is None or (has_login and not manifest.needs_preparation):
+        return manifest
+    return login.applied_to(manifest)
 
 
 def read_recipes(folder: Path, places: Places) -> tuple[list[OwnRecipe], str]:
@@ -202,6 +207,8 @@ def read_source(wanted: str, source: Source, places: Places = Places()) -> Manif
     if source.manifest is None:
         return None
     manifest = parse_manifest(source.manifest)
+    if source.brought:
+        return manifest
     if source.saved is not None:
         return manifest.with_values(name=source.saved)
     if Path(wanted).suffix not in _MANIFEST_SUFFIXES and manifest.disk.name != Path(wanted).name:
@@ -239,12 +246,8 @@ def find_source(wanted: str | os.PathLike[str], base: Path = Path(), places: Pla
         ConfigurationError: *wanted* is not a file and not a name.
     """
     text = os.fspath(wanted)
-    own = places.find_recipe(text)
-    if own is not None:
-        return Source(own=own, by_name=True)
-    recipe = find_catalog_name(text)
-    if recipe is not None:
-        return Source(recipe=recipe)
+    if (named := _find_named(text, places)) is not None:
+        return named
     saved = None if places.cache is None else saved_manifest(text, places.cache)
     if saved is not None:
         if not saved.exists():
@@ -286,6 +289,22 @@ def find_source(wanted: str | os.PathLike[str], base: Path = Path(), places: Pla
             "of a manifest"
         )
     return Source(manifest=found[0]) if found else Source(disk=path)
+
+
+def _find_named(name: str, places: Places) -> Source | None:
+    """The image that another host has sent, or the recipe, with this *name*; None if there is none.
+
+    Raises:
+        ConfigurationError: two recipes have the name, or a folder of recipes does not exist.
+    """
+    brought = dict(places.brought).get(name)
+    if brought is not None:
+        return Source(manifest=brought, brought=True)
+    own = places.find_recipe(name)
+    if own is not None:
+        return Source(own=own, by_name=True)
+    recipe = find_catalog_name(name)
+    return None if recipe is None else Source(recipe=recipe)
 
 
 def _is_file(path: Path) -> bool:

@@ -21,16 +21,19 @@ class Places:
         cache: the cache folder, which has saved guests; None to look up none.
         recipes: the folders of the project's recipes; each recipe has a folder of its own in one of them.
         distributions: the project's list of addresses, or None.
+        brought: the manifests of images that another host has sent for this run, by what they are asked for by. They
+            come before all others.
     """
 
     cache: Path | None = None
     recipes: tuple[Path, ...] = ()
     distributions: Path | None = None
+    brought: tuple[tuple[str, Path], ...] = ()
 
     @classmethod
     def of(cls, home: Home, settings: Settings) -> Self:
         """The places of this user and of these settings."""
-        return cls(home.path, settings.recipes, settings.distributions)
+        return cls(home.path, settings.recipes, settings.distributions, settings.brought)
 
     def recipe_names(self) -> tuple[str, ...]:
         """The names of the project's recipes."""

@@ -28,6 +28,7 @@ PROTOCOL = 1
 _CONFIRMED = b"."
 _WINDOW = 8
 _PIECE = 1 << 20
+_SILENT_SECONDS = 600.0
 
 Report = Callable[[str], None]
 
@@ -92,6 +93,52 @@ def receive_image(wire: Wire, home: Home) -> None:
         return
     except (XhyveError, OSError, DamagedFile) as error:
         wire.send(json.dumps({"error": str(error)}).encode())
+
+
+def receive_over_channel(channel: Channel) -> None:
+    """As `receive_image`, into the cache folder of this user, over a *channel* of execnet."""
+    try:
+        home = Home.of_user()
+    except XhyveError as error:
+        channel.send(json.dumps({"error": str(error)}).encode())
+        return
+    receive_image(ChannelWire(channel), home)
+
+
+class Channel(Protocol):
+    """The part of a channel of execnet that this module uses."""
+
+    def send(self, item: object) -> None: ...
+
+    def receive(self, timeout: float | None = None) -> Any: ...
+
+
+class ChannelWire:
+    """A `Wire` over a *channel* of execnet."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def send(self, message: bytes) -> None:
+        try:
+            self._channel.send(message)
+        except OSError as error:
+            raise Disconnected(f"the connection has ended: {_last_line(error)}") from error
+
+    def receive(self) -> bytes:
+        try:
+            message = self._channel.receive(_SILENT_SECONDS)
+        # execnet has errors of its own, and is not imported where it is not used.
+        except Exception as error:
+            raise Disconnected(f"the connection has ended: {_last_line(error)}") from error
+        if not isinstance(message, bytes):
+            raise Disconnected("it sent something else than messages")
+        return message
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return printable(lines[-1]) if lines else type(error).__name__
 
 
 def _receive(wire: Wire, home: Home) -> None:

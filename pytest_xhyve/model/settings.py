@@ -325,6 +325,8 @@ class Settings:
         strict: whether leftovers make the run fail.
         boot_timeout: seconds, before any factor.
         timeout_factor: factor for every timeout.
+        brought: what images are asked for by, and the manifest of each, for those that another host has sent for this
+            run.
         given: the options that were set, by name, each with its source: an option, a variable or an ini value.
     """
 
@@ -356,6 +358,7 @@ class Settings:
     strict: bool = False
     boot_timeout: float = 120.0
     timeout_factor: float = 1.0
+    brought: tuple[tuple[str, Path], ...] = ()
     given: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod

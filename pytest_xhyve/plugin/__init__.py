@@ -32,7 +32,7 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_session_guests,
     xhyve_ssh,
 )
-from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SHARED_RUN, SUMMARY
+from pytest_xhyve.plugin.stash import BROUGHT_KEY, ITEM, SETTINGS, SHARED_RUN, SUMMARY
 from pytest_xhyve.plugin.wanted import CLUSTER_MARKER, IMAGE_FIXTURE, MARKER, restriction_arguments, wants_guest
 
 # pytest finds fixtures as attributes of the plugin.
@@ -113,6 +113,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
             settings = replace(settings, password=Secret(password))
             del password
+        if (brought := getattr(config, "workerinput", {}).pop(BROUGHT_KEY, None)) is not None:
+            settings = replace(settings, brought=tuple((text, Path(manifest)) for text, manifest in brought))
         if settings.user or settings.key or settings.seed:
             from pytest_xhyve.plugin.preflight import resolve_login
 
@@ -125,6 +127,7 @@ def pytest_configure(config: pytest.Config) -> None:
             from pytest_xhyve.plugin.preflight import resolve_places
 
             settings = resolve_places(settings, config)
+        asked_for = settings.images
         if "image" in settings.given:
             # This imports the catalog, so only if the user named an image.
             from pytest_xhyve.plugin.preflight import resolve_images
@@ -148,6 +151,12 @@ def pytest_configure(config: pytest.Config) -> None:
     except XhyveError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SETTINGS] = settings
+    elsewhere = [spec for spec in config.getoption("tx", None) or () if spec.rpartition("*")[2] != "popen"]
+    if elsewhere and not hasattr(config, "workerinput"):
+        from pytest_xhyve.plugin.other_hosts import NAME as HOSTS
+        from pytest_xhyve.plugin.other_hosts import OtherHosts
+
+        config.pluginmanager.register(OtherHosts(config, asked_for if "image" in settings.given else ()), HOSTS)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -46,7 +46,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     # First, as it reports the errors of the next steps. It exists already if a plugin runs the last test again.
     if REPORTER not in config.stash:
         reporter = config.stash[REPORTER] = Reporter(
-            settings, summary, _line_printer(config), _run_id(config), active_reports(config)
+            settings, summary, line_printer(config), _run_id(config), active_reports(config)
         )
         config.pluginmanager.register(reporter, "xhyve-reporter")
         # It was registered too late for this hook of the test that is being set up.
@@ -317,7 +317,7 @@ def _run_id(config: pytest.Config) -> str:
     return getattr(config, "workerinput", {}).get("testrunuid") or secrets.token_hex(8)
 
 
-def _line_printer(config: pytest.Config) -> Callable[[str], None]:
+def line_printer(config: pytest.Config) -> Callable[[str], None]:
     """A function that prints a line at once, although pytest captures output."""
     from pytest_xhyve.model.text import printable
 

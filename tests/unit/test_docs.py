@@ -83,6 +83,8 @@ NOT_RUN = {
     # tests/guests/test_hosts.py does it.
     "pytest-xhyve send tiny tester@host2",
     "pytest-xhyve send tiny host2 --python .venv/bin/python",
+    "pytest --tx=ssh=host1//python=/srv/suite/.venv/bin/python//chdir=/srv/suite"
+    " --tx=2*ssh=host2//python=/srv/suite/.venv/bin/python//chdir=/srv/suite --dist=load --xhyve-image=debian12",
     # On a Mac.
     'entitlements="$(mktemp -d)/hyperkit.entitlements"',
     "/usr/libexec/PlistBuddy -c 'Add :com.apple.security.hypervisor bool true' \"$entitlements\"",

@@ -76,6 +76,8 @@ KNOWN = {
     ("plugin/fixtures.py", "write_line"): {PRINTABLE: 1},
     ("plugin/html_report.py", "write_line"): {OURS: 2},
     ("plugin/job_summary.py", "write_line"): {OURS: 1},
+    ("plugin/other_hosts.py", "UsageError"): {ERROR: 2},
+    ("plugin/other_hosts.py", "pytest.exit"): {ERROR: 1},
     ("plugin/reporting.py", "add_report_section"): {REPORT: 1, OURS: 1},
     ("plugin/reporting.py", "sections.append"): {REPORT: 1},
     ("plugin/reporting.py", "writer.line"): {OURS: 2},
