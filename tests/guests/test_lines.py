@@ -18,6 +18,7 @@ def test_it(xhyve_guest, number):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.run_under("warm")
 def test_lines_of_a_run(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile(test_it=TESTS)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,27 @@ def test_run_that_is_killed_leaves_a_page(pytester: pytest.Pytester, monkeypatch
     assert "has not ended, or was killed" in text
     assert "1 running" in outcomes(pytester.path / "page.html")
     assert "test_dies" in text
+
+
+def test_two_runs_write_one_page(pytester: pytest.Pytester) -> None:
+    """Whoever looks sees the page of one of them, and all of it."""
+    pytester.makepyfile(test_it="import pytest\n\n@pytest.mark.parametrize('n', range(30))\ndef test_it(n): pass\n")
+    pytester.makeconftest("import pytest_xhyve.plugin.html_report as it\n\nit._LEAST_SECONDS = it._SHARE = 0")
+    page = pytester.path / "page.html"
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--xhyve-report={page}"]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "cwd": pytester.path}
+    runs = [subprocess.Popen([*argv, f"-k={half}"], **quiet) for half in ("not 1", "1")]  # type: ignore[call-overload]
+    texts = set()
+    while any(run.poll() is None for run in runs):
+        if page.exists():
+            texts.add(page.read_text())
+        time.sleep(0.01)
+    assert [run.returncode for run in runs] == [0, 0]
+    assert len(texts) > 2
+    assert all(text.startswith("<!doctype html>") and text.rstrip().endswith("</html>") for text in texts)
+    both = [text for text in texts if "test_it[1]" in text and "test_it[2]" in text]
+    assert not both
+    assert not list(page.parent.glob(".page*"))
 
 
 @pytest.mark.parametrize(

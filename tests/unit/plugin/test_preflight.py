@@ -321,8 +321,9 @@ def test_artifacts_folder_that_cannot_be_written(pytester: pytest.Pytester, fold
     (folder / "file").touch()
     with mounted(folder / "mount", "ro"):
         for artifacts, why in (("file", "File exists"), ("file/in", "Not a directory"), ("mount", "Read-only")):
-            result = pytester.runpytest_inprocess("--xhyve-image=ubuntu18.img", f"--xhyve-artifacts={artifacts}")
-            check_refused(result, (f"--xhyve-artifacts: cannot write to {folder / artifacts}: {why}",), folder)
+            for option in ("--xhyve-artifacts", "--xhyve-save-failures"):
+                result = pytester.runpytest_inprocess("--xhyve-image=ubuntu18.img", f"{option}={artifacts}")
+                check_refused(result, (f"{option}: cannot write to {folder / artifacts}: {why}",), folder)
 
 
 def test_home_of_an_unknown_user(pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
