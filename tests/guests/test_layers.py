@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 from command_line import run_separately
+from killing import processes_of
+from waiting import becomes
 from warm import is_warm
 
 from pytest_xhyve import ConfigurationError, Guest, NotSupported
@@ -84,3 +89,21 @@ def test_run_saves_the_guest(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (failed.exit_code, "other was not saved" in failed.stderr) == (3, True)
     assert [layer.names for layer in LayerStore(home).all()] == [("mine",)]
     assert run_separately("run", "tiny", "--save-as", "a/b", "true").exit_code == 2
+
+
+@pytest.mark.thorough
+def test_killed_while_it_saves(fleet: Fleet, home: Home) -> None:
+    folder = home.folder("layers")
+    argv = [sys.executable, "-m", "pytest_xhyve.cli", "run", "tiny", "--save-as", "mine", "true"]
+    environment = {**os.environ, HOME_VARIABLE: str(home.path)}
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        try:
+            assert becomes(lambda: bool(list(folder.glob(".saving.*/*"))), 300)
+        finally:
+            killed.kill()
+    assert becomes(lambda: not processes_of(home), 30), processes_of(home)
+    assert all(digest_of(layer.image.disk) == layer.image.sha256 for layer in LayerStore(home).all())
+    with start(fleet, "tiny") as guest:
+        image = guest.save_as_image("mine")
+    assert digest_of(image.disk) == image.sha256
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
