@@ -28,21 +28,17 @@ def serve_shares(
 
     Raises:
         ConfigurationError: a folder cannot be read.
-        NotSupported: the guest cannot reach a server on this host.
+        NotSupported: the guest may reach nothing.
     """
     if not shares:
         return None
-    if hypervisor.host_loopback is None:
+    network = machine.nics[0].network
+    if network == "none":
         raise NotSupported(
-            f"guests of {hypervisor.info.name} cannot mount folders of this host (shares=)\n"
-            "  use --xhyve-hypervisor=qemu, or copy the folder with guest.sync()"
-        )
-    if machine.nics[0].network != "nat":
-        raise NotSupported(
-            f"a guest with network={machine.nics[0].network!r} cannot mount folders of this host (shares=), as it can "
-            'start no connection\n  use network="nat", or copy the folder with guest.sync()'
+            'a guest with network="none" cannot mount folders of this host (shares=)\n'
+            '  use network="isolated", or copy the folder with guest.sync()'
         )
     # Few guests have shares.
     from pytest_xhyve.guest.shares import serving_shares  # noqa: PLC0415
 
-    return life.enter_context(serving_shares(shares, hypervisor.host_loopback))
+    return life.enter_context(serving_shares(shares, hypervisor.host_loopback if network == "nat" else None))

@@ -57,6 +57,8 @@ class GuestCore:
         self._before_use: Callable[[], None] | None = None
         self._process = os.getpid()
         self._exposed = ExposedPorts(machine.name, partial(root_shell, self, instance.timeouts.step))
+        if instance.shares is not None:
+            self._exposed.ports = instance.shares.exposed
         self._own_power.after_login = self._set_up
 
     def __reduce__(self) -> NoReturn:

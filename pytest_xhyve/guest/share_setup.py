@@ -6,11 +6,11 @@ import shlex
 
 from pytest_xhyve.guest.root_shell import WithPower, root_shell
 from pytest_xhyve.guest.shares import GuestShares, ServedShare
-from pytest_xhyve.host.nfs_server import READ_BYTES
+from pytest_xhyve.host.nfs_server import LOOPBACK, READ_BYTES
 from pytest_xhyve.model.errors import XhyveError
 
 # nfs(5); the options that only a kernel takes are in its fs/nfs/fs_context.c. The kernel asks for the mount itself, so
-# the guest needs no program for it. A server that has ended is an error after half a minute, and not a process that
+# the guest needs no program for it. A server that has ended is an error after a while, and not a process that
 # cannot be ended (soft).
 _NFS = (
     "ro,nosuid,nodev,vers=3,proto=tcp,mountvers=3,mountproto=tcp,nolock,noacl,noresvport,soft,timeo=50,retrans=2,"
@@ -58,11 +58,11 @@ def mount_shares(guest: WithPower, shares: GuestShares, timeout: float) -> None:
 
 
 def _line(number: int, served: ServedShare, shares: GuestShares) -> str:
-    port = shares.server.port
+    port, address = shares.server.port, shares.address or LOOPBACK
     return _MOUNT.format(
         number=number,
         target=shlex.quote(served.share.target),
-        options=f"{_NFS},port={port},mountport={port},addr={shares.address}",
-        source=f"{shares.address}:{served.path}",
+        options=f"{_NFS},port={port},mountport={port},addr={address}",
+        source=f"{address}:{served.path}",
         mode=served.mode,
     )

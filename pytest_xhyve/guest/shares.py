@@ -35,21 +35,26 @@ class GuestShares:
     Attributes:
         served: the folders.
         server: serves them.
-        address: where the guest reaches the host's loopback interface.
+        address: where the guest reaches the host's loopback interface; None if it reaches the server over SSH.
     """
 
     served: Sequence[ServedShare]
     server: NfsServer
-    address: str
+    address: str | None
+
+    @property
+    def exposed(self) -> dict[int, int]:
+        """The port of the host that the guest has to reach over SSH, for the port in the guest."""
+        return {} if self.address is not None else {self.server.port: self.server.port}
 
 
 @contextmanager
-def serving_shares(shares: Sequence[Share], address: str) -> Iterator[GuestShares]:
+def serving_shares(shares: Sequence[Share], address: str | None) -> Iterator[GuestShares]:
     """Serve the host's folders of *shares* until the end of the block.
 
     Args:
         shares: what a guest is to have.
-        address: where the guest reaches the host's loopback interface.
+        address: where the guest reaches the host's loopback interface; None if it does not.
 
     Raises:
         ConfigurationError: a folder cannot be read.

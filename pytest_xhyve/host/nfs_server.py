@@ -1,7 +1,7 @@
 """A server of NFS 3 (RFC 1813) that guests mount folders of the host from, read-only.
 
-The kernels of Linux have a client of NFS, also those for clouds, which have neither 9p nor shared memory for
-virtiofs. A mount needs no device: restored guests get it, and a snapshot contains it.
+Debian's kernels have a client of NFS, also the one for clouds, which has no 9p. A mount needs no device, so that
+restored guests get it, and a snapshot contains it; virtiofs needs memory that the hypervisor shares with a process.
 
 The server listens on the loopback interface. Programs of other users of the host can connect to it too, but they do not
 know the token, and get no handle without it. A guest is not trusted: each message has a limit, and each procedure
