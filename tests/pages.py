@@ -154,7 +154,8 @@ def program(command: str) -> str:
 def expected_code(step: Step) -> int:
     """How the command should end, by what is shown of it."""
     lines = step.shown.strip().splitlines()
-    return 1 if lines and program(step.command) == "pytest" and _FAILED.search(lines[-1]) else 0
+    runs_pytest = program(step.command) == "pytest" or "--pytest" in step.command.split()
+    return 1 if lines and runs_pytest and _FAILED.search(lines[-1]) else 0
 
 
 def is_shown(shown: str, said: str) -> bool:
