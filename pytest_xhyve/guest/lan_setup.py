@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.agent import Call
 from pytest_xhyve.guest.kernel_calls import bring_up, set_ipv4_address, write_at_start
+from pytest_xhyve.guest.network_managers import LEAVE_ALONE
 from pytest_xhyve.guest.root_shell import WithPower, root_shell
 from pytest_xhyve.model.errors import XhyveError
 
@@ -32,6 +33,7 @@ for device in /sys/class/net/*/device; do
     if grep -qi {mac} "$device/address"; then name=${{device##*/}}; fi
 done
 [ -n "$name" ] || {{ echo "no network card has the address {mac}" >&2; exit 1; }}
+leave_alone "$name" || exit
 echo 0 2>/dev/null >"/proc/sys/net/ipv6/conf/$name/accept_dad"
 if command -v ip >/dev/null; then
     ip link set "$name" up && {{ ip address show dev "$name" | grep -qF " {address} " ||
@@ -75,6 +77,6 @@ def set_up_lans(guest: WithPower, machine: Machine, place: LanPlace, timeout: fl
     ]
     names = [_HOST.format(line=shlex.quote(line), file=HOSTS) for line in place.hosts.splitlines()]
     try:
-        root_shell(guest, timeout)("".join([_NAME.format(name=machine.name), *cards, *names, "sync"]), b"")
+        root_shell(guest, timeout)("".join([LEAVE_ALONE, _NAME.format(name=machine.name), *cards, *names, "sync"]), b"")
     except XhyveError as error:
         raise XhyveError(f"cannot set the LAN addresses and names of guest {machine.name}: {error}") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from pytest_xhyve.guest.agent import PLACE_PROGRAM, Agent, AgentError, Call, Run
 from pytest_xhyve.guest.agent_program import build_program
 from pytest_xhyve.guest.kernel_calls import append_and_sync, reseed, set_clock, set_mac, write_at_start
 from pytest_xhyve.guest.lan_setup import HOSTS, lan_calls
+from pytest_xhyve.guest.network_managers import LEAVE_ALONE
 from pytest_xhyve.guest.system_calls import AT_FDCWD
 from pytest_xhyve.model.architecture import Architecture
 from pytest_xhyve.model.clock import monotonic
@@ -118,6 +120,10 @@ def install_agent(
     interface, *lan_interfaces = _find_interfaces(cards, [mac, *lan_macs])
     if not _PATH.fullmatch(path):
         raise IdentityError(f"the guest names {short_repr(path)} as its agent")
+    if lan_interfaces:
+        # A manager that refuses matters only to guests on a LAN.
+        names = " ".join(map(shlex.quote, lan_interfaces))
+        run_as_root(f'{LEAVE_ALONE}\nfor name in {names}; do leave_alone "$name"; done; :', b"")
     agent = Agent(channel, architecture, timeout)
     try:
         agent.synchronize()
