@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.fleet.request import ForegroundRequest, MachineHook
+from pytest_xhyve.guest.common_network import join_common_network
 from pytest_xhyve.guest.guests import Guests
 from pytest_xhyve.guest.lans import GuestLans
 from pytest_xhyve.model.cluster import ClusterSpec
@@ -30,19 +31,19 @@ def start_cluster(fleet: Fleet, spec: ClusterSpec, requested_by: str, hook: Mach
         hook: modifies each machine before it starts; None to leave them as they are.
 
     Raises:
-        NotSupported: the hypervisor has no LANs.
+        NotSupported: the hypervisor has no such LANs.
         XhyveError: a guest cannot be started; the others are removed.
     """
-    if not fleet.hypervisor.has_lans:
-        raise NotSupported(
-            f"{fleet.hypervisor.info.name} has no LANs between guests\n  use --xhyve-hypervisor=qemu for this test"
-        )
-    places = lan_places(list(spec.guests), spec.lans)
+    has_lans = fleet.hypervisor.has_lans
+    if not has_lans:
+        _check_common_network(fleet, spec)
+    lans = spec.lans if has_lans else {}
+    places = lan_places(list(spec.guests), lans)
     with ExitStack() as resources, ExitStack() as reserved:
         # All at once: a cluster that waits for its last guest would hold the others' slots.
         reserved.callback(fleet.release_reserved_slots)
         fleet.reserve_slots(list(spec.guests.values()), requested_by)
-        switches = {lan: resources.enter_context(fleet.switch(lan)) for lan in spec.lans}
+        switches = {lan: resources.enter_context(fleet.switch(lan)) for lan in lans}
         requests = {
             name: ForegroundRequest(
                 replace(guest, reset=spec.reset or None),
@@ -51,7 +52,7 @@ def start_cluster(fleet: Fleet, spec: ClusterSpec, requested_by: str, hook: Mach
                 GuestLans(
                     name,
                     places[name],
-                    tuple(switches[lan] for lan in spec.lans_of(name)),
+                    tuple(switches[lan] for lan in spec.lans_of(name) if has_lans),
                 ),
             )
             for name, guest in spec.guests.items()
@@ -59,7 +60,25 @@ def start_cluster(fleet: Fleet, spec: ClusterSpec, requested_by: str, hook: Mach
         guests = _start_all(fleet, requests)
         # Those that are left are of the test's other fixtures.
         reserved.pop_all()
-        return Guests(guests, switches, resources.pop_all())
+        cluster = Guests(guests, switches, resources.pop_all())
+    if not has_lans:
+        try:
+            join_common_network(guests, next(iter(spec.lans)))
+        except BaseException:
+            cluster.remove()
+            raise
+    return cluster
+
+
+def _check_common_network(fleet: Fleet, spec: ClusterSpec) -> None:
+    """Raise `NotSupported` if the LANs of *spec* are not what the one network of the hypervisor can be."""
+    name, use = fleet.hypervisor.info.name, "\n  use --xhyve-hypervisor=qemu for this test"
+    if not fleet.hypervisor.has_common_network:
+        raise NotSupported(f"{name} has no LANs between guests{use}")
+    if len(spec.lans) > 1:
+        raise NotSupported(
+            f"{name} has all guests on one network, where each reaches each, so a cluster cannot have several LANs{use}"
+        )
 
 
 def _start_all(fleet: Fleet, requests: Mapping[str, ForegroundRequest]) -> dict[str, Guest]:

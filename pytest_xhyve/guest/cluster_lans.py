@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.fault_notes import LINK, NETWORK
-from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.guest.lans import no_switch
+from pytest_xhyve.model.errors import ConfigurationError, NotSupported
 from pytest_xhyve.model.link import Impairment
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class ClusterLans:
         Raises:
             LanFailed: a switch has died.
         """
+        self._check_switches()
         for switch, ways in self._ways(links, both_ways=both_ways):
             switch.block(ways, blocked=blocked)
         self._note(links, "cut" if blocked else None, both_ways=both_ways)
@@ -42,6 +44,7 @@ class ClusterLans:
         Raises:
             LanFailed: a switch has died.
         """
+        self._check_switches()
         for switch, ways in self._ways(links, both_ways=both_ways):
             switch.impair(ways, impairment, seed=seed)
         self._note(links, str(impairment) or None, both_ways=both_ways)
@@ -63,7 +66,9 @@ class ClusterLans:
 
         Raises:
             ConfigurationError: there is no such LAN, or several and *lan* is None.
+            NotSupported: the guests are on the common network of their hypervisor.
         """
+        self._check_switches()
         if lan is None and len(self._switches) == 1:
             return next(iter(self._switches.values()))
         switch = None if lan is None else self._switches.get(lan)
@@ -79,6 +84,10 @@ class ClusterLans:
         for switch in self._switches.values():
             if switch.members & kept:
                 switch.keep()
+
+    def _check_switches(self) -> None:
+        if not self._switches:
+            raise NotSupported(no_switch(next(iter(self._guests.values())).hypervisor.name))
 
     def _ways(self, links: Links, *, both_ways: bool) -> Iterator[tuple[Switch, Links]]:
         """For each LAN's switch, those of *links* of which both guests are on the LAN."""

@@ -9,6 +9,7 @@ from pytest_xhyve.guest import chaos, recorder
 from pytest_xhyve.guest.access import GuestAccess
 from pytest_xhyve.guest.chaos import Chaos
 from pytest_xhyve.guest.fault_notes import CABLE, CLOCK, MEMORY, NETWORK
+from pytest_xhyve.guest.lans import no_switch
 from pytest_xhyve.model.errors import (
     ConfigurationError,
     NotSupported,
@@ -54,10 +55,13 @@ class GuestFaults(GuestAccess):
 
         Raises:
             ConfigurationError: a value is invalid.
+            NotSupported: the guest is on the common network of its hypervisor.
             XhyveError: the guest is on no LAN, or a switch has died.
         """
         impairment = Impairment.parse(**faults)
         lans = self._instance.lans
+        if lans.place is not None and not lans.switches:
+            raise NotSupported(no_switch(self.hypervisor.name))
         if not lans.switches:
             raise XhyveError(f"guest {self.name} is on no LAN; guests of xhyve_guests are")
         for switch in lans.switches:

@@ -73,7 +73,8 @@ def set_up_lans(guest: WithPower, machine: Machine, place: LanPlace, timeout: fl
     """
     cards = [
         _CARD.format(mac=mac, address=card.address, ip=card.address.ip, netmask=card.address.netmask)
-        for mac, card in zip(machine.lan_macs, place.cards, strict=True)
+        # On the common network of a hypervisor, a guest's address is on the card of every guest already.
+        for mac, card in zip(machine.lan_macs, place.cards if machine.lan_macs else (), strict=True)
     ]
     names = [_HOST.format(line=shlex.quote(line), file=HOSTS) for line in place.hosts.splitlines()]
     try:

@@ -55,5 +55,13 @@ class GuestLans:
             switch.check()
 
 
+def no_switch(hypervisor: str) -> str:
+    """Why nothing can be done to the frames between guests of *hypervisor*; a text for `NotSupported`."""
+    return (
+        f"{hypervisor} has no switch of the plugin's between its guests, so their links cannot be cut, slowed down or "
+        "captured\n  use --xhyve-hypervisor=qemu"
+    )
+
+
 NO_LANS = GuestLans()
 """Those of a guest that is on no LAN."""

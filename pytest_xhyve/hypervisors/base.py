@@ -288,6 +288,10 @@ class Hypervisor(Protocol):
     def host_loopback(self) -> str | None:
         """The address at which its guests reach the host's loopback interface; None if they cannot."""
 
+    @property
+    def has_common_network(self) -> bool:
+        """Whether all its guests are on one network, where each has an address of its own and reaches the others."""
+
     def prove(self) -> Proof:
         """Whether the hypervisor can run a guest on this host; it runs something to find out.
 

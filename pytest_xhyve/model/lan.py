@@ -66,6 +66,17 @@ def lan_places(guests: Sequence[str], lans: Mapping[str, Sequence[str]]) -> dict
     return {guest: LanPlace(tuple(own), _hosts(own, cards)) for guest, own in cards.items()}
 
 
+def common_places(lan: str, addresses: Mapping[str, str]) -> dict[str, LanPlace]:
+    """The place of each guest on the one network of its hypervisor, which gives the addresses.
+
+    Args:
+        lan: the name that the cluster has for it.
+        addresses: the IPv4 address of each guest, by its name.
+    """
+    cards = {guest: [LanCard(lan, IPv4Interface(address))] for guest, address in addresses.items()}
+    return {guest: LanPlace(tuple(own), _hosts(own, cards)) for guest, own in cards.items()}
+
+
 def _hosts(own: Sequence[LanCard], cards: Mapping[str, Sequence[LanCard]]) -> str:
     reachable = {card.lan for card in own}
     lines = []

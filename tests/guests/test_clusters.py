@@ -156,9 +156,36 @@ def test_guest_that_cannot_start_takes_the_others_with_it(fleet: Fleet) -> None:
 
 
 @pytest.mark.run_under("xhyve")
-def test_hypervisor_without_lans_says_so(fleet: Fleet) -> None:
-    with pytest.raises(NotSupported, match="has no LANs between guests\n  use --xhyve-hypervisor=qemu"):
-        start_cluster(fleet, ClusterSpec.parse(nodes=2), "test")
+def test_common_network_of_a_hypervisor(fleet: Fleet, tmp_path: Path) -> None:
+    with start_cluster(fleet, ClusterSpec.parse(a="tiny", b="tiny"), "test") as guests:
+        a, b = guests
+        for guest, other in ((a, b), (b, a)):
+            assert guest.run("uname -n").stdout.strip() == guest.name
+            guest.run(ping(other.name), timeout=LIMIT)
+            guest.run(ping(f"{other.name}.lan"), timeout=LIMIT)
+        assert a.addresses == {"lan": a.host}
+        a.reboot()
+        a.run(ping("b"), timeout=LIMIT)
+        b.run(ping("a"), timeout=LIMIT)
+        assert a.run("cat /etc/hosts").stdout.count(" b b.lan\n") == 1
+        for fault in (
+            lambda: guests.partition(["a"], ["b"]),
+            lambda: guests.link("a", "b", latency="10ms"),
+            lambda: guests.capture(tmp_path / "lan.pcapng").__enter__(),
+            lambda: a.network(loss="5%"),
+        ):
+            with pytest.raises(NotSupported, match=r"no switch of the plugin's .*\n  use --xhyve-hypervisor=qemu"):
+                fault()
+        with pytest.raises(NotSupported, match="no network cards for LANs"):
+            a.link_down()
+        guests.heal()
+
+
+@pytest.mark.run_under("xhyve")
+def test_common_network_is_one(fleet: Fleet) -> None:
+    lans = {"front": ["a", "b"], "back": ["b"]}
+    with pytest.raises(NotSupported, match=r"all guests on one network.*\n  use --xhyve-hypervisor=qemu"):
+        start_cluster(fleet, ClusterSpec.parse(a="tiny", b="tiny", lans=lans), "test")
 
 
 CLUSTERS = """

@@ -78,6 +78,7 @@ KNOWN = {
     ("guest/agent.py", "sendall"): {SOCKET: 1},
     ("guest/commands.py", "recv_exit_status"): {READY: 1},
     ("guest/commands.py", "sendall"): {DAEMON: 1},
+    ("guest/common_network.py", "result"): {ANSWERS: 1},
     ("guest/expose.py", "settimeout"): {DAEMON: 1},
     ("guest/get.py", "result"): {ANSWERS: 3},
     ("guest/guests.py", "result"): {READY: 1},

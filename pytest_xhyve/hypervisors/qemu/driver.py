@@ -91,6 +91,10 @@ class Qemu:
         return frozenset({"raw", "qcow2"})
 
     @property
+    def has_common_network(self) -> bool:
+        return False
+
+    @property
     def has_lans(self) -> bool:
         return True
 

@@ -54,6 +54,11 @@ class Vfkit:
         self._cache = cache
 
     @property
+    def has_common_network(self) -> bool:
+        # Whether its guests reach each other was not tried.
+        return False
+
+    @property
     def has_lans(self) -> bool:
         return False
 

@@ -62,6 +62,11 @@ class Xhyve:
         self._known = UuidCache(cache)
 
     @property
+    def has_common_network(self) -> bool:
+        # vmnet's (README of xhyve; the shared mode of vmnet.framework).
+        return True
+
+    @property
     def has_lans(self) -> bool:
         return False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
-from pytest_xhyve.model.lan import lan_places
+from pytest_xhyve.model.lan import common_places, lan_places
 from pytest_xhyve.model.machine import MAX_LANS, lan_mac
 
 
@@ -39,3 +39,11 @@ def test_cards_have_addresses_of_their_own() -> None:
     assert len(macs) == 3 * MAX_LANS
     # Locally administered, and unicast (RFC 7042, section 2.1).
     assert all(int(mac[:2], 16) & 0b11 == 0b10 for mac in macs)
+
+
+def test_common_network_has_given_addresses() -> None:
+    places = common_places("lan", {"server": "192.168.64.7", "client": "192.168.64.3"})
+    assert places["server"].hosts == places["client"].hosts
+    assert places["client"].hosts == "192.168.64.7 server server.lan\n192.168.64.3 client client.lan\n"
+    (card,) = places["client"].cards
+    assert (card.lan, str(card.address.ip)) == ("lan", "192.168.64.3")
