@@ -11,6 +11,7 @@ import pytest
 @pytest.mark.thorough
 @pytest.mark.parametrize("suite", pages.SLOW_EXAMPLES)
 def test_example_suite(pytester: pytest.Pytester, suite: str) -> None:
-    result = pytester.runpytest_subprocess("--xhyve-image=debian12", str(pages.TOP / "conftest_examples" / suite))
+    path = pages.TOP / "conftest_examples" / suite
+    result = pytester.runpytest_subprocess("--xhyve-image=debian12", "--timeout=1200", str(path))
     assert result.ret == 0
     assert result.parseoutcomes()["passed"] > 0
