@@ -213,6 +213,7 @@ class Power:
         # The import of paramiko takes as long as a command; here, the guest boots meanwhile.
         from pytest_xhyve.guest import ssh  # noqa: PLC0415
 
+        grace = ssh.Grace(self.timeouts.refusal)
         while True:
             found = ssh.wait_for_banner(
                 lambda: vm.find_endpoint(SSH_PORT),
@@ -241,9 +242,7 @@ class Power:
                     failed.broke = True
                     raise failed from error
             except ssh.Refused as error:
-                # A guest that is booting may not have its keys yet; another one refuses for good.
-                grace = self.timeouts.refusal if self._may_boot or self._ending else 0.0
-                if monotonic() > min(end, begin + grace):
+                if not (self._may_boot or self._ending) or grace.is_over() or monotonic() > end:
                     raise ConnectionFailed(str(error)) from error
                 time.sleep(_REFUSED_SECONDS)
             else:

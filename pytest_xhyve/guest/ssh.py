@@ -40,6 +40,25 @@ class Refused(ConnectionFailed):
     """The login was refused; a guest that is still booting may refuse all but root (pam_nologin(8))."""
 
 
+class Grace:
+    """The time in which a booting guest may refuse a login: it may not have its keys yet.
+
+    Args:
+        seconds: how long, from the first refusal on. A boot takes as long as it takes.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._first: float | None = None
+
+    def is_over(self) -> bool:
+        """Whether a refusal that comes now is for good."""
+        now = monotonic()
+        if self._first is None:
+            self._first = now
+        return now >= self._first + self._seconds
+
+
 class _NotYet(Exception):
     """The guest does not answer yet."""
 

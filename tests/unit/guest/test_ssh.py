@@ -330,3 +330,15 @@ def test_client_key_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "id_ed25519").write_text("")
     with pytest.raises(Exception, match="is not a usable key"):
         client_key(tmp_path)
+
+
+def test_grace_begins_with_the_first_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A boot that takes longer than the grace does not use it up."""
+    moments = iter([300.0, 309.0, 310.0])
+    monkeypatch.setattr(ssh, "monotonic", lambda: next(moments))
+    grace = ssh.Grace(10)
+    assert [grace.is_over() for _ in range(3)] == [False, False, True]
+
+
+def test_guest_without_grace_refuses_for_good() -> None:
+    assert ssh.Grace(0).is_over()
