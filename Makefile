@@ -24,7 +24,7 @@ BIN := $(VENV)/bin
 BENCH := .venv-bench
 PYTHON ?= python3
 # What has to happen within seconds is not tested beside much else.
-DISKS := cloud installed uefi subvolumes
+DISKS := cloud installed uefi subvolumes labelled
 BY_THE_CLOCK := tests/guests/test_deaths.py
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 # Unit tests mostly wait: for processes to end, for limits to pass.

@@ -178,6 +178,23 @@ class Facts:
         return self.has("usr/bin/cloud-init")
 
     @property
+    def selinux_mode(self) -> str:
+        """The state that SELinux gets at boot: ``enforcing``, ``permissive``, or an empty text (selinux(8))."""
+        mode = self._selinux_setting("SELINUX").lower()
+        return mode if mode in ("enforcing", "permissive") else ""
+
+    @property
+    def selinux_policy(self) -> str:
+        """The policy by which files can be labelled with the system's own setfiles(8), or an empty text."""
+        can = self.selinux_mode and self.has("usr/sbin/setfiles", "sbin/setfiles")
+        name = self._selinux_setting("SELINUXTYPE") if can else ""
+        return name if re.fullmatch(r"\w[\w.-]*", name) else ""
+
+    def _selinux_setting(self, key: str) -> str:
+        match = re.search(rf"^[ \t]*{key}[ \t]*=[ \t]*(\S+)", self.text("etc/selinux/config"), re.MULTILINE)
+        return "" if match is None else match[1]
+
+    @property
     def ssh_server(self) -> str:
         """``openssh``, ``dropbear`` or an empty text."""
         if self.has("usr/sbin/sshd", "usr/bin/sshd"):

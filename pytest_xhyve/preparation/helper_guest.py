@@ -98,14 +98,20 @@ class HelperGuest:
             return "bios"
         return "uefi" if has_signature(sector) else None
 
-    def write(self, files: Sequence[NewFile]) -> None:
+    def write(self, files: Sequence[NewFile], selinux_policy: str = "") -> None:
         """Write *files* into the system.
+
+        Args:
+            files: the files.
+            selinux_policy: label them by this policy of the system, with the system's own setfiles(8). A file without a
+                label is closed to all services where SELinux is enforced.
 
         Raises:
             ImageError: one cannot be written, for example because the disk is full.
         """
         for file in files:
-            done = self._try("write.sh", [file.path, f"{file.mode:o}", "append" if file.append else ""], file.content)
+            how = [f"{file.mode:o}", "append" if file.append else "", selinux_policy]
+            done = self._try("write.sh", [file.path, *how], file.content)
             if done.returncode != 0:
                 raise ImageError(
                     f"cannot write /{printable(file.path)} on the disk, which the plugin needs for its login and for "

@@ -55,6 +55,7 @@ _LINKS_THAT_START_SSH = (
 _THERE = (
     *("usr/sbin/sshd", "usr/bin/sshd", "usr/sbin/dropbear", "usr/lib/systemd/systemd", "lib/systemd/systemd"),
     *("usr/bin/cloud-init", "usr/bin/sudo", "usr/sbin/netplan", "usr/sbin/ifup", "sbin/ifup"),
+    *("usr/sbin/setfiles", "sbin/setfiles"),
     *("usr/lib/systemd/systemd-networkd", "lib/systemd/systemd-networkd", "usr/sbin/NetworkManager"),
     *("etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ecdsa_key", "etc/ssh/ssh_host_rsa_key"),
 )

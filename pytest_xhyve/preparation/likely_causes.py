@@ -72,11 +72,12 @@ def _ssh_causes(facts: Facts) -> Iterator[str]:
 
 
 def _security_causes(facts: Facts) -> Iterator[str]:
+    if facts.selinux_mode != "enforcing":
+        return
     config = facts.text("etc/selinux/config")
-    match = re.search(r"^\s*SELINUX\s*=\s*enforcing\b", config, re.MULTILINE)
-    if match is not None:
-        number = config.count("\n", 0, match.start()) + 1
-        yield (
-            "SELinux is enforced, and the files that the plugin adds have no label: "
-            f"/etc/selinux/config, line {number} (set it to permissive)"
-        )
+    match = re.search(r"^[ \t]*SELINUX[ \t]*=", config, re.MULTILINE)
+    number = config.count("\n", 0, match.start()) + 1 if match is not None else 0
+    reason = "its policy may refuse the login"
+    if not facts.selinux_policy:
+        reason = "the files that the plugin adds have no label, since this system has no setfiles"
+    yield f"SELinux is enforced, and {reason}: /etc/selinux/config, line {number} (set it to permissive)"

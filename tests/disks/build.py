@@ -100,6 +100,26 @@ def _cloud(disk: Path, archive: Path) -> None:
     layouts.install_grub_bios(disk, MIB, "(,gpt2)/boot/grub")
 
 
+def _labelled(disk: Path, archive: Path) -> None:
+    """MBR, GRUB for a BIOS before the first partition, ext4 whose files have the labels of SELinux."""
+    layouts.partition(disk, _SIZE, "label: dos\nstart=2048, type=83, bootable\n")
+    with loop_device(disk, MIB) as device:
+        _fill_ext4(device, archive, "defaults", "ro quiet security=selinux selinux=1")
+        with mounted(device) as top:
+            # setfiles(8) reaches the files by /proc/self/fd.
+            inside = [
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                'mount -t proc none "$0/proc" && exec chroot "$0" "$@"',
+                str(top),
+            ]
+            label = ["setfiles", "-m", "-F", "/etc/selinux/default/contexts/files/file_contexts", "/"]
+            subprocess.run([*inside, *label], check=True)
+    layouts.install_grub_bios(disk, layouts.SECTOR, "(,msdos1)/boot/grub")
+
+
 def _uefi(disk: Path, archive: Path) -> None:
     """GPT, GRUB for UEFI in the EFI system partition, ext4."""
     layouts.partition(disk, _SIZE, "label: gpt\nstart=2048, size=64MiB, type=uefi\ntype=linux\n")
@@ -169,6 +189,7 @@ DISKS = {
         TestDisk("installed", trees.INSTALLED, "raw", _installed),
         TestDisk("uefi", trees.CLOUD, "qcow2", _uefi),
         TestDisk("subvolumes", trees.INSTALLED, "vmdk", _subvolumes),
+        TestDisk("labelled", trees.LABELLED, "qcow2", _labelled),
     )
 }
 """The disks, by name."""

@@ -86,3 +86,17 @@ INSTALLED = Tree(
     ),
 )
 """As a person installs it: a user with a password, a locked root, the network of the machine that it was."""
+
+LABELLED = Tree(
+    name="labelled",
+    packages=(
+        *("ifupdown", "isc-dhcp-client", "linux-image-cloud-amd64"),
+        *("auditd", "policycoreutils", "selinux-policy-default", "selinux-utils"),
+    ),
+    hooks=(
+        *_NO_IDENTITY,
+        f'chroot "$1" useradd --create-home --shell /bin/bash {USER}',
+        "printf 'SELINUX=enforcing\\nSELINUXTYPE=default\\n' >\"$1/etc/selinux/config\"",
+    ),
+)
+"""SELinux is enforced: a file without a label is closed to all services."""

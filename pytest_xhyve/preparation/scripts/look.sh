@@ -142,7 +142,7 @@ inside() {
 print_fact architecture "$(inside dd if=/bin/sh bs=1 skip=18 count=2 2>/dev/null | od -An -tu2 | tr -d ' ')"
 print_fact elf "$(inside dd if=/bin/sh bs=1 skip=1 count=3 2>/dev/null)"
 for path in usr/sbin/sshd usr/bin/sshd usr/sbin/dropbear usr/lib/systemd/systemd lib/systemd/systemd \
-    usr/bin/cloud-init usr/bin/sudo usr/sbin/netplan usr/sbin/ifup sbin/ifup \
+    usr/bin/cloud-init usr/bin/sudo usr/sbin/netplan usr/sbin/ifup sbin/ifup usr/sbin/setfiles sbin/setfiles \
     usr/lib/systemd/systemd-networkd lib/systemd/systemd-networkd usr/sbin/NetworkManager \
     etc/ssh/ssh_host_ed25519_key etc/ssh/ssh_host_ecdsa_key etc/ssh/ssh_host_rsa_key; do
     if inside test -e "/$path"; then print_fact there "$path"; fi
