@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+import other_plugins
 import pytest
 import yaml
 from ssh_hosts import Hosts, ssh_hosts, why_not
@@ -48,6 +49,7 @@ def send(hosts: Hosts, image: str, number: int, *options: str) -> subprocess.Com
     return run(hosts, *PLUGIN, *argv, home=Home.of_user())
 
 
+@pytest.mark.thorough
 def test_image_is_sent(hosts: Hosts) -> None:
     sent = send(hosts, "tiny", 0, "--python", sys.executable)
     assert (sent.returncode, "sending tiny to host1: disk.img, 1 GiB" in sent.stderr) == (0, True), sent.stderr
@@ -65,7 +67,8 @@ def suite(folder: Path, content: str) -> None:
     """A checkout of the suite on a host."""
     folder.mkdir()
     (folder / "test_suite.py").write_text(content)
-    (folder / "pytest.ini").write_text("[pytest]\n")
+    # The workers are started over ssh, and see no PYTEST_ADDOPTS.
+    (folder / "pytest.ini").write_text(f"[pytest]\naddopts = {other_plugins.WITHOUT}\n")
 
 
 def tx(hosts: Hosts, number: int, folder: Path, python: str = sys.executable) -> str:
@@ -125,6 +128,7 @@ def test_run_over_two_hosts(hosts: Hosts, tmp_path: Path) -> None:
         ((), "`pytest-xhyve receive` ended there with exit code 127"),
     ],
 )
+@pytest.mark.thorough
 def test_host_without_the_plugin(hosts: Hosts, python: tuple[str, ...], message: str) -> None:
     sent = send(hosts, "tiny", 1, *python)
     assert sent.returncode != 0
@@ -154,6 +158,7 @@ def test_host_that_is_an_option(hosts: Hosts, tmp_path: Path) -> None:
         ("/nowhere/python", r"ERROR: --tx: cannot start a worker (*): a host was not reached, or has not the Python*"),
     ],
 )
+@pytest.mark.thorough
 def test_run_over_a_host_without_the_plugin(hosts: Hosts, tmp_path: Path, python: str, message: str) -> None:
     for number in range(2):
         suite(tmp_path / str(number), GUESTS)
@@ -174,6 +179,7 @@ def test_slow(number):
 """
 
 
+@pytest.mark.thorough
 def test_host_that_goes_away_during_the_run(tmp_path: Path) -> None:
     for number in range(3):
         suite(tmp_path / str(number), SLOW)
@@ -183,7 +189,9 @@ def test_host_that_goes_away_during_the_run(tmp_path: Path) -> None:
         argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--dist=load", *each]
         with (tmp_path / "output").open("w+") as output:
             with subprocess.Popen(hosts.command(*argv), cwd=tmp_path / "2", stdout=output, stderr=output) as process:
-                assert becomes((tmp_path / "1" / "begun").exists, _SECONDS)
+                begun = tmp_path / "1" / "begun"
+                assert becomes(lambda: begun.exists() or process.poll() is not None, _SECONDS)
+                assert process.poll() is None, (tmp_path / "output").read_text()
                 pids = run(hosts, "ip", "netns", "pids", hosts.hosts[1].namespace, home=Home.of_user()).stdout.split()
                 for pid in pids:
                     os.kill(int(pid), signal.SIGKILL)

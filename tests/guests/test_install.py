@@ -78,6 +78,7 @@ def test_installer_writes_a_disk(fleet: Fleet, home: Home, tmp_path: Path) -> No
     assert find_source("mine", places=Places(home.path)).manifest == path
 
 
+@pytest.mark.thorough
 def test_killed_installation(fleet: Fleet, home: Home, tmp_path: Path) -> None:
     waits = write_disc(tmp_path / "waits.iso", home, "/bin/busybox sleep 600")
     folder = home.folder("installed")

@@ -58,6 +58,7 @@ def test_memory_is_taken_away(xhyve_guest: Guest) -> None:
 
 @pytest.mark.xhyve(image="tiny")
 @pytest.mark.run_under("warm")
+@pytest.mark.thorough
 def test_snapshot_has_what_was_taken(xhyve_guest: Guest) -> None:
     whole = spare(xhyve_guest)
     snapshot = xhyve_guest.snapshot()

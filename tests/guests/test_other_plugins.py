@@ -134,6 +134,7 @@ def test_rerun_gets_new_guests(pytester: pytest.Pytester, hypervisor: Chosen) ->
     assert not live_guests(Home.of_user().folder("runs"))
 
 
+@pytest.mark.thorough
 def test_failures_of_all_runs_are_in_pytest_html(
     pytester: pytest.Pytester, hypervisor: Chosen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_failures_of_all_runs_are_in_pytest_html(
     assert log.count("\n  said-by-the-test") == 2
 
 
+@pytest.mark.thorough
 def test_random_order_keeps_shared_guests_together(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     """pytest-randomly: in each order, the tests of a class share one guest, and no name or address is random."""
     pytester.makepyfile(
@@ -180,6 +182,7 @@ def test_random_order_keeps_shared_guests_together(pytester: pytest.Pytester, hy
     assert not live_guests(Home.of_user().folder("runs"))
 
 
+@pytest.mark.thorough
 def test_each_repetition_gets_a_new_guest(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     """pytest-repeat."""
     pytester.makepyfile(
@@ -199,6 +202,7 @@ def test_each_repetition_gets_a_new_guest(pytester: pytest.Pytester, hypervisor:
     assert numbers(result, "shared") == ["1", "2", "3"]
 
 
+@pytest.mark.thorough
 def test_coroutines_use_guests_in_threads(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     """pytest-asyncio."""
     pytester.makepyfile(

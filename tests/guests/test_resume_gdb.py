@@ -29,6 +29,7 @@ def test_fails(xhyve_guest):
 
 @pytest.mark.run_under("warm")
 @pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+@pytest.mark.thorough
 def test_gdb_lets_the_guest_go_on(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile(test_it=FAILING)
     options = (*hypervisor.options, "--xhyve-image=tiny", "--xhyve-save-failures=saved")

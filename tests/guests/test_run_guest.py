@@ -162,6 +162,7 @@ def test_maker_is_killed(pytester: pytest.Pytester) -> None:
     assert becomes(nothing_is_left, 2)
 
 
+@pytest.mark.thorough
 def test_controller_is_killed(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(
@@ -210,6 +211,7 @@ def pytest_xhyve_run_guest(guest, request):
     ],
     ids=["fails", "dies"],
 )
+@pytest.mark.thorough
 def test_set_up_fails(pytester: pytest.Pytester, hook: str, messages: list[str]) -> None:
     pytester.makeconftest(CONFTEST.partition("def pytest_xhyve_run_guest")[0] + hook)
     pytester.makepyfile(
@@ -231,6 +233,7 @@ def test_set_up_fails(pytester: pytest.Pytester, hook: str, messages: list[str])
     assert becomes(nothing_is_left, 2)
 
 
+@pytest.mark.thorough
 def test_each_image_has_its_guest(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(

@@ -101,6 +101,7 @@ def test_no_other_program_reads_a_share(guest: Guest) -> None:
 
 
 @pytest.mark.run_under("warm")
+@pytest.mark.thorough
 def test_share_over_ssh(xhyve_guest_factory: GuestFactory, project: Path) -> None:
     """An isolated guest reaches only what the test exposes."""
     with xhyve_guest_factory(image="tiny", shares={"/src": str(project)}, network="isolated") as guest:
@@ -113,6 +114,7 @@ def test_share_over_ssh(xhyve_guest_factory: GuestFactory, project: Path) -> Non
 
 
 @pytest.mark.run_under("warm")
+@pytest.mark.thorough
 def test_guest_with_a_share_can_be_reset(xhyve_guest_factory: GuestFactory, project: Path) -> None:
     with xhyve_guest_factory(image="tiny", shares={"/src": str(project)}, reset=True) as guest:
         assert guest.run("cat '/src/file 3'").stdout == "3"

@@ -58,6 +58,7 @@ def test_image_is_brought_once(pytester: pytest.Pytester, new_home: Home, other:
     again.stdout.no_fnmatch_line("*sending own*")
 
 
+@pytest.mark.thorough
 def test_image_that_cannot_be_brought(pytester: pytest.Pytester, new_home: Home, other: Home, tmp_path: Path) -> None:
     other.path.touch()
     result = run(pytester, tx(pytester, other, 1), f"--xhyve-image={write_image(tmp_path)}")
@@ -74,6 +75,7 @@ def test_run_that_names_no_image_brings_none(pytester: pytest.Pytester, new_home
     assert not other.path.exists()
 
 
+@pytest.mark.thorough
 def test_nothing_is_loaded_without_other_hosts(pytester: pytest.Pytester, new_home: Home, tmp_path: Path) -> None:
     pytester.makepyfile("def test_nothing(): pass")
     pytester.makeconftest(
