@@ -192,7 +192,7 @@ def _plan(
     disks: list[SavedDisk] = []
     files: dict[tuple[int, int], Path] = {}
     for place, disk in enumerate(machine.disks):
-        saved, paths = _layers(disk, image, stack)
+        saved, paths = _layers(disk, image, checked, stack)
         disks.append(replace(saved, plugged=place not in unplugged))
         files |= {(place, number): path for number, path in enumerate(paths)}
     snapshotter = guest._instance.hypervisor.snapshotter
@@ -234,11 +234,11 @@ def _portable(depends_on: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in depends_on.items() if name != BUILD}
 
 
-def _layers(disk: Disk, image: Image, stack: ExitStack) -> tuple[SavedDisk, list[Path]]:
+def _layers(disk: Disk, image: Image, checked: Path, stack: ExitStack) -> tuple[SavedDisk, list[Path]]:
     """The files of *disk*, from the top one down to that above the image's disk; all if it is not based on that."""
     chain = [disk.path, *backing_files(disk.path, disk.format)]
-    base = image.disk.resolve()
-    below = next((number for number, file in enumerate(chain) if file.resolve() == base), None)
+    # The first file is the guest's own, and never the image's.
+    below = next((number for number, file in enumerate(chain[1:], 1) if _is_disk_of(image, file, checked)), None)
     if below is not None:
         return SavedDisk(("qcow2",) * below, over_image=True), chain[:below]
     if disk.path.stem == DISK and has_qemu_img():
@@ -248,6 +248,14 @@ def _layers(disk: Disk, image: Image, stack: ExitStack) -> tuple[SavedDisk, list
     # What a guest wrote at the beginning of a raw disk does not make it a qcow2 file.
     formats = ["raw" if disk.format == "raw" or read_qcow2_header(file) is None else "qcow2" for file in chain]
     return SavedDisk(tuple(formats), over_image=False), chain
+
+
+def _is_disk_of(image: Image, file: Path, checked: Path) -> bool:
+    """Whether *file* has the content of the image's disk: a template may be over a copy of it in another place."""
+    if file.resolve() == image.disk.resolve():
+        return True
+    same_size = file.stat().st_size == image.disk.stat().st_size
+    return same_size and known_digest(file, checked) == known_digest(image.disk, checked)
 
 
 @contextmanager

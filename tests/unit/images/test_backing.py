@@ -88,5 +88,21 @@ def test_bytes_that_a_guest_wrote_name_no_file(tmp_path: Path) -> None:
         copy_layer(Disk(raw, "raw"), Disk(tmp_path / "secret", "raw"), tmp_path)
     with ExitStack() as stack:
         image: Any = SimpleNamespace(disk=tmp_path / "image.img", format="raw")
-        saved, files = _layers(Disk(raw.rename(tmp_path / "disk1.raw"), "raw"), image, stack)
+        saved, files = _layers(Disk(raw.rename(tmp_path / "disk1.raw"), "raw"), image, tmp_path, stack)
     assert (saved.layers, files) == (("raw",), [tmp_path / "disk1.raw"])
+
+
+@pytest.mark.parametrize(
+    ("content", "over_image"), [(b"the image", True), (b"not image", False), (b"longer image", False)]
+)
+def test_disk_over_a_copy_of_the_image(tmp_path: Path, content: bytes, *, over_image: bool) -> None:
+    """A template that was made before the image was copied is over the copy in the old place."""
+    (tmp_path / "image.img").write_bytes(content)
+    (tmp_path / "old.img").write_bytes(b"the image")
+    template = qcow2(tmp_path / "template.qcow2", "old.img")
+    own = qcow2(tmp_path / "own.qcow2", "template.qcow2")
+    image: Any = SimpleNamespace(disk=tmp_path / "image.img", format="raw")
+    with ExitStack() as stack:
+        saved, files = _layers(Disk(own, "qcow2"), image, tmp_path, stack)
+    assert saved.over_image == over_image
+    assert files == [own, template, *([] if over_image else [tmp_path / "old.img"])]
