@@ -130,6 +130,7 @@ class TestRestored:
         assert not guest._power.is_on
 
 
+@pytest.mark.thorough
 def test_reset(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

@@ -138,7 +138,11 @@ def in_clone(run: Run) -> bool:
 
 
 def in_boot(run: Run) -> bool:
-    return any(log.stat().st_size > 1000 for log in (run.home.path / "runs").glob("*/*/console.log"))
+    try:
+        return any(log.stat().st_size > 1000 for log in (run.home.path / "runs").glob("*/*/console.log"))
+    except FileNotFoundError:
+        # A folder was removed meanwhile: each run renames those of runs that have ended.
+        return False
 
 
 def in_test(run: Run) -> bool:

@@ -88,6 +88,7 @@ def test_guest_of_another_hypervisor(xhyve_guest: Guest) -> None:
         assert ask(xhyve_guest, port) == "Server:hello\n"
 
 
+@pytest.mark.thorough
 @pytest.mark.xhyve(image="debian12")
 def test_openssh(xhyve_guest: Guest) -> None:
     ask_again = "bash -c 'exec 3<>/dev/tcp/host.test/{}; echo hello >&3; head -c 13 <&3'"

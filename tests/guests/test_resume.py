@@ -89,6 +89,7 @@ def test_failed_guest_goes_on_elsewhere(pytester: pytest.Pytester, hypervisor: C
     assert live_guests(elsewhere.folder("runs")) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.run_under("warm")
 def test_image_is_in_the_bundle(pytester: pytest.Pytester, hypervisor: Chosen, tmp_path: Path) -> None:
     """And is not on the computer where the guest is resumed."""
