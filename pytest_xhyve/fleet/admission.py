@@ -23,6 +23,7 @@ from pytest_xhyve.fleet.queue import STOPPED_SECONDS, Queue
 from pytest_xhyve.fleet.slots import Holder, Slot, Slots
 from pytest_xhyve.fleet.turn import Demand, Turn
 from pytest_xhyve.fleet.weight import has_spare_memory
+from pytest_xhyve.host.locks import QUIET_SECONDS
 from pytest_xhyve.host.memory import Memory, read_memory
 from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import Cancelled, NoFreeSlot
@@ -44,6 +45,7 @@ class Admission:
         report: called with a line when a test waits.
         memory: the memory of the host; None to ask for it.
         stopped_after: after how many seconds without a sign of its process a waiting test is passed over.
+        silent: for how many seconds a test waits before this is reported.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Admission:
         report: Callable[[str], None],
         memory: Memory | None = None,
         stopped_after: float = STOPPED_SECONDS,
+        silent: float = QUIET_SECONDS,
     ) -> None:
         self._limits = Limits(limit, memory or read_memory())
         self._slots = Slots(folder, limit, self._limits.memory)
         self._new_queue = partial(Queue, folder / "queue", stopped_after)
         self._timeout_factor = timeout_factor
         self._report = report
+        self._silent = silent
         self._lock = threading.Lock()
         self._own: dict[int, _Own] = {}
         self._waiting_threads: set[threading.Thread] = set()
@@ -210,7 +214,7 @@ class Admission:
     def _wait_in_queue(self, weights: Sequence[int], holder: Holder) -> list[Slot]:
         thread = threading.current_thread()
         queue = self._new_queue()
-        demand = Demand(weights, holder, partial(self._find_stuck, thread), self.free_slot, self._report)
+        demand = Demand(weights, holder, partial(self._find_stuck, thread), self.free_slot, self._report, self._silent)
         with ExitStack() as stack:
             self._waiting_threads.add(thread)
             stack.callback(self._waiting_threads.discard, thread)

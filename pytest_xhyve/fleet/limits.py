@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pytest_xhyve.fleet.slots import HeldSlot
 from pytest_xhyve.fleet.weight import guests_memory
 from pytest_xhyve.host.memory import Memory
-from pytest_xhyve.model.values import format_size
+from pytest_xhyve.model.values import format_seconds, format_size
 
 _MOST_HOLDERS = 5
 
@@ -48,9 +48,10 @@ class Limits:
             )
         return lines
 
-    def explain_wait(self, weights: Sequence[int], held: Sequence[HeldSlot]) -> str:
-        """What guests that cost *weights* wait for while the slots in *held* are held."""
+    def explain_wait(self, weights: Sequence[int], held: Sequence[HeldSlot], seconds: float) -> str:
+        """What guests that cost *weights* have waited for, for *seconds*, while the slots in *held* are held."""
         what = "a free slot" if len(weights) == 1 else f"{len(weights)} free slots"
+        what += f", {format_seconds(seconds)} so far"
         if len(held) + len(weights) > self.slots:
             return f"{what}: the limit of running guests is {self.slots} (--xhyve-max-guests)"
         used = sum(slot.weight for slot in held)

@@ -11,8 +11,6 @@ from pytest_xhyve.fleet.slots import RUN, HeldSlot, Holder, Slot, Slots
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NoFreeSlot
 
-# A slot becomes free a moment after its guest is removed, and such a wait is not worth a line.
-_SILENT_SECONDS = 0.1
 # How often a waiting test looks at all others.
 _LOOK_SECONDS = 0.2
 # How often the first in the queue asks its process to remove a guest that no test needs.
@@ -31,6 +29,7 @@ class Demand:
         find_stuck: the slots that stay held while it waits.
         give_way: removes a guest of this process that no test needs, or returns False.
         report: called once with a line if the wait is not short.
+        silent: for how many seconds a wait is short.
     """
 
     weights: Sequence[int]
@@ -38,6 +37,7 @@ class Demand:
     find_stuck: Callable[[], set[int]]
     give_way: Callable[[], bool]
     report: Callable[[str], None]
+    silent: float
 
 
 class Turn:
@@ -108,10 +108,10 @@ class Turn:
         )
 
     def _report_once(self, now: float, held: Sequence[HeldSlot], before: int) -> None:
-        if self._is_reported or now - self._begin < _SILENT_SECONDS:
+        if self._is_reported or now - self._begin < self._demand.silent:
             return
         self._is_reported = True
-        line = self._limits.explain_wait(self._demand.weights, held)
+        line = self._limits.explain_wait(self._demand.weights, held, now - self._begin)
         if before:
             line += f"; {before} asked before"
         holders = ", ".join(list_holders(held))

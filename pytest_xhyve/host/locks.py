@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.model.values import format_seconds
 
 SHORT_SECONDS = 60.0
 """For a lock that is held while a small file is read or written."""
@@ -20,7 +21,9 @@ SHORT_SECONDS = 60.0
 LONG_SECONDS = 7200.0
 """For a lock that is held while an image is built, prepared, pulled or read as a whole."""
 
-_QUIET_SECONDS = 1.0
+QUIET_SECONDS = 2.0
+"""A wait is reported once it has taken this long."""
+
 _LOOK_SECONDS = 0.01
 
 
@@ -38,17 +41,18 @@ def locked(
         path: the file; it is created if it is missing.
         work: what the process does that holds the lock, such as ``builds tiny``; for messages.
         timeout: the limit of the wait in seconds.
-        report: called with a line if this has to wait.
+        report: called with a line if this has waited for some seconds.
         error: the class of the error.
 
     Raises:
         XhyveError: another process held it for too long.
     """
     lock = FileLock(path, timeout=timeout)
+    begin = monotonic()
     try:
-        lock.acquire(timeout=min(timeout, _QUIET_SECONDS))
+        lock.acquire(timeout=min(timeout, QUIET_SECONDS))
     except Timeout:
-        report(f"waiting for another process, which {work}")
+        report(f"waiting for another process, which {work}, {format_seconds(monotonic() - begin)} so far")
         try:
             lock.acquire(timeout=timeout)
         except Timeout as late:

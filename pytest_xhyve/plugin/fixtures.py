@@ -327,7 +327,12 @@ def line_printer(config: pytest.Config) -> Callable[[str], None]:
 
     worker = getattr(config, "workerinput", {}).get("workerid", "")
 
+    # The steps of what takes long are indented.
+    all_steps = config.get_verbosity() > 0
+
     def show(line: str) -> None:
+        if line.startswith("  ") and not all_steps:
+            return
         with one_at_a_time, suspended_capture(config):
             if worker:
                 # What its terminal reporter prints is lost, but its standard error is the controller's, which may be

@@ -162,7 +162,7 @@ class TemplateCache:
         for template in self._store.saved_elsewhere(key)[:_MOST_REPORTED]:
             assert template.origin is not None
             difference = find_difference(template.origin.host, key.host)
-            self._report(f"not used: the template of {image.name} in {template.folder}, saved with {difference}")
+            self._report(f"  not used: the template of {image.name} in {template.folder}, saved with {difference}")
 
     def _build(self, wanted: TemplateKey, image: Image, machine: Machine, build: BuildTemplate) -> None:
         key = str(wanted)
@@ -173,9 +173,9 @@ class TemplateCache:
                 f"a template of {image.name} needs {needed >> 20} MiB in {self._folder}, but only {free >> 20} MiB are "
                 "free"
             )
-        self._report_others(wanted, image)
         begin = monotonic()
         self._report(f"building a template of {image.name}: this happens once, and takes a little longer than a boot")
+        self._report_others(wanted, image)
         try:
             with self._store.workspace(key) as workspace, self._explain_full_disk():
                 disks, agent = build(workspace, machine)

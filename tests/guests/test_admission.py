@@ -24,7 +24,8 @@ def test_worker_shows_that_it_waits_and_the_report_states_how_long(pytester: pyt
 
         @pytest.mark.parametrize("number", range(2))
         def test_guest(xhyve_guest, number):
-            xhyve_guest.run("sleep 0.5")
+            # A wait of less than 2 s is not reported.
+            xhyve_guest.run("sleep 4")
             assert not number
         """
     )
@@ -34,7 +35,8 @@ def test_worker_shows_that_it_waits_and_the_report_states_how_long(pytester: pyt
         output, _ = other.communicate(timeout=120)
     result.assert_outcomes(passed=1, failed=1)
     assert "1 failed, 1 passed" in output
-    waiting = r"xhyve: waiting for a free slot: the limit of running guests is 1 \(--xhyve-max-guests\).*; running: .*"
+    limit = r"the limit of running guests is 1 \(--xhyve-max-guests\)"
+    waiting = rf"xhyve: waiting for a free slot, 2\.\d+ s so far: {limit}.*; running: .*"
     test = r"test_worker_shows.*\.py::test_guest\[[01]\] \(process \d+\)"
     assert re.search(rf"^\[gw[01]\] {waiting}{test}$", result.stderr.str(), re.MULTILINE), result.stderr.str()
     section = r"-+ Captured log xhyve: waits setup -+\nwaited [\d.]+ m?s for a free slot\n"

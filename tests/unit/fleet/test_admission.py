@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from pytest_xhyve.model.errors import NoFreeSlot
 
 folder, limit, name, *steps = sys.argv[1:]
 memory = Memory(4 << 30, 4 << 30, "this host")
-admission = Admission(Path(folder), int(limit), 0.05, lambda line: print(line, flush=True), memory)
+admission = Admission(Path(folder), int(limit), 0.05, lambda line: print(line, flush=True), memory, silent=0.1)
 guests = []
 import os
 try:
@@ -98,7 +99,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def admission_of(folder: Path, limit: int, report: Callable[[str], None] = print, factor: float = 1.0) -> Admission:
-    return Admission(folder, limit, factor, report, HOST)
+    return Admission(folder, limit, factor, report, HOST, silent=0.1)
+
+
+def without_time(line: str) -> str:
+    return re.sub(r", [\d.]+ s so far", ", N s so far", line)
 
 
 @contextmanager
@@ -167,20 +172,27 @@ class TestLimits:
         lines: list[str] = []
         with holding(tmp_path, GIB, limit=1), ExitStack() as stack, pytest.raises(NoFreeSlot) as caught:
             admission_of(tmp_path, 1, lines.append, 0.0004).acquire(stack, GIB)
-        assert lines == [
-            "waiting for a free slot: the limit of running guests is 1 (--xhyve-max-guests); "
+        assert [without_time(line) for line in lines] == [
+            "waiting for a free slot, N s so far: the limit of running guests is 1 (--xhyve-max-guests); "
             "running: 1 guest (1 GiB): another test (process 1)"
         ]
         assert "(waited 0 s)\n  1 guest (1 GiB): another test (process 1)\n" in str(caught.value)
+
+    def test_short_wait_is_not_reported(self, tmp_path: Path) -> None:
+        lines: list[str] = []
+        admission = Admission(tmp_path, 1, 0.002, lines.append, HOST)
+        with holding(tmp_path, GIB, limit=1), ExitStack() as stack, pytest.raises(NoFreeSlot, match=r"waited 1 s"):
+            admission.acquire(stack, GIB)
+        assert lines == []
 
     def test_line_names_the_memory_if_that_is_what_is_missing(self, tmp_path: Path) -> None:
         lines: list[str] = []
         with holding(tmp_path, GIB, GIB), ExitStack() as stack, pytest.raises(NoFreeSlot):
             admission_of(tmp_path, 10, lines.append, 0.0004).acquire(stack, 2 * GIB)
         (line,) = lines
-        assert line.startswith(
-            "waiting for a free slot: running guests take 2 GiB of the 3 GiB of memory that they may take, and 1 guest "
-            "more take 2 GiB; running: 2 guests (2 GiB): another test"
+        assert without_time(line).startswith(
+            "waiting for a free slot, N s so far: running guests take 2 GiB of the 3 GiB of memory that they may take, "
+            "and 1 guest more take 2 GiB; running: 2 guests (2 GiB): another test"
         )
 
 
@@ -268,7 +280,9 @@ class TestQueue:
         holder = start(2, "holder", "1", "wait", "give")
         assert holder.line() == "got 1"
         first = start(2, "first", "1,1", "wait", "give", "give")
-        assert first.line().startswith("waiting for 2 free slots: the limit of running guests is 2")
+        assert without_time(first.line()).startswith(
+            "waiting for 2 free slots, N s so far: the limit of running guests is 2"
+        )
         second = start(2, "second", "1")
         assert "; 1 asked before; running: 1 guest (1 MiB): holder (process" in second.line()
         holder.go_on()

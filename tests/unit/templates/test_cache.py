@@ -160,7 +160,7 @@ class TestLibrary:
         with cache.using(image, machine, DiskSizes(), cascade_lake, make) as ours:
             assert ours.folder != theirs.folder
         reason = "saved with Xeon (Ice Lake), and this host has Xeon (Cascade Lake)"
-        assert said[0] == f"not used: the template of ubuntu18 in {theirs.folder}, {reason}"
+        assert said[1] == f"  not used: the template of ubuntu18 in {theirs.folder}, {reason}"
         # Another machine has nothing to do with it.
         said.clear()
         with cache.using(image, replace(machine, cpus=2), DiskSizes(), cascade_lake, make):
