@@ -50,7 +50,7 @@ def test_page_shows_guests_of_all_workers(pytester: pytest.Pytester, monkeypatch
     assert "Captured log xhyve: tiny-" in markdown
     # The console with its colours, and the journal.
     assert '<span class="c1">red</span>' in text
-    assert re.search(r'aria-label="Journal of tiny-\d">[^<]*written to the journal', text)
+    assert re.search(r'aria-label="Journal of tiny-\d in test_it.py::test_fails">[^<]*written to the journal', text)
     # The plugins pytest-html and Allure have the same, with no option given.
     consoles = list((pytester.path / "assets").glob("*.txt"))
     assert any("[31mred" in path.read_text() for path in consoles)

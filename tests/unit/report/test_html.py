@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import time
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from pytest_xhyve.model.completed import Completed
 from pytest_xhyve.model.failed_guest import FailedGuest
@@ -158,27 +153,3 @@ def test_each_run_of_a_test_counts() -> None:
     assert [run.outcome for run in data.tests] == ["failed", "passed", "running"]
     data.add_step("test_it", "main", "teardown", "error", (BEGAN, BEGAN), "", (), {})
     assert data.tests[1].outcome == "error"
-
-
-CHROMIUM = shutil.which("chromium")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
-def test_page_in_a_browser(tmp_path: Path) -> None:
-    """Nothing hostile runs, and the browser has no complaint."""
-    assert CHROMIUM is not None
-    data = run_of(200)
-    add_failure(data, HOSTILE)
-    path = tmp_path / "page.html"
-    path.write_text(render(data, about=HOSTILE, finished=True))
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}"]
-    done = subprocess.run(
-        [CHROMIUM, *options, "--enable-logging=stderr", "--virtual-time-budget=5000", "--dump-dom", path.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert "<title>Test run of " in done.stdout
-    assert done.stdout.count("<script") == 1
-    assert not [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
