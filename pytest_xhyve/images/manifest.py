@@ -13,11 +13,20 @@ import yaml
 
 from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.formats.qcow2 import MAGIC
+from pytest_xhyve.formats.yaml_text import MOST_BYTES, BoundedLoader
 from pytest_xhyve.model.architecture import ARCHITECTURES, architecture_of, find_architecture, host_architecture
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Base, Image
 from pytest_xhyve.model.secret import Secret
-from pytest_xhyve.model.values import Firmware, parse_memory, parse_positive_int, short_repr, suggest
+from pytest_xhyve.model.values import (
+    Firmware,
+    format_size,
+    parse_memory,
+    parse_positive_int,
+    parse_user,
+    short_repr,
+    suggest,
+)
 
 CPU_LEVELS = tuple(level for each in ARCHITECTURES.values() for level in each.emulated_cpus)
 FORMATS = ("raw", "qcow2")
@@ -248,7 +257,7 @@ def _format_of(disk: Path) -> str:
         return "raw"
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """Rejects duplicate keys, as YAML requires (1.2.2, section 3.2.1.1); PyYAML silently uses the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -276,7 +285,7 @@ def load_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
     """
     text = ""
     try:
-        text = path.read_text("utf-8")
+        text = _read_small(path).decode()
         content = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except OSError as error:
         raise ConfigurationError(f"cannot read the {kind} {path}: {error.strerror}") from error
@@ -292,6 +301,14 @@ def load_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path}: a {kind} is a mapping of keys to values, for example `{example}`")
     return content
+
+
+def _read_small(path: Path) -> bytes:
+    with path.open("rb") as file:
+        text = file.read(MOST_BYTES + 1)
+    if len(text) > MOST_BYTES:
+        raise ConfigurationError(f"it has more than {format_size(MOST_BYTES)}, which a person has not written")
+    return text
 
 
 def _text(value: Any) -> str:

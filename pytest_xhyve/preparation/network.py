@@ -84,8 +84,10 @@ def _ethernet_names(names: Iterable[str]) -> tuple[str, ...]:
 def _netplan_names(text: str) -> list[str]:
     import yaml  # noqa: PLC0415
 
+    from pytest_xhyve.formats.yaml_text import load_foreign  # noqa: PLC0415
+
     try:
-        content = yaml.safe_load(text)
+        content = load_foreign(text)
         # In cloud-init's network-config, the outer key may be missing.
         cards = content.get("network", content)["ethernets"]
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import yaml
 
 from pytest_xhyve.formats.public_key import parse_public_key
+from pytest_xhyve.formats.yaml_text import load_foreign
 from pytest_xhyve.images.own_login import USER_DATA
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.preparation.new_file import NewFile
@@ -64,8 +65,8 @@ def seed_host_keys(seed: Mapping[str, bytes]) -> tuple[str, ...]:
     if not text.startswith("#cloud-config"):
         return ()
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+        content = load_foreign(text)
+    except yaml.YAMLError:
         # cloud-init reports it.
         return ()
     if not isinstance(content, dict):

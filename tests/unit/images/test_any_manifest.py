@@ -20,6 +20,9 @@ from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import short_repr
 
 PAIR = KeyPair.generate()
+# Each level has the one before it twice: 40 lines stand for a million million values.
+EXPONENTIAL = b"made: &l0 [x, x]\n" + b"".join(b"m%d: &l%d [*l%d, *l%d]\n" % (n, n, n - 1, n - 1) for n in range(1, 40))
+MERGED = b"".join(b"m%d: &l%d {<<: [*l%d, *l%d]}\n" % (n, n, n - 1, n - 1) for n in range(1, 40))
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,11 @@ def test_any_mapping(manifest: Path, mapping: dict[str, Any]) -> None:
 @example(b"made: !!bool x")
 @example(b"made: 2001-99-99")
 @example(b"made: &a [*a]")
+@example(b"disk: &a {b: {c: [*a]}}")
+@example(b"made: " + b" " * (1 << 20))
+@example(EXPONENTIAL + b"user: *l39")
+@example(EXPONENTIAL + b"? *l39\n: 1")
+@example(b"base: &l0 {a: 1}\n" + MERGED + b"made: *l39")
 @example(b"? [a]\n: b")
 @example(b"? {a: b}\n: c")
 @example(b"<<: 1")

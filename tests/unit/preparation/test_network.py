@@ -27,7 +27,20 @@ def test_card_gets_the_name_that_is_configured(path: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["network: [", "network: {ethernets: 5}", "5", "network: {ethernets: {any: {match: {name: e*}}}}"]
+    "text",
+    [
+        "network: [",
+        "network: {ethernets: 5}",
+        "5",
+        "network: {ethernets: {any: {match: {name: e*}}}}",
+        # The disk is another person's.
+        pytest.param("[" * 5000, id="deep"),
+        "network: {ethernets: {any: 2001-99-99}}",
+        pytest.param(
+            "l0: &l0 {a: 1}\n" + "".join(f"l{n}: &l{n} {{<<: [*l{n - 1}, *l{n - 1}]}}\n" for n in range(1, 40)),
+            id="exponential",
+        ),
+    ],
 )
 def test_netplan_that_names_no_card(text: str) -> None:
     assert configured_names(facts_of(files={"etc/netplan/a.yaml": text.encode()})) == ()
