@@ -16,6 +16,7 @@ anything = st.recursive(
     lambda children: st.lists(children) | st.dictionaries(st.text() | st.integers(), children),
     max_leaves=5,
 )
+users = st.from_regex(r"[a-zäß.][\w.@+-]{0,30}\$?", fullmatch=True)
 lines = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=40)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from pytest_xhyve.templates.saved_guest import SavedFile, SavedImage
 
 _FOLDERS = ("images/*.yaml", "prepared/*/manifest.yaml")
 _SHOWN_DIGITS = 16
+# A kernel, an initial RAM disk and a manifest are smaller.
+_MOST_BYTES = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,7 @@ def find_image(saved: SavedImage, home: Home, given: Path | None) -> FoundImage:
         ImageError: it is not on this host; the message states how to get it.
     """
     checked = home.folder("checked")
-    # The bundle may name a device or a FIFO, which has no end.
-    for manifest in [given] if given is not None else filter(Path.is_file, _candidates(saved, home)):
+    for manifest in [given] if given is not None else filter(_may_be_read, _candidates(saved, home)):
         # A manifest of an image that has nothing to do with it may be invalid, or without its disk.
         with contextlib.suppress(XhyveError, OSError):
             image = read_manifest(manifest)
@@ -87,6 +89,16 @@ def _file(wanted: SavedFile | None, here: Path | None, checked: Path) -> Path | 
     if wanted is None:
         return None
     for path in (here, Path(wanted.path)):
-        if path is not None and path.is_file() and known_digest(path, checked) == wanted.digest:
+        if path is not None and _may_be_read(path) and known_digest(path, checked) == wanted.digest:
             return path
     raise ImageError(f"{wanted.path} is not here, which the saved guest boots")
+
+
+def _may_be_read(path: Path) -> bool:
+    """Whether a file that a bundle may have named has an end: a device, a FIFO and some files of /proc have none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return False
+    # Those of /proc and /sys have no blocks on a disk.
+    return stat.S_ISREG(status.st_mode) and 0 < status.st_size <= _MOST_BYTES and status.st_blocks > 0

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pytest_xhyve.hypervisors.base import Endpoint
+from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import SSH_PORT
+from pytest_xhyve.model.values import short_repr
 
 CONFIG = "ssh_config"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def known_hosts_name(endpoint: Endpoint) -> str:
@@ -24,6 +29,9 @@ def host_block(name: str, endpoint: Endpoint, image: Image, folder: Path) -> str
         endpoint: the address of the guest's SSH server.
         image: has the keys and the user.
         folder: the guest's folder, which gets a file with the host keys.
+
+    Raises:
+        ConfigurationError: a value is not one line.
     """
     known_hosts = folder / "known_hosts"
     known_hosts.write_text("".join(f"{known_hosts_name(endpoint)} {key}\n" for key in image.host_keys))
@@ -36,7 +44,11 @@ def host_block(name: str, endpoint: Endpoint, image: Image, folder: Path) -> str
         "GlobalKnownHostsFile": "/dev/null",
         "StrictHostKeyChecking": "yes",
     }
-    return f"Host {name}\n" + "".join(f"  {key} {value}\n" for key, value in settings.items())
+    lines = [f"Host {name}", *(f"  {key} {value}" for key, value in settings.items())]
+    # OpenSSH runs programs that its configuration names.
+    if any(_CONTROL.search(line) for line in lines):
+        raise ConfigurationError(f"cannot write OpenSSH's configuration: {short_repr(chr(10).join(lines))}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _quoted(path: Path) -> str:

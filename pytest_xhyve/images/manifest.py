@@ -195,7 +195,7 @@ def parse_manifest(path: Path) -> Manifest:
         "kernel": file,
         "initrd": file,
         "cmdline": _text,
-        "user": _text,
+        "user": lambda value: parse_user(_text(value)),
         "key": file,
         "password": _secret,
         "host_keys": _public_keys,

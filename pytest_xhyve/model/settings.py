@@ -31,6 +31,7 @@ from pytest_xhyve.model.values import (
     parse_positive_float,
     parse_positive_int,
     parse_size,
+    parse_user,
 )
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ OPTIONS = (
         "password; it comes from PYTEST_XHYVE_PASSWORD or the manifest, or pytest asks for it at the terminal; images "
         "of the catalog have their own login (default: root, by the plugin's key, which is added to a layer over the "
         "disk)",
+        parse_user,
     ),
     Option(
         "key",

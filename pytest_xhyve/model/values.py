@@ -225,6 +225,20 @@ def parse_choice(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def parse_user(text: str) -> str:
+    r"""The name of a user to log in as.
+
+    It goes into configuration files of OpenSSH, where a line break would begin another setting, such as one that runs a
+    program of this host. Names of a directory, as ``DOMAIN\name`` and ``name@domain``, are names, too.
+
+    Raises:
+        ConfigurationError: *text* is not one.
+    """
+    if not re.fullmatch(r"[\w.][\w.@+\\-]{0,254}\$?", text):
+        raise ConfigurationError(f"{short_repr(text)} is not the name of a user")
+    return text
+
+
 def suggest(word: str, known: Collection[str]) -> str:
     """The end of a message that suggests names similar to *word*; empty if there are none."""
     import difflib

@@ -13,8 +13,11 @@ from typing import Any, Self
 from uuid import UUID
 
 from pytest_xhyve.formats.bundle_file import DamagedBundle
+from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.guest.fault_notes import is_of_lan
+from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.machine import MAX_LANS, Machine, Nic
+from pytest_xhyve.model.values import parse_user
 from pytest_xhyve.templates.saved_lan import SavedPlace
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
@@ -162,7 +165,8 @@ class SavedGuest:
             image = dict(content["image"])
             for key in ("disk", "kernel", "initrd"):
                 image[key] = None if image[key] is None else SavedFile(**image[key])
-            image |= {key: tuple(map(str, image[key])) for key in ("backing", "host_keys")}
+            image["backing"] = tuple(map(str, image["backing"]))
+            image["host_keys"] = tuple(parse_public_key(str(key)) for key in image["host_keys"])
             disks = tuple(
                 SavedDisk(tuple(disk["layers"]), bool(disk["over_image"]), bool(disk.get("plugged", True)))
                 for disk in content["disks"]
@@ -173,12 +177,14 @@ class SavedGuest:
             parts = {"image": SavedImage(**image), "disks": disks, "place": place, "faults": faults}
             guest = cls(**{**content, **parts, **lists})
             guest._check()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigurationError) as error:
             raise DamagedBundle(f"is damaged: its description of a guest is not valid ({error})") from error
         return guest
 
     def _check(self) -> None:
         UUID(self.uuid)
+        # It goes into a file of OpenSSH.
+        parse_user(self.image.user)
         problems = {
             "name": not _KEY.fullmatch(self.key) or not _KEY.fullmatch(self.name),
             "mac": not all(_MAC.fullmatch(mac) for mac in (*self.lan_macs, *([] if self.mac is None else [self.mac])))

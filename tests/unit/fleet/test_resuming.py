@@ -301,9 +301,48 @@ def test_time_that_is_no_date(tmp_path: Path, guest: SavedGuest, number: object)
 
 def test_manifest_without_end_is_not_read(image: SavedImage, new_home: Home, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    for place in ("/dev/zero", str(tmp_path / "fifo"), "/proc/self/mem"):
+    for place in ("/dev/zero", str(tmp_path / "fifo"), "/proc/self/mem", "/proc/kmsg", "/proc/kcore", "a\0b"):
         with pytest.raises(ImageError, match="is not here"):
             find_image(replace(image, manifest=place), new_home, None)
+
+
+def test_kernel_without_end_is_not_read(image: SavedImage, new_home: Home, tmp_path: Path) -> None:
+    """The kernel that the guest ran is not that of the image, and perhaps at its own path."""
+    with (tmp_path / "endless").open("wb") as file:
+        file.truncate(1 << 42)
+    for place in ("/proc/kcore", "/proc/kmsg", "/dev/zero", str(tmp_path / "endless")):
+        with pytest.raises(ImageError, match="is not here"):
+            find_image(replace(image, kernel=SavedFile(place, "0" * 64)), new_home, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"user": "root\n  ProxyCommand touch /tmp/x"},
+        {"user": "root\r  ProxyCommand touch /tmp/x"},
+        {"user": "a b"},
+        {"user": "-oProxyCommand=x"},
+        {"user": "%h"},
+        {"user": ""},
+        {"host_keys": ["* ssh-ed25519 x"]},
+        {"host_keys": ["ssh-ed25519"]},
+    ],
+)
+def test_user_and_host_keys_that_are_more_than_that(tmp_path: Path, guest: SavedGuest, change: dict[str, Any]) -> None:
+    """OpenSSH runs programs that its configuration names."""
+    content = about(guest)
+    content["guests"][0]["image"] |= change
+    path = write(tmp_path / "it.xhyve", content, tuple(guest.members()))
+    with pytest.raises(BundleError, match="is damaged: its description of a guest is not valid"), Bundle.open(path):
+        pass
+
+
+def test_line_after_a_host_key_is_not_kept(tmp_path: Path, guest: SavedGuest) -> None:
+    content = about(guest)
+    image = content["guests"][0]["image"]
+    image["host_keys"] = [f"{key} comment\n* {key}" for key in image["host_keys"]]
+    with Bundle.open(write(tmp_path / "it.xhyve", content, tuple(guest.members()))) as bundle:
+        assert bundle.guests[0].image.host_keys == guest.image.host_keys
 
 
 @pytest.mark.usefixtures("_description")

@@ -10,7 +10,7 @@ import yaml
 from fake_images import write_image
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from strategies import KEYS, anything, lines
+from strategies import KEYS, anything, lines, users
 
 from pytest_xhyve.images.catalog import find_source
 from pytest_xhyve.images.keys import KeyPair
@@ -96,7 +96,7 @@ def test_any_bytes_as_a_manifest(manifest: Path, text: bytes) -> None:
 @settings(max_examples=50)
 @given(
     st.fixed_dictionaries(
-        {"disk": lines, "kernel": lines, "cmdline": lines, "user": lines, "key": lines},
+        {"disk": lines, "kernel": lines, "cmdline": lines, "user": users, "key": lines},
         optional={
             "name": lines,
             "format": st.sampled_from(FORMATS),

@@ -74,6 +74,9 @@ def test_disk_that_boots_by_its_own_loader_needs_no_kernel(tmp_path: Path) -> No
         ({"host_keys": []}, "host_keys: expected a list"),
         ({"host_keys": "ssh-ed25519 AAAA"}, "host_keys: expected a list"),
         ({"user": " "}, "user: expected text"),
+        ({"user": "root ProxyCommand"}, "user: 'root ProxyCommand' is not the name of a user"),
+        ({"user": "-root"}, "is not the name of a user"),
+        ({"user": "%h"}, "is not the name of a user"),
         ({"made": "by hand"}, "made: expected a mapping"),
     ],
 )
