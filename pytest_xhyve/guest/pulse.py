@@ -13,12 +13,17 @@ from pytest_xhyve.model.clock import monotonic
 
 _ASK_AFTER_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
+# OpenSSH takes packets of 256 KiB; the plugin asks for data in packets of 32 KiB.
+_MOST_BYTES = 1 << 20
 # OpenSSH's own. A server that does not know it still has to answer (RFC 4254, section 4).
 _KEEPALIVE = "keepalive@openssh.com"
 
 
 class HeardSocket(socket.socket):
-    """A connected socket that notes when data arrived last."""
+    """A connected socket that notes when data arrived last.
+
+    paramiko asks it for the rest of a packet, whose length the server has named: up to 4 GiB.
+    """
 
     heard = 0.0
 
@@ -32,6 +37,8 @@ class HeardSocket(socket.socket):
         return adopted
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
+        if size > _MOST_BYTES:
+            raise paramiko.SSHException(f"the server announces a packet of {size} bytes")
         data = super().recv(size, flags)
         if data:
             self.heard = monotonic()
