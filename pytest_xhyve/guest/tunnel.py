@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.listeners import TABLE, find_loopback_address
 from pytest_xhyve.guest.waits import Try
+from pytest_xhyve.host.acceptor import Acceptor
 from pytest_xhyve.hypervisors.base import Endpoint, VirtualMachine
 from pytest_xhyve.model.errors import NotSupported, XhyveError
 from pytest_xhyve.model.machine import SSH_PORT
@@ -22,6 +23,8 @@ LOOPBACK = "127.0.0.1"
 _OPENING_SECONDS = 20.0
 _LOOK_SECONDS = 10.0
 _CHUNK = 1 << 16
+# Every program of the host can connect. Each connection takes two threads, and a channel of the SSH connection.
+_MAX_CONNECTIONS = 256
 
 
 def forward(
@@ -91,7 +94,7 @@ class Tunnel:
                 f"it: {error}\n  allow it (AllowTcpForwarding in sshd_config), or let the service listen on 0.0.0.0"
             ) from error
         self._server = socket.create_server((LOOPBACK, 0))
-        threading.Thread(target=self._serve, daemon=True, name=f"tunnel to port {port}").start()
+        self._acceptor = Acceptor(self._server, self._carry, f"tunnel to port {port}", _MAX_CONNECTIONS)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -100,30 +103,19 @@ class Tunnel:
         return Endpoint(host, port)
 
     def close(self) -> None:
-        """Accept no more connections; those that are open end with the SSH connection."""
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
+        """End all connections."""
+        self._acceptor.close()
 
     def _open(self, client: tuple[str, int]) -> paramiko.Channel:
         return self._connect().open_channel("direct-tcpip", self._place, client, timeout=_OPENING_SECONDS)
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, client = self._server.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._carry, args=(connection, client), daemon=True).start()
-
-    def _carry(self, connection: socket.socket, client: tuple[str, int]) -> None:
-        with connection:
-            try:
-                channel = self._open(client)
-            except Exception:
-                # The service has ended, or the guest restarts: the client sees a closed connection, as from a guest.
-                return
-            carry(connection, channel)
+    def _carry(self, connection: socket.socket, _: Callable[[], bool]) -> None:
+        try:
+            channel = self._open(connection.getpeername())
+        except Exception:
+            # The service has ended, or the guest restarts: the client sees a closed connection, as from a guest.
+            return
+        carry(connection, channel)
 
 
 def carry(connection: socket.socket, channel: paramiko.Channel) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import socket
 import stat
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
@@ -34,6 +33,7 @@ from pytest_xhyve.formats.xdr import (
     uints,
     write_reply,
 )
+from pytest_xhyve.host.acceptor import Acceptor
 from pytest_xhyve.host.shared_folder import MAX_NAME_BYTES, TOKEN_BYTES, SharedFile, SharedFolder
 
 LOOPBACK = "127.0.0.1"
@@ -44,6 +44,8 @@ _NFS, _MOUNT, _VERSION = 100003, 100005, 3
 # Only calls that write are longer.
 _MAX_CALL_BYTES = 1 << 14
 _MAX_CONNECTIONS = 16
+# Connections of programs that have not named a token. A guest names it at once.
+_MAX_STRANGERS = 64
 _MAX_HANDLE_BYTES, _MAX_PATH_BYTES = 64, 1024
 _MOUNT_DENIED = 13
 _NFS_OK, _READ_ONLY, _INVALID, _SERVER_FAULT = 0, 30, 22, 10006
@@ -89,11 +91,8 @@ class NfsServer:
     def __init__(self, folders: Sequence[SharedFolder]) -> None:
         self._owner = (0, 0)
         self._folders = {folder.token: folder for folder in folders}
-        self._lock = threading.Lock()
-        self._connections: set[socket.socket] = set()
-        self._is_closed = False
         self._server = socket.create_server((LOOPBACK, 0))
-        threading.Thread(target=self._accept, daemon=True, name="xhyve-shares").start()
+        self._acceptor = Acceptor(self._server, self._serve, "xhyve-shares", _MAX_CONNECTIONS, _MAX_STRANGERS)
 
     def __enter__(self) -> Self:
         return self
@@ -108,39 +107,16 @@ class NfsServer:
 
     def close(self) -> None:
         """End all connections."""
-        with self._lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
-            open_ones = [self._server, *self._connections]
-        for end in open_ones:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        self._server.close()
+        self._acceptor.close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._server.accept()
-            except OSError:
-                return
-            with self._lock:
-                is_welcome = not self._is_closed and len(self._connections) < _MAX_CONNECTIONS
-                if is_welcome:
-                    self._connections.add(connection)
-            if not is_welcome:
-                connection.close()
-                continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True, name="xhyve-share").start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            with connection, suppress(OSError, XdrError, EOFError):
-                while True:
-                    connection.sendall(self.answer(read_call(_receive_record(connection))))
-        finally:
-            with self._lock:
-                self._connections.discard(connection)
+    def _serve(self, connection: socket.socket, trust: Callable[[], bool]) -> None:
+        with suppress(OSError, XdrError, EOFError):
+            while True:
+                record = _receive_record(connection)
+                # Who knows a token names it in each call but the one that tries whether the server lives.
+                if any(token in record or token.hex().encode() in record for token in self._folders):
+                    trust()
+                connection.sendall(self.answer(read_call(record)))
 
     def answer(self, call: RpcCall) -> bytes:
         """The record that answers *call*."""

@@ -116,11 +116,12 @@ class SharedFolder:
         if not known.path:
             raise OSError(errno.EISDIR, "a folder has no content")
         with self._opened(known.path[:-1]) as folder:
+            # Opening some devices changes them: a tape rewinds, a watchdog starts.
+            _check_regular(os.stat(known.path[-1], dir_fd=folder, follow_symlinks=False))
             file = os.open(known.path[-1], _FILE, dir_fd=folder)
         try:
             found = self._checked(known, handle, os.fstat(file))
-            if not stat.S_ISREG(found.status.st_mode):
-                raise OSError(errno.EINVAL, "only files have content")
+            _check_regular(found.status)
             return os.pread(file, count, offset), found
         finally:
             os.close(file)
@@ -169,3 +170,10 @@ class SharedFolder:
         if known.inode != (status.st_dev, status.st_ino):
             raise OSError(errno.ESTALE, "another file has its place")
         return SharedFile(handle, status)
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, "a link is not followed")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "only files have content")

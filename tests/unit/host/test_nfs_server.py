@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import nfs_client as nfs
@@ -157,16 +159,32 @@ def test_calls_that_it_does_not_know(client: NfsClient, root: bytes) -> None:
     assert client.call(nfs.NFS, 0)[0] == nfs.OK
 
 
-def test_many_connections_have_a_limit(folder: SharedFolder) -> None:
-    with NfsServer([folder]) as server:
-        clients = [NfsClient(server.port) for _ in range(16)]
-        try:
-            assert all(client.call(nfs.NFS, 0)[0] == nfs.OK for client in clients)
-            with NfsClient(server.port) as one_more:
-                assert one_more.is_closed()
-        finally:
-            for client in clients:
-                client.__exit__()
+def test_strangers_do_not_keep_a_guest_out(folder: SharedFolder) -> None:
+    """Every program of the host can connect; it does not know the token."""
+    path = f"/{folder.token.hex()}/0/0"
+    with NfsServer([folder]) as server, ExitStack() as stack:
+        early = stack.enter_context(NfsClient(server.port))
+        root = early.mount(path)
+        assert root is not None
+        strangers = [stack.enter_context(NfsClient(server.port)) for _ in range(200)]
+        late = stack.enter_context(NfsClient(server.port))
+        for client in (early, late):
+            assert client.read(client.find(root, "a.txt")) == (nfs.OK, b"hello")
+        assert strangers[0].is_closed()
+
+
+def test_a_device_is_not_opened(client: NfsClient, root: bytes, project: Path) -> None:
+    """Opening some devices changes them; a FIFO has no end."""
+    os.mkfifo(project / "fifo")
+    opened = []
+    reading = threading.Thread(target=lambda: opened.append((project / "fifo").open("wb", buffering=0)), daemon=True)
+    reading.start()
+    assert client.read(client.find(root, "fifo"))[0] == nfs.INVALID
+    reading.join(0.3)
+    assert not opened
+    with (project / "fifo").open("rb", buffering=0):
+        reading.join(10)
+    opened[0].close()
 
 
 def test_the_end_of_the_server_ends_its_connections(folder: SharedFolder) -> None:
