@@ -20,6 +20,7 @@ from pytest_xhyve.cli.cache_listing import CacheListing
 from pytest_xhyve.cli.console_client import attach
 from pytest_xhyve.cli.guests import find_running
 from pytest_xhyve.cli.running_shell import run_shell_in
+from pytest_xhyve.cli.ssh_client import FAILED
 from pytest_xhyve.guest.ssh_config import CONFIG
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.guest_folder import CONSOLE
@@ -157,6 +158,8 @@ def watch(home: Home, interval: float) -> None:
                 chosen = max(0, min(chosen, len(rows) - 1))
                 live.update(_render(rows, chosen, f"{cache}\n{message or _KEYS}"), refresh=True)
                 key = _read_key(interval)
+                if key:
+                    message = ""
                 if key in ("q", "\x03"):
                     return
                 if key in _UP:
@@ -172,7 +175,7 @@ def watch(home: Home, interval: float) -> None:
                 elif key in ("c", "s") and rows:
                     break
                 if not key:
-                    rows, cache, message = watching.look(), watching.cache(), ""
+                    rows, cache = watching.look(), watching.cache()
         # Outside of the block, as the terminal is needed.
         message = _open(rows[chosen].guest, console=key == "c")
         rows = watching.look()
@@ -183,8 +186,10 @@ def _open(guest: GuestRecord, *, console: bool) -> str:
     try:
         if console:
             attach(guest.folder, guest.name)
-        else:
-            run_shell_in(guest)
+        elif run_shell_in(guest) == FAILED:
+            # The list covers what ssh printed.
+            name = guest.name
+            return f"ssh did not log in to {name}, or lost the connection: `pytest-xhyve shell {name}` shows why"
     except XhyveError as error:
         return str(error)
     return ""

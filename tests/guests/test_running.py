@@ -114,5 +114,14 @@ def test_top_lists_and_watches(guest: Guest) -> None:
         terminal.wait_for("in the 2nd shell")
         terminal.shown = ""
         terminal.wait_for("seen")
+        # Where no login is possible, the reason stays on the screen until the next key.
+        config = guest.console.path.parent / "ssh_config"
+        stated = config.read_text()
+        config.write_text(stated.replace(f"  Port {guest.port}\n", "  Port 1\n"))
+        terminal.type("s")
+        for _ in range(3):
+            terminal.wait_for("ssh did not log in to seen")
+            terminal.shown = ""
+        config.write_text(stated)
         terminal.type("q")
         assert process.wait(_MOST_SECONDS) == 0
