@@ -72,9 +72,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("thorough_under")
         if mark is not None and _way(item) in _named_ways(item, mark):
             item.add_marker("thorough")
-        # test_vfkit.py shows what is vfkit's own; its guests are like xhyve's.
-        if _way(item) == "vfkit":
-            item.add_marker("thorough")
+        # make test has the guests of xhyve's stand-in once.
+        if _needs_stand_in(item) and not (_way(item) == "xhyve" and item.get_closest_marker("xhyve_in_make_test")):
+            item.add_marker("standin")
     dropped = [item for item in items if _shows_least(item)]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
@@ -106,6 +106,10 @@ def _named_ways(item: pytest.Item, mark: pytest.Mark) -> tuple[str, ...]:
     if mark in item.own_markers and "hypervisor" not in getattr(item, "fixturenames", ()):
         raise pytest.UsageError(f"{item.nodeid}: {mark.name} has no effect on a test that runs no guest")
     return mark.args
+
+
+def _needs_stand_in(item: pytest.Item) -> bool:
+    return _way(item) in _STAND_INS or "mac" in getattr(item, "fixturenames", ())
 
 
 def _way(item: pytest.Item) -> object:

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_xhyve import ConfigurationError, Guest, XhyveError
 
-pytestmark = [pytest.mark.run_under("warm", "xhyve"), pytest.mark.thorough_under("xhyve")]
+pytestmark = pytest.mark.run_under("warm", "xhyve")
 MIB = 1 << 20
 
 
@@ -23,7 +23,8 @@ def fits(guest: Guest, mib: int) -> bool:
     return done.returncode == 0
 
 
-@pytest.mark.parametrize("xhyve_guest", ["tiny", pytest.param("debian12", marks=pytest.mark.thorough)], indirect=True)
+@pytest.mark.thorough
+@pytest.mark.parametrize("xhyve_guest", ["tiny", "debian12"], indirect=True)
 def test_memory_is_taken_away(xhyve_guest: Guest) -> None:
     guest = xhyve_guest
     whole = spare(guest)
