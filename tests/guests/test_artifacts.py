@@ -14,6 +14,7 @@ pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.usefixtures("nothing_is_kept")
 
 
+@pytest.mark.thorough
 @pytest.mark.run_under("warm")
 def test_each_rerun_has_artifacts_of_its_own(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     # As pytest-rerunfailures does it, which would put a server into every run that is started here.

@@ -139,6 +139,7 @@ def test_format_that_qemu_cannot_restore(bare_home: Home, bare_disk: Path, tmp_p
     assert digest_of(disk) == before
 
 
+@pytest.mark.thorough
 def test_compressed_disk(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
     disk = tmp_path / "small.img.zst"
     subprocess.run(["zstd", "-q", "-1", bare_disk, "-o", disk], check=True)

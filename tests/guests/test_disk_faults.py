@@ -84,6 +84,7 @@ def test_disk_fails_and_is_mended(xhyve_guest: Guest) -> None:
         disk.fail()
 
 
+@pytest.mark.thorough
 @pytest.mark.xhyve(image="tiny", disks=["1M", "1M"], power_cuts=True)
 def test_disk_is_unplugged_and_plugged_in(xhyve_guest: Guest) -> None:
     guest = xhyve_guest

@@ -39,7 +39,8 @@ def see_firmware(guest: Guest, firmware: Firmware) -> None:
     assert guest.run("test -d /sys/firmware/efi", check=False).returncode == (firmware == "bios")
 
 
-@pytest.mark.parametrize("firmware", [pytest.param("bios", marks=pytest.mark.thorough), "uefi"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
 def test_guest_boots_and_is_restored(bootable: Path, said: list[str], tmp_path: Path, firmware: Firmware) -> None:
     before = digest_of(bootable.with_suffix(".img"))
     with fleet_of(Home.of_user(), said, str(bootable), start="warm") as fleet:
@@ -58,7 +59,6 @@ def test_guest_boots_and_is_restored(bootable: Path, said: list[str], tmp_path: 
     assert digest_of(bootable.with_suffix(".img")) == before
 
 
-@pytest.mark.thorough
 @pytest.mark.thorough
 def test_guest_that_booted_by_uefi_is_reset(bootable: Path, pytester: pytest.Pytester) -> None:
     """With the variables of the firmware, which are in a file of the guest."""

@@ -50,6 +50,7 @@ def within(seconds: float) -> Iterator[None]:
     assert time.monotonic() - begin < seconds
 
 
+@pytest.mark.thorough
 def test_bytes_now_and_then_do_not_keep_a_copy_for_ever(guest: Guest, tmp_path: Path) -> None:
     with (
         lying(guest, "exec tar", "while printf x; printf y >&2; do sleep 0.1; done"),

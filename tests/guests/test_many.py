@@ -35,6 +35,7 @@ def guardian(tmp_path: Path) -> Iterator[tuple[Guardian, Path]]:
         guardian.close()
 
 
+@pytest.mark.thorough
 def test_two_hundred_at_once(tiny: Image, tmp_path: Path, guardian: tuple[Guardian, Path]) -> None:
     keeper, folder = guardian
     qemu = Qemu(executable=None, accel="tcg", cache=tmp_path)

@@ -83,6 +83,7 @@ def test_user_with_a_password(own_home: Home, disk: Path) -> None:
     assert contains(own_home.path, PASSWORD) == []
 
 
+@pytest.mark.thorough
 def test_wrong_password_is_one_error(own_home: Home, disk: Path) -> None:
     with (
         pytest.raises(ConnectionFailed, match=r"root may not log in at .* with the password that was given") as raised,

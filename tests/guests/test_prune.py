@@ -67,6 +67,7 @@ def test_template_of_a_living_guest_stays(fleet: Fleet, own_home: Home) -> None:
     assert {piece.kind for piece in removed} == {"template", "image", "digests"}
 
 
+@pytest.mark.thorough
 def test_image_stays_that_a_run_is_about_to_use(fleet: Fleet, own_home: Home) -> None:
     started = threading.Event()
     removed: list[str] = []

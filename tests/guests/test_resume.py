@@ -158,6 +158,7 @@ def test_disk_is_saved_without_memory(pytester: pytest.Pytester, hypervisor: Cho
     assert done.stdout == "before\n", done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.run_under("warm")
 def test_what_counts_as_a_failure(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile(

@@ -47,6 +47,7 @@ def resume(bundle: Path, home: Home, *words: str) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.thorough
 def test_cluster_goes_on_with_its_lan(pytester: pytest.Pytester, hypervisor: Chosen, tmp_path: Path) -> None:
     """In another cache folder, twice: connections go on, names are known, and the faults of the LAN still hold."""
     pytester.makepyfile(test_it=FAILING)

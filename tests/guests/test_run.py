@@ -235,6 +235,7 @@ def test_signal_while_it_boots(cli: Cli, start: Start) -> None:
     assert cli.left() == []
 
 
+@pytest.mark.thorough
 def test_killed_by_force_it_leaves_nothing(cli: Cli, start: Start) -> None:
     running = start(["run", "tiny", "echo up; sleep 1000"])
     running.wait_for("up")

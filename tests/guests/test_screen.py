@@ -77,6 +77,7 @@ def test_guest_without_a_card(xhyve_guest: Guest, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_picture_of_a_guest_that_does_not_boot(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(
         """

@@ -78,6 +78,7 @@ def test_link_out_of_the_folder_is_not_followed(guest: Guest, project: Path) -> 
     assert guest.run("cat /src/secret").stdout == "the guest's own\n"
 
 
+@pytest.mark.thorough
 def test_shares_live_through_snapshots_and_boots(guest: Guest, project: Path) -> None:
     guest.run("echo before >/src/state")
     snapshot = guest.snapshot()

@@ -111,6 +111,7 @@ def test_one_of_another_qemu_is_not_used(template: Path, other_home: Home, said:
     assert len(templates(other_home)) == 2
 
 
+@pytest.mark.thorough
 def test_a_killed_maker_leaves_nothing_that_is_used(other_home: Home, said: list[str]) -> None:
     lefts = [kill_maker(other_home, stage) for stage in ("ram", "state")]
     # The second maker has removed what the first left.

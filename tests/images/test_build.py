@@ -63,6 +63,7 @@ def test_built_image_is_not_built_again() -> None:
     assert first.disk.stat().st_blocks * 512 < first.disk.stat().st_size / 4
 
 
+@pytest.mark.thorough
 def test_killed_build_leaves_no_image_and_two_at_once_make_one(new_home: Home) -> None:
     killed = start_build(new_home)
     assert killed.stdout is not None
