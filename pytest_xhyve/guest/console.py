@@ -1,7 +1,7 @@
 """The guest's serial port: its output, and the messages of a kernel or an init system that cannot go on.
 
-A guest can print without end. So each read is bounded, each byte is searched once, and the middle of a log that is too
-long is removed from the disk.
+A guest can print without end. So each read is bounded, and each byte is searched once. The guardian removes the middle
+of a log that is too long from the disk.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_result, wait_exponential
 
-from pytest_xhyve.host.disk import punch_hole
+from pytest_xhyve.host.bounded_log import HEAD_BYTES, TAIL_BYTES
 from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import WaitTimeout
 
 TAIL_LINES = 20
-# The plugin reads these parts of a log that is longer, and keeps them if it is much longer.
-HEAD_BYTES = 1 << 20
-TAIL_BYTES = 7 << 20
-_SPARE_BYTES = 8 << 20
 _OMITTED = "\n[{} bytes omitted]\n"
 _CHUNK = 1 << 16
 # An error may arrive in two pieces, as may a match of `wait_for`; neither is longer than this.
@@ -126,11 +122,6 @@ class Console:
         except FileNotFoundError:
             return b""
 
-    def shrink(self) -> None:
-        """If the log is too long, free the disk space of its middle. The other bytes keep their places."""
-        if self.size > HEAD_BYTES + TAIL_BYTES + _SPARE_BYTES:
-            punch_hole(self._log, HEAD_BYTES, self.size - TAIL_BYTES - HEAD_BYTES)
-
     def tail(self, lines: int = TAIL_LINES) -> str:
         """The last *lines* lines."""
         last = _decode(self.read_part(max(0, self.size - _LAST_BYTES), _LAST_BYTES))
@@ -223,7 +214,6 @@ class ConsoleWatch:
             error = self._search(self._line + new)
             if error is not None and (found is None or (error.panic and not found.panic)):
                 found = error
-        self._console.shrink()
         if found is not None:
             self._let_it_finish()
         return found

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from pytest_xhyve.host import guardian_process
+from pytest_xhyve.host.bounded_log import read_ends
 from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.host.exhaustion import cannot_start, explain_exhaustion, is_readable, raise_descriptor_limit
 from pytest_xhyve.host.guest_folder import OUTPUT
@@ -39,6 +40,8 @@ _ANSWER_SECONDS = 60.0
 _STOPPED_SECONDS = 1.0
 # For a guardian whose kept guests have all ended.
 _LINGER_SECONDS = 0.2
+# A guest can make its hypervisor print without end.
+_SHOWN_BYTES = 1 << 14
 
 
 class GuardedProcess:
@@ -186,9 +189,9 @@ class GuardedProcess:
             )
 
     def output(self) -> str:
-        """The hypervisor's standard output and standard error."""
+        """The hypervisor's standard output and standard error, without the middle if they are long."""
         try:
-            return (self.folder / OUTPUT).read_text(errors="replace").strip()
+            return read_ends(self.folder / OUTPUT, _SHOWN_BYTES, _SHOWN_BYTES).decode(errors="replace").strip()
         except FileNotFoundError:
             return ""
 

@@ -27,6 +27,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,13 @@ if __name__ == "__main__":
     # Last, so that no file beside the package takes the place of one of the standard library's.
     sys.path.append(str(Path(__file__).parents[2]))
 
+from pytest_xhyve.host.bounded_log import shrink
 from pytest_xhyve.host.channel import Channel
-from pytest_xhyve.host.guest_folder import remove_tree
+from pytest_xhyve.host.guest_folder import CONSOLE, OUTPUT, remove_tree
 from pytest_xhyve.host.owned_guest import OwnedGuest, exists, out_of_descriptors
 
 _PARENT_CHECK_SECONDS = 0.5
+_SHRINK_SECONDS = 5.0
 
 
 class _Guardian:
@@ -53,6 +56,7 @@ class _Guardian:
         self._kept: list[OwnedGuest] = []
         self._selector = selectors.DefaultSelector()
         self._parent = os.getppid()
+        self._next_shrinking = 0.0
 
     def serve(self) -> None:
         woken, wake = socket.socketpair()
@@ -75,9 +79,10 @@ class _Guardian:
                 self._detach_from_pytest()
             while self._kept:
                 polls = any(guest.run_process is not None for guest in self._kept)
-                for key, _ in self._selector.select(_PARENT_CHECK_SECONDS if polls else None):
+                for key, _ in self._selector.select(_PARENT_CHECK_SECONDS if polls else _SHRINK_SECONDS):
                     key.data()
                 self._end_with_runs()
+                self._shrink_logs()
         finally:
             for guest in [*self._guests.values(), *self._kept]:
                 guest.remove()
@@ -90,6 +95,16 @@ class _Guardian:
                 if key.data() is False:
                     return
             self._end_with_runs()
+            self._shrink_logs()
+
+    def _shrink_logs(self) -> None:
+        """Bound what guests print: a test may do something else meanwhile, and a kept guest has no test."""
+        if time.monotonic() < self._next_shrinking:
+            return
+        self._next_shrinking = time.monotonic() + _SHRINK_SECONDS
+        for guest in [*self._guests.values(), *self._kept]:
+            for name in (CONSOLE, OUTPUT):
+                shrink(guest.folder / name)
 
     def _end_with_runs(self) -> None:
         """Remove each guest of a run whose process has ended, where the system does not report that."""

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_xhyve.host.bounded_log import HEAD_BYTES, TAIL_BYTES, read_ends
 from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.host.guest_folder import CONSOLE, OUTPUT, RECORD, remove_tree, write_record
 
@@ -214,7 +214,8 @@ class OwnedGuest:
             folder.mkdir(mode=0o700, parents=True)
             for name in (CONSOLE, OUTPUT, RECORD):
                 if (self.folder / name).exists():
-                    shutil.copyfile(self.folder / name, folder / name)
+                    # The middle of a long one is not there any more.
+                    (folder / name).write_bytes(read_ends(self.folder / name, HEAD_BYTES, TAIL_BYTES))
 
     def remove(self) -> None:
         """Kill the hypervisor, then remove the folder, then free the slot; the order matters."""

@@ -136,6 +136,24 @@ def test_end_takes_less_than_a_tenth_of_a_second(guardian: Guardian, run_folder:
     assert min(took) < 0.1, took
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can free a part of a file")
+@pytest.mark.parametrize("kept", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_what_a_guest_prints_has_a_bound(process: GuardedProcess, kept: bool) -> None:
+    """Also while no test looks at the guest, and after the run."""
+    logs = [process.folder / name for name in ("console.log", "hypervisor.log")]
+    print_much = "head -c 64000000 /dev/zero | tr '\\0' x | tee console.log; echo end; exec sleep 600"
+    process.start(["sh", "-c", print_much], {}, {})
+    assert process.pid is not None
+    if kept:
+        process.keep({})
+        process.close()
+    assert becomes(lambda: all(log.exists() and log.stat().st_size >= 64_000_000 for log in logs), 60)
+    assert becomes(lambda: all(log.stat().st_blocks * 512 < 17 << 20 for log in logs), 30)
+    assert process.output().endswith("xend")
+    assert len(process.output()) < 1 << 16
+    os.kill(process.pid, signal.SIGKILL)
+
+
 def test_what_the_hypervisor_started_goes_with_it(process: GuardedProcess) -> None:
     process.start(["sh", "-c", "sleep 600 & echo $! && wait"], {}, {})
     assert becomes(lambda: process.output().isdecimal())

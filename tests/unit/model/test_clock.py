@@ -26,4 +26,4 @@ def test_no_wait_uses_another_clock() -> None:
     clocks = re.compile(r"\btime\.(monotonic|perf_counter)\b|stop_after_delay|from time import")
     found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if clocks.search(path.read_text())}
     # The others are processes of their own, without the test.
-    assert found == {"model/clock.py", "host/owned_guest.py", "lan/switch_process.py"}
+    assert found == {"model/clock.py", "host/guardian_process.py", "host/owned_guest.py", "lan/switch_process.py"}
