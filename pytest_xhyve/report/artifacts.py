@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.guest.journal import read_journal
+from pytest_xhyve.host.clone import clone_file
 from pytest_xhyve.host.qemu_img import run_qemu_img
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
@@ -100,9 +101,9 @@ class Artifacts:
         again = (f"{local.stem}-{number}{local.suffix}" for number in count(2))
         target = folder / next(name for name in chain([local.name], again) if not (folder / name).exists())
         if local.is_dir() and not local.is_symlink():
-            shutil.copytree(local, target, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(local, target, symlinks=True, dirs_exist_ok=True, copy_function=_copy)
         else:
-            shutil.copy2(local, target, follow_symlinks=False)
+            _copy(local, target)
 
     def _of(self, test: str, name: str) -> Path:
         readable, reruns = folder_name(test), self._tries[test] - 1
@@ -118,6 +119,15 @@ class Artifacts:
         # Consoles and journals may contain secrets.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
+
+
+def _copy(source: str | Path, target: str | Path) -> None:
+    """As `shutil.copy2`, but holes stay holes: a guest's file may be longer than the host's disk."""
+    if Path(source).is_symlink():
+        shutil.copy2(source, target, follow_symlinks=False)
+        return
+    clone_file(Path(source), Path(target))
+    shutil.copystat(source, target)
 
 
 def folder_name(test: str) -> str:
