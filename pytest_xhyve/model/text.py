@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 
-# Control characters apart from tab and newline; those that reorder a line; those that end one; and surrogates, by which
-# bytes that are not UTF-8 are decoded, and which cannot be printed or sent to an xdist controller.
-_HARMFUL = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+# Control characters apart from tab and newline; those that reorder a line, or annotate it; those that end one; tags,
+# which do not show; and surrogates, by which bytes that are not UTF-8 are decoded. These cannot be printed, or sent to
+# an xdist controller.
+_HARMFUL = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f"
+)
 _MOST_DIGITS = 18
 _COLOUR = r"\x1b\[[0-9;]{0,40}m"
 _ANY = re.compile(f"[{_HARMFUL}]")
@@ -44,4 +48,6 @@ def _disarm(text: str) -> str:
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -23,6 +23,7 @@ SHOWN = r"\x1b]0;title\x07\x1b[2J"
         ("a\r\nb\rc\td\n", "a\nb\\x0dc\td\n"),
         ("\u202egnp.exe", r"\u202egnp.exe"),
         ("\x9b2J\x7f\0", r"\x9b2J\x7f\x00"),
+        ("\u061ca \ufff9b\ufffb \U000e0041", r"\u061ca \ufff9b\ufffb \U000e0041"),
         ("café ✓ 日本", "café ✓ 日本"),
         # What a CI system would take out of its log.
         ("a\n::error::b\n \u3000::stop-commands::x", "a\n\\x3a:error::b\n \u3000\\x3a:stop-commands::x"),
