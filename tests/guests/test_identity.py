@@ -132,6 +132,20 @@ def test_it_is_kept_over_a_reboot(home: Home, said: list[str]) -> None:
         assert "power" in guest.console.text.lower()
 
 
+@pytest.mark.parametrize("image", ["tiny", pytest.param("debian12", marks=pytest.mark.thorough)])
+def test_agent_leaves_nothing_on_the_disk(home: Home, said: list[str], image: str) -> None:
+    """A file without a name that a program runs is on the disk until the journal cleans up after a power cut."""
+    with fleet_of(home, said, image) as fleet:
+        guest = fleet.start(ForegroundRequest(GuestSpec()))
+        assert is_warm(guest)
+        line = "for exe in /proc/[0-9]*/exe; do readlink $exe; done | grep ' (deleted)$'"
+        found = [path.removesuffix(" (deleted)") for path in guest.run(line).stdout.splitlines()]
+        assert len(found) == 1
+        assert "/.xhyve-agent-" in found[0]
+        folder = found[0].rpartition("/")[0]
+        assert guest.run(f"stat -f -c %T {folder}").stdout == "tmpfs\n"
+
+
 def test_it_is_kept_over_a_start(home: Home, said: list[str]) -> None:
     """On the image that boots in a fifth of the time; systemd reads what it read in the test before."""
     with fleet_of(home, said) as fleet:
