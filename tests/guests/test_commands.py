@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -107,17 +107,25 @@ def test_forked_child_does_not_use_the_connection(guest: Guest) -> None:
         # New Pythons warn of a fork beside threads.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
+    verbs: list[Callable[[], object]] = [
+        lambda: guest.run("true"),
+        lambda: guest.wait_for("true", timeout=5),
+        lambda: guest.get("/etc/hosts", os.devnull),
+        lambda: guest.put(b"", "/tmp/forked"),
+        lambda: guest.ssh,
+        lambda: guest.forward(8102),
+    ]
     if child == 0:
-        try:
-            guest.run("true")
-        except BaseException as error:
-            os.write(writer, str(error).encode())
-        finally:
-            os._exit(0)
+        for verb in verbs:
+            try:
+                verb()
+            except BaseException as error:
+                os.write(writer, f"{error}\n".encode())
+        os._exit(0)
     os.waitpid(child, 0)
     os.close(writer)
     with os.fdopen(reader) as answer:
-        assert f"guest {guest.name} belongs to process {os.getpid()}" in answer.read()
+        assert answer.read().count(f"guest {guest.name} belongs to process {os.getpid()}") == len(verbs)
     assert guest.run("echo on").stdout == "on\n"
 
 
