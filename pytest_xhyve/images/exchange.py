@@ -85,7 +85,11 @@ def import_folder(
         ConfigurationError: the image cannot have its name; the manifest is invalid.
         OSError: a file cannot be read or written.
     """
-    image = _renamed(parse_description(_read_small(description)), name)
+    described = parse_description(_read_small(description))
+    if described.name != description.stem:
+        # An image gets the name that it states, also if an image of the catalog has it here.
+        raise ImageError(f"{description} describes an image named {described.name}: rename the file to that")
+    image = _renamed(described, name)
     files = description.parent / _FILES
     with importing(image, home, report) as importer:
         found = find_imported(image, home)

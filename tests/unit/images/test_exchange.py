@@ -177,7 +177,7 @@ def test_imported_image_of_the_catalog_is_not_built_again(new_home: Home, other:
         ({"manifest": []}, "not valid"),
         ({"manifest": {"name": "own", "cpus": "x"}}, "cpus"),
         ({"manifest": {"name": "own", "cmdline": "a\nb"}}, "cmdline"),
-        ({"manifest": {"name": "debian12"}}, "missing"),
+        ({"manifest": {"name": "own"}}, "missing"),
     ],
     ids=str,
 )
@@ -189,6 +189,19 @@ def test_hostile_description_is_refused(
     with pytest.raises(XhyveError, match=message):
         import_folder(path, other, print)
     assert left_in(other) == []
+
+
+def test_image_does_not_get_another_name_than_its_file(
+    base: Image, new_home: Home, other: Home, tmp_path: Path
+) -> None:
+    """Such as that of an image of the catalog, whose place it would take."""
+    path = write_folder(export(base, new_home), tmp_path / "exported", print)
+    content = json.loads(path.read_text())
+    content["manifest"]["name"] = "debian12"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ImageError, match="describes an image named debian12"):
+        import_folder(path, other, print)
+    assert not left_in(other)
 
 
 def cut(path: Path) -> None:
