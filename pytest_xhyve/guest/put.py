@@ -22,7 +22,7 @@ from pytest_xhyve.guest.archive import is_excluded
 from pytest_xhyve.guest.connection import Connection
 from pytest_xhyve.guest.send import send_archive
 from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
-from pytest_xhyve.guest.sparse import SparseFiles
+from pytest_xhyve.guest.sparse import PROBE, SparseFiles
 from pytest_xhyve.guest.streams import Output, failure, running
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.values import short_repr
@@ -59,7 +59,7 @@ case $g in *[!0-9]*)
     l=$(getent group "$g" 2>/dev/null || grep "^$g:" /etc/group) || {{ echo "unknown group $g" >&2; exit 1; }}
     g=${{l#*:}} g=${{g#*:}} g=${{g%%:*}} ;;
 esac
-printf '%s\\000' "$d" "$n" "$u" "$g"
+printf '%s\\000' "$d" "$n" "$u" "$g" "$({probe})"
 """
 
 
@@ -105,8 +105,8 @@ def put(connection: Connection, source: Source, remote: str, options: PutOptions
 def _copy(
     connection: Connection, source: Path | IO[bytes], name: str, what: str, remote: str, options: PutOptions
 ) -> None:
-    folder, name, owner, group = _prepare(connection, what, remote, name, options)
-    sparse = SparseFiles()
+    folder, name, owner, group, reads_sparse = _prepare(connection, what, remote, name, options)
+    sparse = SparseFiles(reads_sparse)
 
     def change(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         inside = member.name.partition("/")[2]
@@ -116,9 +116,7 @@ def _copy(
         member.uname = member.gname = ""
         if options.mode is not None and member.isfile():
             member.mode = options.mode
-        if isinstance(source, Path):
-            sparse.leave_out(member, source / inside if inside else source)
-        return member
+        return sparse.leave_out(member, source / inside if inside else source) if isinstance(source, Path) else member
 
     # The umask applies if the user is not root.
     umask = "" if options.mode is None else "umask 0; "
@@ -127,6 +125,7 @@ def _copy(
     def fill(archive: tarfile.TarFile) -> None:
         if isinstance(source, Path):
             archive.add(source, arcname=name, filter=change)
+            sparse.add(archive)
         else:
             archive.addfile(cast(tarfile.TarInfo, change(_describe(source, name))), source)
 
@@ -136,8 +135,12 @@ def _copy(
 
 def _prepare(
     connection: Connection, what: str, remote: str, name: str, options: PutOptions
-) -> tuple[str, str, int, int]:
-    """Make the folder for the copy; return the folder, the copy's name, and its owner and group."""
+) -> tuple[str, str, int, int, bool]:
+    """Make the folder for the copy.
+
+    Returns:
+        the folder, the copy's name, its owner and its group; and whether the guest's tar reads sparse files.
+    """
     owner, group = _parse_owner(options.owner)
     if options.mode is not None and not (type(options.mode) is int and 0 <= options.mode <= 0o7777):
         raise ConfigurationError(f"mode={short_repr(options.mode)} is not a number of permission bits, such as 0o644")
@@ -147,17 +150,18 @@ def _prepare(
         is_folder=1 if remote.endswith("/") else 0,
         owner=shlex.quote(owner),
         group=shlex.quote(group),
+        probe=PROBE,
     )
     with running(connection, options.as_user(line), what) as (channel, check):
         channel.shutdown_write()
         output = Output(connection, channel, check)
-        items = output.read_items(4)
+        items = output.read_items(5)
         code, messages = output.result()
     if code != 0:
         raise failure(what, code, messages)
-    if len(items) != 4 or not all(_NUMBER.fullmatch(item) for item in items[2:]):
+    if len(items) != 5 or not all(_NUMBER.fullmatch(item) for item in items[2:4]):
         raise XhyveError(f"cannot {what}: the guest sent no path and owner")
-    return items[0], items[1], int(items[2]), int(items[3])
+    return items[0], items[1], int(items[2]), int(items[3]), bool(items[4])
 
 
 def _parse_owner(owner: str | None) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Send files with holes into a guest, so that the holes stay holes.
 
-Python's tarfile writes no sparse files, and BusyBox's tar reads none. So the archive has an empty file in their place,
-and their pieces follow, which dd(1) writes to where they belong; GNU's and BusyBox's both can.
+GNU's tar reads them as members of the archive. BusyBox's tar reads none. For it, the archive has an empty file in their
+place, and their pieces follow, which dd(1) writes to where they belong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import IO, cast
 
+from pytest_xhyve.formats.sparse_tar import SparseMember
 from pytest_xhyve.guest.connection import Connection
 from pytest_xhyve.guest.send import send_stream
 from pytest_xhyve.guest.shell import ShellLine
@@ -24,7 +26,11 @@ from pytest_xhyve.guest.streams import Input
 _BLOCK = 1 << 16
 # A hole that is smaller is sent: each piece is a program in the guest.
 _LEAST_HOLE = 1 << 20
-_MAX_PIECES = 200
+# On a command line, and in an archive.
+_MAX_PIECES, _MAX_LISTED = 200, 20_000
+PROBE = "case $(tar --version 2>/dev/null) in *GNU*) echo 1 ;; esac"
+"""A shell line that prints 1 in a guest whose tar reads sparse files."""
+
 _PIECE = 'dd of="$f" bs={block} seek={seek} count={count} iflag=fullblock conv=notrunc'
 
 
@@ -52,20 +58,41 @@ class SparseFiles:
     """The files of one copy that have holes.
 
     Attributes:
-        found: those whose contents are left out of the archive.
+        in_archive: whether the guest's tar reads them.
+        found: those whose contents are left out of the archive, as it does not.
+        waiting: those that come last in the archive, with their members.
     """
 
+    in_archive: bool
     found: list[_Sparse] = field(default_factory=list)
+    waiting: list[tuple[_Sparse, tarfile.TarInfo]] = field(default_factory=list)
 
-    def leave_out(self, member: tarfile.TarInfo, path: Path) -> None:
-        """If the file at *path* has holes, let its *member* of the archive be empty, to be filled by `send`."""
+    def leave_out(self, member: tarfile.TarInfo, path: Path) -> tarfile.TarInfo | None:
+        """The *member* for the file at *path*, or None if `add` adds it since it has holes.
+
+        If it has holes and the guest's tar does not read that, the member is empty, to be filled by `send`.
+        """
         # A user who is not root could not write to it afterwards.
         if not member.isreg() or not member.mode & 0o200:
-            return
-        pieces = _find_pieces(path, member.size)
-        if pieces is not None:
-            self.found.append(_Sparse(path, member.name, member.size, int(member.mtime), pieces))
-            member.size = 0
+            return member
+        # Another name of the file may come before the end of the archive.
+        in_archive = self.in_archive and path.lstat().st_nlink == 1
+        pieces = _find_pieces(path, member.size, _MAX_LISTED if in_archive else _MAX_PIECES)
+        if pieces is None:
+            return member
+        file = _Sparse(path, member.name, member.size, int(member.mtime), pieces)
+        if in_archive:
+            self.waiting.append((file, member))
+            return None
+        self.found.append(file)
+        member.size = 0
+        return member
+
+    def add(self, archive: tarfile.TarFile) -> None:
+        """Add the files that `leave_out` has kept for the end of *archive*."""
+        for file, member in self.waiting:
+            pieces = [(first * _BLOCK, min(count * _BLOCK, file.size - first * _BLOCK)) for first, count in file.pieces]
+            archive.addfile(SparseMember(member, file.size, pieces), cast("IO[bytes]", _Pieces(file)))
 
     def send(self, connection: Connection, as_user: Callable[[str], ShellLine], folder: str, what: str) -> None:
         """Fill the files in the guest's *folder*, which the archive has created.
@@ -83,8 +110,8 @@ class SparseFiles:
             send_stream(connection, as_user(_script(each, folder)), what, partial(_write, each))
 
 
-def _find_pieces(path: Path, size: int) -> list[tuple[int, int]] | None:
-    """The pieces of the file at *path* that have data; None if there is no large hole in it."""
+def _find_pieces(path: Path, size: int, most: int) -> list[tuple[int, int]] | None:
+    """The pieces of the file at *path* that have data, *most* at most; None if there is no large hole in it."""
     with path.open("rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         if status.st_size != size or size - status.st_blocks * 512 < _LEAST_HOLE:
@@ -92,7 +119,7 @@ def _find_pieces(path: Path, size: int) -> list[tuple[int, int]] | None:
         least = _LEAST_HOLE
         while True:
             pieces = list(_merged(_data(file.fileno(), size), least))
-            if len(pieces) <= _MAX_PIECES:
+            if len(pieces) <= most:
                 break
             least *= 2
     sent = sum(count for _, count in pieces) * _BLOCK
@@ -138,6 +165,12 @@ def _script(file: _Sparse, folder: str) -> str:
 
 
 def _write(file: _Sparse, stream: Input) -> None:
+    for data in _read(file):
+        stream.write(data)
+
+
+def _read(file: _Sparse) -> Iterator[bytes]:
+    """The content of the pieces of *file*, in parts."""
     with file.path.open("rb") as source:
         for first, count in file.pieces:
             source.seek(first * _BLOCK)
@@ -146,5 +179,20 @@ def _write(file: _Sparse, stream: Input) -> None:
                 data = source.read(min(left, 1 << 17))
                 if not data:
                     raise OSError(errno.EIO, "the file was truncated during the copy", os.fspath(file.path))
-                stream.write(data)
+                yield data
                 left -= len(data)
+
+
+class _Pieces:
+    """The content of the pieces of a *file*, as a file."""
+
+    def __init__(self, file: _Sparse) -> None:
+        self._parts = _read(file)
+        self._left = b""
+
+    def read(self, size: int) -> bytes:
+        """The next *size* bytes, fewer only at the end."""
+        while len(self._left) < size and (part := next(self._parts, None)) is not None:
+            self._left += part
+        data, self._left = self._left[:size], self._left[size:]
+        return data

@@ -194,13 +194,12 @@ def parse_listing(items: Iterable[str]) -> dict[str, tuple[int, int, int]]:
 def _send(
     connection: Connection, folder: Path, remote: str, paths: Sequence[str], what: str, options: SyncOptions
 ) -> None:
-    sparse = SparseFiles()
+    sparse = SparseFiles(in_archive=False)
 
-    def own(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    def own(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         member.uid = member.gid = 0
         member.uname = member.gname = ""
-        sparse.leave_out(member, folder / member.name)
-        return member
+        return sparse.leave_out(member, folder / member.name)
 
     line = options.as_user(f"tar -C {quote_path(remote)} -xf -")
 

@@ -78,6 +78,35 @@ def test_holes_stay_holes_on_the_way_into_a_guest(guest: Guest, folder: str, tmp
     assert stat(guest, f"{folder}/alone").startswith("640 0 0 ")
 
 
+@pytest.mark.thorough
+def test_holes_stay_holes_on_the_way_into_a_guest_with_gnu_tar(tmp_path: Path) -> None:
+    """Its tar reads them; that of the guest above does not."""
+    (tmp_path / "tree").mkdir()
+    path = tmp_path / "tree" / "it's a disk"
+    with path.open("wb") as file:
+        for number in range(300):
+            file.seek(number * (8 << 20) + 12_345)
+            file.write(b"data %d" % number)
+    os.link(path, tmp_path / "tree" / "another name")
+    path.chmod(0o640)
+    os.utime(path, (1_000_000, 1_000_000))
+    with fleet_of(Home.of_user(), [], "debian12") as fleet, fleet.start(ForegroundRequest(GuestSpec())) as guest:
+        for source in (tmp_path / "tree", shutil.copytree(tmp_path / "tree", tmp_path / "own", copy_function=sparsely)):
+            guest.put(source, "/root/copy/")
+            for name in ("it's a disk", "another name"):
+                copy = f"/root/copy/{source.name}/{name}"
+                size, blocks, mode = guest.run(["stat", "-c", "%s %b %a", copy]).stdout.split()
+                assert (int(size), mode) == (path.stat().st_size, "640")
+                assert int(blocks) * 512 < 40 << 20
+                guest.get(copy, tmp_path / "back")
+                assert subprocess.run(["cmp", path, tmp_path / "back"], check=False).returncode == 0
+
+
+def sparsely(source: str, target: str) -> str:
+    subprocess.run(["cp", "-p", "--sparse=always", source, target], check=True)
+    return target
+
+
 def test_contents_need_a_name(guest: Guest, folder: str) -> None:
     with pytest.raises(XhyveError, match=f"cannot put contents to {folder}: it is a folder: name a file in it"):
         guest.put(b"", folder)

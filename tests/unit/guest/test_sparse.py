@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pytest_xhyve.formats.tar import TarReader
 from pytest_xhyve.guest.sparse import SparseFiles, _script, _write
 
 MIB = 1 << 20
@@ -27,21 +28,22 @@ def make(path: Path, size: int, *data: tuple[int, bytes]) -> tarfile.TarInfo:
     return member
 
 
-@pytest.mark.parametrize(
-    ("size", "data"),
-    [
-        (8 * MIB, ()),
-        (8 * MIB, ((0, b"begin"),)),
-        (8 * MIB + 5, ((8 * MIB, b"end!!"),)),
-        (64 * MIB + 3, tuple((at * MIB * 3 + 777, b"x" * 70_000) for at in range(20))),
-        # More pieces than a command line can name.
-        (480 * MIB, tuple((at * (MIB + (128 << 10)), b"%d" % at) for at in range(400))),
-    ],
-)
+FILES = [
+    (8 * MIB, ()),
+    (8 * MIB, ((0, b"begin"),)),
+    (8 * MIB + 5, ((8 * MIB, b"end!!"),)),
+    (64 * MIB + 3, tuple((at * MIB * 3 + 777, b"x" * 70_000) for at in range(20))),
+    # More pieces than a command line can name.
+    (480 * MIB, tuple((at * (MIB + (128 << 10)), b"%d" % at) for at in range(400))),
+    (20 << 30, (((20 << 30) - 3, b"end"),)),
+]
+
+
+@pytest.mark.parametrize(("size", "data"), FILES[:-1])
 def test_copy_is_the_same(tmp_path: Path, size: int, data: tuple[tuple[int, bytes], ...]) -> None:
     path = tmp_path / "file"
     member = make(path, size, *data)
-    sparse = SparseFiles()
+    sparse = SparseFiles(in_archive=False)
     sparse.leave_out(member, path)
     (file,) = sparse.found
     assert member.size == 0
@@ -59,7 +61,7 @@ def test_copy_is_the_same(tmp_path: Path, size: int, data: tuple[tuple[int, byte
 
 
 def test_file_without_large_holes_is_sent_as_it_is(tmp_path: Path) -> None:
-    sparse = SparseFiles()
+    sparse = SparseFiles(in_archive=False)
     for size, data in ((100, ()), (MIB, ((0, b"x"), (MIB - 1, b"x"))), (4 * MIB, ((0, b"x" * 4 * MIB),))):
         member = make(tmp_path / "file", size, *data)
         sparse.leave_out(member, tmp_path / "file")
@@ -68,3 +70,48 @@ def test_file_without_large_holes_is_sent_as_it_is(tmp_path: Path) -> None:
     read_only.mode = 0o444
     sparse.leave_out(read_only, tmp_path / "file")
     assert not sparse.found
+
+
+@pytest.mark.parametrize(("size", "data"), FILES)
+@pytest.mark.parametrize("name", ["it's", "x" * 90 + "/" + "y" * 120])
+def test_tar_reads_the_holes(tmp_path: Path, size: int, data: tuple[tuple[int, bytes], ...], name: str) -> None:
+    path = tmp_path / "file"
+    member = make(path, size, *data)
+    member.name, member.mode = name, 0o640
+    sparse = SparseFiles(in_archive=True)
+    assert sparse.leave_out(member, path) is None
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as archive:
+        sparse.add(archive)
+        archive.addfile(tarfile.TarInfo("after"))
+    assert len(stream.getvalue()) < 300 * MIB
+    # By the plugin's own reader.
+    reader = TarReader(io.BytesIO(stream.getvalue()).read)
+    members = []
+    for each in reader.members():
+        members.append((each.name, each.size))
+        for offset, chunk in reader.data():
+            with path.open("rb") as file:
+                file.seek(offset)
+                assert file.read(len(chunk)) == chunk
+    assert members == [(name, size), ("after", 0)]
+    # By GNU's.
+    (tmp_path / "there").mkdir()
+    subprocess.run(["tar", "-C", str(tmp_path / "there"), "-xf", "-"], input=stream.getvalue(), check=True)
+    target = tmp_path / "there" / name
+    if size < 1 << 30:
+        assert subprocess.run(["cmp", path, target], check=False).returncode == 0
+    status = target.stat()
+    assert (status.st_size, status.st_mtime, status.st_mode & 0o777) == (size, 1_000_000, 0o640)
+    assert status.st_blocks <= path.stat().st_blocks + len(stream.getvalue()) // 512 + 128
+
+
+def test_file_with_two_names_is_filled_afterwards(tmp_path: Path) -> None:
+    """Its other name comes before the end of the archive, and needs it."""
+    path = tmp_path / "file"
+    member = make(path, 8 * MIB, (0, b"begin"))
+    (tmp_path / "other").hardlink_to(path)
+    sparse = SparseFiles(in_archive=True)
+    assert sparse.leave_out(member, path) is member
+    assert member.size == 0
+    assert len(sparse.found) == 1
