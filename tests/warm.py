@@ -57,6 +57,19 @@ def check_identity(guest: Guest) -> None:
         assert guest.run("cat /etc/machine-id").stdout.strip() == UUID(guest.uuid).hex
 
 
+def check_unplugging(guest: Guest) -> None:
+    """See that the guest's second disk vanishes, is there again with its data, and does so again after a restart."""
+    for text in ("first", "second"):
+        guest.run(f"echo {text} | dd of=/dev/vdb bs=512 conv=sync,fsync")
+        guest.disks[1].unplug()
+        assert guest.run("cd /sys/block && echo vd*").stdout == "vda\n"
+        guest.disks[1].plug()
+        guest.wait_for("test -b /dev/vdb", timeout=30)
+        assert guest.run("dd if=/dev/vdb bs=512 count=1").stdout.strip("\0") == f"{text}\n"
+        if text == "first":
+            guest.reboot()
+
+
 def see_that_it_came_up_whole(guest: Guest) -> None:
     """See that systemd has started all that it should."""
     done = guest.run("systemctl is-system-running --wait; systemctl --failed --no-legend", check=False, timeout=300)

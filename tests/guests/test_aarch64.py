@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from warm import fleet_of, is_warm
+from warm import check_unplugging, fleet_of, is_warm
 
 from pytest_xhyve.fleet.cluster import start_cluster
 from pytest_xhyve.fleet.fleet import Fleet
@@ -15,6 +15,7 @@ from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.model.values import StartMode
 
 pytest_plugins = ["pytester"]
 IMAGE = "tiny-aarch64"
@@ -128,6 +129,13 @@ class TestRestored:
         guest.reboot()
         guest.shutdown()
         assert not guest._power.is_on
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("start", ["cold", "warm"])
+def test_disk_is_unplugged(start: StartMode) -> None:
+    with fleet_of(Home.of_user(), [], IMAGE, start) as fleet:
+        check_unplugging(fleet.start(ForegroundRequest(GuestSpec(disks=(1 << 20,)))))
 
 
 @pytest.mark.thorough

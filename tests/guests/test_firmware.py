@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from boot_disk import build_boot_disk
-from warm import check_identity, fleet_of, is_warm
+from warm import check_identity, check_unplugging, fleet_of, is_warm
 
 from pytest_xhyve import Guest
 from pytest_xhyve.fleet.fleet import Fleet
@@ -18,7 +18,7 @@ from pytest_xhyve.images.build import build_image
 from pytest_xhyve.model.errors import ImageError, NotSupported
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.values import Firmware
+from pytest_xhyve.model.values import Firmware, StartMode
 
 pytest_plugins = ["pytester"]
 
@@ -57,6 +57,14 @@ def test_guest_boots_and_is_restored(bootable: Path, said: list[str], tmp_path: 
         see_firmware(one, firmware)
         assert one.run("cat /root/file").stdout == "kept\n"
     assert digest_of(bootable.with_suffix(".img")) == before
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("start", ["cold", "warm"])
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_disk_is_unplugged(bootable: Path, said: list[str], firmware: Firmware, start: StartMode) -> None:
+    with fleet_of(Home.of_user(), said, str(bootable), start) as fleet:
+        check_unplugging(fleet.start(ForegroundRequest(GuestSpec(firmware=firmware, disks=(1 << 20,)))))
 
 
 @pytest.mark.thorough
