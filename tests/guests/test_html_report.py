@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import other_plugins
 import pytest
+from browser import WIDTHS, browser, console_of, needed, open_page, violations
+from selenium.webdriver.common.by import By
 
 pytest_plugins = ["pytester"]
 
@@ -62,3 +65,49 @@ def test_page_shows_guests_of_all_workers(pytester: pytest.Pytester, monkeypatch
     assert text.count('class="remove"') == 3
     assert text.count('class="use"') == 3
     assert '<th scope="row">tiny</th><td>warm</td><td class="n">3</td>' in text
+
+
+@pytest.mark.thorough
+@needed
+def test_page_of_four_workers_a_killed_guest_and_a_crash(pytester: pytest.Pytester, tmp_path: Path) -> None:
+    """In a browser, on a telephone and on a computer, light and dark."""
+    pytester.makepyfile(
+        test_it="""
+        import os
+        import signal
+
+        import pytest
+
+        @pytest.mark.parametrize("number", range(8))
+        def test_passes(xhyve_guest, number):
+            xhyve_guest.run("sleep 0.2")
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_fails(xhyve_guest, number):
+            xhyve_guest.run("printf '\\033[31mred\\033[0m\\n' >/dev/console; echo wrong >&2; exit 3")
+
+        def test_guest_is_killed(xhyve_guest):
+            xhyve_guest.kill()
+            xhyve_guest.run("true")
+
+        def test_worker_is_killed(xhyve_guest):
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    options = ("--xhyve-image=tiny", "--xhyve-report=page.html", "--xhyve-save-failures", "-n4")
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=8, failed=4)
+    with browser(tmp_path / "profile") as chrome:
+        for width in WIDTHS:
+            for dark in (False, True):
+                open_page(chrome, pytester.path / "page.html", width, dark=dark)
+                chrome.execute_script("for (const each of document.querySelectorAll('details')) each.open = true")
+                assert violations(chrome) == []
+                assert chrome.execute_script("return document.documentElement.scrollWidth") <= width
+                assert console_of(chrome) == []
+        lanes = {lane.text for lane in chrome.find_elements(By.CSS_SELECTOR, "svg .lane")}
+        assert lanes >= {"gw0", "gw1", "gw2", "gw3"}
+        counts = [each.text for each in chrome.find_elements(By.CSS_SELECTOR, "ul.counts li")]
+        assert sorted(counts) == ["4 failed", "8 passed"]
+        failed = "".join(each.text for each in chrome.find_elements(By.CSS_SELECTOR, "details"))
+        assert "crashed while running" in failed
+        assert failed.count("pytest-xhyve resume ") >= 2

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,6 +34,8 @@ def test_fails(xhyve_guest):
     assert xhyve_guest.run("uname -s").stdout == "Darwin"
 """
 
+
+COUNT = "cat /root/before; wc -l < /tmp/ticks; sleep 1; wc -l < /tmp/ticks"
 
 UNPLUGGED = """
 import pytest
@@ -77,7 +81,7 @@ def test_failed_guest_goes_on_elsewhere(pytester: pytest.Pytester, hypervisor: C
         done = resume(
             bundle,
             "--",
-            "cat /root/before; wc -l < /tmp/ticks; sleep 1; wc -l < /tmp/ticks; date +%s",
+            f"{COUNT}; date +%s",
             home=elsewhere.path,
         )
         assert done.returncode == 0, done.stderr
@@ -87,6 +91,49 @@ def test_failed_guest_goes_on_elsewhere(pytester: pytest.Pytester, hypervisor: C
         assert int(later) > int(at_first)
         assert abs(int(now) - bundle.stat().st_mtime) < 600
     assert live_guests(elsewhere.folder("runs")) == []
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.run_under("warm")
+def test_another_user_resumes(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+    """With a cache folder of that user's own, which has the image and its key."""
+    pytester.makepyfile(test_it=FAILING)
+    options = (*hypervisor.options, "--xhyve-image=tiny", "--xhyve-save-failures=saved")
+    pytester.runpytest_subprocess(*options).assert_outcomes(failed=1)
+    user = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory(prefix="xhyve-user-", dir="/tmp") as name:
+        place = Path(name)
+        bundle = only_bundle(pytester.path / "saved").rename(place / "moved.xhyve")
+        images, ours = place / "home" / "images", Home.of_user()
+        disk = read_manifest(ours.folder("images") / "tiny.yaml").disk
+        images.mkdir(mode=0o700, parents=True)
+        for source in (ours.folder("images") / "tiny.yaml", disk.parent):
+            subprocess.run(["cp", "-r", "--sparse=always", str(source), str(images)], check=True)
+        shutil.copytree(ours.folder("keys"), place / "home" / "keys")
+        for path in (place, *place.rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        # The user may read wherever the interpreter and the checkout are, and has no other of root's rights.
+        capability = "-all,+dac_read_search"
+        setpriv = [
+            *("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"),
+            *(f"--inh-caps={capability}", f"--ambient-caps={capability}", "--"),
+        ]
+        for _ in range(2):
+            done = subprocess.run(
+                [*setpriv, sys.executable, "-m", "pytest_xhyve.cli", "resume", str(bundle), "--", COUNT],
+                check=False,
+                env={"PATH": os.environ["PATH"], HOME_VARIABLE: str(place / "home"), "HOME": str(place)},
+                cwd=place,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=240,
+            )
+            assert done.returncode == 0, done.stderr
+            before, at_first, later = done.stdout.split()
+            assert before == "before"
+            assert int(later) > int(at_first)
 
 
 @pytest.mark.thorough
@@ -225,6 +272,17 @@ def test_killed_run_leaves_no_half_bundle(pytester: pytest.Pytester, hypervisor:
     # The later run has removed what the killed one had begun.
     assert not list((pytester.path / "saved").glob(".*.new"))
     assert re.search(r"cannot save the guests of test_it.py::test_fails: .*No space left", done.stdout)
+    # A folder that cannot be made is an error before any test.
+    done = subprocess.run(
+        [*options[:-1], "--xhyve-save-failures=test_it.py/saved"],
+        env={**os.environ, "HOW": "full"},
+        cwd=pytester.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "test_it.py/saved: Not a directory" in done.stderr
     runs = Home.of_user().folder("runs")
     assert becomes(lambda: all(guest.owner == os.getpid() for guest in live_guests(runs)), 5)
 

@@ -35,7 +35,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for run in data.tests:
         run.began, run.ended = min(run.began, BEGAN + 20), min(run.ended, BEGAN + 31)
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(render(data, about=HOSTILE, finished=False))
+    path.write_text(render(data, about=HOSTILE + "/a-long-path" * 20, finished=False))
     return path
 
 
