@@ -9,13 +9,21 @@ import sys
 import threading
 from pathlib import Path
 
+import dpkt
 import psutil
 import pytest
 from homes import KNOWN, share
+from mounting import mounted
 from waiting import becomes
+from warm import fleet_of
 
-from pytest_xhyve import Guest, HypervisorExited, XhyveError
+from pytest_xhyve import BootFailed, Guest, Guests, HypervisorExited, LanFailed, XhyveError
+from pytest_xhyve.fleet.cluster import start_cluster
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.model.cluster import ClusterSpec
+from pytest_xhyve.model.spec import GuestSpec
 
 pytestmark = pytest.mark.run_under("warm")
 
@@ -79,6 +87,64 @@ def test_hypervisor_dies(xhyve_guest: Guest) -> None:
     guest.restore(snapshot)
     assert guest.run("cat /root/file; dd if=/dev/vda of=/dev/null count=1 iflag=direct").stdout == "kept\n"
     assert not [thread for thread in threading.enumerate() if thread.name == "xhyve-throttle"]
+
+
+@pytest.fixture
+def fleet(_xhyve_fleet: Fleet) -> Fleet:
+    return _xhyve_fleet
+
+
+def kill_the_switch(guests: Guests, capture: Path) -> None:
+    """Kill the switch while it captures, and while a series of faults goes on; return when three of them failed."""
+    first, second = guests
+    chaos = guests.chaos(seed=1, faults=["partition", "slow link", "pause"], every=0.2)
+    with guests.capture(capture):
+        second.run("ping -c 5 -i 0.1 -W 1 a", check=False, timeout=60)
+        with chaos:
+            os.kill(first._instance.lans.switches[0].pid, signal.SIGKILL)
+            assert becomes(lambda: len(chaos.skipped) >= 3, 20)
+
+
+def test_switch_dies(fleet: Fleet, tmp_path: Path) -> None:
+    """Each call that needs the switch names it, and nothing waits for it."""
+    with start_cluster(fleet, ClusterSpec.parse(a="tiny", b="tiny"), "test") as guests:
+        a, b = guests
+        snapshots = guests.snapshot()
+        guests.partition(["a"], ["b"], one_way=True)
+        guests.link("b", "a", latency="10ms", loss=0.5)
+        path = tmp_path / "lan.pcapng"
+        with pytest.raises(LanFailed):
+            kill_the_switch(guests, path)
+        with path.open("rb") as file:
+            assert list(dpkt.pcapng.Reader(file))
+        for call in (
+            lambda: guests.partition(["a"], ["b"]),
+            lambda: guests.link("a", "b", latency="1s"),
+            lambda: b.network(loss="5%"),
+            guests.heal,
+            guests.capture(tmp_path / "other.pcapng").__enter__,
+            lambda: guests.restore(snapshots),
+        ):
+            with pytest.raises(LanFailed, match=r"the switch of LAN lan .* has died"):
+                call()
+        a.link_down()
+        a.link_up()
+        a.pause()
+        a.resume()
+    assert not [thread for thread in threading.enumerate() if thread.name == "xhyve-chaos"]
+
+
+@pytest.mark.thorough
+def test_record_has_no_room(tmp_path: Path) -> None:
+    """The host's disk is full before the record has reached its limit."""
+    with mounted(tmp_path / "small", "size=300M,mode=700") as folder:
+        home = share(Home.of_user(), folder / "home", (*KNOWN, "images", "keys"))
+        with fleet_of(home, [], start="cold") as fleet:
+            guest = fleet.start(ForegroundRequest(GuestSpec(power_cuts=True)))
+            with pytest.raises(BootFailed, match=r"no space (is )?left") as raised:
+                guest.run("dd if=/dev/zero of=/root/large bs=1M count=280; sync", timeout=120)
+            assert "Traceback" not in str(raised.value)
+            guest.remove()
 
 
 @pytest.mark.thorough
