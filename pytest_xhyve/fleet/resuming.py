@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.preparation.run_context import RunContext
 
 _AGENT_SECONDS = 5.0
+_PIPE = 1 << 20
 _DATE_SECONDS = 30.0
 
 
@@ -226,10 +228,14 @@ class Resumption:
     def _state(self) -> Iterator[Path]:
         """A file from which the hypervisor reads the guest's memory and devices, once."""
         ours, theirs = os.pipe()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            # Otherwise, the hypervisor waits for us after each 64 KiB.
+            with suppress(PermissionError):
+                fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _PIPE)
 
         def write() -> None:
             # A hypervisor that exits reports why; a damaged bundle ends the state early.
-            with suppress(BrokenPipeError, DamagedBundle), open(theirs, "wb") as target:  # noqa: PTH123
+            with suppress(BrokenPipeError, DamagedBundle), open(theirs, "wb", _PIPE) as target:  # noqa: PTH123
                 target.writelines(self._bundle.reader.read(self.saved.state))
 
         writing = threading.Thread(target=write, name="xhyve-resume", daemon=True)

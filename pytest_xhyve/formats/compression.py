@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import IO
 
 _PIECE = 1 << 20
-# A piece of zstd cannot be limited, but its input can: 1 KiB becomes 32 MiB at most (RFC 8878, section 3.1.1.2.2).
-_ZSTD_INPUT = 1 << 10
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# The end of the magic number of a frame to be skipped, whose first byte is 0x50 to 0x5f.
+_ZSTD_SKIPPED = b"\x2a\x4d\x18"
 # xz needs 65 MiB at its highest level (xz(1)), zstd 2 GiB at its largest window (zstd(1), --long=31).
 _XZ_MEMORY = 1 << 30
 _ZSTD_WINDOW = 1 << 31
@@ -69,17 +70,50 @@ def _zstd(file: IO[bytes]) -> Iterator[bytes]:
     import zstandard  # noqa: PLC0415
 
     frames = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    frame = frames.decompressobj()
-    begun = False
     try:
-        while data := file.read(_ZSTD_INPUT):
-            while data:
-                if frame.eof:
-                    frame = frames.decompressobj()
-                begun = True
-                yield frame.decompress(data)
-                data = frame.unused_data if frame.eof else b""
+        while magic := file.read(len(_ZSTD_MAGIC)):
+            if magic[1:] == _ZSTD_SKIPPED and magic[0] & 0xF0 == 0x50:
+                _skip(file, int.from_bytes(_exactly(file, 4), "little"))
+                continue
+            if magic != _ZSTD_MAGIC:
+                raise DamagedFile("something else follows" if len(magic) == 4 else "it ends in the middle")
+            frame = frames.decompressobj()
+            for part in _zstd_parts(file):
+                if piece := frame.decompress(part):
+                    yield piece
+            if not frame.eof:
+                raise EOFError("it ends in the middle")
     except zstandard.ZstdError as error:
         raise DamagedFile(str(error)) from error
-    if begun and not frame.eof:
+
+
+def _zstd_parts(file: IO[bytes]) -> Iterator[bytes]:
+    """A frame, of which the magic number is read: its header, and then each block (RFC 8878, section 3.1.1).
+
+    Whatever a block contains, it becomes 128 KiB at most, so that each piece is small.
+    """
+    descriptor = _exactly(file, 1)
+    flags = descriptor[0]
+    is_single = flags >> 5 & 1
+    size = (is_single, 2, 4, 8)[flags >> 6] + (0, 1, 2, 4)[flags & 3] + (1 - is_single)
+    yield _ZSTD_MAGIC + descriptor + _exactly(file, size)
+    is_last = False
+    while not is_last:
+        header = _exactly(file, 3)
+        number = int.from_bytes(header, "little")
+        is_last, is_repeated = bool(number & 1), number >> 1 & 3 == 1
+        yield header + _exactly(file, 1 if is_repeated else number >> 3)
+    if flags >> 2 & 1:
+        yield _exactly(file, 4)
+
+
+def _exactly(file: IO[bytes], size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
         raise EOFError("it ends in the middle")
+    return data
+
+
+def _skip(file: IO[bytes], size: int) -> None:
+    while size:
+        size -= len(_exactly(file, min(size, _PIECE)))
