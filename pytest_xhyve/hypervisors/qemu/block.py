@@ -97,7 +97,8 @@ class QemuBlockLayer:
     def _record(self, disk: int, overlay: Path, log: Path) -> None:
         under, logging = self._data_node(disk), _log_name(disk)
         # A file of a fixed size: what the guest writes does not fill the host's disk.
-        limited = {"driver": "raw", "size": log.stat().st_size, "file": _FILE | {"filename": str(log)}}
+        file = _FILE | {"filename": str(log)}
+        limited = {"driver": "raw", "size": log.stat().st_size, "file": file, "cache": {"no-flush": True}}
         # This node passes flushes on, unlike those under it: otherwise, it would not record them.
         filtered = {"driver": "blklogwrites", "file": under, "log": limited, "log-sector-size": SECTOR}
         self._add({"node-name": logging, "discard": "unmap", **filtered})
