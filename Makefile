@@ -122,6 +122,8 @@ bench: $(BENCH)/.done
 	$(BENCH)/bin/python -m benchmarks.lan
 	$(BENCH)/bin/python -m benchmarks.plot
 	$(BENCH)/bin/python -m benchmarks.network
+	$(BENCH)/bin/python -m benchmarks.faults
+	$(BENCH)/bin/python -m benchmarks.failures
 	$(BENCH)/bin/python -m benchmarks.processors
 
 test-oldest: images
