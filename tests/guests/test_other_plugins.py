@@ -279,3 +279,24 @@ def test_guest_is_a_host_of_testinfra(pytester: pytest.Pytester, hypervisor: Cho
     result.assert_outcomes(passed=2, failed=1)
     assert "Unexpected exit code 4" in result.stdout.str()
     assert "pytest_xhyve/" not in re.sub(r"ssh -F \S+", "", result.stdout.str())
+
+
+@pytest.mark.thorough
+def test_each_test_runs_in_one_part_of_a_split_suite(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+    """pytest-split: two runs with guests of their own, by the durations that a whole run has stored."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(4))
+        def test_guest(xhyve_guest, number):
+            xhyve_guest.run("true")
+            print(f"ran={number}")
+        """
+    )
+    run(pytester, hypervisor, "--store-durations").assert_outcomes(passed=4)
+    parts = [run(pytester, hypervisor, "--splits=2", f"--group={group}") for group in (1, 2)]
+    assert [part.ret for part in parts] == [pytest.ExitCode.OK, pytest.ExitCode.OK]
+    ran = [numbers(part, "ran") for part in parts]
+    assert all(ran)
+    assert sorted(ran[0] + ran[1]) == ["0", "1", "2", "3"]
