@@ -6,7 +6,7 @@ import subprocess
 
 from pytest_xhyve.cli.run_guest import shell_options
 from pytest_xhyve.cli.ssh_client import find_ssh
-from pytest_xhyve.guest.ssh_config import CONFIG
+from pytest_xhyve.guest.ssh_config import CONFIG, block_name
 from pytest_xhyve.host.runs import GuestRecord
 from pytest_xhyve.model.errors import XhyveError
 
@@ -23,5 +23,5 @@ def run_shell_in(guest: GuestRecord) -> int:
             f"guest {guest.name} is still starting, so it accepts no login yet\n"
             f"  `pytest-xhyve console {guest.name}` shows what it does"
         )
-    # The terminal's signals go to ssh, too.
-    return subprocess.run([ssh, "-F", str(config), *shell_options(), guest.name], check=False).returncode
+    # In a cluster, its record has a number behind the name. The terminal's signals go to ssh, too.
+    return subprocess.run([ssh, "-F", str(config), *shell_options(), block_name(config)], check=False).returncode

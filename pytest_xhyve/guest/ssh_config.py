@@ -51,6 +51,11 @@ def host_block(name: str, endpoint: Endpoint, image: Image, folder: Path) -> str
     return "".join(f"{line}\n" for line in lines)
 
 
+def block_name(config: Path) -> str:
+    """The name in the file *config*, which `login_command` wrote."""
+    return config.read_text().split()[1]
+
+
 def _quoted(path: Path) -> str:
     # OpenSSH expands tokens that begin with a percent sign.
     return '"' + str(path).replace("%", "%%") + '"'

@@ -15,9 +15,11 @@ import pytest
 from warm import fleet_of
 
 from pytest_xhyve import Guest
+from pytest_xhyve.fleet.cluster import start_cluster
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.clock import monotonic
+from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.spec import GuestSpec
 
 COMMAND = [sys.executable, "-m", "pytest_xhyve.cli"]
@@ -95,6 +97,16 @@ def test_shell_in_a_running_guest(guest: Guest) -> None:
     done = subprocess.run([*COMMAND, "shell", "not-seen"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "image 'not-seen' not found" in done.stderr
+
+
+def test_shell_in_a_guest_of_a_cluster() -> None:
+    """`ps` and `top` show its name with a number, as several clusters may have a guest of the same name."""
+    with fleet_of(Home.of_user(), []) as fleet, start_cluster(fleet, ClusterSpec.parse(node="tiny"), "test") as guests:
+        name = guests.node.console.path.parent.name
+        done = subprocess.run(
+            [*COMMAND, "shell", name], input="hostname\n", capture_output=True, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, "node\n"), done.stderr
 
 
 def test_top_lists_and_watches(guest: Guest) -> None:
