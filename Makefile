@@ -33,7 +33,7 @@ MANY := -n 4
 MAC_HYPERVISORS ?= vfkit hyperkit xhyve qemu
 MAC_IMAGES ?= $(HOME)/guests/images
 # The image of each is built in a guest, with Debian's packages: ten minutes without acceleration.
-NOT_IN_THE_DEMO := etcd postgresql raid router_firewall two_web_servers
+NOT_IN_THE_DEMO := etcd keepalived nfs postgresql raid redis_many_workers router_firewall two_web_servers
 # These change a running guest's disks, or build an image: neither is possible under xhyve and vfkit, or on a Mac.
 NOT_ON_A_MAC := ab_update filesystem_power_cut forgotten_fsync own_image sqlite $(NOT_IN_THE_DEMO)
 

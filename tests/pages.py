@@ -32,7 +32,8 @@ PAGES = [
 KINDS = ("python", "ini", "toml", "yaml", "console", "sh", "text")
 FILES = ("python", "ini", "toml", "yaml")
 SLOW_EXAMPLES = (
-    *("ab_update", "etcd", "forgotten_fsync", "postgresql", "raid", "router_firewall", "sqlite", "two_web_servers"),
+    *("ab_update", "etcd", "forgotten_fsync", "keepalived", "nfs", "postgresql", "raid", "redis_many_workers"),
+    *("router_firewall", "sqlite", "two_web_servers"),
 )
 """The folders of conftest_examples whose tests take long, or whose image needs Debian's packages."""
 COMMANDS = ("pytest", "pytest-xhyve", "ssh", "cat", "ls")
