@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pytest_xhyve.cli.progress import Progress
@@ -12,11 +12,14 @@ from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.locks import locked
 from pytest_xhyve.images.check import check_image
 from pytest_xhyve.images.exchange import find_descriptions, import_folder, import_stream, write_folder, write_stream
 from pytest_xhyve.images.exporting import Export, describe
 from pytest_xhyve.images.importing import give_name
 from pytest_xhyve.images.own_recipe import RECIPE
+from pytest_xhyve.images.publishing import new_workspace
+from pytest_xhyve.images.registry import PREFIX, check_address, pull_image, push_image
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
@@ -31,7 +34,7 @@ def export_image(wanted: str, settings: Settings, target: str, *, progress: Prog
     Args:
         wanted: a name, or the path of a disk, a manifest or a recipe.
         settings: for the guests that prepare it, and where names are looked up.
-        target: the path of a folder, or `STANDARD`.
+        target: the path of a folder, the address of an image in a registry, or `STANDARD`.
         progress: shows what takes long.
 
     Raises:
@@ -41,12 +44,18 @@ def export_image(wanted: str, settings: Settings, target: str, *, progress: Prog
     """
     if target == STANDARD and sys.stdout.isatty():
         raise ConfigurationError("standard output is a terminal\n  give a folder, or redirect it to a pipe")
+    if is_in_registry(target):
+        check_address(target)
+    home = Home.of_user()
     with TerminationSignals():
         export = describe_image(wanted, settings, progress)
         with progress.activity(f"exporting {export.image.name}"):
             if target == STANDARD:
                 write_stream(export, sys.stdout.buffer)
                 sys.stdout.buffer.flush()
+            elif is_in_registry(target):
+                with home.explain_os_errors(), _workspace(home, progress) as folder:
+                    push_image(export, target, folder, progress.line)
             else:
                 write_folder(export, Path(target), progress.line)
     progress.line(f"exported {export.image.name}; a private key is in it" if export.has_key else "exported")
@@ -72,6 +81,38 @@ def find_exported(path: str) -> Sequence[Path] | None:
         return ()
     folder = Path(path)
     return find_descriptions(folder) or None if folder.is_dir() and not (folder / RECIPE).exists() else None
+
+
+def is_in_registry(text: str) -> bool:
+    """Whether *text* is meant as the address of an image in a registry."""
+    return text.startswith(PREFIX)
+
+
+def import_from_registry(address: str, name: str | None, *, progress: Progress) -> Image:
+    """Import the image at *address* in a registry; see `pull_image` for the errors.
+
+    Args:
+        address: its address.
+        name: another name for the image.
+        progress: shows what takes long.
+    """
+    home = Home.of_user()
+    with TerminationSignals(), home.explain_os_errors():
+        exported, image = pull_image(check_address(address), home, progress.line, name)
+        give_name(exported, home)
+        progress.line(f"imported {exported.name}: use it as --xhyve-image={exported.name}")
+        return image
+
+
+@contextmanager
+def _workspace(home: Home, progress: Progress) -> Iterator[Path]:
+    """A folder on the disk of the cache folder, where there is room for images; `prune` knows it."""
+    folder, name = home.folder("images"), "export"
+    with (
+        locked(folder / f"{name}.lock", "exports to a registry", report=progress.line),
+        new_workspace(folder, name) as workspace,
+    ):
+        yield workspace
 
 
 def import_exported(descriptions: Sequence[Path], name: str | None, *, progress: Progress) -> list[Image]:

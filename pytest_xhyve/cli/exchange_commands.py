@@ -10,21 +10,22 @@ from pytest_xhyve.cli.guest_options import DiskCommand, check_image, guest_optio
 from pytest_xhyve.cli.progress import Progress
 
 
-@click.command(cls=DiskCommand, short_help="Write an image to a folder or a pipe, for another host.")
+@click.command(cls=DiskCommand, short_help="Write an image to a folder, a pipe or a registry, for another host.")
 @click.argument("image")
-@click.argument("target", metavar="FOLDER|-")
+@click.argument("target", metavar="FOLDER|-|oci://…")
 @guest_options
 def export(image: str, target: str, **options: Any) -> None:
-    """Write IMAGE and all that is below it into FOLDER, or with - to standard output.
+    """Write IMAGE and all that is below it into FOLDER, with - to standard output, or to an OCI registry.
 
     IMAGE is a name, or the path of a disk, a manifest or a recipe; it is built or prepared first if need be. The
     command `pytest-xhyve import` reads what this one wrote. Several images may be in one folder; what they have in
     common is there once. The private key that logs in to the image's guests is part of it: only this user can read the
-    folder.
+    folder. Let no other person read the repository in a registry. For a registry, install 'pytest-xhyve[oci]'.
 
     \b
       pytest-xhyve export debian12 exported
       pytest-xhyve export debian12 - | ssh other pytest-xhyve import -
+      pytest-xhyve export debian12 oci://registry.example/guests/debian12:1
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli.exchange import export_image
 

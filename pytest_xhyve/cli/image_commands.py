@@ -157,7 +157,8 @@ def import_(disk: str, name: str | None, **options: Any) -> None:
     """Prepare DISK for guests, as the first test that uses it would, and print the manifest that describes the result.
 
     If DISK is a folder that `pytest-xhyve export` wrote, the images in it are imported; each can be used by its name
-    then. With --name, the folder must have one image. If DISK is -, the image comes from standard input.
+    then. With --name, the folder must have one image. If DISK is -, the image comes from standard input. If it is
+    oci://REGISTRY/REPOSITORY:TAG, the image comes from an OCI registry.
 
     DISK is the path of a disk or of a manifest. A disk is in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd, and
     has a Linux with an SSH server. It is only read: what the preparation writes is kept in the cache folder. A disk
@@ -167,16 +168,19 @@ def import_(disk: str, name: str | None, **options: Any) -> None:
       pytest-xhyve import ubuntu18.img
       pytest-xhyve import ubuntu18.img --name web > web.yaml
       pytest-xhyve import exported
+      pytest-xhyve import oci://registry.example/guests/debian12:1
     """  # noqa: D301  # click wants the character
     import yaml
 
-    from pytest_xhyve.cli.exchange import find_exported, import_exported
+    from pytest_xhyve.cli.exchange import find_exported, import_exported, import_from_registry, is_in_registry
     from pytest_xhyve.cli.import_disk import import_disk
     from pytest_xhyve.images.manifest import as_manifest
     from pytest_xhyve.model.text import printable
 
-    exported = find_exported(disk)
-    if exported is not None:
+    exported = None if is_in_registry(disk) else find_exported(disk)
+    if is_in_registry(disk):
+        images = [import_from_registry(disk, name, progress=Progress())]
+    elif exported is not None:
         images = import_exported(exported, name, progress=Progress())
     else:
         check_image(disk, options)

@@ -12,6 +12,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +29,9 @@ from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.values import format_size
 
 _FILES = "files"
-_SUFFIX = ".json"
+DESCRIBED, COMPRESSED = ".json", ".zst"
+"""How the names of a description and of a file end."""
+
 _DESCRIPTION = "image.json"
 # The fastest level makes a disk a third of its size.
 _LEVEL = 1
@@ -54,19 +57,19 @@ def write_folder(export: Export, folder: Path, report: Report) -> Path:
     for each in (folder, folder / _FILES):
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     for sha256, content in export.contents.items():
-        target = folder / _FILES / f"{sha256}.zst"
+        target = folder / _FILES / f"{sha256}{COMPRESSED}"
         if target.exists():
             continue
         report(f"exporting {content.path}")
         _write(target, compressed(content.pieces()))
-    path = folder / f"{export.image.name}{_SUFFIX}"
+    path = folder / f"{export.image.name}{DESCRIBED}"
     _write(path, [_describe(export.image)])
     return path
 
 
 def find_descriptions(folder: Path) -> list[Path]:
     """The descriptions of the exported images in *folder*; none if it is not such a folder."""
-    return sorted(folder.glob(f"[!.]*{_SUFFIX}")) if (folder / _FILES).is_dir() else []
+    return sorted(folder.glob(f"[!.]*{DESCRIBED}")) if (folder / _FILES).is_dir() else []
 
 
 def import_folder(
@@ -85,21 +88,54 @@ def import_folder(
         ConfigurationError: the image cannot have its name; the manifest is invalid.
         OSError: a file cannot be read or written.
     """
-    described = parse_description(_read_small(description))
-    if described.name != description.stem:
-        # An image gets the name that it states, also if an image of the catalog has it here.
-        raise ImageError(f"{description} describes an image named {described.name}: rename the file to that")
-    image = _renamed(described, name)
+    described = parse_described(_read_small(description), str(description))
     files = description.parent / _FILES
+
+    def open_file(sha256: str) -> IO[bytes]:
+        path = files / f"{sha256}{COMPRESSED}"
+        report(f"importing {path}")
+        return _open_regular(path)
+
+    return import_described(described, home, report, open_file, name)
+
+
+def parse_described(content: bytes, path: str) -> ExportedImage:
+    """The image that *content*, the description at *path*, describes.
+
+    Raises:
+        ImageError: it is not a description, or one with another name than its file.
+    """
+    described = parse_description(content)
+    if described.name != Path(path).stem:
+        # An image gets the name that it states, also if an image of the catalog has it here.
+        raise ImageError(f"{path} describes an image named {described.name}: rename the file to that")
+    return described
+
+
+def import_described(
+    described: ExportedImage,
+    home: Home,
+    report: Report,
+    open_file: Callable[[str], AbstractContextManager[IO[bytes]]],
+    name: str | None = None,
+) -> tuple[ExportedImage, Image]:
+    """Import the image *described*; the rest is as in `import_folder`.
+
+    Args:
+        described: its description.
+        home: the cache folder.
+        report: called with a line if another process imports the same.
+        open_file: opens the compressed file of a SHA-256 that the cache folder does not have.
+        name: another name for the image.
+    """
+    image = _renamed(described, name)
     with importing(image, home, report) as importer:
         found = find_imported(image, home)
         if found is not None:
             return image, found
         for sha256 in importer.missing():
-            path = files / f"{sha256}.zst"
-            report(f"importing {path}")
-            with _open_regular(path) as file:
-                importer.add(sha256, _decompressed(file, str(path)))
+            with open_file(sha256) as file:
+                importer.add(sha256, _decompressed(file, f"{sha256}{COMPRESSED}"))
         return image, importer.publish()
 
 
@@ -124,7 +160,7 @@ def write_stream(export: Export, file: IO[bytes]) -> None:
 
 def import_stream(file: IO[bytes], home: Home, report: Report, name: str | None = None) -> tuple[ExportedImage, Image]:
     """Import the image of a stream that `write_stream` wrote; the rest is as in `import_folder`."""
-    content = _Pieces(_decompressed(file, "the stream"))
+    content = Pieces(_decompressed(file, "the stream"))
     try:
         return _import_archive(TarReader(content.read), home, report, name)
     except DamagedArchive as error:
@@ -230,7 +266,7 @@ def _decompressed(file: IO[bytes], name: str) -> Iterator[bytes]:
         raise ImageError(f"{name} is damaged or cut off: {error}\n  nothing was imported; export it again") from error
 
 
-class _Pieces(io.RawIOBase):
+class Pieces(io.RawIOBase):
     """*pieces* as a file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:

@@ -80,6 +80,9 @@ NOT_RUN = {
     "pytest-xhyve pull debian-12",
     # What only another host can do.
     "pytest-xhyve export tiny - | ssh host2 pytest-xhyve import -",
+    # tests/unit/cli/test_registry.py does it.
+    "pytest-xhyve export debian12 oci://registry.example/guests/debian12:1",
+    "pytest-xhyve import oci://registry.example/guests/debian12:1",
     # tests/guests/test_hosts.py does it.
     "pytest-xhyve send tiny tester@host2",
     "pytest-xhyve send tiny host2 --python .venv/bin/python",

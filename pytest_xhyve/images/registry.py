@@ -1,0 +1,188 @@
+"""Exported images in an OCI registry: an artifact with the description and the files as its layers.
+
+The client is that of the ORAS project, the package `oras`. It takes logins and credential helpers from Docker's
+configuration. It sends a file in pieces, as otherwise it would read all of it into memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.exchange import COMPRESSED, DESCRIBED, Pieces, import_described, parse_described, write_folder
+from pytest_xhyve.images.exported import MOST_BYTES, ExportedImage
+from pytest_xhyve.images.exporting import Export
+from pytest_xhyve.model.errors import ConfigurationError, ImageError, XhyveError
+from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.text import printable
+
+PREFIX = "oci://"
+"""What the address of an image in a registry begins with: ``oci://REGISTRY/REPOSITORY:TAG``."""
+
+# A name without a dot and a port would be one of Docker Hub's.
+_ADDRESS = re.compile(r"oci://(?P<host>\[[0-9a-f:]+\]|[^/:@\s]+)(?P<port>:\d+)?/[^\s@]+:[^\s:/@]+")
+# Docker, too, asks these by HTTP.
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_TITLE = "org.opencontainers.image.title"
+_PIECE = 1 << 16
+# To connect, and until the next bytes come.
+_SECONDS = (10, 120)
+_HTTP_ERROR = 400
+
+Report = Callable[[str], None]
+
+
+def check_address(address: str) -> str:
+    """*address*, if it is that of an image in a registry.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None or not (found["port"] or "." in found["host"] or found["host"] in _LOOPBACK):
+        raise ConfigurationError(
+            f"{address!r} is not an image in a registry: write oci://REGISTRY/REPOSITORY:TAG, such as "
+            "oci://registry.example/guests/debian12:1"
+        )
+    return address
+
+
+def push_image(export: Export, address: str, folder: Path, report: Report) -> None:
+    """Send *export* to a registry.
+
+    Args:
+        export: the image.
+        address: an address that `check_address` returned.
+        folder: an empty folder, for its compressed files.
+        report: called with a line for each file.
+
+    Raises:
+        ConfigurationError: the package `oras` is not installed.
+        ImageError: a layer cannot be exported.
+        XhyveError: the registry cannot be reached, or refuses.
+        OSError: the folder cannot be written.
+    """
+    with _connected(address) as (client, target):
+        description = write_folder(export, folder, report)
+        report(f"sending {export.image.name} to {address}")
+        with _explained(address):
+            client.push(
+                target,
+                files=[str(description), *map(str, sorted(folder.glob(f"*/*{COMPRESSED}")))],
+                disable_path_validation=True,
+                do_chunked=True,
+                quiet=True,
+            )
+
+
+def pull_image(address: str, home: Home, report: Report, name: str | None = None) -> tuple[ExportedImage, Image]:
+    """Import the image at *address*; only files that the cache folder does not have are fetched.
+
+    Args:
+        address: an address that `check_address` returned.
+        home: the cache folder.
+        report: called with a line for each file.
+        name: another name for the image.
+
+    Raises:
+        ConfigurationError: the package `oras` is not installed; the image cannot have its name.
+        ImageError: it is not an exported image, or a file is damaged; nothing of it is imported.
+        XhyveError: the registry cannot be reached, or refuses.
+        OSError: a file cannot be written.
+    """
+    with _connected(address) as (client, target):
+        with _explained(address):
+            digests = _digests(client.get_manifest(target))
+        described = [title for title in digests if title.endswith(DESCRIBED)]
+        if len(described) != 1:
+            raise ImageError(f"{address} is not an exported image")
+
+        @contextmanager
+        def opened(title: str) -> Iterator[IO[bytes]]:
+            if title not in digests:
+                raise ImageError(f"{address} has no file {title[:80]}\n  export the image again")
+            with _explained(address), closing(client.get_blob(target, digests[title], stream=True)) as response:
+                if response.status_code >= _HTTP_ERROR:
+                    raise XhyveError(f"{address}: the registry has no {title[:80]} (HTTP {response.status_code})")
+                yield cast("IO[bytes]", Pieces(response.iter_content(_PIECE)))
+
+        def open_file(sha256: str) -> Any:
+            report(f"importing {sha256[:12]} from {address}")
+            return opened(f"{sha256}{COMPRESSED}")
+
+        with opened(described[0]) as file:
+            image = parse_described(_read_description(file, address), described[0])
+        return import_described(image, home, report, open_file, name)
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[tuple[Any, str]]:
+    """A client of the registry of *address*, and what it calls the image."""
+    try:
+        from oras.client import OrasClient  # noqa: PLC0415
+        from oras.logger import setup_logger  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the package oras, which reads {PREFIX}…, is not installed\n  run `pip install 'pytest-xhyve[oci]'`"
+        ) from error
+    setup_logger(quiet=True)
+    target = address.removeprefix(PREFIX)
+    registry = target.partition("/")[0]
+    is_here = registry in _LOOPBACK or registry.rpartition(":")[0] in _LOOPBACK
+    client = OrasClient(insecure=is_here)
+    with closing(client.session) as session:
+        session.request = partial(session.request, timeout=_SECONDS)
+        with _explained(address):
+            asked = session.request("GET", f"{client.prefix}://{registry}/v2/")
+            if asked.headers.get("Www-Authenticate", "").lower().startswith("basic"):
+                # Otherwise it takes the realm for the address of a server that gives tokens, and sends the login there.
+                client.auth = OrasClient(insecure=is_here, auth_backend="basic").auth
+                client.auth.session = session
+                client.auth.load_configs(client.get_container(target))
+                if not hasattr(client.auth, "_basic_auth"):
+                    raise XhyveError(f"the registry of {address} asks for a login\n  run `docker login {registry}`")
+        # Otherwise it tries five times, and waits two minutes, also if the registry has refused.
+        client.do_request = partial(OrasClient.do_request.__wrapped__, client)
+        yield client, target
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
+    try:
+        yield
+    except XhyveError:
+        raise
+    except Exception as error:
+        # The client raises many kinds, ValueError among them for what the registry refuses. Those of requests are
+        # OSErrors, as those of this host's files are.
+        if isinstance(error, OSError) and not type(error).__module__.startswith("requests."):
+            raise
+        reason = printable(" ".join(str(error).split()))[:500] or type(error).__name__
+        raise XhyveError(f"the registry of {address} cannot be used: {reason}") from error
+
+
+def _digests(manifest: Any) -> dict[str, str]:
+    """The digest of each layer of *manifest*, by its title; another person may have written it."""
+    layers = manifest.get("layers") if isinstance(manifest, Mapping) else None
+    found = {}
+    for layer in layers if isinstance(layers, list) else ():
+        if isinstance(layer, Mapping) and isinstance(layer.get("annotations"), Mapping):
+            digest = str(layer.get("digest"))
+            if _DIGEST.fullmatch(digest):
+                found[str(layer["annotations"].get(_TITLE))] = digest
+    return found
+
+
+def _read_description(file: IO[bytes], address: str) -> bytes:
+    text = b""
+    while piece := file.read(_PIECE):
+        text += piece
+        if len(text) > MOST_BYTES:
+            raise ImageError(f"{address} is not an exported image: its description is too long")
+    return text
