@@ -19,7 +19,7 @@ from pytest_xhyve.model.values import format_size
 # Both are far from what a test fetches; programs that remove or list a deeper tree recurse too deep.
 _MAX_MEMBERS = 1_000_000
 _MAX_FOLDERS = 100
-_NAMED = 10
+_NAMED, _SHOWN = 10, 200
 # PATH_MAX of Linux.
 _MAX_PATH = 4096
 # The names and targets of links, which are in memory until the end.
@@ -57,14 +57,16 @@ class LeftOut:
             more = f" and {self.count - len(self.named)} more" if self.count > len(self.named) else ""
             shown.append(f"left out {', '.join(self.named)}{more}")
         if self.messages:
-            shown.append(f"files changed during the copy: {'; '.join(self.messages.splitlines())}")
+            lines = self.messages.splitlines()
+            more = f" and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+            shown.append(f"files changed during the copy: {'; '.join(map(_short, lines[:_NAMED]))}{more}")
         return "; ".join(shown)
 
     def add(self, name: str, reason: str) -> None:
         """Add the file *name*."""
         self.count += 1
         if len(self.named) < _NAMED:
-            self.named.append(printable(f"{name} ({reason})"))
+            self.named.append(printable(f"{_short(name)} ({_short(reason)})"))
 
 
 class Allowance:
@@ -259,6 +261,11 @@ class Unpacker:
             path.symlink_to(target)
         except OSError as error:
             self.left_out.add(name, _explain_name(error))
+
+
+def _short(text: str) -> str:
+    """*text* without its middle if it is long: a path may have 4,096 bytes."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
 
 
 def _explain_name(error: OSError) -> str:

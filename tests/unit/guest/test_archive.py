@@ -196,6 +196,17 @@ def test_reasons_are_printable(tmp_path: Path) -> None:
     assert str(left) == r"left out top/\x1b]0;\udce9\x07 (a FIFO)"
 
 
+def test_warning_is_short_whatever_the_guest_names(tmp_path: Path) -> None:
+    """A path may have 4,096 bytes, and tar may report any number of files."""
+    deep = "/".join(["n" * 200] * 19)
+    left = fetch(archive(folder("top"), *(link(f"top/{number}{deep}", "/x") for number in range(99))), tmp_path / "got")
+    left.messages = "\n".join(f"tar: {number}{deep}: file changed as we read it" for number in range(99))
+    assert left.count == 99
+    assert len(str(left)) < 8000
+    assert "and 89 more; files changed during the copy: tar: 0nnn" in str(left)
+    assert str(left).endswith("file changed as we read it and 89 more")
+
+
 @settings(max_examples=300)
 @given(archives, archives, archives)
 @example(
