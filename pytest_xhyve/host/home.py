@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,12 +56,13 @@ class Home:
         """The folder *name* in the cache folder; it is created if it is missing, and is writable.
 
         Raises:
-            XhyveError: the folder cannot be created, or this user may not write to it.
+            XhyveError: the folder cannot be created, this user may not write to it, or another user has made it.
         """
         path = self.path / name
         try:
             # Only this folder gets the mode: the one above may be shared with other users.
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_owner(path)
             if path.stat().st_mode & 0o077:
                 path.chmod(0o700)
             if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
@@ -109,6 +111,26 @@ class Home:
             if error.errno not in _FULL and not str(error.filename).startswith(f"{self.path}{os.sep}"):
                 raise
             raise self._unusable(error, "write") from error
+
+    def _check_owner(self, path: Path) -> None:
+        """Check that no other user has made the folder at *path*, or a link in its place, or may replace it.
+
+        Such a user could read the keys and the memory of guests in it. A link could lead root's chmod(2) to any folder.
+        """
+        above = self.path.stat()
+        # Root may use the folder of a user, as sudo on a Mac and a container do.
+        own = {os.geteuid(), 0, above.st_uid}
+        for status in (path.lstat(), path.stat()):
+            if status.st_uid not in own:
+                raise XhyveError(
+                    f"cannot use the cache folder {self.path}: {path} belongs to another user, number {status.st_uid}\n"
+                    f"  set {HOME_VARIABLE} to a folder of your own"
+                )
+        if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+            raise XhyveError(
+                f"cannot use the cache folder {self.path}: every user may replace what is in it\n"
+                f"  `chmod o-w {self.path}`, or set {HOME_VARIABLE} to a folder of your own"
+            )
 
     def _unusable(self, error: OSError, access: str) -> XhyveError:
         if error.errno in _FULL:
