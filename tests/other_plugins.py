@@ -5,7 +5,7 @@ pytest-randomly shuffles the tests, pytest-rerunfailures listens at a port, and 
 
 from __future__ import annotations
 
-NAMES = ("asyncio", "pytest11.testinfra", "randomly", "repeat", "rerunfailures")
+NAMES = ("asyncio", "fakefs", "pytest11.testinfra", "randomly", "repeat", "rerunfailures")
 """As ``-p`` of pytest takes them."""
 
 WITHOUT = " ".join(f"-p no:{name}" for name in NAMES)

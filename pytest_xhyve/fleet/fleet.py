@@ -191,6 +191,7 @@ class Fleet:
             Cancelled: a prewarmed guest cannot start now, or its request was cancelled.
             XhyveError: the guest cannot be started; the class of the error states the reason.
         """
+        self._home.check_file_system()
         with self._home.explain_os_errors(), self._run.explain_loss():
             return self._start(request)
 
@@ -277,6 +278,7 @@ class Fleet:
         # Few runs have LANs.
         from pytest_xhyve.lan.switch import running_switch  # noqa: PLC0415
 
+        self._home.check_file_system()
         guardian, run_folder = self._run.get()
         folder = run_folder / f"{lan}{_LAN}{secrets.token_hex(4)}"
         with guardian.guard(folder, [], {"lan": lan}) as process, running_switch(process, lan) as switch:

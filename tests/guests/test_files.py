@@ -84,7 +84,7 @@ def test_holes_stay_holes_on_the_way_into_a_guest_with_gnu_tar(tmp_path: Path) -
     (tmp_path / "tree").mkdir()
     path = tmp_path / "tree" / "it's a disk"
     with path.open("wb") as file:
-        for number in range(300):
+        for number in range(100):
             file.seek(number * (8 << 20) + 12_345)
             file.write(b"data %d" % number)
     os.link(path, tmp_path / "tree" / "another name")
@@ -97,7 +97,7 @@ def test_holes_stay_holes_on_the_way_into_a_guest_with_gnu_tar(tmp_path: Path) -
                 copy = f"/root/copy/{source.name}/{name}"
                 size, blocks, mode = guest.run(["stat", "-c", "%s %b %a", copy]).stdout.split()
                 assert (int(size), mode) == (path.stat().st_size, "640")
-                assert int(blocks) * 512 < 40 << 20
+                assert int(blocks) * 512 < 16 << 20
                 guest.get(copy, tmp_path / "back")
                 assert subprocess.run(["cmp", path, tmp_path / "back"], check=False).returncode == 0
 

@@ -300,3 +300,33 @@ def test_each_test_runs_in_one_part_of_a_split_suite(pytester: pytest.Pytester, 
     ran = [numbers(part, "ran") for part in parts]
     assert all(ran)
     assert sorted(ran[0] + ran[1]) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.thorough
+def test_files_that_are_replaced(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
+    """pyfakefs: a guest that is requested after it is refused, before anything of the run is harmed."""
+    pytest.importorskip("pyfakefs")
+    pytester.makepyfile(
+        """
+        def test_too_late(fs, xhyve_guest):
+            pass
+
+        def test_in_time(xhyve_guest, fs):
+            fs.create_file("/only/here")
+            assert xhyve_guest.run("ls /only", check=False).returncode != 0
+
+        def test_factory(fs, xhyve_guest_factory):
+            fs.pause()
+            with xhyve_guest_factory() as guest:
+                fs.resume()
+                guest.run("true")
+                fs.pause()
+
+        def test_next(xhyve_guest):
+            xhyve_guest.run("true")
+        """
+    )
+    result = run(pytester, hypervisor)
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(["*cannot start a guest: the files of this host are replaced by those of pyfakefs*"])
+    assert not live_guests(Home.of_user().folder("runs"))
