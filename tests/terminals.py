@@ -28,6 +28,10 @@ class Terminal:
         """What the program has shown, without what moves the cursor or changes colours."""
         return _CONTROL.sub("", self._read)
 
+    def forget(self) -> None:
+        """Forget what was shown up to now."""
+        self._read = ""
+
     def type(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
+from terminals import on_terminal
 from warm import fleet_of
 
 from pytest_xhyve import Guest
 from pytest_xhyve.fleet.cluster import start_cluster
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -34,46 +30,9 @@ def guest() -> Iterator[Guest]:
         yield guest
 
 
-class Terminal:
-    """A terminal in which a command of ours runs."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.shown = ""
-
-    def type(self, keys: str) -> None:
-        os.write(self._fd, keys.encode())
-
-    def wait_for(self, pattern: str) -> None:
-        end = monotonic() + _MOST_SECONDS
-        while not re.search(pattern, self.shown):
-            assert monotonic() < end, self.shown
-            if select.select([self._fd], [], [], 0.2)[0]:
-                try:
-                    self.shown += os.read(self._fd, 1 << 16).decode(errors="replace")
-                except OSError as error:
-                    raise AssertionError(self.shown) from error
-
-
-@contextmanager
-def on_terminal(*words: str) -> Iterator[tuple[Terminal, subprocess.Popen[bytes]]]:
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "30"}
-    process = subprocess.Popen(
-        [*COMMAND, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
-    )
-    os.close(theirs)
-    try:
-        yield Terminal(ours), process
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-
-
 def test_console_is_attached_and_left(guest: Guest) -> None:
     guest.run("echo said before > /dev/console")
-    with on_terminal("console", guest.name) as (terminal, process):
+    with on_terminal([*COMMAND, "console", guest.name]) as (terminal, process):
         terminal.wait_for(r"attached to the console of seen; Ctrl-\] leaves[\s\S]*said before")
         # To getty, which waits there.
         terminal.type("somebody\r")
@@ -118,13 +77,13 @@ def test_top_lists_and_watches(guest: Guest) -> None:
         r"seen +tiny +ready +\d+ s +\d+ % +[\d.]+ MiB +[\d.]+ [KM]iB +test_it\.py::test_seen  \S.*", row
     )
     assert rows[-1].startswith("templates: ")
-    with on_terminal("top", "--interval=0.2") as (terminal, process):
+    with on_terminal([*COMMAND, "top", "--interval=0.2"]) as (terminal, process):
         terminal.wait_for("test_it.py::test_seen")
         terminal.type("s")
         terminal.wait_for(r"[#$] ")
         terminal.type("echo in the $((1 + 1))nd shell; exit\r")
         terminal.wait_for("in the 2nd shell")
-        terminal.shown = ""
+        terminal.forget()
         terminal.wait_for("seen")
         # Where no login is possible, the reason stays on the screen until the next key.
         config = guest.console.path.parent / "ssh_config"
@@ -133,7 +92,7 @@ def test_top_lists_and_watches(guest: Guest) -> None:
         terminal.type("s")
         for _ in range(3):
             terminal.wait_for("ssh did not log in to seen")
-            terminal.shown = ""
+            terminal.forget()
         config.write_text(stated)
         terminal.type("q")
         assert process.wait(_MOST_SECONDS) == 0
