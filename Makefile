@@ -2,7 +2,8 @@
 # make test           set up all that is needed, then every check, and each promise shown once
 # make test-standin   the tests of guests under the stand-ins for xhyve and vfkit, and of the stand-ins
 # make test-thorough  all other tests: each promise in breadth
-# make unit           the part of it that needs no guest
+# make thorough-unit  the part of it that needs no guest
+# make unit           the part of make test that needs no guest
 # make test-images    the tests of guests on disks as they come from elsewhere; each is built first, which needs root
 # make test-aarch64   the tests of guests on debian12 for aarch64, and those of tiny for it that make test leaves out
 # make test-mac       what a Mac can test: unit tests, and the examples under each of MAC_HYPERVISORS, on images that were
@@ -41,7 +42,7 @@ NOT_ON_A_MAC := ab_update filesystem_power_cut forgotten_fsync own_image sqlite 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-aarch64 test-standin test-mac test-thorough checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz soak
+.PHONY: demo test test-aarch64 test-standin test-mac test-thorough thorough-unit checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz soak
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
@@ -58,10 +59,12 @@ test: $(VENV)/.done
 test-standin: images
 	$(BIN)/pytest tests/guests tests/standin -m standin $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=10 $(REPORT:%=--junitxml=%-standin.xml)
 
-test-thorough: images
-	$(BIN)/pytest tests/unit tests/images -m thorough $(SPREAD)
+test-thorough: thorough-unit
 	$(BIN)/pytest tests/guests -m "thorough and not standin" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-thorough.xml)
 	$(BIN)/pytest $(BY_THE_CLOCK) -m thorough -n 2
+
+thorough-unit: images
+	$(BIN)/pytest tests/unit tests/images -m thorough $(SPREAD)
 
 # Two disks at a time.
 test-images: images

@@ -204,6 +204,7 @@ class _Loaded(HTMLParser):
             self.addresses += [given[name] for name in ("src", "data", "srcset") if name in given]
 
 
+@pytest.mark.thorough
 def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
     found = list(site.rglob("*.html"))
     assert found

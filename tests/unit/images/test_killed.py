@@ -101,6 +101,7 @@ def named(home: Home) -> bytes | None:
     return image.disk.read_bytes()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("before", [None, b"earlier"])
 def test_killed_layer_and_name(tmp_path: Path, before: bytes | None) -> None:
     for number, home in homes(tmp_path):

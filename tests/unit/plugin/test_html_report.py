@@ -50,7 +50,7 @@ def outcomes(page: Path) -> list[str]:
     return sorted(re.findall(r'aria-hidden="true"></span>(\d+ \w+)', page.read_text()))
 
 
-@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+@pytest.mark.parametrize("workers", [pytest.param("-n0", marks=pytest.mark.thorough), "-n2"])
 def test_page_has_all_tests(pytester: pytest.Pytester, workers: str) -> None:
     pytester.makepyfile(test_it=TESTS)
     result = pytester.runpytest_subprocess("--xhyve-report=new/folder/page.html", workers)
@@ -77,6 +77,7 @@ def test_run_that_is_killed_leaves_a_page(pytester: pytest.Pytester, monkeypatch
     assert "test_dies" in text
 
 
+@pytest.mark.thorough
 def test_two_runs_write_one_page(pytester: pytest.Pytester) -> None:
     """Whoever looks sees the page of one of them, and all of it."""
     pytester.makepyfile(test_it="import pytest\n\n@pytest.mark.parametrize('n', range(30))\ndef test_it(n): pass\n")

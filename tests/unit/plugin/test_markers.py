@@ -117,6 +117,7 @@ def test_invalid_marker_does_not_hide_the_list_of_fixtures(pytester: pytest.Pyte
     result.stdout.fnmatch_lines(["xhyve_guest -- *"])
 
 
+@pytest.mark.thorough
 def test_invalid_marker_is_reported_with_xdist(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

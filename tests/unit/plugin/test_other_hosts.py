@@ -44,6 +44,7 @@ def tx(pytester: pytest.Pytester, other: Home, count: int) -> str:
     return f"--tx={count}*popen//env:{HOME_VARIABLE}={other.path}//chdir={pytester.path}"
 
 
+@pytest.mark.thorough
 def test_image_is_brought_once(pytester: pytest.Pytester, new_home: Home, other: Home, tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     manifest = write_image(tmp_path / "project", "own")

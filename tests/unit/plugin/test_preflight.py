@@ -383,6 +383,7 @@ def test_one_invalid_image_is_reported_once_for_all_its_tests(pytester: pytest.P
     check_refused(pytester.runpytest_inprocess(), ("test_it.py::test_guest and 1 more: ", "'debian21'"), folder)
 
 
+@pytest.mark.thorough
 def test_invalid_image_is_reported_with_xdist(pytester: pytest.Pytester, folder: Path) -> None:
     pytester.makepyfile(test_it=marked(image="debian21"))
     result = pytester.runpytest_subprocess("-n", "1")
@@ -390,6 +391,7 @@ def test_invalid_image_is_reported_with_xdist(pytester: pytest.Pytester, folder:
     result.stdout.fnmatch_lines(["*test_guest: image 'debian21' not found; did you mean debian12*"])
 
 
+@pytest.mark.thorough
 def test_missing_hypervisor_is_reported_without_lines_of_the_plugin(
     pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
