@@ -9,26 +9,24 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from benchmarks import product
 from benchmarks.measure import Clock, Summary
 from benchmarks.promise import Promise, at_most, show
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.build import build_image
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import RunStartMode
 from pytest_xhyve.preparation.examine import examine
 
-_SHARED = ("acceleration", "checked", "images", "keys")
 _MIB = 1 << 20
 _CATALOG = "debian12"
 
@@ -42,13 +40,7 @@ def main() -> int:
     # So that a benchmark that is ended takes its guests with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     disk = options.disk.absolute()
-    user = Home.of_user()
-    for name in ("tiny", _CATALOG):
-        build_image(name, user, print)
-    with tempfile.TemporaryDirectory(prefix="foreign-", dir=user.path) as folder:
-        home = Home(Path(folder))
-        for name in _SHARED:
-            (home.path / name).symlink_to(user.folder(name))
+    with product.new_home("tiny", _CATALOG) as home:
         promises = _measure(disk, home, options.rounds)
     print(f"{disk}: medians of {options.rounds} restored guests; the rest once, in turn\n{show(promises)}")
     return 0 if all(promise.is_met for promise in promises) else 1

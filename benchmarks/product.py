@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,14 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.build import build_image
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import Acceleration, RunStartMode
+
+_SHARED = ("acceleration", "checked", "images", "keys")
+"""What a cache folder learnt about this host, and its images."""
 
 
 def boot(image: Image, accel: str, look: Callable[[Guest], None] = lambda _: None, *, start: str = "cold") -> Boot:
@@ -52,6 +57,19 @@ def boot_in(fleet: Fleet, image: Image, look: Callable[[Guest], None] = lambda _
     teardown = clock.lap()
     phases = {"checks": started - sum(guest.phases.values()), **guest.phases, "command": command}
     return Boot(started + command, teardown, phases, inside)
+
+
+@contextmanager
+def new_home(*images: str) -> Iterator[Home]:
+    """A cache folder for the block, with these *images* of the user's, and no template, layer or prepared disk."""
+    user = Home.of_user()
+    for name in images:
+        build_image(name, user, print)
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=user.path) as folder:
+        home = Home(Path(folder))
+        for name in _SHARED:
+            (home.path / name).symlink_to(user.folder(name))
+        yield home
 
 
 def find_acceleration(accel: str) -> str:
