@@ -11,6 +11,7 @@ import functools
 import hashlib
 import http.server
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def _install_a_package(home: Home, folder: Path, rounds: int) -> Promise:
     for number in range(rounds):
         recipe = folder / f"hello-{number}"
         recipe.mkdir()
-        (recipe / "repository").symlink_to(repository)
+        shutil.copytree(repository, recipe / "repository")
         (recipe / "sources.list").write_text("deb [trusted=yes] file:/root/repository ./\n")
         (recipe / "recipe.yaml").write_text(
             f"extends: debian12\nfiles: {{/root/repository: repository, /etc/apt/sources.list: sources.list}}\n"

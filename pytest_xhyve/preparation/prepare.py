@@ -57,6 +57,7 @@ from pytest_xhyve.preparation.system import check_system
 from pytest_xhyve.preparation.unpack import look_inside
 
 _MEMORY = "1G"
+_FIRST_BOOT_CPUS = 2
 _KERNEL = "vmlinuz"
 _INITRD = "initrd.img"
 
@@ -273,7 +274,9 @@ class _Preparation:
 
     def _boot_once(self, image: Image) -> str:
         """Boot the layer, wait until the system is at rest, and shut it down; return the state of the system."""
-        with self._context.booted(image.name, image, self._layer) as guest:
+        # The first boot does what later ones do not: cloud-init alone keeps one CPU busy until long after the login.
+        cpus = max(image.cpus, min(os.cpu_count() or 1, _FIRST_BOOT_CPUS))
+        with self._context.booted(image.name, image, self._layer, cpus=cpus) as guest:
             self._check_root(guest)
             state = str(wait_for_units(guest.run, self._context.timeouts.settle))
             self._context.events.progress("  shutting it down")

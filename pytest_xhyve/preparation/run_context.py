@@ -65,10 +65,11 @@ class RunContext:
             shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
-    def booted(self, name: str, image: Image, *disks: Disk) -> Iterator[Guest]:
+    def booted(self, name: str, image: Image, *disks: Disk, cpus: int | None = None) -> Iterator[Guest]:
         """A guest that boots with *disks*, and is powered off at the end of the block.
 
-        No test uses it, so it has no slot, and a random UUID.
+        No test uses it, so it has no slot, and a random UUID. It has as many *cpus* as the image states, or another
+        number.
 
         Raises:
             BootFailed: the guest did not boot.
@@ -79,7 +80,7 @@ class RunContext:
             machine = Machine(
                 name=name,
                 uuid=identity.uuid,
-                cpus=image.cpus,
+                cpus=cpus or image.cpus,
                 cpu=image.cpu,
                 memory=image.memory,
                 disks=disks,
