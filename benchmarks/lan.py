@@ -30,6 +30,7 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.lan.switch import running_switch
 from pytest_xhyve.model.cluster import ClusterSpec
@@ -73,7 +74,7 @@ def _cables() -> Iterator[tuple[socket.socket, socket.socket]]:
         ends = []
         for name in ("a", "b"):
             ours, theirs = map(stack.enter_context, socket.socketpair())
-            switch.connect(name, theirs)
+            switch.connect(name, CableEnd(theirs))
             theirs.close()
             ends.append(ours)
         yield ends[0], ends[1]

@@ -341,8 +341,10 @@ class Fleet:
 
     def _machine(self, spec: GuestSpec, image: Image, identity: Identity, name: str, lans: GuestLans) -> Machine:
         settings = self._settings
+        hypervisor = self._hypervisors.for_image(image)
         # One card is in all guests, so that those with a LAN and those without are restored from the same template.
-        lan_cards = max(1, len(lans.switches)) if self._hypervisors.for_image(image).has_lans else 0
+        spare = 0 if hypervisor.snapshotter is None else 1
+        lan_cards = max(spare, len(lans.switches)) if hypervisor.has_lans else 0
         firmware = spec.firmware or image.firmware
         return Machine(
             name=name,

@@ -74,6 +74,7 @@ class GuestFaults(GuestAccess):
         """Pull the cables of the guest's LANs: it loses the carrier. SSH, which has a card of its own, stays.
 
         Raises:
+            NotSupported: only QEMU can do that.
             XhyveError: the guest is off, or on no LAN.
         """
         self._set_lan_links(up=False)

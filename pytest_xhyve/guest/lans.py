@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ class GuestLans:
     def connect(self, vm: VirtualMachine) -> None:
         """Plug the cables of *vm*, which has just started, into the switches; cut those that are not used."""
         for number, end in enumerate(vm.lan_ends):
-            with end:
+            with closing(end):
                 if number < len(self.switches):
                     self.switches[number].connect(self.name, end)
 

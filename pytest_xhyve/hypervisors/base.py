@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.block import BlockLayer
@@ -137,8 +138,8 @@ class VirtualMachine(Protocol):
         """Resume the CPUs."""
 
     @property
-    def lan_ends(self) -> Sequence[socket.socket]:
-        """The host's ends of the cables of the cards for LANs: each frame is preceded by its length, in four bytes.
+    def lan_ends(self) -> Sequence[CableEnd]:
+        """The host's ends of the cables of the cards for LANs.
 
         The caller closes those that it uses. The machine closes the others when it ends.
         """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.hypervisors.block import BlockLayer
@@ -38,7 +38,7 @@ class GuardedMachine:
         return None
 
     @property
-    def lan_ends(self) -> Sequence[socket.socket]:
+    def lan_ends(self) -> Sequence[CableEnd]:
         # Only some hypervisors have cards for LANs.
         return ()
 

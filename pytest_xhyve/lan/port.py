@@ -5,6 +5,7 @@ This file is a part of the switch's script: it needs only the standard library.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections import deque
 from itertools import islice
@@ -15,13 +16,17 @@ from pytest_xhyve.lan.frames import ETHERNET_HEADER, HEADER, LENGTH, MAX_FRAME
 _READ_BYTES = 1 << 18
 _MAX_QUEUED = 1 << 20
 _MAX_PIECES = 512
+_MAX_DATAGRAMS = 64
+# On macOS, a datagram socket does not wait until its peer has read: it refuses (unix(4)). A frame may be too long, too.
+_LOST = (errno.ENOBUFS, errno.EMSGSIZE)
 
 
 class Port:
-    """The switch's end of one cable.
+    """The switch's end of one cable, on whose stream socket each frame follows its length.
 
     Attributes:
         name: the guest's name.
+        life: a socket that ends when the guest's end of the cable does, if *end* does not.
         received, sent: frames.
         too_short: frames that are shorter than an Ethernet header, and went nowhere.
         overflowed: frames that the guest did not read in time.
@@ -29,9 +34,10 @@ class Port:
         waits: whether frames wait until the guest reads.
     """
 
-    def __init__(self, name: str, end: socket.socket) -> None:
+    def __init__(self, name: str, end: socket.socket, life: socket.socket | None = None) -> None:
         self.name = name
         self.end = end
+        self.life = life
         self.received = self.sent = self.too_short = self.overflowed = 0
         self.broken = ""
         self.waits = False
@@ -40,6 +46,12 @@ class Port:
         self._queued = 0
         self._begun = 0
         end.setblocking(False)
+
+    def close(self) -> None:
+        """Cut the cable."""
+        self.end.close()
+        if self.life is not None:
+            self.life.close()
 
     def read(self) -> list[bytes]:
         """The frames that have arrived, each behind its length.
@@ -60,20 +72,29 @@ class Port:
         at, available = 0, len(data)
         while available - at >= HEADER:
             (length,) = LENGTH.unpack_from(data, at)
-            if length > MAX_FRAME:
-                self.broken = f"it sent a frame of {length} bytes"
-                raise EOFError
+            self._check(length)
             end = at + HEADER + length
             if end > available:
                 break
-            self.received += 1
-            if length < ETHERNET_HEADER:
-                self.too_short += 1
-            else:
+            if self._counts(length):
                 frames.append(data[at:end])
             at = end
         self._unread = data[at:]
         return frames
+
+    def _check(self, length: int) -> None:
+        """Raise `EOFError` if no frame has *length*."""
+        if length > MAX_FRAME:
+            self.broken = f"it sent a frame of {length} bytes"
+            raise EOFError
+
+    def _counts(self, length: int) -> bool:
+        """Count a frame of *length*; return whether it is long enough to be passed on."""
+        self.received += 1
+        if length >= ETHERNET_HEADER:
+            return True
+        self.too_short += 1
+        return False
 
     def queue(self, frame: bytes) -> None:
         """Send *frame*, which is behind its length, at the next `flush`."""
@@ -119,3 +140,45 @@ class Port:
             "overflowed": self.overflowed,
             "broken": self.broken,
         }
+
+
+class DatagramPort(Port):
+    """The switch's end of one cable, on whose datagram socket each datagram is a frame.
+
+    Such a cable loses frames that its guest does not read in time, and does not show that the guest's end is closed.
+    """
+
+    def read(self) -> list[bytes]:
+        frames = []
+        for _ in range(_MAX_DATAGRAMS):
+            try:
+                # One byte more, which shows that a frame is longer.
+                frame = self.end.recv(MAX_FRAME + 1)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                raise EOFError from error
+            self._check(len(frame))
+            if self._counts(len(frame)):
+                frames.append(LENGTH.pack(len(frame)) + frame)
+        return frames
+
+    def flush(self) -> bool:
+        queue = self._queue
+        while queue:
+            try:
+                self.end.send(memoryview(queue[0])[HEADER:])
+                self.sent += 1
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                if error.errno not in _LOST:
+                    raise EOFError from error
+                self.overflowed += 1
+            self._queued -= len(queue.popleft())
+        return False
+
+
+def port_of(name: str, end: socket.socket, life: socket.socket | None = None) -> Port:
+    """The port of the guest *name* for a cable with the sockets *end* and *life*."""
+    return (DatagramPort if end.type == socket.SOCK_DGRAM else Port)(name, end, life)

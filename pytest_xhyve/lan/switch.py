@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import PIDFILE
@@ -69,13 +70,13 @@ class Switch:
         assert self._process.pid is not None
         return self._process.pid
 
-    def connect(self, port: str, end: socket.socket) -> None:
+    def connect(self, port: str, end: CableEnd) -> None:
         """Connect the guest *port* by its cable's *end*, in the place of its cable before.
 
         Raises:
             LanFailed: the switch has died, or does not answer.
         """
-        self._ask({"connect": port}, [end.fileno()])
+        self._ask({"connect": port}, [each.fileno() for each in end.sockets])
         self._members.add(port)
 
     @property

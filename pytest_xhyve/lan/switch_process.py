@@ -1,8 +1,9 @@
 """The switch: a process that passes Ethernet frames between the guests of one LAN.
 
-A cable is one end of a stream socket pair. On it, each frame follows its length, four bytes in network order, as QEMU's
-``-netdev socket`` and ``-netdev stream`` send it (net/socket.c in QEMU's sources). The switch has no name in the file
-system and no address, so that no other program can join the LAN.
+A cable is one end of a socket pair. If they are stream sockets, each frame follows its length, four bytes in network
+order, as QEMU's ``-netdev socket`` and ``-netdev stream`` send it (net/socket.c in QEMU's sources). If they are
+datagram sockets, each datagram is a frame, as vfkit sends it; then a second socket shows when the guest's end closes.
+The switch has no name in the file system and no address, so that no other program can join the LAN.
 
 It learns behind which cable each Ethernet address is, and sends frames for other addresses to all guests (IEEE 802.1D).
 A guest that does not read loses frames; nothing waits for it.
@@ -15,6 +16,7 @@ it starts in a few milliseconds.
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import socket
@@ -32,7 +34,7 @@ from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.lan.capture import Capture
 from pytest_xhyve.lan.frames import HEADER
 from pytest_xhyve.lan.links import Links
-from pytest_xhyve.lan.port import Port
+from pytest_xhyve.lan.port import Port, port_of
 
 _MAX_ADDRESSES = 1024
 _MULTICAST = 1
@@ -67,6 +69,8 @@ class SwitchLoop:
                 port = self._ports.get(key.fd)
                 if port is not None:
                     self._move(port, mask)
+                elif isinstance(key.data, Port):
+                    self._close(key.data)
                 elif self._control is not None and key.fileobj is self._control.socket:
                     self._obey(self._control)
                     # Two, if this process was stopped for longer than the plugin waits for an answer.
@@ -144,10 +148,15 @@ class SwitchLoop:
             self._selector.modify(port.end, selectors.EVENT_READ | (selectors.EVENT_WRITE if is_left else 0))
 
     def _close(self, port: Port) -> None:
+        if self._ports.get(port.end.fileno()) is not port:
+            # Both of its sockets have ended at once.
+            return
         self._selector.unregister(port.end)
+        if port.life is not None:
+            self._selector.unregister(port.life)
         del self._ports[port.end.fileno()]
         self._closed[port.name] = port
-        port.end.close()
+        port.close()
         self._addresses = {address: known for address, known in self._addresses.items() if known is not port}
 
     def _obey(self, control: Channel) -> None:
@@ -158,6 +167,10 @@ class SwitchLoop:
             self._control = None
             return
         try:
+            if control.is_short:
+                for fd in fds:
+                    os.close(fd)
+                raise OSError(os.strerror(errno.EMFILE))
             answer = self._answer(message, fds)
         except Exception as error:
             # The guests go on, whatever this request meets.
@@ -174,10 +187,11 @@ class SwitchLoop:
             for port in [port for port in self._ports.values() if port.name == name]:
                 self._close(port)
             self._links.forget(name)
-            (fd,) = fds
-            end = socket.socket(fileno=fd)
-            self._ports[fd] = Port(name, end)
-            self._selector.register(end, selectors.EVENT_READ)
+            port = port_of(name, *(socket.socket(fileno=fd) for fd in fds))
+            self._ports[port.end.fileno()] = port
+            self._selector.register(port.end, selectors.EVENT_READ)
+            if port.life is not None:
+                self._selector.register(port.life, selectors.EVENT_READ, port)
         if "counters" in message:
             # The cable that a guest has now comes after those that it had.
             ports = {**self._closed, **{port.name: port for port in self._ports.values()}}

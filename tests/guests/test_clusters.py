@@ -1,11 +1,10 @@
-"""Clusters: guests on a LAN that find each other by name, under QEMU."""
+"""Clusters: guests on a LAN that find each other by name, under QEMU and vfkit."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -30,12 +29,13 @@ from pytest_xhyve import (
 from pytest_xhyve.fleet.cluster import start_cluster
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.guest.evidence import collect_evidence
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import end_kept, find_hypervisors_of, live_guests
 from pytest_xhyve.model.cluster import ClusterSpec
 
 pytest_plugins = ["pytester"]
-pytestmark = [pytest.mark.run_under("qemu", "warm"), pytest.mark.thorough_under("qemu")]
+pytestmark = [pytest.mark.run_under("qemu", "warm", "vfkit"), pytest.mark.thorough_under("qemu")]
 LIMIT = 60
 
 
@@ -106,7 +106,7 @@ def test_addresses_and_names_stay_after_each_restart(fleet: Fleet, xhyve_image: 
         assert "\0" not in hosts
 
 
-@pytest.mark.run_under("warm")
+@pytest.mark.run_under("warm", "vfkit")
 def test_router_between_two_lans(fleet: Fleet) -> None:
     spec = ClusterSpec.parse(
         a="tiny", router="tiny", b="tiny", lans={"front": ["a", "router"], "back": ["router", "b"]}
@@ -120,7 +120,7 @@ def test_router_between_two_lans(fleet: Fleet) -> None:
         assert "ttl=63" in a.run(ping("b"), timeout=LIMIT).stdout
 
 
-@pytest.mark.run_under("warm")
+@pytest.mark.run_under("warm", "vfkit")
 def test_two_clusters_with_the_same_names_hear_nothing_of_each_other(fleet: Fleet, pair: Guests) -> None:
     spec = ClusterSpec.parse(server=pair.server.image, other=pair.server.image)
     with start_cluster(fleet, spec, "test") as guests:
@@ -379,7 +379,7 @@ class TestFaults:
         connect, before = switch.connect, [guest._instance.process.pid or 0 for guest in pair]
         alive: list[int] = []
 
-        def watch(port: str, end: socket.socket) -> None:
+        def watch(port: str, end: CableEnd) -> None:
             alive.extend(pid for pid in before if psutil.pid_exists(pid))
             connect(port, end)
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
+import dpkt
 import pytest
 from chosen import Chosen
 from homes import share
 from listening import Recorder
 from standin.mac import Mac
+from waiting import becomes
 
 from pytest_xhyve import HypervisorExited, HypervisorNotFound, Machine, NotSupported, XhyveError
+from pytest_xhyve.fleet.cluster import start_cluster
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.processes import find_processes
+from pytest_xhyve.host.runs import end_kept, live_guests
+from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
+
+pytest_plugins = ["pytester"]
 
 TINY = GuestSpec(image="tiny")
 
@@ -94,6 +102,55 @@ def test_path_of_the_socket_is_too_long(new_fleet: NewFleet) -> None:
         with pytest.raises(NotSupported, match=r"macOS allows 103: [\s\S]*PYTEST_XHYVE_HOME"):
             guest.pause()
         assert guest.run("echo on").stdout == "on\n"
+
+
+def test_cluster(new_fleet: NewFleet, tmp_path: Path) -> None:
+    """The LAN is the same as under QEMU; its cables carry datagrams."""
+    fleet = new_fleet()
+    with start_cluster(fleet, ClusterSpec.parse(server=TINY.image, client=TINY.image), "test") as guests:
+        server, client = guests
+        assert server.run("cat /sys/class/net/eth?/address").stdout.split() == [server.mac, *server.machine.lan_macs]
+        server.run("ping -c 1 -W 20 client.lan", timeout=60)
+        # The answers take two frames each, and their parts arrive in their order.
+        server.run("head -c 1000000 /dev/urandom >/root/data && (nc -ll -p 5000 -e cat /root/data >/dev/null 2>&1 &)")
+        server.wait_for_port(5000)
+        with guests.capture(tmp_path / "lan.pcapng") as path:
+            digest = client.run("nc server 5000 </dev/null | sha256sum", timeout=60).stdout
+        assert digest.split()[0] == server.run("sha256sum /root/data").stdout.split()[0]
+        with path.open("rb") as file:
+            assert sum(len(frame) for _, frame in dpkt.pcapng.Reader(file)) > 1000000
+        guests.partition(["server"], ["client"])
+        assert client.run("ping -c 1 -W 1 server", check=False, timeout=60).returncode == 1
+        guests.heal()
+        client.run("ping -c 1 -W 20 server", timeout=60)
+        with pytest.raises(NotSupported, match=r"cannot pull a cable[\s\S]*partition\(\)[\s\S]*qemu"):
+            client.link_down()
+        client.link_up()
+
+
+@pytest.mark.thorough
+def test_kept_cluster_keeps_its_lan(program: Path, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.xhyve_guests(a="tiny", b="tiny")
+        def test_failing(xhyve_guests):
+            xhyve_guests.a.run("false")
+        """
+    )
+    options = ["--xhyve-image=tiny", "--xhyve-hypervisor=vfkit", f"--xhyve-executable={program}"]
+    result = pytester.runpytest(*options, "--xhyve-keep=on-failure", "--xhyve-strict")
+    result.assert_outcomes(failed=1)
+    kept = [guest for guest in live_guests(Home.of_user().folder("runs")) if guest.kept]
+    try:
+        _, second = sorted(kept, key=lambda guest: guest.name)
+        subprocess.run([*second.ssh, "ping -c 1 -W 20 a"], timeout=60, check=True)
+        run = second.folder.parent
+    finally:
+        for guest in kept:
+            assert end_kept(guest)
+    assert becomes(lambda: not run.exists())
 
 
 @pytest.mark.thorough

@@ -121,6 +121,11 @@ def test_errors_before_the_guest_runs(program: Path, tiny: Image, tmp_path: Path
     assert gone == "invalid linux kernel path: stat gone: no such file or directory"
     # /dev/null is no terminal.
     assert run(*kernel, "-d", "virtio-serial,stdio") == "inappropriate ioctl for device"
+    for fd, error in (
+        ("0", "getsockopt: socket operation on non-socket"),
+        ("77", "getsockopt: bad file descriptor"),
+    ):
+        assert run(*kernel, "-d", f"virtio-net,fd={fd},mac={MAC}") == error
     (tmp_path / "rest").touch()
     in_use = run(*kernel, "--restful-uri", f"unix://{tmp_path}/rest")
     assert in_use.endswith(f'level=fatal msg="listen unix {tmp_path}/rest: bind: address already in use"')

@@ -115,11 +115,11 @@ KNOWN = {
     ("hypervisors/qemu/qmp.py", "recv"): {SOCKET: 1},
     ("hypervisors/qemu/qmp.py", "send_fds"): {SOCKET: 1},
     ("hypervisors/qemu/qmp.py", "sendall"): {SOCKET: 1},
-    ("hypervisors/vfkit/driver.py", "settimeout"): {GIVEN_AWAY: 1},
+    ("hypervisors/vfkit/driver.py", "settimeout"): {GIVEN_AWAY: 2},
     ("hypervisors/vfkit/rest.py", "connect"): {SOCKET: 1},
     ("hypervisors/xhyve/driver.py", "settimeout"): {GIVEN_AWAY: 1},
     ("hypervisors/xhyve/vmnet.py", "FileLock"): {LIMITED: 1},
-    ("lan/port.py", "recv"): {NEVER_BLOCKS: 1},
+    ("lan/port.py", "recv"): {NEVER_BLOCKS: 2},
     ("lan/switch_process.py", "select"): {GUEST: 1},
     ("lan/port.py", "sendmsg"): {NEVER_BLOCKS: 1},
 }

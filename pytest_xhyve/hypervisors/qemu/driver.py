@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from uuid import UUID
 
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.host.exhaustion import find_cure
 from pytest_xhyve.host.guardian import GuardedProcess
@@ -175,7 +176,7 @@ class Qemu:
             lan_ends = []
             for number in range(len(machine.lan_macs)):
                 end, given[_LAN_FD + number] = map(stack.enter_context, socket.socketpair())
-                lan_ends.append(end)
+                lan_ends.append(CableEnd(end))
             record = {"hypervisor": "qemu", "uuid": str(machine.uuid)}
             if machine.firmware == "uefi":
                 self._ovmf.create_variables(process.folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.home import about_room
 from pytest_xhyve.hypervisors.base import Endpoint, ExitReason
@@ -45,7 +45,7 @@ class Wires:
     """
 
     qmp: QmpClient
-    lan_ends: tuple[socket.socket, ...]
+    lan_ends: tuple[CableEnd, ...]
 
 
 def lan_card(number: int) -> str:
@@ -140,7 +140,7 @@ class QemuMachine(GuardedMachine):
         return self._block
 
     @property
-    def lan_ends(self) -> Sequence[socket.socket]:
+    def lan_ends(self) -> Sequence[CableEnd]:
         return self._lan_ends
 
     def set_lan_link(self, number: int, *, up: bool) -> None:

@@ -19,6 +19,9 @@ from pytest_xhyve.model.machine import Machine
 MAX_SOCKET_PATH = 103
 """The most bytes in the path of a Unix socket: sun_path of <sys/un.h> has 104 on macOS, with the NUL (unix(4))."""
 
+LAN_FD = 20
+"""The descriptor that vfkit has of the cable of the first card for LANs; those of the others follow."""
+
 _REST_SOCKET = "rest"
 _EFI_VARIABLES = "efi-variables"
 _CONSOLE = "hvc0"
@@ -53,6 +56,8 @@ def argv_for(machine: Machine, folder: Path) -> list[str]:
         "virtio-serial,stdio",
         "virtio-rng",
         *(f"virtio-net,nat{'' if nic.mac is None else f',mac={nic.mac}'}" for nic in machine.nics),
+        # Not unixSocketPath=: a descriptor has no name that others could use, and no path that may be too long.
+        *(f"virtio-net,fd={LAN_FD + number},mac={mac}" for number, mac in enumerate(machine.lan_macs)),
         *(f"virtio-blk,path={path}" for path in disks),
         *(f"virtio-blk,path={path},readonly" for path in cdroms),
     ]

@@ -10,18 +10,19 @@ import os
 import pty
 import socket
 import tty
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from uuid import UUID
 
 from pytest_xhyve.host import leases, proofs
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import OUTPUT
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
-from pytest_xhyve.hypervisors.vfkit.argv import argv_for, check_machine, rest_socket
+from pytest_xhyve.hypervisors.vfkit.argv import LAN_FD, argv_for, check_machine, rest_socket
 from pytest_xhyve.hypervisors.vfkit.diagnosis import RUNNING, explain
 from pytest_xhyve.hypervisors.vfkit.machine import VfkitMachine
 from pytest_xhyve.hypervisors.vfkit.program import ask_version, find_program
@@ -36,6 +37,8 @@ _MAX_GUESTS = 28
 _START_SECONDS = 30.0
 _LOOK_SECONDS = 0.005
 _CONSOLE_BYTES = 1 << 20
+# The framework wants the room to receive to be four times that to send (VZFileHandleNetworkDeviceAttachment.h).
+_CABLE_SEND_BYTES, _CABLE_RECEIVE_BYTES = 1 << 20, 4 << 20
 
 
 class Vfkit:
@@ -60,7 +63,7 @@ class Vfkit:
 
     @property
     def has_lans(self) -> bool:
-        return False
+        return True
 
     @property
     def host_loopback(self) -> None:
@@ -119,6 +122,7 @@ class Vfkit:
             stack.callback(os.close, terminal)
             with os.fdopen(keyboard, "rb", buffering=0):
                 tty.setraw(keyboard)
+                cables = [_new_cable(stack) for _ in machine.lan_macs]
                 before = leases.read_leases()
                 # vfkit that was killed has left it, and another does not start then (pkg/rest/rest.go).
                 rest_socket(process.folder).unlink(missing_ok=True)
@@ -127,11 +131,13 @@ class Vfkit:
                     [self._executable, *argv_for(machine, process.folder)],
                     {"hypervisor": "vfkit", "uuid": str(machine.uuid)},
                     # A kept guest's terminal stays open, as vfkit holds both of its ends.
-                    {0: keyboard, 1: theirs.fileno(), 3: terminal},
+                    {0: keyboard, 1: theirs.fileno(), 3: terminal, **_lan_descriptors([end for _, end in cables])},
                     console=ours.fileno(),
                 )
             theirs.close()
-            vm = VfkitMachine(machine, process, terminal, before)
+            for _, cable in cables:
+                cable.close()
+            vm = VfkitMachine(machine, process, terminal, before, [end for end, _ in cables])
             stack.callback(vm.kill)
             self._wait_until_running(process, offset)
             yield vm
@@ -144,6 +150,24 @@ class Vfkit:
             if status is not None or monotonic() > end:
                 output = _read(process.folder / OUTPUT, offset).decode(errors="replace")
                 raise HypervisorExited(explain(self.info.version, status, output, _START_SECONDS))
+
+
+def _new_cable(stack: ExitStack) -> tuple[CableEnd, CableEnd]:
+    """The host's end of a new cable, and vfkit's, which both close with *stack*."""
+    frames, lives = socket.socketpair(type=socket.SOCK_DGRAM), socket.socketpair()
+    ends = CableEnd(frames[0], lives[0]), CableEnd(frames[1], lives[1])
+    for end in ends:
+        stack.callback(end.close)
+        end.frames.settimeout(None)
+        end.frames.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CABLE_SEND_BYTES)
+        end.frames.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _CABLE_RECEIVE_BYTES)
+    return ends
+
+
+def _lan_descriptors(ends: Sequence[CableEnd]) -> dict[int, int]:
+    """The numbers that the descriptors of *ends* get in vfkit. It only holds those by which the switch sees its end."""
+    sockets = [end.frames for end in ends] + [end.life for end in ends if end.life is not None]
+    return {LAN_FD + number: each.fileno() for number, each in enumerate(sockets)}
 
 
 def _size(path: Path) -> int:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.leases import Lease
 from pytest_xhyve.hypervisors.base import ExitReason
@@ -25,12 +26,21 @@ class VfkitMachine(LeasedMachine):
         process: its process.
         terminal: the host's end of the terminal that is vfkit's standard input.
         before: the leases from before the start.
+        lan_ends: see `pytest_xhyve.hypervisors.base.VirtualMachine.lan_ends`.
     """
 
-    def __init__(self, machine: Machine, process: GuardedProcess, terminal: int, before: Sequence[Lease]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        process: GuardedProcess,
+        terminal: int,
+        before: Sequence[Lease],
+        lan_ends: Sequence[CableEnd],
+    ) -> None:
         super().__init__(machine.name, process, before)
         self._mac = machine.nics[0].mac if machine.nics else None
         self._terminal = terminal
+        self._lan_ends = tuple(lan_ends)
         self._paused = False
 
     @property
@@ -51,6 +61,17 @@ class VfkitMachine(LeasedMachine):
             return ExitReason.KILLED
         # A guest's restart does not end vfkit (cmd/vfkit/main.go).
         return ExitReason.POWERED_OFF if status == 0 else ExitReason.FAILED
+
+    @property
+    def lan_ends(self) -> Sequence[CableEnd]:
+        return self._lan_ends
+
+    def set_lan_link(self, number: int, *, up: bool) -> None:  # noqa: ARG002
+        if not up:
+            raise NotSupported(
+                f"vfkit cannot pull a cable out of guest {self.name} while it runs\n"
+                "  cut its links with guests.partition(), which leaves it the carrier, or use --xhyve-hypervisor=qemu"
+            )
 
     def screenshot(self) -> bytes:
         raise NotSupported("vfkit shows a screen only in a window of its own; use QEMU")

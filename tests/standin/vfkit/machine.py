@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -147,13 +148,31 @@ class _Machine:
                 raise NotSimulated(f"--device {device.kind} with {', '.join(options) or 'no options'}")
 
     def _add_card(self, options: dict[str, str], number: int) -> None:
-        if "nat" not in options or "mac" not in options:
-            raise NotSimulated("a network card but nat,mac=")
-        write("info", f"Adding virtio-net device (nat: true macAddress: [{options['mac']}])", self._process)
-        tap = open_tap()
-        self.files.append(tap)
-        self.arguments += ["-netdev", f"tap,id=net{number},fd={tap}"]
+        if not {"nat", "fd"} & set(options) or "mac" not in options:
+            raise NotSimulated("a network card but nat,mac= and fd=,mac=")
+        is_nat = str("nat" in options).lower()
+        write("info", f"Adding virtio-net device (nat: {is_nat} macAddress: [{options['mac']}])", self._process)
+        if "fd" in options:
+            self.files.append(self._datagram_socket(int(options["fd"])))
+            netdev = f"dgram,id=net{number},local.type=fd,local.str={self.files[-1]}"
+        else:
+            self.files.append(open_tap())
+            netdev = f"tap,id=net{number},fd={self.files[-1]}"
+        self.arguments += ["-netdev", netdev]
         self.arguments += ["-device", f"virtio-net-pci,{_VIRTIO},netdev=net{number},mac={options['mac']},romfile="]
+
+    def _datagram_socket(self, fd: int) -> int:
+        write("info", f"Using fd {fd}", self._process)
+        # network.go of github.com/Code-Hex/vz.
+        try:
+            with socket.socket(fileno=os.dup(fd)) as given:
+                is_datagram = given.type == socket.SOCK_DGRAM
+        except OSError as error:
+            reason = {errno.EBADF: "bad file descriptor", errno.ENOTSOCK: "socket operation on non-socket"}
+            raise failed(f"getsockopt: {reason.get(error.errno or 0, error.strerror)}") from error
+        if not is_datagram:
+            raise failed("the fileHandle must be a datagram socket")
+        return fd
 
     def _add_console(self) -> None:
         write("info", "Adding stdio console", self._process)

@@ -18,6 +18,7 @@ import pytest
 from waiting import becomes
 
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.lan.frames import MAX_FRAME
 from pytest_xhyve.lan.switch import Switch, running_switch
@@ -68,19 +69,6 @@ def as_sent(frame: bytes) -> bytes:
 
 
 @pytest.fixture
-def process(guardian: Guardian, run_folder: Path) -> Iterator[GuardedProcess]:
-    (run,) = run_folder.iterdir()
-    with guardian.guard(run / "lan", [], {"lan": "lan"}) as process:
-        yield process
-
-
-@pytest.fixture
-def switch(process: GuardedProcess) -> Iterator[Switch]:
-    with running_switch(process, "lan") as switch:
-        yield switch
-
-
-@pytest.fixture
 def cables(switch: Switch) -> Iterator[tuple[Cable, Cable, Cable]]:
     with ExitStack() as stack:
         first, second, third = (Cable(number, plug_in(switch, name, stack)) for number, name in enumerate("abc"))
@@ -91,7 +79,7 @@ def plug_in(switch: Switch, name: str, stack: ExitStack) -> socket.socket:
     ours, theirs = socket.socketpair()
     stack.enter_context(ours)
     with theirs:
-        switch.connect(name, theirs)
+        switch.connect(name, CableEnd(theirs))
     return ours
 
 
