@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dpkt
 import pytest
+from boot_disk import build_boot_disk
 from chosen import Chosen
 from homes import share
 from listening import Recorder
@@ -24,6 +25,7 @@ from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.processes import find_processes
 from pytest_xhyve.host.runs import end_kept, live_guests
+from pytest_xhyve.images.build import build_image
 from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
@@ -126,6 +128,10 @@ def test_cluster(new_fleet: NewFleet, tmp_path: Path) -> None:
         with pytest.raises(NotSupported, match=r"cannot pull a cable[\s\S]*partition\(\)[\s\S]*qemu"):
             client.link_down()
         client.link_up()
+        with pytest.raises(NotSupported, match=r"(?i)qemu"):
+            guests.snapshot()
+    with pytest.raises(NotSupported, match=r"cannot reset guests[\s\S]*qemu"):
+        start_cluster(fleet, ClusterSpec.parse(a=TINY.image, reset=True), "test")
 
 
 @pytest.mark.thorough
@@ -151,6 +157,19 @@ def test_kept_cluster_keeps_its_lan(program: Path, pytester: pytest.Pytester) ->
         for guest in kept:
             assert end_kept(guest)
     assert becomes(lambda: not run.exists())
+
+
+@pytest.mark.thorough
+def test_guest_boots_by_its_own_boot_loader(new_fleet: NewFleet, tmp_path: Path) -> None:
+    image = build_image("tiny-partitioned", Home.of_user(), print)
+    manifest = build_boot_disk(image, tmp_path, image.cmdline.replace("ttyS0", "hvc0"))
+    spec = GuestSpec(image=str(manifest), firmware="uefi")
+    with new_fleet().start(ForegroundRequest(spec)) as guest:
+        assert guest.run("cat /proc/cmdline; ls -d /sys/firmware/efi").stdout.startswith("BOOT_IMAGE=/boot/vmlinuz-")
+        guest.kill()
+        # With the variables of its first start.
+        guest.start()
+        guest.run("test -d /sys/firmware/efi")
 
 
 @pytest.mark.thorough

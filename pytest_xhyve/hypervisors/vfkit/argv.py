@@ -88,7 +88,9 @@ def check_machine(machine: Machine) -> None:
             f"vfkit cannot limit what a guest reaches (network={machine.nics[0].network!r}): it uses macOS's network "
             "in its shared mode only\n  use --xhyve-hypervisor=qemu, or --xhyve-network=nat"
         )
-    if machine.graphics:
+    # A machine that boots by firmware gets a card from the plugin, because boot loaders write to the screen. The
+    # framework's firmware writes to the console.
+    if machine.graphics and machine.firmware is None:
         raise NotSupported("vfkit has no graphics card that the plugin can read; use QEMU for one")
     if any(disk.format != "raw" for disk in machine.disks):
         raise NotSupported("vfkit supports only raw disks; use QEMU for qcow2")
