@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import time
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -13,6 +14,7 @@ from standin.vfkit.flags import VERSION, parse_flags
 from standin.vfkit.machine import read_configuration
 from standin.vfkit.rest import MAX_PATH, socket_path
 
+from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.hypervisors.base import OtherProgram
 from pytest_xhyve.hypervisors.vfkit.argv import (
     MAX_SOCKET_PATH,
@@ -23,6 +25,7 @@ from pytest_xhyve.hypervisors.vfkit.argv import (
     with_console,
 )
 from pytest_xhyve.hypervisors.vfkit.diagnosis import explain
+from pytest_xhyve.hypervisors.vfkit.driver import Vfkit
 from pytest_xhyve.hypervisors.vfkit.program import ask_version, find_program
 from pytest_xhyve.hypervisors.vfkit.proof import prove_that_it_runs
 from pytest_xhyve.model.errors import HypervisorNotFound, ImageError, NotSupported
@@ -172,6 +175,26 @@ def test_errors_have_a_fix(output: str, fix: str) -> None:
 def test_errors_without_a_known_cause() -> None:
     assert explain("v0.6.4", 1, "", 30) == "vfkit v0.6.4 ended with exit code 1: it printed nothing"
     assert "did not report within 30 s" in explain("v0.6.4", None, "", 30)
+
+
+def test_driver_adds_little_to_a_start(machine: Machine, guardian: Guardian, run_folder: Path, tmp_path: Path) -> None:
+    """With a program that reports at once that its guest runs. The best of five starts shows the driver itself."""
+    program = tmp_path / "vfkit"
+    program.write_text(
+        f"#!/bin/sh\n[ $1 = --version ] && echo 'vfkit version: {VERSION}' && exit\n"
+        "echo 'msg=\"virtual machine is running\"' >&2; exec sleep 60\n"
+    )
+    program.chmod(0o755)
+    vfkit = Vfkit(program=str(program), cache=tmp_path)
+    (run,) = run_folder.iterdir()
+    seconds = []
+    for number in range(5):
+        with guardian.guard(run / str(number), [], {}) as process:
+            begin = time.monotonic()
+            with vfkit.running(machine, process) as vm:
+                seconds.append(time.monotonic() - begin)
+                assert len(vm.lan_ends) == len(machine.lan_macs)
+    assert min(seconds) <= 0.15
 
 
 def test_proof(tmp_path: Path) -> None:
