@@ -1,14 +1,20 @@
-"""The rows of "From the handbook" about a running machine, in the order of the page, on one guest under xhyve."""
+"""The rows of "From the handbook" that run a machine, under xhyve; tests/unit/test_handbook.py names all tests."""
 
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from chosen import Chosen
+from command_line import run_separately
+from kept import kept_guests
 
 from pytest_xhyve import Guest
 
+pytest_plugins = ["pytester"]
 pytestmark = [pytest.mark.thorough, pytest.mark.xhyve(image="tiny"), pytest.mark.run_under("xhyve")]
 
 
@@ -37,3 +43,23 @@ def test_machine_by_its_commands(xhyve_guest: Guest, tmp_path: Path) -> None:
     assert guest.host == address
     guest.kill()
     assert digest(guest.image.disk) == before
+
+
+@pytest.mark.usefixtures("nothing_is_kept")
+def test_commands(hypervisor: Chosen, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_it(xhyve_guest):
+            assert xhyve_guest.run("nproc").stdout == "2\\n"
+            assert int(xhyve_guest.run("awk '/MemTotal/ {print $2}' /proc/meminfo").stdout) > 900000
+        """
+    )
+    options = ["--xhyve-image=tiny", "--xhyve-cpus=2", "--xhyve-memory=1G", "--xhyve-keep=always"]
+    pytester.runpytest_subprocess(*hypervisor.options, *options, "-n", "0").assert_outcomes(passed=1)
+    (kept,) = kept_guests()
+    reaped = run_separately("reap")
+    assert kept.name in reaped.stdout
+    assert not kept_guests()
+    named = [option.replace("--xhyve-", "--") for option in hypervisor.options]
+    argv = [sys.executable, "-m", "pytest_xhyve.cli", "shell", "tiny", *named]
+    assert subprocess.run(argv, check=False, input=b"exit 7\n", timeout=120).returncode == 7

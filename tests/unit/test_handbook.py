@@ -13,6 +13,19 @@ from pytest_xhyve.cli.commands import main
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.model.settings import OPTIONS
 
+# Which test runs a command. Those of `guest.…` are in tests/guests/test_from_the_handbook.py.
+RUN_BY = {
+    "pytest --xhyve-cpus=2 --xhyve-memory=1G": "guests/test_from_the_handbook.py::test_commands",
+    "pytest-xhyve boot-files DISK FOLDER": "guests/test_show.py::test_boot_files_are_copied_out",
+    "pytest-xhyve build debian12": "images/test_catalog.py::test_is_built",
+    "pytest-xhyve doctor --fix-vpn": "unit/doctor/test_vpn.py::test_vpn_is_mended_with_pf_on",
+    "pytest-xhyve doctor": "unit/doctor/test_six_macs.py::test_report",
+    "pytest-xhyve import DISK": "guests/test_bare_disk.py::test_imported_ahead_of_time",
+    "pytest-xhyve reap": "guests/test_from_the_handbook.py::test_commands",
+    "pytest-xhyve shell debian12": "guests/test_from_the_handbook.py::test_commands",
+    "pytest-xhyve show DISK": "guests/test_show.py::test_show_prints_what_was_found",
+}
+
 PAGE = pages.TOP / "docs" / "from-the-handbook.md"
 # The last column of each row.
 NAMED = re.findall(r"\| `([^`]+)` \|$", PAGE.read_text(), re.MULTILINE)
@@ -22,6 +35,16 @@ def test_rows_are_found() -> None:
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and "| by hand |" not in line]
     assert len(rows) > 25
     assert len(NAMED) > 20
+
+
+def test_each_command_is_run_by_a_test() -> None:
+    assert set(RUN_BY) == {line for line in NAMED if not line.startswith("guest.")}
+    for test in RUN_BY.values():
+        file, name = test.split("::")
+        assert f"def {name}(" in (pages.TOP / "tests" / file).read_text(), test
+    run = (pages.TOP / "tests/guests/test_from_the_handbook.py").read_text()
+    members = {re.split(r"[(=]", line)[0] for line in NAMED if line.startswith("guest.")}
+    assert {member for member in members if member not in run} == set()
 
 
 @pytest.mark.parametrize("line", sorted({line for line in NAMED if not line.startswith("guest.")}))
