@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from warm import check_unplugging, fleet_of, is_warm
+from boot_disk import build_boot_disk, fetch_modules
+from warm import check_identity, check_unplugging, fleet_of, is_warm
 
 from pytest_xhyve.fleet.cluster import start_cluster
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.images.build import build_image
+from pytest_xhyve.model.architecture import ARM64
 from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import StartMode
@@ -136,6 +140,28 @@ class TestRestored:
 def test_disk_is_unplugged(start: StartMode) -> None:
     with fleet_of(Home.of_user(), [], IMAGE, start) as fleet:
         check_unplugging(fleet.start(ForegroundRequest(GuestSpec(disks=(1 << 20,)))))
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(
+    not any(Path(file).exists() for file, _ in ARM64.firmware), reason="the package qemu-efi-aarch64 is not installed"
+)
+def test_guest_boots_by_uefi_and_is_restored(said: list[str], tmp_path: Path) -> None:
+    image = build_image("tiny-partitioned-aarch64", Home.of_user(), print)
+    manifest = build_boot_disk(image, tmp_path, f"{image.cmdline} by_its_own_loader", modules=fetch_modules(tmp_path))
+    see = "grep -q by_its_own_loader /proc/cmdline && test -d /sys/firmware/efi && uname -m"
+    with fleet_of(Home.of_user(), said, str(manifest)) as fleet:
+        one, other = (fleet.start(ForegroundRequest(GuestSpec(name=name))) for name in ("a", "b"))
+        for each in (one, other):
+            assert is_warm(each)
+            # The firmware makes a table of SMBIOS, which a machine without it does not have.
+            check_identity(each)
+            assert each.run(see).stdout == "aarch64\n"
+        one.run("echo kept >/root/file; sync")
+        one.kill()
+        one.start()
+        assert one.run(see).stdout == "aarch64\n"
+        assert one.run("cat /root/file").stdout == "kept\n"
 
 
 @pytest.mark.thorough

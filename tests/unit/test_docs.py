@@ -37,6 +37,7 @@ NOT_RUN = {
     "make test",
     "make test-thorough",
     "make test-standin",
+    "make test-aarch64",
     "make unit",
     "make test-images",
     "make soak",
