@@ -24,12 +24,14 @@ from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.keys import client_key
 from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.images.recipe import RECIPES, read_recipe
+from pytest_xhyve.model.architecture import ARM64, X86_64
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
 TOP = Path(__file__).parents[2]
 USER = "xhyve-test"
+ANOTHER = X86_64 if ARM64.is_native() else ARM64
 
 
 def start_build(home: Home) -> subprocess.Popen[str]:
@@ -179,6 +181,12 @@ def test_ordinary_user_builds_and_runs(ordinary_user: pwd.struct_passwd) -> None
     assert manifest["sha256"]
     for secret in (at / ".cache/pytest-xhyve/keys", at / ".cache/pytest-xhyve/images"):
         assert secret.stat().st_mode & 0o077 == 0
+    # For another processor, the host needs no emulator, and gets no entry for one (binfmt_misc).
+    entries = sorted(Path("/proc/sys/fs/binfmt_misc").iterdir())
+    as_user(at / "venv/bin/pytest-xhyve", "build", "tiny", "--arch", ANOTHER.debian)
+    manifest = yaml.safe_load((at / f".cache/pytest-xhyve/images/tiny-{ANOTHER.name}.yaml").read_text())
+    assert manifest["arch"] == ANOTHER.name
+    assert sorted(Path("/proc/sys/fs/binfmt_misc").iterdir()) == entries
     assert "no guests" not in as_user(at / "venv/bin/pytest-xhyve", "ps")
     assert not list((at / ".cache/pytest-xhyve/runs").iterdir())
 
