@@ -20,6 +20,7 @@ from pytest_xhyve.images.exporting import Export
 from pytest_xhyve.model.errors import ConfigurationError, ImageError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.text import printable
+from pytest_xhyve.model.values import format_size
 
 PREFIX = "oci://"
 """What the address of an image in a registry begins with: ``oci://REGISTRY/REPOSITORY:TAG``."""
@@ -34,6 +35,8 @@ _PIECE = 1 << 16
 # To connect, and until the next bytes come.
 _SECONDS = (10, 120)
 _HTTP_ERROR = 400
+# A registry may refuse manifests of more than 4 MiB (the OCI Distribution Specification, "Pushing Manifests").
+_MOST_ANSWER = 4 << 20
 
 Report = Callable[[str], None]
 
@@ -137,7 +140,7 @@ def _connected(address: str) -> Iterator[tuple[Any, str]]:
     is_here = registry in _LOOPBACK or registry.rpartition(":")[0] in _LOOPBACK
     client = OrasClient(insecure=is_here)
     with closing(client.session) as session:
-        session.request = partial(session.request, timeout=_SECONDS)
+        session.request = partial(_request, session.request)
         with _explained(address):
             asked = session.request("GET", f"{client.prefix}://{registry}/v2/")
             if asked.headers.get("Www-Authenticate", "").lower().startswith("basic"):
@@ -150,6 +153,25 @@ def _connected(address: str) -> Iterator[tuple[Any, str]]:
         # Otherwise it tries five times, and waits two minutes, also if the registry has refused.
         client.do_request = partial(OrasClient.do_request.__wrapped__, client)
         yield client, target
+
+
+def _request(request: Callable[..., Any], *arguments: Any, stream: bool = False, **options: Any) -> Any:
+    """Call *request* of a session; an answer that is not streamed has a limit.
+
+    Raises:
+        ImageError: the answer has no end.
+    """
+    response = request(*arguments, stream=True, **{"timeout": _SECONDS, **options})
+    if not stream:
+        content = b""
+        for piece in response.iter_content(_PIECE):
+            content += piece
+            if len(content) > _MOST_ANSWER:
+                response.close()
+                raise ImageError(f"the registry answers with more than {format_size(_MOST_ANSWER)}")
+        # As it is after a request that is not streamed.
+        response._content = content
+    return response
 
 
 @contextmanager

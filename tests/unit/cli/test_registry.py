@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import oci_registry
@@ -15,9 +18,9 @@ from command_line import run_separately
 from fake_images import write_image
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.images.registry import check_address
+from pytest_xhyve.images.registry import check_address, pull_image
 from pytest_xhyve.model.clock import monotonic
-from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 
 needs_registry = pytest.mark.skipif(oci_registry.PROGRAM is None, reason="docker-registry is not installed")
 
@@ -114,3 +117,32 @@ def test_address_is_not_one(address: str) -> None:
 @pytest.mark.parametrize("address", ["oci://a.b/own:1", "oci://localhost/own:1", "oci://[::1]:5000/a/b/own:latest"])
 def test_address(address: str) -> None:
     assert check_address(address) == address
+
+
+class _Endless(BaseHTTPRequestHandler):
+    """A registry whose manifest has no end."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        if "/manifests/" in self.path:
+            with contextlib.suppress(OSError):
+                self.wfile.write(b'{"layers": [')
+                while True:
+                    self.wfile.write(b"0," * 100_000)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+def test_registry_that_answers_without_end(new_home: Home) -> None:
+    pytest.importorskip("oras")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Endless) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            with pytest.raises(XhyveError, match="the registry answers with more than 4 MiB"):
+                pull_image(f"oci://127.0.0.1:{server.server_address[1]}/guests/own:1", new_home, print)
+        finally:
+            server.shutdown()
+            thread.join()
