@@ -71,7 +71,7 @@ def _zstd(file: IO[bytes]) -> Iterator[bytes]:
 
     frames = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     try:
-        while magic := file.read(len(_ZSTD_MAGIC)):
+        while magic := _at_most(file, len(_ZSTD_MAGIC)):
             if magic[1:] == _ZSTD_SKIPPED and magic[0] & 0xF0 == 0x50:
                 _skip(file, int.from_bytes(_exactly(file, 4), "little"))
                 continue
@@ -108,10 +108,19 @@ def _zstd_parts(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:
-    data = file.read(size)
+    data = _at_most(file, size)
     if len(data) < size:
         raise EOFError("it ends in the middle")
     return data
+
+
+def _at_most(file: IO[bytes], size: int) -> bytes:
+    """The next *size* bytes, or what is left of them; what comes over a wire comes in smaller pieces."""
+    pieces = []
+    while size and (piece := file.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 def _skip(file: IO[bytes], size: int) -> None:

@@ -76,3 +76,15 @@ def test_memory_is_bounded(kind: str, size: int, limit: int) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1 << limit
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_file_that_comes_in_small_pieces(kind: str) -> None:
+    """As over a connection: a read returns less than was asked for."""
+
+    class Dripping(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(min(size or 0, 3))
+
+    content = bytes(range(256)) * 300
+    assert b"".join(decompressed(Dripping(COMPRESS[kind](content)), kind)) == content

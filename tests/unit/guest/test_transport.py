@@ -82,7 +82,9 @@ def test_guest_opens_a_bounded_number_of_connections() -> None:
     with transport_to(_Ports(), SerialTransport) as transport:
         transport.request_port_forward("127.0.0.1", 8080, lambda channel, *_: taken.append(channel))
         server = next(
-            each for each in threading.enumerate() if isinstance(each, paramiko.Transport) and each.server_mode
+            each
+            for each in threading.enumerate()
+            if isinstance(each, paramiko.Transport) and each.server_mode and each.is_active()
         )
         opened = [channel for _ in range(300) if (channel := opens(server)) is not None]
         assert len(taken) == len(opened) == 256
