@@ -41,6 +41,8 @@ class Port:
         self.received = self.sent = self.too_short = self.overflowed = 0
         self.broken = ""
         self.waits = False
+        # A new one for each read would cost more than the read.
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._unread = b""
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -60,14 +62,14 @@ class Port:
             EOFError: the cable is closed, or what comes from it are no frames.
         """
         try:
-            data = self.end.recv(_READ_BYTES)
+            size = self.end.recv_into(self._buffer)
         except BlockingIOError:
             return []
         except OSError as error:
             raise EOFError from error
-        if not data:
+        if not size:
             raise EOFError
-        data = self._unread + data
+        data = self._unread + self._buffer[:size]
         frames = []
         at, available = 0, len(data)
         while available - at >= HEADER:
@@ -94,6 +96,24 @@ class Port:
         if length >= ETHERNET_HEADER:
             return True
         self.too_short += 1
+        return False
+
+    def send(self, frame: bytes) -> bool:
+        """Send *frame* at once if no other waits; return whether all of it has gone. `flush` sends what has not."""
+        if self._queue:
+            self.queue(frame)
+            return False
+        try:
+            sent = self.end.send(frame)
+        except OSError:
+            # Also if the cable is closed, which `flush` finds out.
+            sent = 0
+        if sent == len(frame):
+            self.sent += 1
+            return True
+        self._queue.append(frame)
+        self._queued += len(frame) - sent
+        self._begun = sent
         return False
 
     def queue(self, frame: bytes) -> None:
@@ -162,6 +182,10 @@ class DatagramPort(Port):
             if self._counts(len(frame)):
                 frames.append(LENGTH.pack(len(frame)) + frame)
         return frames
+
+    def send(self, frame: bytes) -> bool:
+        self.queue(frame)
+        return False
 
     def flush(self) -> bool:
         queue = self._queue

@@ -81,7 +81,7 @@ class SwitchLoop:
     def _seconds_to_wait(self) -> float | None:
         if self._capture is not None and self._capture.has_unwritten:
             return 0.0
-        return self._links.seconds_to_next(time.monotonic())
+        return self._links.seconds_to_next(time.monotonic()) if self._links.has_waiting else None
 
     def _deliver_late_frames(self) -> None:
         if not self._links.has_waiting:
@@ -102,11 +102,24 @@ class SwitchLoop:
         except EOFError:
             self._close(port)
             return
+        if len(frames) == 1 and mask == selectors.EVENT_READ and self._pass_straight(port, frames[0]):
+            return
         touched = {port} if mask & selectors.EVENT_WRITE else set()
         for frame in frames:
             touched.update(self._pass_on(port, frame))
         for each in touched:
             self._flush(each)
+
+    def _pass_straight(self, source: Port, frame: bytes) -> bool:
+        """Send *frame* at once if nothing is to be done but that, as for those of a ping; return whether it was."""
+        target = self._addresses.get(frame[_TARGET])
+        if target is None or target is source or self._addresses.get(frame[_SENDER]) is not source:
+            return False
+        if self._links or self._capture is not None:
+            return False
+        if not target.send(frame):
+            self._flush(target)
+        return True
 
     def _pass_on(self, source: Port, frame: bytes) -> Sequence[Port]:
         """Queue *frame* for the guests that it is for, and return them."""

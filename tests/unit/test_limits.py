@@ -119,7 +119,8 @@ KNOWN = {
     ("hypervisors/vfkit/rest.py", "connect"): {SOCKET: 1},
     ("hypervisors/xhyve/driver.py", "settimeout"): {GIVEN_AWAY: 1},
     ("hypervisors/xhyve/vmnet.py", "FileLock"): {LIMITED: 1},
-    ("lan/port.py", "recv"): {NEVER_BLOCKS: 2},
+    ("lan/port.py", "recv"): {NEVER_BLOCKS: 1},
+    ("lan/port.py", "recv_into"): {NEVER_BLOCKS: 1},
     ("lan/switch_process.py", "select"): {GUEST: 1},
     ("lan/port.py", "sendmsg"): {NEVER_BLOCKS: 1},
 }

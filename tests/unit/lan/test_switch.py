@@ -171,6 +171,19 @@ def test_guest_that_reads_nothing_holds_up_no_other(switch: Switch, cables: tupl
     assert psutil.Process(switch.pid).memory_info().rss < 64 << 20
 
 
+def test_frames_wait_for_a_guest_that_reads_late(cables: tuple[Cable, Cable, Cable]) -> None:
+    """More than its cable takes: each frame arrives, whole and in order."""
+    first, second, _ = cables
+    second.send(EVERYBODY, b"here I am")
+    assert first.receive() == b"here I am"
+    texts = [bytes([number]) * 9000 for number in range(80)]
+    for text in texts:
+        first.send(second.mac, text)
+        # One at a time, as those of a ping.
+        time.sleep(0.002)
+    assert [second.receive() for _ in texts] == texts
+
+
 def test_request_of_any_length(switch: Switch, cables: tuple[Cable, Cable, Cable]) -> None:
     a, b, c = cables
     others = [f"node{number}" for number in range(1, 128)]
