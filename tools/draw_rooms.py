@@ -18,8 +18,8 @@ TOP = Path(__file__).parents[1]
 PICTURE = TOP / "docs" / "rooms.svg"
 PACKAGE = "pytest_xhyve"
 
-WIDTH = 800
-BOX = (200, 52)
+WIDTH = 880
+BOX = (236, 52)
 GAP = 46
 MARGIN = 14
 RADIUS = 6
