@@ -184,6 +184,10 @@ class Fleet:
         """What resets *guest* before each test; None if it was started without ``reset=True``."""
         return self._resets.get(guest)
 
+    def check_file_system(self) -> None:
+        """See `pytest_xhyve.host.home.Home.check_file_system`."""
+        self._home.check_file_system()
+
     def start(self, request: Request) -> Guest:
         """Start a guest, and return it when it is reachable over SSH. Closing the fleet removes it.
 

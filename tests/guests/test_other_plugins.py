@@ -326,7 +326,7 @@ def test_files_that_are_replaced(pytester: pytest.Pytester, hypervisor: Chosen) 
             xhyve_guest.run("true")
         """
     )
-    result = run(pytester, hypervisor)
+    result = run(pytester, hypervisor, "-p", "fakefs")
     result.assert_outcomes(passed=3, errors=1)
     result.stdout.fnmatch_lines(["*cannot start a guest: the files of this host are replaced by those of pyfakefs*"])
     assert not live_guests(Home.of_user().folder("runs"))
