@@ -61,6 +61,9 @@ def _install_a_package(home: Home, folder: Path, rounds: int) -> Promise:
     """A layer with one package, against the same steps in a guest that runs already."""
     repository = _make_repository(folder / "repository")
     layer, by_hand = [], []
+    with _fleet(home) as fleet:
+        # The template, from which both guests are restored.
+        _start(fleet, "debian12").remove()
     for number in range(rounds):
         recipe = folder / f"hello-{number}"
         recipe.mkdir()
@@ -72,7 +75,7 @@ def _install_a_package(home: Home, folder: Path, rounds: int) -> Promise:
         )
         with _fleet(home) as fleet:
             # The guardian has started, and the image is checked.
-            with fleet.start(ForegroundRequest(GuestSpec(image="debian12", start="cold"))) as guest:
+            with fleet.start(ForegroundRequest(GuestSpec(image="debian12"))) as guest:
                 clock = Clock()
                 guest.put(repository, "/root/repository")
                 guest.put(recipe / "sources.list", "/etc/apt/sources.list")

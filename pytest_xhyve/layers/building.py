@@ -37,6 +37,7 @@ set -e
 if command -v apt-get; then
     export DEBIAN_FRONTEND=noninteractive
     set -- install -y -q --no-install-recommends "$@"
+    ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt-get -q update
     apt-get "$@" 2>/dev/null || { apt-get -q update; apt-get "$@"; }
     apt-get clean
 elif command -v dnf; then
