@@ -57,10 +57,10 @@ test: $(VENV)/.done
 	$(BIN)/pytest $(BY_THE_CLOCK) -m "not thorough" -n 2
 
 test-standin: images
-	$(BIN)/pytest tests/guests tests/standin -m standin $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=10 $(REPORT:%=--junitxml=%-standin.xml)
+	$(BIN)/pytest tests/guests tests/standin -m "standin and not thorough" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=10 $(REPORT:%=--junitxml=%-standin.xml)
 
 test-thorough: thorough-unit
-	$(BIN)/pytest tests/guests -m "thorough and not standin" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-thorough.xml)
+	$(BIN)/pytest tests/guests -m thorough $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-thorough.xml)
 	$(BIN)/pytest $(BY_THE_CLOCK) -m thorough -n 2
 
 thorough-unit: images

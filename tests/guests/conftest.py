@@ -72,6 +72,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("thorough_under")
         if mark is not None and _way(item) in _named_ways(item, mark):
             item.add_marker("thorough")
+        # test_vfkit.py shows what is vfkit's own; its guests are like xhyve's.
+        if _way(item) == "vfkit":
+            item.add_marker("thorough")
         # make test has the guests of xhyve's stand-in once.
         if _needs_stand_in(item) and not (_way(item) == "xhyve" and item.get_closest_marker("xhyve_in_make_test")):
             item.add_marker("standin")

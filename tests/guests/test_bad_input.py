@@ -98,6 +98,7 @@ def tiny() -> Image:
     return build_image("tiny", Home.of_user(), print)
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(kind, id=name, marks=[pytest.mark.thorough] * kind.thorough) for name, kind in KINDS.items()],

@@ -156,6 +156,7 @@ def test_compressed_disk(bare_home: Home, bare_disk: Path, tmp_path: Path) -> No
     assert digest_of(disk) == before
 
 
+@pytest.mark.thorough
 def test_disk_that_cannot_become_a_guest_leaves_nothing(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
     locked = copy_disk(bare_disk, tmp_path / "locked.img")
     debugfs(locked, "rm /usr/sbin/dropbear")

@@ -27,6 +27,7 @@ def root_mib(guest: Guest) -> int:
     return int(guest.run("df -m / | tail -n 1").stdout.split()[1])
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.xhyve(image="tiny", disks=DISKS, disk_size=SIZE)
 def test_disks(xhyve_guest: Guest) -> None:
     assert sectors(xhyve_guest) == [size * MIB // 512 for size in (3072, 64, 1024)]

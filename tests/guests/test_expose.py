@@ -122,6 +122,7 @@ class TestReset:
             assert ask(xhyve_class_guest, other) == "Server:hello\n"
 
 
+@pytest.mark.thorough
 def test_port_is_taken_in_the_guest(xhyve_guest: Guest) -> None:
     xhyve_guest.run("nc -l -p 7000 >/dev/null 2>&1 </dev/null &")
     xhyve_guest.wait_for_port(7000)

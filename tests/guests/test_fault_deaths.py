@@ -54,6 +54,7 @@ def test_guests(xhyve_guests):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.xhyve(image="tiny", power_cuts=True, disks=["1M", "1M"])
 def test_hypervisor_dies(xhyve_guest: Guest) -> None:
     guest = xhyve_guest

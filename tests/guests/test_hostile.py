@@ -78,6 +78,7 @@ def test_names_that_were_not_asked_for(guest: Guest, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_numbers_that_are_none(guest: Guest, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     guest.run("mkdir /tmp/synced")

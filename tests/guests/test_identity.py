@@ -146,6 +146,7 @@ def test_agent_leaves_nothing_on_the_disk(home: Home, said: list[str], image: st
         assert guest.run(f"stat -f -c %T {folder}").stdout == "tmpfs\n"
 
 
+@pytest.mark.thorough
 def test_it_is_kept_over_a_start(home: Home, said: list[str]) -> None:
     """On the image that boots in a fifth of the time; systemd reads what it read in the test before."""
     with fleet_of(home, said) as fleet:

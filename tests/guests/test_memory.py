@@ -6,7 +6,7 @@ import pytest
 
 from pytest_xhyve import ConfigurationError, Guest, XhyveError
 
-pytestmark = pytest.mark.run_under("warm", "xhyve")
+pytestmark = [pytest.mark.run_under("warm", "xhyve"), pytest.mark.thorough_under("xhyve")]
 MIB = 1 << 20
 
 

@@ -72,6 +72,7 @@ def assert_nothing_left() -> None:
     assert [path for path in runs.iterdir() if not path.name.startswith(f"{os.getpid()}-")] == []
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.run_under("warm", "xhyve")
 def test_later_tests_get_ready_guests(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makeconftest(CONFTEST)

@@ -67,6 +67,7 @@ FAILING = """
 """
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.run_under("warm", "xhyve")
 def test_failed_tests_show_their_guests(
     pytester: pytest.Pytester, hypervisor: Chosen, monkeypatch: pytest.MonkeyPatch

@@ -84,6 +84,7 @@ def test_panic_that_a_program_writes_during_a_boot_is_none(xhyve_guest: Guest) -
     assert line in xhyve_guest.console.text
 
 
+@pytest.mark.thorough_under("xhyve")
 @pytest.mark.run_under("warm", "xhyve")
 def test_panic_during_a_command(xhyve_guest: Guest) -> None:
     start = time.monotonic()

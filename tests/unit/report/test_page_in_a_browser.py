@@ -14,7 +14,8 @@ from unit.report.test_html import BEGAN, HOSTILE, add_failure, run_of
 
 from pytest_xhyve.report.html import render
 
-pytestmark = needed
+# A browser takes seconds to start; make thorough-unit has time for it, and CI runs that.
+pytestmark = [needed, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")
