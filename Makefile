@@ -59,12 +59,13 @@ test: $(VENV)/.done
 test-standin: images
 	$(BIN)/pytest tests/guests tests/standin -m "standin and not thorough" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=10 $(REPORT:%=--junitxml=%-standin.xml)
 
-test-thorough: thorough-unit
+test-thorough: images thorough-unit
+	$(BIN)/pytest tests/images -m thorough $(SPREAD)
 	$(BIN)/pytest tests/guests -m thorough $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-thorough.xml)
 	$(BIN)/pytest $(BY_THE_CLOCK) -m thorough -n 2
 
-thorough-unit: images
-	$(BIN)/pytest tests/unit tests/images -m thorough $(SPREAD)
+thorough-unit: $(VENV)/.done
+	$(BIN)/pytest tests/unit -m thorough $(SPREAD)
 
 # Two disks at a time.
 test-images: images
