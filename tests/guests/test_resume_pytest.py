@@ -56,6 +56,7 @@ def again(bundle: Path, folder: Path, *words: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.thorough
 def test_test_gets_its_saved_guests(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     pytester.makepyfile(test_it=FAILING)
     # The project's settings must not let the next failure replace the bundle.
