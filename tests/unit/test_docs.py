@@ -218,6 +218,7 @@ def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
         assert not re.search(r"(?:url\(|@import )[\"']?(?:https?:)?//", sheet.read_text()), sheet
 
 
+@pytest.mark.thorough
 def test_site_tells_all_that_the_code_has(site: Path) -> None:
     options = (site / "reference" / "options.html").read_text()
     for option in OPTIONS:
