@@ -192,7 +192,9 @@ class _Preparation:
             boot = self._choose_boot_files(facts, helper)
             self._likely_causes = likely_causes(facts)
             login = self._plan_login(facts, client)
-            helper.write([*login.files, *plan_network(facts, self._seed)], facts.selinux_policy)
+            kernel_names = isinstance(boot, BootFiles) and "net.ifnames=0" in boot.cmdline.split()
+            network = plan_network(facts, self._seed, kernel_names=kernel_names)
+            helper.write([*login.files, *network], facts.selinux_policy)
             copies = {}
             if isinstance(boot, BootFiles) and "kernel" not in self._stated:
                 copies[boot.kernel] = self._workspace / _KERNEL

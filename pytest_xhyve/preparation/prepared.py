@@ -24,7 +24,7 @@ FOLDER = "prepared"
 MANIFEST = "manifest.yaml"
 """The manifest in that folder."""
 
-_FORMAT = 4
+_FORMAT = 5
 """Counts what we ourselves changed in how a disk is prepared."""
 
 _DIGITS = 16

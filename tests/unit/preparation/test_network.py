@@ -24,6 +24,10 @@ def test_card_gets_the_name_that_is_configured(path: str, text: str) -> None:
     (link,) = plan_network(facts)
     assert link.path == "etc/systemd/network/10-pytest-xhyve.link"
     assert b"\nName=ens33\n" in link.content
+    # Only the first card, and not that of a LAN.
+    assert b"\nOriginalName=eth0\n" in link.content
+    (link,) = plan_network(facts, kernel_names=False)
+    assert b"OriginalName" not in link.content
 
 
 @pytest.mark.parametrize(
