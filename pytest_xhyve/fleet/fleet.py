@@ -33,6 +33,7 @@ from pytest_xhyve.guest.lans import GuestLans
 from pytest_xhyve.host.disk_size import check_size
 from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.host_files import check_host_files
 from pytest_xhyve.host.processes import find_start
 from pytest_xhyve.hypervisors.base import Hypervisor, Identity
 from pytest_xhyve.images.check import check_boots_by, check_image
@@ -184,10 +185,6 @@ class Fleet:
         """What resets *guest* before each test; None if it was started without ``reset=True``."""
         return self._resets.get(guest)
 
-    def check_file_system(self) -> None:
-        """See `pytest_xhyve.host.home.Home.check_file_system`."""
-        self._home.check_file_system()
-
     def start(self, request: Request) -> Guest:
         """Start a guest, and return it when it is reachable over SSH. Closing the fleet removes it.
 
@@ -195,7 +192,8 @@ class Fleet:
             Cancelled: a prewarmed guest cannot start now, or its request was cancelled.
             XhyveError: the guest cannot be started; the class of the error states the reason.
         """
-        self._home.check_file_system()
+        # Outside of the block, which would look for the run's folder among the wrong files.
+        check_host_files()
         with self._home.explain_os_errors(), self._run.explain_loss():
             return self._start(request)
 
@@ -282,7 +280,7 @@ class Fleet:
         # Few runs have LANs.
         from pytest_xhyve.lan.switch import running_switch  # noqa: PLC0415
 
-        self._home.check_file_system()
+        check_host_files()
         guardian, run_folder = self._run.get()
         folder = run_folder / f"{lan}{_LAN}{secrets.token_hex(4)}"
         with guardian.guard(folder, [], {"lan": lan}) as process, running_switch(process, lan) as switch:

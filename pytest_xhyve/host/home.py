@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from pytest_xhyve.host.exhaustion import explain_exhaustion
 from pytest_xhyve.model.errors import XhyveError
@@ -88,20 +87,6 @@ class Home:
         except OSError as error:
             raise self._unusable(error, "read") from error
         return path
-
-    def check_file_system(self) -> None:
-        """Check that this process sees the files of the host.
-
-        Raises:
-            XhyveError: pyfakefs has replaced them. Images would be looked for among its files, and the descriptors
-                that it gives out are those of other files of this process.
-        """
-        # It puts an object of its own in the place of each module that reads files.
-        if not isinstance(os, ModuleType):
-            raise XhyveError(
-                "cannot start a guest: the files of this host are replaced by those of pyfakefs\n"
-                "  request the guest before `fs`, or start it within `fs.pause()` and `fs.resume()`"
-            )
 
     @contextmanager
     def explain_os_errors(self) -> Iterator[None]:

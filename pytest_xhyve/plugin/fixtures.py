@@ -105,8 +105,6 @@ def _yield_guest(request: pytest.FixtureRequest, fleet: Fleet, image: Any, start
     from pytest_xhyve.plugin.shared_guests import resetting
 
     item = request.config.stash[ITEM]
-    # First, as the hypervisor is looked for, too.
-    fleet.check_file_system()
     reserve_slots(item, fleet)
     spec = stated_spec(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
     with _start_guest(request, fleet, spec) as guest, resetting(request, [guest], [fleet.reset_of(guest)]):
@@ -172,8 +170,6 @@ def _yield_guests(
 
     item = request.config.stash[ITEM]
     spec = stated_cluster(item, str(request.fixturename)).with_defaults(GuestSpec(image=image, start=start))
-    # First, as the hypervisor is looked for, too.
-    fleet.check_file_system()
     reserve_slots(item, fleet)
     with (
         _start_cluster(request, fleet, spec) as guests,

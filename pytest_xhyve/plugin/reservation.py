@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_xhyve.host.host_files import check_host_files
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.plugin.machine_hook import has_machine_hook
@@ -50,7 +51,10 @@ def reserve_slots(item: pytest.Item, fleet: Fleet, *, run_guest_is_there: bool =
 
     Raises:
         NoFreeSlot: the guests exceed a limit, or their slots did not become free in time.
+        XhyveError: this process does not see the files of the host.
     """
+    # Before anything is looked for among them, such as the hypervisor.
+    check_host_files()
     if not run_guest_is_there and _is_new(item, RUN_FIXTURE):
         return
     specs = [_spec(item, name) for name in OWNERS if _is_new(item, name)]

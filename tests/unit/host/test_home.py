@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from pytest_xhyve.host import home
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.model.errors import XhyveError
 
@@ -83,11 +81,3 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_folder_that_may_not_be_written() -> None:
     with pytest.raises(XhyveError, match="Permission denied"):
         Home(Path("/proc/1")).folder("keys")
-
-
-def test_files_of_pyfakefs_are_not_those_of_the_host(new_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    new_home.check_file_system()
-    # As pyfakefs replaces a module.
-    monkeypatch.setattr(home, "os", SimpleNamespace())
-    with pytest.raises(XhyveError, match=r"pyfakefs\n.*request the guest before `fs`"):
-        new_home.check_file_system()
