@@ -177,10 +177,9 @@ def import_(disk: str, name: str | None, **options: Any) -> None:
     from pytest_xhyve.images.manifest import as_manifest
     from pytest_xhyve.model.text import printable
 
-    exported = None if is_in_registry(disk) else find_exported(disk)
     if is_in_registry(disk):
         images = [import_from_registry(disk, name, progress=Progress())]
-    elif exported is not None:
+    elif (exported := find_exported(disk)) is not None:
         images = import_exported(exported, name, progress=Progress())
     else:
         check_image(disk, options)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
+from pytest_xhyve.formats.pieces import Pieces
 from pytest_xhyve.formats.sparse_tar import SparseMember
 from pytest_xhyve.guest.connection import Connection
 from pytest_xhyve.guest.send import send_stream
@@ -92,7 +93,7 @@ class SparseFiles:
         """Add the files that `leave_out` has kept for the end of *archive*."""
         for file, member in self.waiting:
             pieces = [(first * _BLOCK, min(count * _BLOCK, file.size - first * _BLOCK)) for first, count in file.pieces]
-            archive.addfile(SparseMember(member, file.size, pieces), cast("IO[bytes]", _Pieces(file)))
+            archive.addfile(SparseMember(member, file.size, pieces), cast("IO[bytes]", Pieces(_read(file))))
 
     def send(self, connection: Connection, as_user: Callable[[str], ShellLine], folder: str, what: str) -> None:
         """Fill the files in the guest's *folder*, which the archive has created.
@@ -181,18 +182,3 @@ def _read(file: _Sparse) -> Iterator[bytes]:
                     raise OSError(errno.EIO, "the file was truncated during the copy", os.fspath(file.path))
                 yield data
                 left -= len(data)
-
-
-class _Pieces:
-    """The content of the pieces of a *file*, as a file."""
-
-    def __init__(self, file: _Sparse) -> None:
-        self._parts = _read(file)
-        self._left = b""
-
-    def read(self, size: int) -> bytes:
-        """The next *size* bytes, fewer only at the end."""
-        while len(self._left) < size and (part := next(self._parts, None)) is not None:
-            self._left += part
-        data, self._left = self._left[:size], self._left[size:]
-        return data

@@ -6,7 +6,6 @@ several images may have. The stream is a tar archive of the same, not compressed
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import stat
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from pytest_xhyve.formats.compression import DamagedFile, decompressed
+from pytest_xhyve.formats.pieces import Pieces
 from pytest_xhyve.formats.tar import DamagedArchive, TarReader
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.exported import MOST_BYTES, ExportedImage, parse_description
@@ -88,7 +88,8 @@ def import_folder(
         ConfigurationError: the image cannot have its name; the manifest is invalid.
         OSError: a file cannot be read or written.
     """
-    described = parse_described(_read_small(description), str(description))
+    with _open_regular(description) as file:
+        described = read_described(file, str(description))
     files = description.parent / _FILES
 
     def open_file(sha256: str) -> IO[bytes]:
@@ -99,12 +100,15 @@ def import_folder(
     return import_described(described, home, report, open_file, name)
 
 
-def parse_described(content: bytes, path: str) -> ExportedImage:
-    """The image that *content*, the description at *path*, describes.
+def read_described(file: IO[bytes], path: str) -> ExportedImage:
+    """The image that *file*, the description at *path*, describes; another person may have written it.
 
     Raises:
         ImageError: it is not a description, or one with another name than its file.
     """
+    content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ImageError(f"{path} is not the description of an exported image: it is too long")
     described = parse_description(content)
     if described.name != Path(path).stem:
         # An image gets the name that it states, also if an image of the catalog has it here.
@@ -251,33 +255,8 @@ def _open_regular(path: Path) -> IO[bytes]:
     return os.fdopen(fd, "rb")
 
 
-def _read_small(path: Path) -> bytes:
-    with _open_regular(path) as file:
-        text = file.read(MOST_BYTES + 1)
-    if len(text) > MOST_BYTES:
-        raise ImageError(f"{path} is not the description of an exported image: it is too long")
-    return text
-
-
 def _decompressed(file: IO[bytes], name: str) -> Iterator[bytes]:
     try:
         yield from decompressed(file, "zstd")
     except DamagedFile as error:
         raise ImageError(f"{name} is damaged or cut off: {error}\n  nothing was imported; export it again") from error
-
-
-class Pieces(io.RawIOBase):
-    """*pieces* as a file."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._left = memoryview(b"")
-
-    def read(self, size: int = -1) -> bytes:
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._left = memoryview(piece)
-        data, self._left = self._left[:size], self._left[size:]
-        return bytes(data)

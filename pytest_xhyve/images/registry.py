@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
+from pytest_xhyve.formats.pieces import Pieces
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.exchange import COMPRESSED, DESCRIBED, Pieces, import_described, parse_described, write_folder
-from pytest_xhyve.images.exported import MOST_BYTES, ExportedImage
+from pytest_xhyve.images.exchange import COMPRESSED, DESCRIBED, import_described, read_described, write_folder
+from pytest_xhyve.images.exported import ExportedImage
 from pytest_xhyve.images.exporting import Export
 from pytest_xhyve.model.errors import ConfigurationError, ImageError, XhyveError
 from pytest_xhyve.model.image import Image
@@ -120,7 +121,7 @@ def pull_image(address: str, home: Home, report: Report, name: str | None = None
             return opened(f"{sha256}{COMPRESSED}")
 
         with opened(described[0]) as file:
-            image = parse_described(_read_description(file, address), described[0])
+            image = read_described(file, described[0])
         return import_described(image, home, report, open_file, name)
 
 
@@ -163,12 +164,10 @@ def _request(request: Callable[..., Any], *arguments: Any, stream: bool = False,
     """
     response = request(*arguments, stream=True, **{"timeout": _SECONDS, **options})
     if not stream:
-        content = b""
-        for piece in response.iter_content(_PIECE):
-            content += piece
-            if len(content) > _MOST_ANSWER:
-                response.close()
-                raise ImageError(f"the registry answers with more than {format_size(_MOST_ANSWER)}")
+        content = Pieces(response.iter_content(_PIECE)).read(_MOST_ANSWER + 1)
+        if len(content) > _MOST_ANSWER:
+            response.close()
+            raise ImageError(f"the registry answers with more than {format_size(_MOST_ANSWER)}")
         # As it is after a request that is not streamed.
         response._content = content
     return response
@@ -199,12 +198,3 @@ def _digests(manifest: Any) -> dict[str, str]:
             if _DIGEST.fullmatch(digest):
                 found[str(layer["annotations"].get(_TITLE))] = digest
     return found
-
-
-def _read_description(file: IO[bytes], address: str) -> bytes:
-    text = b""
-    while piece := file.read(_PIECE):
-        text += piece
-        if len(text) > MOST_BYTES:
-            raise ImageError(f"{address} is not an exported image: its description is too long")
-    return text

@@ -6,12 +6,12 @@ and an empty message ends it. The receiver confirms each piece, so that neither 
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Protocol, cast
 
 from pytest_xhyve.formats.compression import DamagedFile, decompressed
+from pytest_xhyve.formats.pieces import Pieces
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.pipe_wire import Disconnected
 from pytest_xhyve.images.exchange import compressed
@@ -151,7 +151,7 @@ def _receive(wire: Wire, home: Home) -> None:
         missing = () if found is not None else importer.missing()
         wire.send(json.dumps({"missing": missing}).encode())
         for sha256 in missing:
-            importer.add(sha256, decompressed(cast("IO[bytes]", _Incoming(wire)), "zstd"))
+            importer.add(sha256, decompressed(cast("IO[bytes]", Pieces(_incoming(wire))), "zstd"))
         imported = importer.publish() if found is None else found
     if request["name"]:
         give_name(image, home)
@@ -200,19 +200,8 @@ def _check_answer(message: bytes, host: str) -> dict[str, Any]:
     return answer
 
 
-class _Incoming(io.RawIOBase):
-    """The compressed content of one file, as a file: it ends with an empty message."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self._left = b""
-        self._ended = False
-
-    def read(self, size: int = -1) -> bytes:
-        if not self._left and not self._ended:
-            self._left = self._wire.receive()
-            self._ended = not self._left
-            if not self._ended:
-                self._wire.send(_CONFIRMED)
-        data, self._left = (self._left, b"") if size < 0 else (self._left[:size], self._left[size:])
-        return data
+def _incoming(wire: Wire) -> Iterator[bytes]:
+    """The compressed content of one file, which ends with an empty message."""
+    while piece := wire.receive():
+        wire.send(_CONFIRMED)
+        yield piece
