@@ -110,12 +110,13 @@ class NfsServer:
         self._acceptor.close()
 
     def _serve(self, connection: socket.socket, trust: Callable[[], bool]) -> None:
+        is_known = False
         with suppress(OSError, XdrError, EOFError):
             while True:
                 record = _receive_record(connection)
                 # Who knows a token names it in each call but the one that tries whether the server lives.
-                if any(token in record or token.hex().encode() in record for token in self._folders):
-                    trust()
+                if not is_known and any(token in record or token.hex().encode() in record for token in self._folders):
+                    is_known = trust()
                 connection.sendall(self.answer(read_call(record)))
 
     def answer(self, call: RpcCall) -> bytes:
