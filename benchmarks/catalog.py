@@ -18,18 +18,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 from benchmarks import product
 from benchmarks.measure import Clock, Summary
 from benchmarks.promise import Promise, at_most, show
-from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
-from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.download import Checksum, download
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
 _PACKAGE = "xhyve-hello"
@@ -61,9 +57,9 @@ def _install_a_package(home: Home, folder: Path, rounds: int) -> Promise:
     """A layer with one package, against the same steps in a guest that runs already."""
     repository = _make_repository(folder / "repository")
     layer, by_hand = [], []
-    with _fleet(home) as fleet:
+    with product.fleet_in(home) as fleet:
         # The template, from which both guests are restored.
-        _start(fleet, "debian12").remove()
+        product.start_ready(fleet, "debian12", start="warm").remove()
     for number in range(rounds):
         recipe = folder / f"hello-{number}"
         recipe.mkdir()
@@ -73,7 +69,7 @@ def _install_a_package(home: Home, folder: Path, rounds: int) -> Promise:
             f"extends: debian12\nfiles: {{/root/repository: repository, /etc/apt/sources.list: sources.list}}\n"
             f"packages: [{_PACKAGE}]\nrun: [echo {number} > /root/number]\n"
         )
-        with _fleet(home) as fleet:
+        with product.fleet_in(home) as fleet:
             # The guardian has started, and the image is checked.
             with fleet.start(ForegroundRequest(GuestSpec(image="debian12"))) as guest:
                 clock = Clock()
@@ -118,20 +114,20 @@ def _use_layers(home: Home, folder: Path, rounds: int) -> Iterator[Promise]:
         base = str(folder / name)
     found: list[float] = []
     warm: dict[str, list[float]] = {"tiny": [], base: []}
-    with _fleet(home) as fleet:
+    with product.fleet_in(home) as fleet:
         for image in warm:
             # The layers, and the templates.
-            _start(fleet, image).remove()
+            product.start_ready(fleet, image, start="warm").remove()
     for _ in range(rounds):
-        with _fleet(home) as fleet:
+        with product.fleet_in(home) as fleet:
             clock = Clock()
             fleet.catalog.find(base)
             found.append(clock.lap())
             for image, seconds in warm.items():
                 # The guardian has started.
-                _start(fleet, image).remove()
+                product.start_ready(fleet, image, start="warm").remove()
                 clock.lap()
-                guest = _start(fleet, image)
+                guest = product.start_ready(fleet, image, start="warm")
                 seconds.append(clock.lap())
                 guest.remove()
     yield at_most("three layers that are there, added to a run's start", Summary.of(found).median * 1000, 50, "ms", 1)
@@ -175,8 +171,8 @@ def _synchronize(home: Home, folder: Path, rounds: int) -> Promise:
     for number in range(_FILES):
         (tree / f"file{number}").write_text(f"text {number}\n")
     seconds = []
-    with _fleet(home) as fleet:
-        guest = _start(fleet, "tiny")
+    with product.fleet_in(home) as fleet:
+        guest = product.start_ready(fleet, "tiny", start="warm")
         guest.sync(tree, "/root/tree")
         for number in range(rounds):
             (tree / "file7").write_text(f"changed {number}\n")
@@ -185,18 +181,6 @@ def _synchronize(home: Home, folder: Path, rounds: int) -> Promise:
             seconds.append(clock.lap())
         guest.remove()
     return at_most(f"sync of {_FILES} files of which one changed", Summary.of(seconds).median, 1, "s")
-
-
-def _start(fleet: Fleet, image: str) -> Guest:
-    guest = fleet.start(ForegroundRequest(GuestSpec(image=image, start="warm")))
-    assert guest.run("echo ready").stdout == "ready\n"
-    return guest
-
-
-@contextmanager
-def _fleet(home: Home) -> Iterator[Fleet]:
-    with closing(Fleet(Settings(hypervisor="qemu"), home)) as fleet:
-        yield fleet
 
 
 if __name__ == "__main__":

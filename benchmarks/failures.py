@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import product
+from benchmarks import product, suite
 from benchmarks.measure import Clock, Summary
 from benchmarks.promise import Promise, at_most, show
 from pytest_xhyve.fleet.request import ForegroundRequest
@@ -33,13 +33,6 @@ _SHARE_OF_MEMORY = 30.0
 _RESUME = 1.3
 _SHARE_OF_RUN = 1.0
 
-_TESTS = """\
-import pytest
-
-@pytest.mark.parametrize("number", range({tests}))
-def test_answers(xhyve_guest, number):
-    assert xhyve_guest.run("echo ready").stdout == "ready\\n"
-"""
 # Adds up what the calls of the report's classes take, each from its outermost call to its end.
 _CONFTEST = """\
 import json, pathlib, sys, time
@@ -174,21 +167,8 @@ def _run(tests: int, *options: str) -> Mapping[str, Any]:
     """Run *tests* tests, each with a warm guest of its own, and return what the run's conftest.py has found."""
     with tempfile.TemporaryDirectory(prefix="failures-") as name:
         folder = Path(name)
-        (folder / "pytest.ini").write_text("[pytest]\n")
         (folder / "conftest.py").write_text(_CONFTEST)
-        (folder / "test_it.py").write_text(_TESTS.format(tests=tests))
-        unset = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS")
-        words = ["-q", "-p", "no:cacheprovider", "-p", "no:html", "-p", "no:allure_pytest", "--xhyve-image=tiny"]
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *words, "--xhyve-start=warm", "--xhyve-hypervisor=qemu", *options],
-            check=False,
-            cwd=folder,
-            env={key: value for key, value in os.environ.items() if key not in unset},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        assert f"{tests} passed" in done.stdout, done.stdout + done.stderr
+        suite.run_in(folder, "tiny", "warm", tests, "-p", "no:html", "-p", "no:allure_pytest", *options)
         found: Mapping[str, Any] = json.loads((folder / "found.json").read_text())
         return found
 

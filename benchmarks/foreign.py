@@ -10,21 +10,13 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 from benchmarks import product
 from benchmarks.measure import Clock, Summary
 from benchmarks.promise import Promise, at_most, show
-from pytest_xhyve.fleet.fleet import Fleet
-from pytest_xhyve.fleet.request import ForegroundRequest
-from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.settings import Settings
-from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.values import RunStartMode
 from pytest_xhyve.preparation.examine import examine
 
 _MIB = 1 << 20
@@ -47,29 +39,29 @@ def main() -> int:
 
 
 def _measure(disk: Path, home: Home, rounds: int) -> list[Promise]:
-    with _fleet(home, "cold") as fleet:
+    with product.fleet_in(home, "cold") as fleet:
         clock = Clock()
-        _start(fleet, "tiny").remove()
+        product.start_ready(fleet, "tiny").remove()
         tiny = clock.lap()
         examine(disk, fleet.run_context())
         looking = clock.lap()
         image = fleet.catalog.find(disk)
         preparing = clock.lap()
-        guest = _start(fleet, str(disk))
+        guest = product.start_ready(fleet, str(disk))
         cold = clock.lap()
         guest.shutdown()
         booting = cold + clock.lap()
         guest.remove()
     known = _seconds_of_a_prepared_disk(disk, home, image)
     warm: dict[str, list[float]] = {str(disk): [], _CATALOG: []}
-    with _fleet(home, "warm") as fleet:
+    with product.fleet_in(home, "warm") as fleet:
         for name in warm:
             # The template.
-            _start(fleet, name).remove()
+            product.start_ready(fleet, name).remove()
         for _ in range(rounds):
             for name, seconds in warm.items():
                 clock = Clock()
-                guest = _start(fleet, name)
+                guest = product.start_ready(fleet, name)
                 seconds.append(clock.lap())
                 guest.remove()
     own, catalog = (Summary.of(seconds).median for seconds in warm.values())
@@ -92,23 +84,11 @@ def _measure(disk: Path, home: Home, rounds: int) -> list[Promise]:
 def _seconds_of_a_prepared_disk(disk: Path, home: Home, image: Image) -> float:
     taken = []
     for _ in range(10):
-        with _fleet(home, "cold") as fleet:
+        with product.fleet_in(home, "cold") as fleet:
             begin = time.perf_counter()
             assert fleet.catalog.find(disk) == image
             taken.append(time.perf_counter() - begin)
     return Summary.of(taken).median
-
-
-def _start(fleet: Fleet, image: str) -> Guest:
-    guest = fleet.start(ForegroundRequest(GuestSpec(image=image)))
-    assert guest.run("echo ready").stdout == "ready\n"
-    return guest
-
-
-@contextmanager
-def _fleet(home: Home, start: RunStartMode) -> Iterator[Fleet]:
-    with closing(Fleet(Settings(hypervisor="qemu", start=start), home)) as fleet:
-        yield fleet
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import psutil
 
@@ -91,6 +91,20 @@ def hypervisor_of(guest: Guest) -> int:
 def folder_of(guest: Guest) -> Path:
     """The folder with all of the guest's files."""
     return guest.console.path.parent
+
+
+@contextmanager
+def fleet_in(home: Home, start: RunStartMode = "auto") -> Iterator[Fleet]:
+    """A fleet with the cache folder *home*."""
+    with closing(Fleet(Settings(hypervisor="qemu", start=start), home)) as fleet:
+        yield fleet
+
+
+def start_ready(fleet: Fleet, image: str, **keys: Any) -> Guest:
+    """A guest of *image* that has run a command."""
+    guest = fleet.start(ForegroundRequest(GuestSpec(image=image, **keys)))
+    assert guest.run("echo ready").stdout == "ready\n"
+    return guest
 
 
 @contextmanager
