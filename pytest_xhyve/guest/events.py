@@ -21,7 +21,10 @@ class Events:
     """
 
     def progress(self, line: str) -> None:
-        """A long step begins or ends, such as the build of an image; *line* describes it."""
+        """A long step begins or ends, such as the build of an image; *line* describes it.
+
+        A line that begins with two spaces is about a part of that step. pytest shows such lines only with ``-v``.
+        """
 
     def phase(self, guest: str, name: str) -> None:
         """The start of the guest named *guest* enters the phase *name*."""

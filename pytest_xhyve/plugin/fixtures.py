@@ -326,8 +326,7 @@ def line_printer(config: pytest.Config) -> Callable[[str], None]:
     one_at_a_time = Lock()
 
     worker = getattr(config, "workerinput", {}).get("workerid", "")
-
-    # The steps of what takes long are indented.
+    # See `Events.progress`.
     all_steps = config.get_verbosity() > 0
 
     def show(line: str) -> None:
