@@ -126,8 +126,8 @@ def explain_no_lease(before: Sequence[Lease], path: Path = LEASES, now: float | 
     )
     if any(lease.mac is None for lease in find_new(before, leases)):
         return (
-            f"a guest got a lease under a client identifier instead of its Ethernet address ({path}: hw_address "
-            f"begins with ff), and arp(8) shows no address for it\n{client_identifier}"
+            f"a guest got a lease under a client identifier instead of its Ethernet address ({path}: see its "
+            f"hw_address), and arp(8) shows no address for it\n{client_identifier}"
         )
     full = _full_network(leases, now)
     if full is not None:

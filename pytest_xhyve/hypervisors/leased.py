@@ -68,21 +68,34 @@ class LeasedMachine(GuardedMachine):
         return None
 
     def explain_missing_address(self) -> str | None:
-        if self.find_endpoint(SSH_PORT) is not None:
+        records = leases.read_leases()
+        with self._lock:
+            addresses = self._find_addresses(records)
+        if len(addresses) > 1 or any(not self._is_left_over(address, records) for address in addresses):
             return None
         return leases.explain_no_lease(self._before)
 
     def _find_address(self, records: Sequence[Lease]) -> str | None:
-        found = self.find_mac(records)
-        if found is None:
-            return None
-        mac = leases.parse_mac(found)
-        addresses = leases.find_addresses(mac, records) or self._ask_arp(mac, records)
+        addresses = self._find_addresses(records)
         if len(addresses) < 2 or self._answers in addresses:
             return self._answers if self._answers in addresses else next(iter(addresses), None)
         # Some addresses may be from earlier boots: only one that answers on the SSH port counts.
         self._answers = next(filter(_answers_on_ssh, addresses), None)
         return self._answers
+
+    def _find_addresses(self, records: Sequence[Lease]) -> list[str]:
+        """All addresses that the machine may have."""
+        found = self.find_mac(records)
+        if found is None:
+            return []
+        mac = leases.parse_mac(found)
+        # An earlier guest of the slot, with another system, may have left a lease under this Ethernet address.
+        return list(dict.fromkeys([*leases.find_addresses(mac, records), *self._ask_arp(mac, records)]))
+
+    def _is_left_over(self, address: str, records: Sequence[Lease]) -> bool:
+        """Whether *address* is from before the start, and since then some guest got one under a DUID."""
+        fresh = leases.find_new(self._before, records)
+        return any(lease.mac is None for lease in fresh) and all(lease.address != address for lease in fresh)
 
     def _ask_arp(self, mac: bytes, records: Sequence[Lease]) -> list[str]:
         """The addresses that the host knows for *mac*, and that some guest leased under a DUID."""
