@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import posixpath
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,6 +98,33 @@ def serving(site: Site, host: str = "127.0.0.1") -> Iterator[Site]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def dripping(begin: bytes) -> Iterator[str]:
+    """A server that answers each request with *begin*, and then with a byte now and then; its host and port."""
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1 << 16)
+            connection.sendall(begin)
+            while not over.wait(0.05):
+                connection.sendall(b"x")
+
+    def accept(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                threading.Thread(target=drip, args=[server.accept()[0]], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, args=[server], daemon=True).start()
+        host, port = server.getsockname()
+        try:
+            yield f"{host}:{port}"
+        finally:
+            over.set()
+            server.shutdown(socket.SHUT_RDWR)
 
 
 def _handler(site: Site) -> Callable[..., BaseHTTPRequestHandler]:

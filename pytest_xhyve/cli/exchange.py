@@ -55,7 +55,7 @@ def export_image(wanted: str, settings: Settings, target: str, *, progress: Prog
                 sys.stdout.buffer.flush()
             elif is_in_registry(target):
                 with home.explain_os_errors(), _workspace(home, progress) as folder:
-                    push_image(export, target, folder, progress.line)
+                    push_image(export, target, folder, progress.line, factor=settings.timeout_factor)
             else:
                 write_folder(export, Path(target), progress.line)
     progress.line(f"exported {export.image.name}; a private key is in it" if export.has_key else "exported")
@@ -88,17 +88,18 @@ def is_in_registry(text: str) -> bool:
     return text.startswith(PREFIX)
 
 
-def import_from_registry(address: str, name: str | None, *, progress: Progress) -> Image:
+def import_from_registry(address: str, name: str | None, settings: Settings, *, progress: Progress) -> Image:
     """Import the image at *address* in a registry; see `pull_image` for the errors.
 
     Args:
         address: its address.
         name: another name for the image.
+        settings: for the limits of time.
         progress: shows what takes long.
     """
     home = Home.of_user()
     with TerminationSignals(), home.explain_os_errors():
-        exported, image = pull_image(check_address(address), home, progress.line, name)
+        exported, image = pull_image(check_address(address), home, progress.line, name, factor=settings.timeout_factor)
         give_name(exported, home)
         progress.line(f"imported {exported.name}: use it as --xhyve-image={exported.name}")
         return image

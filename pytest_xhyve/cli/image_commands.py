@@ -178,7 +178,7 @@ def import_(disk: str, name: str | None, **options: Any) -> None:
     from pytest_xhyve.model.text import printable
 
     if is_in_registry(disk):
-        images = [import_from_registry(disk, name, progress=Progress())]
+        images = [import_from_registry(disk, name, load_settings(options), progress=Progress())]
     elif (exported := find_exported(disk)) is not None:
         images = import_exported(exported, name, progress=Progress())
     else:

@@ -76,7 +76,9 @@ class ImageMaker:
     def pulled(self) -> PulledImages:
         """The disks that were pulled, and that can be."""
         settings = self._settings
-        return PulledImages(self._home, settings.mirror, self._progress, offline=settings.offline)
+        return PulledImages(
+            self._home, settings.mirror, self._progress, offline=settings.offline, factor=settings.timeout_factor
+        )
 
     def build(self, recipe: OwnRecipe, base: Image) -> Image:
         """The image that *recipe* makes of *base*; it is built if it is not there yet.

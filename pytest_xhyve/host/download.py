@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pytest_xhyve.host.http_pace import LEAST_BYTES, Pace
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.values import format_size
 
 _CHUNK = 1 << 20
 _SILENCE_SECONDS = 30.0
-# A server that sends less than this in the time above counts as one that does not answer.
-_SLOW_BYTES = 16 << 10
 _TRIES = 5
 _PAUSE_SECONDS = 0.5
 _REPORT_SECONDS = 5.0
@@ -59,7 +58,8 @@ class Limits:
     """The limits of a download.
 
     Attributes:
-        silence: seconds without an answer, or with less than 16 KiB, after which the connection counts as broken.
+        silence: seconds without an answer, or of waiting in which less than `LEAST_BYTES` come, after which the
+            connection counts as broken.
         tries: how often it is tried again without having got further.
         pause: seconds before the second try; each further one waits twice as long.
     """
@@ -67,6 +67,11 @@ class Limits:
     silence: float = _SILENCE_SECONDS
     tries: int = _TRIES
     pause: float = _PAUSE_SECONDS
+
+    @classmethod
+    def of_factor(cls, factor: float) -> Limits:
+        """The usual ones, with *factor* times the silence."""
+        return cls(silence=_SILENCE_SECONDS * factor)
 
 
 def download(
@@ -103,7 +108,7 @@ def download(
         except _Broken as error:
             if isinstance(error, _Shorter):
                 part.unlink()
-            failures = 1 if _size(part) - before >= _SLOW_BYTES else failures + 1
+            failures = 1 if _size(part) - before >= LEAST_BYTES else failures + 1
             if failures >= limits.tries:
                 raise ImageError(
                     f"cannot download {url}: {error} (tried {limits.tries} times)\n"
@@ -132,7 +137,7 @@ def fetch_text(url: str, limits: Limits = Limits(), most: int = 4 << 20) -> byte
     for attempt in range(limits.tries):
         try:
             with _opened(url, {}, limits) as answer:
-                content: bytes = answer.read(most + 1)
+                content = _read(answer, most + 1)
         except _Broken as error:
             if attempt + 1 == limits.tries:
                 raise ImageError(f"cannot download {url}: {error} (tried {limits.tries} times)") from error
@@ -172,44 +177,48 @@ def _fetch(url: str, part: Path, kind: str, progress: _Progress, limits: Limits,
         length = answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
         with part.open("ab") as file:
-            _copy(answer, file, digest, pool, lambda got: progress.show(have + got, total), limits)
+            _copy(answer, file, digest, pool, lambda got: progress.show(have + got, total))
     if total is not None and _size(part) != total:
         raise _Broken(f"the connection ended at byte {_size(part)} of {total}")
     tag.unlink(missing_ok=True)
     return digest.hexdigest()
 
 
-def _copy(
-    answer: Any, file: IO[bytes], digest: Any, pool: ThreadPoolExecutor, show: Callable[[int], None], limits: Limits
-) -> None:
+def _copy(answer: Any, file: IO[bytes], digest: Any, pool: ThreadPoolExecutor, show: Callable[[int], None]) -> None:
     """Write what comes to *file*; another thread computes the digest meanwhile."""
-    got = window = 0
-    since = monotonic()
+    got = 0
     hashing: Future[None] | None = None
+    while True:
+        chunk = _read(answer, _CHUNK, once=True)
+        if hashing is not None:
+            hashing.result()
+        if not chunk:
+            return
+        hashing = pool.submit(digest.update, chunk)
+        file.write(chunk)
+        got += len(chunk)
+        show(got)
+
+
+def _read(answer: Any, most: int, *, once: bool = False) -> bytes:
+    """Up to *most* bytes: as many as there are, or only what comes first if *once*.
+
+    Raises:
+        _Broken: the connection broke, or is too slow.
+    """
     try:
-        while True:
-            chunk = answer.read1(_CHUNK)
-            if hashing is not None:
-                hashing.result()
-            if not chunk:
-                return
-            hashing = pool.submit(digest.update, chunk)
-            file.write(chunk)
-            got, window = got + len(chunk), window + len(chunk)
-            show(got)
-            if monotonic() - since > limits.silence:
-                if window < _SLOW_BYTES:
-                    raise _Broken(f"the server sent only {window} bytes in {limits.silence:g} s")
-                since, window = monotonic(), 0
+        content: bytes = answer.read1(most) if once else answer.read(most)
     except (OSError, http.client.HTTPException) as error:
         raise _Broken(_reason(error)) from error
+    return content
 
 
 @contextmanager
 def _opened(url: str, headers: dict[str, str], limits: Limits) -> Iterator[Any]:
     request = urllib.request.Request(url, headers={"User-Agent": _AGENT, **headers})  # noqa: S310  # as below
     try:
-        answer = urllib.request.urlopen(request, timeout=limits.silence)  # noqa: S310  # the caller checks the scheme
+        # The caller checks the scheme.
+        answer = Pace(limits.silence).opener().open(request, timeout=limits.silence)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == _RANGE_NOT_SATISFIABLE:

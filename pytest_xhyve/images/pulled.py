@@ -82,7 +82,8 @@ class PulledImages:
         mirrors: pairs of the beginning of an address, and what stands in its place.
         offline: whether nothing may be downloaded.
         report: called with a line for what takes long.
-        limits: the limits of time of a download; None for the usual ones.
+        factor: for the limits of time of a download.
+        limits: these limits, in the place of the usual ones.
     """
 
     def __init__(
@@ -92,12 +93,14 @@ class PulledImages:
         report: Callable[[str], None],
         *,
         offline: bool,
+        factor: float = 1.0,
         limits: Limits | None = None,
     ) -> None:
         self._home = home
         self._mirrors = tuple(mirrors)
         self._report = report
         self._offline = offline
+        self._factor = factor
         self._limits = limits
 
     def find(self, address: Address) -> Pulled | None:
@@ -147,7 +150,7 @@ class PulledImages:
         # The name is the same for each try, so that the next one finds what this one left.
         workspace = folder / f".{target.name}.part"
         workspace.mkdir(mode=0o700, exist_ok=True)
-        download(url, workspace / address.file, checksum, self._report, self._limits or Limits())
+        download(url, workspace / address.file, checksum, self._report, self._limits or Limits.of_factor(self._factor))
         shutil.rmtree(target, ignore_errors=True)
         workspace.rename(target)
         about = {
@@ -171,7 +174,7 @@ class PulledImages:
         """What the disk must have, and what was found out about the signature."""
         from pytest_xhyve.host.download import Checksum, Limits, fetch_text  # noqa: PLC0415
 
-        limits = self._limits or Limits()
+        limits = self._limits or Limits.of_factor(self._factor)
         if address.checksum is not None:
             return Checksum(*address.checksum), "its checksum is stated in the address"
         assert address.sums is not None

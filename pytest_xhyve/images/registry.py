@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 
 from pytest_xhyve.formats.pieces import Pieces
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.http_pace import Pace, TooSlow
 from pytest_xhyve.images.exchange import COMPRESSED, DESCRIBED, import_described, read_described, write_folder
 from pytest_xhyve.images.exported import ExportedImage
 from pytest_xhyve.images.exporting import Export
@@ -33,8 +34,10 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TITLE = "org.opencontainers.image.title"
 _PIECE = 1 << 16
-# To connect, and until the next bytes come.
-_SECONDS = (10, 120)
+_CONNECT_SECONDS = 10.0
+# Until the next bytes come, and of waiting in which LEAST_BYTES must come: a registry reads a large file once more
+# before it answers that it has it.
+_SILENCE_SECONDS = 120.0
 _HTTP_ERROR = 400
 # A registry may refuse manifests of more than 4 MiB (the OCI Distribution Specification, "Pushing Manifests").
 _MOST_ANSWER = 4 << 20
@@ -57,7 +60,7 @@ def check_address(address: str) -> str:
     return address
 
 
-def push_image(export: Export, address: str, folder: Path, report: Report) -> None:
+def push_image(export: Export, address: str, folder: Path, report: Report, *, factor: float = 1.0) -> None:
     """Send *export* to a registry.
 
     Args:
@@ -65,6 +68,7 @@ def push_image(export: Export, address: str, folder: Path, report: Report) -> No
         address: an address that `check_address` returned.
         folder: an empty folder, for its compressed files.
         report: called with a line for each file.
+        factor: for the limits of time.
 
     Raises:
         ConfigurationError: the package `oras` is not installed.
@@ -72,7 +76,7 @@ def push_image(export: Export, address: str, folder: Path, report: Report) -> No
         XhyveError: the registry cannot be reached, or refuses.
         OSError: the folder cannot be written.
     """
-    with _connected(address) as (client, target):
+    with _connected(address, _SILENCE_SECONDS * factor) as (client, target):
         description = write_folder(export, folder, report)
         report(f"sending {export.image.name} to {address}")
         with _explained(address):
@@ -85,7 +89,9 @@ def push_image(export: Export, address: str, folder: Path, report: Report) -> No
             )
 
 
-def pull_image(address: str, home: Home, report: Report, name: str | None = None) -> tuple[ExportedImage, Image]:
+def pull_image(
+    address: str, home: Home, report: Report, name: str | None = None, *, factor: float = 1.0
+) -> tuple[ExportedImage, Image]:
     """Import the image at *address*; only files that the cache folder does not have are fetched.
 
     Args:
@@ -93,6 +99,7 @@ def pull_image(address: str, home: Home, report: Report, name: str | None = None
         home: the cache folder.
         report: called with a line for each file.
         name: another name for the image.
+        factor: for the limits of time.
 
     Raises:
         ConfigurationError: the package `oras` is not installed; the image cannot have its name.
@@ -100,7 +107,7 @@ def pull_image(address: str, home: Home, report: Report, name: str | None = None
         XhyveError: the registry cannot be reached, or refuses.
         OSError: a file cannot be written.
     """
-    with _connected(address) as (client, target):
+    with _connected(address, _SILENCE_SECONDS * factor) as (client, target):
         with _explained(address):
             digests = _digests(client.get_manifest(target))
         described = [title for title in digests if title.endswith(DESCRIBED)]
@@ -126,8 +133,8 @@ def pull_image(address: str, home: Home, report: Report, name: str | None = None
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[tuple[Any, str]]:
-    """A client of the registry of *address*, and what it calls the image."""
+def _connected(address: str, silence: float) -> Iterator[tuple[Any, str]]:
+    """A client of the registry of *address*, which may be silent for so many seconds, and what it calls the image."""
     try:
         from oras.client import OrasClient  # noqa: PLC0415
         from oras.logger import setup_logger  # noqa: PLC0415
@@ -141,7 +148,9 @@ def _connected(address: str) -> Iterator[tuple[Any, str]]:
     is_here = registry in _LOOPBACK or registry.rpartition(":")[0] in _LOOPBACK
     client = OrasClient(insecure=is_here)
     with closing(client.session) as session:
-        session.request = partial(_request, session.request)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _paced_adapter(Pace(silence)))
+        session.request = partial(_request, session.request, silence)
         with _explained(address):
             asked = session.request("GET", f"{client.prefix}://{registry}/v2/")
             if asked.headers.get("Www-Authenticate", "").lower().startswith("basic"):
@@ -156,13 +165,42 @@ def _connected(address: str) -> Iterator[tuple[Any, str]]:
         yield client, target
 
 
-def _request(request: Callable[..., Any], *arguments: Any, stream: bool = False, **options: Any) -> Any:
+def _paced_adapter(pace: Pace) -> Any:
+    """An adapter of requests whose connections have the *pace*, also those through a proxy."""
+    from requests.adapters import HTTPAdapter  # noqa: PLC0415
+
+    def set_pace(manager: Any) -> Any:
+        classes = manager.pool_classes_by_scheme
+        manager.pool_classes_by_scheme = {scheme: _paced_pool(pool, pace) for scheme, pool in classes.items()}
+        return manager
+
+    class PacedAdapter(HTTPAdapter):
+        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+            super().init_poolmanager(*arguments, **options)
+            set_pace(self.poolmanager)
+
+        def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
+            known = proxy in self.proxy_manager
+            manager = super().proxy_manager_for(proxy, **options)
+            return manager if known else set_pace(manager)
+
+    return PacedAdapter()
+
+
+def _paced_pool(pool: Any, pace: Pace) -> Any:
+    """The class *pool* of urllib3, with a pace for its connections."""
+    connection = pool.ConnectionCls
+    paced = type(connection.__name__, (connection,), {"response_class": staticmethod(pace.response_class())})
+    return type(pool.__name__, (pool,), {"ConnectionCls": paced})
+
+
+def _request(request: Callable[..., Any], silence: float, *arguments: Any, stream: bool = False, **options: Any) -> Any:
     """Call *request* of a session; an answer that is not streamed has a limit.
 
     Raises:
         ImageError: the answer has no end.
     """
-    response = request(*arguments, stream=True, **{"timeout": _SECONDS, **options})
+    response = request(*arguments, stream=True, **{"timeout": (_CONNECT_SECONDS, silence), **options})
     if not stream:
         content = Pieces(response.iter_content(_PIECE)).read(_MOST_ANSWER + 1)
         if len(content) > _MOST_ANSWER:
@@ -184,8 +222,17 @@ def _explained(address: str) -> Iterator[None]:
         # OSErrors, as those of this host's files are.
         if isinstance(error, OSError) and not type(error).__module__.startswith("requests."):
             raise
-        reason = printable(" ".join(str(error).split()))[:500] or type(error).__name__
+        cause = _find_too_slow(error) or error
+        reason = printable(" ".join(str(cause).split()))[:500] or type(error).__name__
         raise XhyveError(f"the registry of {address} cannot be used: {reason}") from error
+
+
+def _find_too_slow(error: BaseException) -> TooSlow | None:
+    """What made *error* happen, if the registry was too slow; urllib3 has a text of its own for it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, TooSlow):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def _digests(manifest: Any) -> dict[str, str]:

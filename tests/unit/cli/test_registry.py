@@ -16,6 +16,7 @@ import pytest
 import yaml
 from command_line import run_separately
 from fake_images import write_image
+from web_server import dripping
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.registry import check_address, pull_image
@@ -146,3 +147,15 @@ def test_registry_that_answers_without_end(new_home: Home) -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX-Long: ", b"HTTP/1.1 200 OK\r\n\r\n"])
+def test_registry_that_sends_a_byte_now_and_then(new_home: Home, begin: bytes) -> None:
+    pytest.importorskip("oras")
+    start = monotonic()
+    with (
+        dripping(begin) as place,
+        pytest.raises(XhyveError, match=r"cannot be used: the server sent only \d+ bytes in"),
+    ):
+        pull_image(f"oci://{place}/guests/own:1", new_home, print, factor=0.5 / 120)
+    assert monotonic() - start < 20

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from web_server import Site, serving
+from web_server import Site, dripping, serving
 
 from pytest_xhyve.host.download import Checksum, Limits, download, fetch_text
+from pytest_xhyve.host.http_pace import Pace, _PacedReader
 from pytest_xhyve.model.errors import ImageError
 
 DISK = os.urandom(3 << 20)
@@ -104,8 +108,44 @@ def test_server_that_is_busy_is_tried_again(site: Site, tmp_path: Path) -> None:
 
 def test_slow_server(site: Site, tmp_path: Path) -> None:
     site.drip = 1
-    with pytest.raises(ImageError, match=r"sent only \d+ bytes in 0.5 s \(tried 3 times\)"):
+    with pytest.raises(ImageError, match=r"sent only \d+ bytes in \d\.\d s, and 16 KiB are expected \(tried 3"):
         get(site, tmp_path / "disk")
+
+
+@pytest.mark.parametrize(
+    "begin", [b"HTTP/1.1 200 OK\r\nX-Long: ", b"HTTP/1.1 200 OK\r\nContent-Length: 3145728\r\n\r\n"]
+)
+def test_server_that_sends_a_byte_now_and_then(tmp_path: Path, begin: bytes) -> None:
+    """Each wait for the next byte is short; their sum has a limit, for headers and for small files, too."""
+    start = time.monotonic()
+    with dripping(begin) as place:
+        with pytest.raises(ImageError, match=r"the server sent only \d+ bytes in \d\.\d s.* \(tried 3 times\)"):
+            download(f"http://{place}/disk.img", tmp_path / "disk", CHECKSUM, print, LIMITS)
+        with pytest.raises(ImageError, match=r"the server sent only \d+ bytes in \d\.\d s.* \(tried 3 times\)"):
+            fetch_text(f"http://{place}/SHA256SUMS", LIMITS)
+    assert time.monotonic() - start < 20
+
+
+def test_slow_disk_is_not_a_slow_server() -> None:
+    """What is done with the bytes is not counted."""
+
+    class Fast(io.RawIOBase):
+        def readinto(self, buffer: Any) -> int:
+            buffer[:10] = bytes(10)
+            return 10
+
+    reader = _PacedReader(Fast(), Pace(0.05))
+    for _ in range(4):
+        assert reader.read(10) == bytes(10)
+        time.sleep(0.05)
+
+
+def test_full_disk_is_not_blamed_on_the_server(site: Site, tmp_path: Path) -> None:
+    """It is no reason to try again, either."""
+    (tmp_path / "disk.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        get(site, tmp_path / "disk")
+    assert len(site.requests) == 1
 
 
 def test_server_that_does_not_answer(tmp_path: Path) -> None:
