@@ -28,7 +28,7 @@ _TOP = Path(__file__).parents[1]
 _PLACE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 _REFERENCE = re.compile(r"^<!-- reference: ([\w.]+)(?::([\w, \n]+))? -->$", re.MULTILINE)
 _DEFAULT = re.compile(r" *\(default: (.*)\)$")
-_ATTRIBUTE = re.compile(r"^ +(\w+): (.*(?:\n {12,}.*)*)$", re.MULTILINE)
+_ATTRIBUTE = re.compile(r"^ +(\w+): (.*(?:\n {8,}.*)*)$", re.MULTILINE)
 
 
 def fill_in(markdown: str) -> str:

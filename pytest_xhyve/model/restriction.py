@@ -84,8 +84,8 @@ class Restriction:
     """The images on which a test may run.
 
     Attributes:
-        only: the test runs on images that meet one of these; None for all.
-        skip_on: and not on images that meet one of these.
+        only: the test runs only on images that meet one of these conditions; None for all images.
+        skip_on: the test is skipped on images that meet one of these conditions.
     """
 
     only: tuple[Condition, ...] | None = None

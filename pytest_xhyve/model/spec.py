@@ -48,7 +48,7 @@ class GuestSpec:
         start: ``cold`` boots the guest, ``warm`` restores it from a template, ``auto`` restores it if possible.
         reset: whether each test gets a shared guest in the state in which the fixtures left it.
         power_cuts: whether the guest's writes are recorded, so that ``guest.power_cut()`` works.
-        shares: folders of the host that the guest has, too.
+        shares: folders of the host that the guest mounts: a dict of the guest's folders, each with the host's.
     """
 
     image: str | os.PathLike[str] | Image | None = None

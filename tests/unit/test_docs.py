@@ -26,7 +26,9 @@ from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.host.runs import GuestRecord
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import parse_manifest
+from pytest_xhyve.model.restriction import Restriction
 from pytest_xhyve.model.settings import OPTIONS
+from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.preparation.description import describe_disk
 from pytest_xhyve.preparation.disk_file import DiskFile
 
@@ -243,6 +245,11 @@ def test_site_has_what_readers_use(site: Path) -> None:
     assert "copybutton.js" in page
     assert "theme-toggle" in page
     assert 'href="#choose-an-image"' in page
+    fixtures = (site / "reference" / "fixtures.html").read_text()
+    for key in (field.name for kind in (GuestSpec, Restriction) for field in fields(kind)):
+        assert f'<span class="pre">{key}</span>' in fixtures
+    # The second line of a description.
+    assert "without it, the hypervisor loads the kernel" in fixtures
 
 
 def test_every_key_of_json_is_told_of() -> None:
