@@ -7,6 +7,7 @@ defaults are those of `Settings`. This module imports nothing heavy.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,9 @@ MAX_GUESTS = 200
 
 PASSWORD_VARIABLE = "PYTEST_XHYVE_PASSWORD"  # noqa: S105  # a name
 """The environment variable with the password of ``--xhyve-user``. It is not an option, as process lists show those."""
+
+# Not the colon after the scheme of an address, nor the one before its port.
+_BETWEEN_VALUES = re.compile(rf"{re.escape(os.pathsep)}(?!//|[0-9]+/[^:]*#)")
 
 EMULATION_FACTOR = 4.0
 """The factor by which the plugin multiplies timeouts when the hypervisor emulates the CPU."""
@@ -99,9 +103,10 @@ OPTIONS = (
     Option(
         "image",
         "IMAGE",
-        "the image that guests are cloned from: a name from the catalog (debian12, tiny), the path of any disk "
-        "with a Linux on it, or the path of a manifest (.yaml); if given twice, each test that requests a guest "
-        "runs once on each image (default: debian12)",
+        "the image that guests are cloned from: the name of an image of the catalog (debian12, tiny), a recipe, a "
+        "saved guest or a distribution (debian-12); the path of a disk with a Linux on it, a manifest (.yaml) or a "
+        "recipe; or the address of a disk (https://HOST/FILE#sha256=DIGEST); if given twice, each test that requests a "
+        "guest runs once on each image (default: debian12)",
         environment=True,
         repeatable=True,
     ),
@@ -196,7 +201,7 @@ OPTIONS = (
         "max_guests",
         "N",
         "limit of guests that run at the same time, over all processes of this user; beside it, they may take three "
-        "quarters of the host's memory",
+        "quarters of the host's memory (default: as many as the hypervisor can run)",
         _max_guests,
         environment=True,
     ),
@@ -414,7 +419,7 @@ def _find(option: Option, values: OptionSource, environment: Mapping[str, str]) 
         return option.flag, tuple(typed) if option.repeatable else (typed,)
     if option.environment and option.variable in environment:
         text = environment[option.variable]
-        return option.variable, tuple(text.split(os.pathsep)) if option.repeatable else (text,)
+        return option.variable, tuple(_BETWEEN_VALUES.split(text)) if option.repeatable else (text,)
     written = values.getini(option.ini)
     if written is None or written == []:
         return None, ()

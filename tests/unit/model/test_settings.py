@@ -73,6 +73,14 @@ def test_option_beats_environment_beats_ini() -> None:
     assert settings.given.keys() == {"image", "accel", "cpus"}
 
 
+def test_colons_separate_images_but_not_the_parts_of_an_address() -> None:
+    address, local = "https://example.org/a.qcow2#sha256=00", "http://127.0.0.1:8000/b.img#sha512=00"
+    images = Settings.load(Given(), {"PYTEST_XHYVE_IMAGE": f"tiny:{address}:./c.img:{local}:/d.img"}).images
+    assert images == ("tiny", address, "./c.img", local, "/d.img")
+    with pytest.raises(ConfigurationError, match="PYTEST_XHYVE_IMAGE: the value is empty"):
+        Settings.load(Given(), {"PYTEST_XHYVE_IMAGE": "tiny:"})
+
+
 @pytest.mark.parametrize("option", [option for option in OPTIONS if not option.repeatable], ids=lambda o: o.name)
 def test_what_is_empty_counts_as_given(option: Any) -> None:
     with pytest.raises(ConfigurationError, match=option.flag):
