@@ -21,6 +21,7 @@ from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import (
     Firmware,
     format_size,
+    parse_keys,
     parse_memory,
     parse_positive_int,
     parse_user,
@@ -209,15 +210,7 @@ def parse_manifest(path: Path) -> Manifest:
         "extends": _base,
         "made": _mapping,
     }
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        if key not in parsers:
-            near = suggest(key, parsers) if isinstance(key, str) else ""
-            raise ConfigurationError(f"{path}: unknown key {short_repr(key)}{near} (keys: {', '.join(parsers)})")
-        try:
-            values[key] = parsers[key](value)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{path}: {key}: {error}") from error
+    values = parse_keys(content, parsers, str(path))
     manifest = Manifest(path.absolute(), values)
     levels = tuple(architecture_of(manifest.arch).emulated_cpus)
     if values.get("cpu", levels[0]) not in levels:

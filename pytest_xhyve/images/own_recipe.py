@@ -16,11 +16,11 @@ from pytest_xhyve.images.manifest import load_mapping
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import (
     parse_disk_size,
+    parse_keys,
     parse_memory,
     parse_positive_float,
     parse_positive_int,
     short_repr,
-    suggest,
 )
 
 RECIPE = "recipe.yaml"
@@ -114,15 +114,7 @@ def parse_own_recipe(content: Mapping[Any, Any], name: str, folder: Path | None)
         "memory": parse_memory,
         "timeout": parse_positive_float,
     }
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        if key not in parsers:
-            near = suggest(key, parsers) if isinstance(key, str) else ""
-            raise ConfigurationError(f"{where}: unknown key {short_repr(key)}{near} (keys: {', '.join(parsers)})")
-        try:
-            values[key] = parsers[key](value)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {key}: {error}") from error
+    values = parse_keys(content, parsers, where)
     if "extends" not in values:
         raise ConfigurationError(
             f"{where}: missing extends\n  name the image that the recipe adds to: extends: debian12"

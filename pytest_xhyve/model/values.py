@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -245,6 +245,29 @@ def suggest(word: str, known: Collection[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def parse_keys(content: Mapping[Any, Any], parsers: Mapping[str, Callable[[Any], Any]], where: str) -> dict[str, Any]:
+    """The values of *content*, each as the parser of its key returns it.
+
+    Args:
+        content: keys and values, as a user wrote them.
+        parsers: the known keys, and what checks and converts the value of each; they raise `ConfigurationError`.
+        where: the file or the name that messages begin with.
+
+    Raises:
+        ConfigurationError: a key is unknown, or a value is invalid; the message names *where* and the key.
+    """
+    values = {}
+    for key, value in content.items():
+        if key not in parsers:
+            near = suggest(key, parsers) if isinstance(key, str) else ""
+            raise ConfigurationError(f"{where}: unknown key {short_repr(key)}{near} (keys: {', '.join(parsers)})")
+        try:
+            values[key] = parsers[key](value)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where}: {key}: {error}") from error
+    return values
 
 
 def format_size(size: int) -> str:
