@@ -40,11 +40,7 @@ def describe(wanted: str, settings: Settings, *, progress: Progress) -> dict[str
         SystemExit: a signal ended this process; the helper guest is removed.
     """
     home = Home.of_user()
-    source = find_source(wanted, places=Places.of(home, settings))
-    manifest = read_source(wanted, source, Places.of(home, settings))
-    if source.address is not None and manifest is None:
-        raise ConfigurationError(f"{wanted} was not pulled yet\n  run `pytest-xhyve pull {wanted}` first")
-    image = _find_image(source, manifest, home)
+    source, manifest, image = _find(wanted, home, settings)
     if image is not None:
         return describe_image(image)
     if source.own is not None:
@@ -73,11 +69,7 @@ def copy_out(wanted: str, folder: Path, settings: Settings, *, progress: Progres
         SystemExit: a signal ended this process; the helper guest is removed.
     """
     home = Home.of_user()
-    source = find_source(wanted, places=Places.of(home, settings))
-    manifest = read_source(wanted, source, Places.of(home, settings))
-    if source.address is not None and manifest is None:
-        raise ConfigurationError(f"{wanted} was not pulled yet\n  run `pytest-xhyve pull {wanted}` first")
-    image = _find_image(source, manifest, home)
+    source, manifest, image = _find(wanted, home, settings)
     if image is not None and image.kernel is not None:
         with new_files(folder) as copies:
             shutil.copyfile(image.kernel, copies / KERNEL)
@@ -134,6 +126,20 @@ def _row(key: str, each: dict[str, Any]) -> str:
         password = {"set": "has a password", "none": "has no password", "locked": "cannot log in by password"}
         return f"{each['name']} ({each['uid']}), {each['shell']}, {password.get(each['password'], 'unknown')}"
     return f"{each['path']}, line {each['line']}: {each['key']} {each['value']}"
+
+
+def _find(wanted: str, home: Home, settings: Settings) -> tuple[Source, Manifest | None, Image | None]:
+    """What *wanted* names, its manifest as `read_source` returns it, and its image as `_find_image` does.
+
+    Raises:
+        ConfigurationError: nothing is found, its manifest is invalid, or its disk was not pulled yet.
+    """
+    places = Places.of(home, settings)
+    source = find_source(wanted, places=places)
+    manifest = read_source(wanted, source, places)
+    if source.address is not None and manifest is None:
+        raise ConfigurationError(f"{wanted} was not pulled yet\n  run `pytest-xhyve pull {wanted}` first")
+    return source, manifest, _find_image(source, manifest, home)
 
 
 def _find_image(source: Source, manifest: Manifest | None, home: Home) -> Image | None:
