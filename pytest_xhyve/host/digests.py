@@ -38,7 +38,7 @@ def remembered_digest(path: Path, cache: Path) -> str | None:
     try:
         known = json.loads(_record_of(path, cache).read_text())
         return str(known["sha256"]) if known["state"] == _state_of(path) else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError):
         # The record or the file is missing, or the record is damaged.
         return None
 

@@ -113,6 +113,7 @@ def test_invalid_captures(pair: Guests, tmp_path: Path) -> None:
 def test_heal_with_nothing_broken(pair: Guests) -> None:
     pair.heal()
     pair.heal()
+    pair.client.run(ping("server"), timeout=LIMIT)
 
 
 def test_snapshot_of_one_moment(pair: Guests, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -39,15 +40,21 @@ def test_altered_disk_of_the_same_size(tmp_path: Path) -> None:
         check_image(image, tmp_path)
 
 
-def test_disk_is_read_once_for_each_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = read_manifest(write_image(tmp_path))
-    read: list[Path] = []
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files whose digest was computed."""
+    files: list[Path] = []
 
-    def digest_of(path: Path) -> str | None:
-        read.append(path)
-        return image.sha256
+    def digest_of(path: Path) -> str:
+        files.append(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
 
     monkeypatch.setattr(digests, "digest_of", digest_of)
+    return files
+
+
+def test_disk_is_read_once_for_each_state(tmp_path: Path, read: list[Path]) -> None:
+    image = read_manifest(write_image(tmp_path))
     check_image(image, tmp_path)
     check_image(image, tmp_path)
     assert read == [image.disk]
@@ -56,12 +63,14 @@ def test_disk_is_read_once_for_each_state(tmp_path: Path, monkeypatch: pytest.Mo
     assert read == [image.disk] * 2
 
 
-def test_damaged_memory_of_the_digest_is_not_believed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "null", '{"state": 1, "sha256": 1}'])
+def test_damaged_memory_of_the_digest_is_not_believed(tmp_path: Path, read: list[Path], content: str) -> None:
     image = read_manifest(write_image(tmp_path))
     check_image(image, tmp_path)
-    for record in tmp_path.glob("*.json"):
-        record.write_text("{")
+    (record,) = tmp_path.glob("*.json")
+    record.write_text(content)
     check_image(image, tmp_path)
+    assert read == [image.disk] * 2
 
 
 def test_digest_that_several_remember_at_once(tmp_path: Path) -> None:
