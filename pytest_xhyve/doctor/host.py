@@ -15,7 +15,7 @@ from pytest_xhyve.host.disk import find_file_system
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
-from pytest_xhyve.model.architecture import X86_64
+from pytest_xhyve.model.architecture import host_architecture
 from pytest_xhyve.model.errors import HypervisorNotFound, ImageError, XhyveError
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.settings import EMULATION_FACTOR
@@ -33,12 +33,15 @@ AskQemu = Callable[[Path], HypervisorInfo]
 
 
 def ask_qemu(cache: Path) -> HypervisorInfo:
-    """The facts about QEMU with default options; the results are cached in the folder *cache*.
+    """The facts about QEMU with default options, for guests of this host's architecture.
+
+    Args:
+        cache: the folder for the results.
 
     Raises:
         HypervisorNotFound: QEMU is not found.
     """
-    return Qemu(executable=None, accel="auto", cache=cache).info
+    return Qemu(executable=None, accel="auto", cache=cache, architecture=host_architecture()).info
 
 
 def checks(home: Home | None, platform: str) -> list[Check]:
@@ -83,7 +86,8 @@ def check_sandbox(platform: str, executable: str | None = None) -> Iterator[Find
     if platform != "linux":
         return
     with contextlib.suppress(HypervisorNotFound), tempfile.TemporaryDirectory(prefix="pytest-xhyve-") as folder:
-        sandbox = Qemu(executable=executable, accel="tcg", cache=Path(folder)).sandbox
+        qemu = Qemu(executable=executable, accel="tcg", cache=Path(folder), architecture=host_architecture())
+        sandbox = qemu.sandbox
         if sandbox.works:
             yield Finding("QEMU's sandbox", "ok", sandbox.reason)
         else:
@@ -111,14 +115,16 @@ def _check_memory(home: Home, info: HypervisorInfo, ask: AskQemu) -> Iterator[Fi
 
 
 def _install_qemu(platform: str) -> str:
-    return "brew install qemu" if platform == "darwin" else f"sudo apt install {X86_64.package} qemu-utils"
+    packages = f"{host_architecture().package} qemu-utils"
+    return "brew install qemu" if platform == "darwin" else f"sudo apt install {packages}"
 
 
 def _accelerate(reason: str, platform: str) -> tuple[str, str]:
     """How to get hardware acceleration: a hint, and the commands."""
-    if f"guests are {X86_64.name}" in reason:
+    native = host_architecture()
+    if f"guests are {native.name}" in reason:
         return (
-            f"only a host whose processor is {X86_64.name} accelerates them; this prints its architecture:",
+            f"only a host whose processor is {native.name} accelerates them; this prints its architecture:",
             "uname -m",
         )
     if platform == "darwin":
@@ -126,10 +132,7 @@ def _accelerate(reason: str, platform: str) -> tuple[str, str]:
     if "may not open /dev/kvm" in reason:
         return "to get access:", 'sudo usermod -aG kvm "$USER"\nnewgrp kvm'
     if "/dev/kvm does not exist" in reason:
-        return (
-            "if the first command prints 0, enable virtualization in the firmware, or in the virtual machine's host:",
-            "grep -Ec 'vmx|svm' /proc/cpuinfo\nsudo modprobe -a kvm_intel kvm_amd",
-        )
+        return native.without_kvm
     return "in a virtual machine, its host must be fixed; the kernel's log may show more:", "sudo dmesg | grep -i kvm"
 
 

@@ -39,6 +39,7 @@ class Architecture:
         firmware: where Debian, Fedora and others put QEMU's UEFI firmware: its code, and its variables.
         firmware_beside: the same, relative to QEMU's program (Homebrew, MacPorts).
         firmware_packages: the packages with it, of Debian and of Fedora.
+        without_kvm: if a Linux host of this architecture has no ``/dev/kvm``: a hint, and the commands that help.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Architecture:
     firmware: tuple[tuple[str, str], ...]
     firmware_beside: tuple[str, str]
     firmware_packages: tuple[str, str]
+    without_kvm: tuple[str, str]
 
     def is_native(self, machine: str | None = None) -> bool:
         """Whether a host can run guests of this architecture without emulation.
@@ -105,6 +107,10 @@ X86_64 = Architecture(
     # The variables serve x86_64, too.
     firmware_beside=("../share/qemu/edk2-x86_64-code.fd", "../share/qemu/edk2-i386-vars.fd"),
     firmware_packages=("ovmf", "edk2-ovmf"),
+    without_kvm=(
+        "if the first command prints 0, enable virtualization in the firmware, or in the virtual machine's host:",
+        "grep -Ec 'vmx|svm' /proc/cpuinfo\nsudo modprobe -a kvm_intel kvm_amd",
+    ),
 )
 
 ARM64 = Architecture(
@@ -136,6 +142,12 @@ ARM64 = Architecture(
     ),
     firmware_beside=("../share/qemu/edk2-aarch64-code.fd", "../share/qemu/edk2-arm-vars.fd"),
     firmware_packages=("qemu-efi-aarch64", "edk2-aarch64"),
+    # Linux, arch/arm64/kvm/arm.c: KVM is not a module, and needs the processor's level for hypervisors.
+    without_kvm=(
+        'if this prints "HYP mode not available", the firmware, or the virtual machine\'s host, started Linux without '
+        "the processor's level for hypervisors (EL2):",
+        "sudo dmesg | grep -i kvm",
+    ),
 )
 
 

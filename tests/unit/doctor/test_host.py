@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from pathlib import Path
 
@@ -40,6 +41,43 @@ def test_qemu_is_broken(new_home: Home, error: Exception) -> None:
     assert str(error) in finding.detail
 
 
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_host_of_arm64_has_guests_of_arm64(
+    new_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "arm64" if system == "darwin" else "aarch64")
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program, asked = tmp_path / "qemu-system-aarch64", tmp_path / "asked"
+    program.write_text(
+        f'#!/bin/sh\ncase $1 in --version) echo "QEMU emulator version 11.0.0"; exit;; esac\necho "$@" >>{asked}\n'
+        "printf k\n"
+    )
+    program.chmod(0o755)
+    (finding,) = host.check_qemu(None, system)
+    if system == "darwin":
+        assert finding == Finding("QEMU", "ok", "11.0.0, hvf (proved by a test program)")
+        assert "-machine virt,accel=hvf -cpu host" in asked.read_text()
+    else:
+        # This host is not one of arm64, so whether it has KVM matters to nothing else.
+        assert finding.detail.startswith("11.0.0, ")
+        assert "guests are" not in finding.detail
+    program.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (finding,) = host.check_qemu(None, system)
+    assert finding.detail.startswith("QEMU not found: for guests of aarch64, looked for qemu-system-aarch64")
+    assert finding.fix == ("brew install qemu" if system == "darwin" else "sudo apt install qemu-system-arm qemu-utils")
+
+
+def test_host_of_arm64_without_kvm(new_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    info = HypervisorInfo("qemu", "9.0", "tcg", "no kvm: /dev/kvm does not exist", emulated=True)
+    (finding,) = host.check_qemu(new_home, "linux", lambda _: info)
+    assert "HYP mode not available" in finding.detail
+    assert finding.fix == "sudo dmesg | grep -i kvm"
+    assert_can_be_pasted(finding)
+
+
 @pytest.mark.parametrize(
     ("platform", "reason", "fix"),
     [
@@ -50,8 +88,7 @@ def test_qemu_is_broken(new_home: Home, error: Exception) -> None:
         ),
         ("linux", "no kvm: /dev/kvm does not exist", "modprobe -a kvm_intel kvm_amd"),
         ("linux", "no kvm: the host advertises kvm, but a test program hung for 2 s", "dmesg"),
-        ("linux", "no kvm: the processor of this host is aarch64, and guests are x86_64", "uname -m"),
-        ("darwin", "no hvf: the processor of this host is arm64, and guests are x86_64", "uname -m"),
+        ("linux", "no kvm: the processor of this host is riscv64, and guests are x86_64", "uname -m"),
         ("darwin", "no hvf: …", "sysctl kern.hv_support"),
     ],
 )
