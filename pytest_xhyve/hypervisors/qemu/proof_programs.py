@@ -7,7 +7,6 @@ ends QEMU in a way that has no other cause.
 from __future__ import annotations
 
 import json
-import struct
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -64,28 +63,21 @@ class BootSector(ProofProgram):
 
 
 class Arm64Image(ProofProgram):
-    """A kernel for arm64, in the format Image: it counts, writes a letter to the serial port, and turns itself off.
+    """A kernel for arm64 that does what a kernel does first: it turns on the MMU and the caches.
 
-    The machine has no device that ends QEMU with an exit code, so the letter is the proof. The program does not turn on
-    the MMU.
+    Without them, a processor fetches each instruction from memory, and would seem to be a decoder. The machine has no
+    device that ends QEMU with an exit code, so the letter that the program writes to the serial port is the proof.
     """
 
-    # The register of the PL011 at 0x0900_0000 (hw/arm/virt.c in QEMU's sources), and PSCI's SYSTEM_OFF (Arm DEN0022).
-    code = struct.pack(
-        "<10I",
-        0xD2A12001,  # mov  x1, #0x09000000
-        0x52800D62,  # mov  w2, #'k'
-        0xD2A08003,  # mov  x3, #1 << 26
-        0xF1000463,  # subs x3, x3, #1
-        0x54FFFFE1,  # b.ne the line above
-        0xB9000022,  # str  w2, [x1]
-        0x52800100,  # mov  w0, #0x0008
-        0x72B08000,  # movk w0, #0x8400, lsl #16
-        0xD4000002,  # hvc  #0
-        0x14000000,  # b    itself
+    # tests/unit/hypervisors/proof_aarch64.S, assembled: 2^26 rounds of a loop, the letter, PSCI's SYSTEM_OFF.
+    code = bytes.fromhex(
+        "100000140000000000000000000000000000010000000000000000000000000000000000000000000000000000000000"
+        "000000000000000041524d640000000000e09fd200a218d5a0020018402018d580030010002018d51f8708d59f3f03d5"
+        "df3f03d5001038d5a1008252000001aa001018d5df3f03d50380a0d2630400f1e1ffff540120a1d2620d8052220000b9"
+        "80000018020000d40000001420358000080000841f2003d51f2003d51f2003d51f2003d51f2003d51f2003d51f2003d5"
+        "0104000000006000050700400000000000000000000000000000000000000000"
     )
-    # The header begins with a jump over itself (Linux, Documentation/arch/arm64/booting.rst).
-    file = struct.pack("<IIQQQQQQ4sI", 0x14000010, 0, 0, 1 << 16, 0, 0, 0, 0, b"ARM\x64", 0) + code
+    file = code
 
     def options(self, path: Path, acceleration: str) -> list[str]:
         # Only "host" can be accelerated.

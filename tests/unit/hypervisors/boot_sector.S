@@ -1,4 +1,4 @@
-# The boot sector of pytest_xhyve/hypervisors/qemu/acceleration.py, for GNU as; loaded at 0x7c00 in real mode.
+# The boot sector of pytest_xhyve/hypervisors/qemu/proof_programs.py, for GNU as; loaded at 0x7c00 in real mode.
 #
 # It does what a kernel does first (Intel SDM, volume 3A, section 10.8.5): switches on paging and long mode, with 2 MiB
 # pages that map the first GiB. There it counts to 2^26, which a CPU does in a tenth of a second, and what only decodes

@@ -215,11 +215,6 @@ def program_of(tmp_path: Path) -> str:
     return qemu(tmp_path)._executable
 
 
-def test_proof_runs_a_program(tmp_path: Path) -> None:
-    """Emulation always works, and so shows that the program answers where it is run at all."""
-    assert acceleration.prove(program_of(tmp_path), "1", "tcg", tmp_path) == Proof(True, "proved by a test program")
-
-
 @needs_assembler
 def test_proofs_program_is_what_its_source_says(tmp_path: Path) -> None:
     assert assemble(Path(__file__).with_name("boot_sector.S"), tmp_path) == BootSector.code
@@ -237,17 +232,6 @@ def test_proof_fails_with_qemus_words(tmp_path: Path) -> None:
     proof = acceleration.prove(program_of(tmp_path), "1", "nonsense", tmp_path)
     assert not proof.works
     assert "nonsense" in proof.reason
-
-
-def test_proof_gives_up_on_what_hangs(tmp_path: Path) -> None:
-    hangs = tmp_path / "qemu"
-    hangs.write_text("#!/bin/sh\nexec sleep 600\n")
-    hangs.chmod(0o700)
-    start = time.monotonic()
-    proof = acceleration.prove(str(hangs), "1", "tcg", tmp_path)
-    assert not proof.works
-    assert "hung" in proof.reason
-    assert time.monotonic() - start < acceleration.PROOF_SECONDS + 1
 
 
 def test_proof_is_remembered_until_something_changes(tmp_path: Path) -> None:
