@@ -13,7 +13,7 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.choice import select_hypervisor
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
 from pytest_xhyve.images.manifest import read_manifest
-from pytest_xhyve.model.architecture import ARM64, X86_64
+from pytest_xhyve.model.architecture import ARM64, X86_64, Architecture
 from pytest_xhyve.model.errors import HypervisorNotFound
 from pytest_xhyve.model.settings import Settings
 
@@ -56,14 +56,21 @@ def test_one_for_each(new_home: Home, tmp_path: Path, monkeypatch: pytest.Monkey
     assert hypervisors.for_image(None) is own
 
 
+@pytest.mark.parametrize(
+    ("host", "architecture", "words"),
+    [
+        ("x86_64", ARM64, r"for guests of aarch64, looked for qemu-system-aarch64 .*\n.*: qemu-system-arm and"),
+        ("aarch64", X86_64, r"for guests of x86_64, looked for qemu-system-x86_64 .*\n.*: qemu-system-x86 and"),
+        ("arm64", X86_64, r"for guests of x86_64, looked for qemu-system-x86_64 .*\n.* macOS: brew install qemu"),
+    ],
+)
 def test_missing_emulator_is_named_with_its_package(
-    new_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, architecture: Architecture, words: str
 ) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: host)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        HypervisorNotFound, match=r"for guests of aarch64, looked for qemu-system-aarch64 .*\n.*qemu-system-arm "
-    ):
-        select_hypervisor(Settings(), new_home, lambda _: None, ARM64)
+    with pytest.raises(HypervisorNotFound, match=words):
+        select_hypervisor(Settings(), new_home, lambda _: None, architecture)
 
 
 @pytest.mark.parametrize("name", ["xhyve", "hyperkit"])

@@ -36,9 +36,9 @@ def lock_key(folder: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(folder / "key")], check=True)
 
 
-def write_twin(folder: Path) -> None:
+def write_twin(folder: Path, **changes: Any) -> None:
     (folder / "b").mkdir()
-    write_image(folder / "b")
+    write_image(folder / "b", **changes)
 
 
 def add(folder: Path, text: str) -> None:
@@ -192,6 +192,11 @@ KINDS = {
     "two images of one name": Bad(
         ("two images of this run are named 'ubuntu18'", "/ubuntu18.yaml and ", "/b/ubuntu18.yaml", "`name:`"),
         prepare=write_twin,
+        options=("--xhyve-image=ubuntu18.img", "--xhyve-image=b/ubuntu18.img"),
+    ),
+    "two images of one name and two architectures": Bad(
+        ("two images of this run are named 'ubuntu18'", "/ubuntu18.yaml and ", "/b/ubuntu18.yaml", "`name:`"),
+        prepare=lambda folder: write_twin(folder, arch="aarch64"),
         options=("--xhyve-image=ubuntu18.img", "--xhyve-image=b/ubuntu18.img"),
     ),
     "an image that calls itself as one of the catalog": Bad(
