@@ -18,7 +18,7 @@ def explain_other_kernel(path: Path, architecture: Architecture) -> str | None:
         OSError: the file cannot be read.
     """
     if read_kernel_header(path) is not None:
-        found, form = X86_64, "bzImage"
+        found, form = X86_64, X86_64.kernel_file
     elif (arm64 := read_arm64_kernel(path)) is not None:
         found, form = ARM64, str(arm64.form)
     else:

@@ -36,6 +36,7 @@ class Architecture:
             the physical address of the second one. Else None.
         parameters: kernel parameters that shorten a boot on an emulated CPU of this architecture.
         kernel: the format of its kernel, for messages.
+        kernel_file: the name of the file that a build of the kernel makes; some systems keep it.
         firmware: where Debian, Fedora and others put QEMU's UEFI firmware: its code, and its variables.
         firmware_beside: the same, relative to QEMU's program (Homebrew, MacPorts).
         firmware_packages: the packages with it, of Debian and of Fedora.
@@ -59,6 +60,7 @@ class Architecture:
     ram_hole: tuple[int, int, int] | None
     parameters: tuple[str, ...]
     kernel: str
+    kernel_file: str
     firmware: tuple[tuple[str, str], ...]
     firmware_beside: tuple[str, str]
     firmware_packages: tuple[str, str]
@@ -95,6 +97,7 @@ X86_64 = Architecture(
     ram_hole=(0xB000_0000, 0x8000_0000, 1 << 32),
     parameters=("tsc=reliable", "no_timer_check"),
     kernel="a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, not vmlinux)",
+    kernel_file="bzImage",
     # Debian and Ubuntu (4 MiB since 2022), Fedora, openSUSE, Arch.
     firmware=(
         ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
@@ -135,6 +138,7 @@ ARM64 = Architecture(
     ram_hole=None,
     parameters=(),
     kernel="a Linux kernel for arm64 (an Image, a gzip file of one, or an EFI zboot file)",
+    kernel_file="Image",
     firmware=(
         ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
         ("/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw", "/usr/share/edk2/aarch64/vars-template-pflash.raw"),

@@ -7,12 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pytest_xhyve.model.architecture import ARCHITECTURES
 from pytest_xhyve.model.text import is_number, printable
 
 DISK = "/dev/vdb"
 """The name of the disk in the helper guest."""
 
-_MACHINES = {62: "x86_64", 183: "aarch64", 3: "i686", 40: "arm", 243: "riscv64", 21: "ppc64le", 22: "s390x"}
+# Those that have no guests are named in a message only.
+_MACHINES = {3: "i686", 40: "arm", 243: "riscv64", 21: "ppc64le", 22: "s390x"} | {
+    each.elf_machine: each.name for each in ARCHITECTURES.values()
+}
 
 
 @dataclass(frozen=True, slots=True)

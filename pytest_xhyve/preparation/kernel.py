@@ -7,13 +7,13 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from pytest_xhyve.model.architecture import find_architecture, host_architecture
+from pytest_xhyve.model.architecture import ARCHITECTURES, find_architecture, host_architecture
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.text import is_number
 from pytest_xhyve.preparation.facts import DISK, Facts
 
 _INITRDS = ("initrd.img-{}", "initramfs-{}.img", "initrd-{}", "initrd-{}.img", "initramfs-{}", "initrd.gz-{}")
-_KERNEL = re.compile(r"(?:vmlinuz|bzImage|kernel)(?:-(.+))?")
+_KERNEL = re.compile(rf"(?:vmlinuz|kernel|{'|'.join(each.kernel_file for each in ARCHITECTURES.values())})(?:-(.+))?")
 # What belongs to the screen or to the boot loader, or keeps a guest of ours from booting or from being read.
 _DROPPED = re.compile(
     r"BOOT_IMAGE=.*|initrd=.*|quiet|splash|rhgb|console=.*|vga=.*|root=.*|rootflags=.*|rootfstype=.*|ro|rw|acpi=off|"

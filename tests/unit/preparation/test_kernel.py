@@ -15,6 +15,15 @@ def test_newest_kernel_with_an_initrd() -> None:
     assert boot.cmdline == f"root=/dev/vda1 rw {own_parameters('x86_64')}"
 
 
+def test_kernel_of_opensuse_for_arm64() -> None:
+    """It has the name of the format, which on arm64 is not compressed, and next to it a file for debuggers."""
+    version = "5.14.21-150500.53-default"
+    boot = choose_kernel(
+        facts_of(boot=(f"Image-{version}", f"vmlinux-{version}.gz", f"initrd-{version}", f"image-{version}.sig"))
+    )
+    assert (boot.kernel, boot.initrd) == (f"boot/Image-{version}", f"boot/initrd-{version}")
+
+
 def test_boot_loader_of_debian_chooses() -> None:
     grub = b"""\
 menuentry 'Debian' {
