@@ -83,6 +83,12 @@ class Power:
         return self._vm is not None and self._vm.exit_status() is None
 
     @property
+    def has_died(self) -> bool:
+        """True if the hypervisor failed or was killed, and not by `kill`: the guest itself has not powered off."""
+        vm = self._vm
+        return vm is not None and vm.exit_reason() in (ExitReason.KILLED, ExitReason.FAILED)
+
+    @property
     def machine(self) -> VirtualMachine:
         """The running machine.
 

@@ -65,7 +65,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         stack.callback(lambda: summary.add_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
         stack.enter_context(reserving(config, fleet))
-        stack.enter_context(renewing(config))
+        stack.enter_context(renewing(config, line_printer(config)))
         if RESUMED in config.stash:
             stack.enter_context(config.stash[RESUMED].resumed(fleet, reporter.reason_to_keep))
         if settings.prewarm:

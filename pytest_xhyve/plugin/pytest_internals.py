@@ -65,6 +65,13 @@ def is_set_up(item: pytest.Item, name: str) -> bool:
     return any(definition.cached_result is not None for definition in fixture_definitions(item, name)[:1])
 
 
+def fixture_values(item: pytest.Item, name: str) -> list[Any]:
+    """What the definitions of the fixture *name* that *item* sees have as their values now."""
+    results = [definition.cached_result for definition in fixture_definitions(item, name)]
+    # The value, the parameter's key, and the exception that it raised in the place of a value.
+    return [result[0] for result in results if result is not None and result[2] is None]
+
+
 def finish_fixture(item: pytest.Item, name: str) -> None:
     """Tear down the fixture *name* that *item* sees, and all that use it; who asks for it next gets it anew."""
     for definition in fixture_definitions(item, name):

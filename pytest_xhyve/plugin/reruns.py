@@ -1,28 +1,45 @@
-"""Gives a test that runs again new guests: those that it shares with other tests, too.
+"""Gives tests new guests in the place of shared ones that cannot serve them any more.
 
 pytest-rerunfailures and its like run a failed test again, with new fixtures of its own. They keep the shared fixtures,
-and so would keep a guest that the failed test may have damaged.
+and so would keep a guest that the failed test may have damaged. And a shared guest whose hypervisor has died would fail
+each test after that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_xhyve.plugin.pytest_internals import finish_fixture, requested_fixture_names
+from pytest_xhyve.plugin.pytest_internals import (
+    finish_fixture,
+    fixture_names,
+    fixture_values,
+    requested_fixture_names,
+)
 from pytest_xhyve.plugin.selection import fixtures_to_reset
 from pytest_xhyve.plugin.wanted import CLUSTER_OWNERS, FACTORY_FIXTURE, OWNERS
 
+if TYPE_CHECKING:
+    from pytest_xhyve.guest.guest import Guest
+
+# Those whose value is one guest, or the guests of a cluster.
+_SHARED = (set(OWNERS) | set(CLUSTER_OWNERS)) - {"xhyve_guest", "xhyve_guests"}
+
 
 @contextmanager
-def renewing(config: pytest.Config) -> Iterator[None]:
-    """For the time of the block, tear down the shared guests of a failed test before the same test runs again.
+def renewing(config: pytest.Config, report: Callable[[str], None]) -> Iterator[None]:
+    """For the time of the block, tear down shared guests that have died, and those of a test that runs again.
 
     pytest then sets up their fixtures again, and with them all that use these fixtures.
+
+    Args:
+        config: the run.
+        report: called with a line for each guest that has died.
     """
-    hooks = _Hooks()
+    hooks = _Hooks(report)
     config.pluginmanager.register(hooks)
     try:
         yield
@@ -31,7 +48,8 @@ def renewing(config: pytest.Config) -> Iterator[None]:
 
 
 class _Hooks:
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
         self._failed: pytest.Item | None = None
         self._requested: frozenset[str] = frozenset()
 
@@ -52,3 +70,26 @@ class _Hooks:
             # The plugin resets the others, whatever has become of them.
             for name in self._requested & {*OWNERS, *CLUSTER_OWNERS, FACTORY_FIXTURE} - fixtures_to_reset(item):
                 finish_fixture(item, name)
+        shared = _SHARED.intersection(fixture_names(item))
+        for name in sorted(shared - fixtures_to_reset(item)) if shared else ():
+            dead = [guest for guest in _guests_of(item, name) if guest._own_power.has_died]
+            for guest in dead:
+                self._report(
+                    f"guest {guest.name} has died: its hypervisor ended unexpectedly; this test and the next ones get "
+                    f"a new {name}"
+                )
+            if dead:
+                finish_fixture(item, name)
+
+
+def _guests_of(item: pytest.Item, name: str) -> Iterator[Guest]:
+    """The guests that *item* would get from the shared fixture *name*, if it is set up."""
+    from pytest_xhyve.guest.guest import Guest  # noqa: PLC0415  # this module, too, is imported only beside guests
+    from pytest_xhyve.guest.guests import Guests  # noqa: PLC0415
+
+    for value in fixture_values(item, name):
+        # A project may have a fixture of its own with this name.
+        if isinstance(value, Guest):
+            yield value
+        elif isinstance(value, Guests):
+            yield from value

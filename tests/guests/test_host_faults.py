@@ -85,3 +85,47 @@ def test_few_descriptors_for_many_guests(pytester: pytest.Pytester) -> None:
     pytester.run("sh", "-c", f"ulimit -n 96; exec {pytest_}").assert_outcomes(passed=2)
     assert marks_against_templates(home) == marks
     assert not live_guests(home.path / "runs")
+
+
+def test_hypervisor_of_a_shared_guest_is_killed(pytester: pytest.Pytester) -> None:
+    """As by the kernel if memory is short: one test fails, and the next ones have a new guest."""
+    pytester.makepyfile(
+        """
+        import os
+        import signal
+
+        import pytest
+        from pytest_xhyve import XhyveError
+
+        dead = []
+
+        @pytest.fixture(scope="session")
+        def server(xhyve_session_guest):
+            xhyve_session_guest.run("touch /root/served")
+            return xhyve_session_guest
+
+        def test_is_killed(server):
+            dead.append(server)
+            os.kill(server._instance.process.pid, signal.SIGKILL)
+            server.run("true")
+
+        def test_next(server):
+            assert server is not dead[0]
+            server.run("test -e /root/served")
+
+        def test_switches_off(xhyve_module_guest):
+            xhyve_module_guest.run("touch /root/mine; sync")
+            xhyve_module_guest.kill()
+
+        def test_is_off(xhyve_module_guest):
+            with pytest.raises(XhyveError, match="is off"):
+                xhyve_module_guest.run("true")
+            xhyve_module_guest.start()
+            xhyve_module_guest.run("test -e /root/mine")
+        """
+    )
+    options = ("--xhyve-hypervisor=qemu", "--xhyve-image=tiny", "-p", "no:randomly")
+    result = pytester.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=3, failed=1)
+    line = "*guest tiny-0 has died: its hypervisor ended unexpectedly; * get a new xhyve_session_guest"
+    result.stdout.fnmatch_lines([line, "*HypervisorExited: * it was killed"])
