@@ -156,7 +156,7 @@ class GuestAccess(GuestCore):
 
         try:
             completed = remote.run(
-                self._power.connection(connect),
+                self._power.connection(timeout if connect is None else connect),
                 line,
                 shown=command if isinstance(command, str) else " ".join(os.fspath(word) for word in command),
                 check=check,

@@ -62,6 +62,12 @@ class KernelWatch:
         """A message after which a guest cannot boot, as long as it does not count."""
         return None if self._suspicion is None else self._suspicion.error.line
 
+    def has_restarted(self, size: int) -> bool:
+        """Whether the console shows a restart after its first *size* bytes; any program can write that, too."""
+        if self.ending is not None:
+            return True
+        return _RESTART.search(self._console.read_part(size, _RESTART_BYTES)) is not None
+
     def forget(self) -> None:
         """Forget what the console has shown so far: the guest has let the plugin log in."""
         self._panic = self._suspicion = None

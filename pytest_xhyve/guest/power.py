@@ -71,6 +71,8 @@ class Power:
         # Held while a thread connects, so that the other ones get its connection.
         self._connecting = threading.RLock()
         self._may_boot = True
+        # Of the console's output; None until the first login after each start.
+        self._size_at_login: int | None = None
         self._start: tuple[str, float] = (_BOOT, self.timeouts.boot)
         self.started_by: Start[Any] | None = None
         """How the machine was started; None before the first start."""
@@ -142,6 +144,7 @@ class Power:
         )
         self._kernel = KernelWatch(self.name, self._console, progress.feed)
         self._may_boot = True
+        self._size_at_login = None
         started = monotonic()
         try:
             start.make_ready(vm)
@@ -191,9 +194,15 @@ class Power:
                 if transport is not None and transport.is_active():
                     return self._client
                 self.disconnect()
-            self.connect(monotonic() + (self.timeouts.boot if timeout is None else timeout))
+            self.connect(monotonic() + (self._patience() if timeout is None else timeout))
             assert self._client is not None
             return self._client
+
+    def _patience(self) -> float:
+        """How long a connection that is lost may take to be made again: that of a boot only if the guest may boot."""
+        if self._size_at_login is None or self._kernel is None or self._kernel.has_restarted(self._size_at_login):
+            return self.timeouts.boot
+        return self.timeouts.step
 
     def transport(self, timeout: float | None = None) -> paramiko.Transport:
         """The transport of the connection that `client` returns."""
@@ -255,6 +264,7 @@ class Power:
                 self._may_boot = False
                 if self._kernel is not None:
                     self._kernel.forget()
+                    self._size_at_login = self.console.size
                 seconds = banner - begin, monotonic() - banner
                 self.after_login(self._phases is None or self._start[0] == _BOOT)
                 return seconds

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +134,19 @@ def test_guest_that_restarts(doomed: Guest) -> None:
     assert doomed.run(f"cat {BOOT_ID}").stdout.strip() != before
     with pytest.raises(BootTimeout, match=r"did not (reboot|answer on SSH .*) within 1 s"), doomed.expect_reboot(1):
         doomed.run("true")
+
+
+def test_guest_that_cannot_be_reached_any_more(doomed: Guest, tmp_path: Path) -> None:
+    """Not only the command that finds it so has a limit: the later ones do not wait as long as for a boot."""
+    doomed.run("(sleep 0.5; ip link set eth0 down) >/dev/null 2>&1 &")
+    with within(20), pytest.raises(ConnectionFailed, match=r"was silent for \d+ s"):
+        doomed.run("sleep 100")
+    verbs: list[Callable[[], object]] = [lambda: doomed.run("true"), lambda: doomed.get("/etc/passwd", tmp_path)]
+    for verb in verbs:
+        with within(15), pytest.raises(BootTimeout, match=r"did not answer on SSH .* within 3 s"):
+            verb()
+    with within(15), pytest.raises(BootTimeout, match=r"within 0\.5 s"):
+        doomed.run("true", timeout=0.5)
 
 
 def test_refused_login_is_not_tried_again(doomed: Guest) -> None:
