@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -25,6 +26,7 @@ from pytest_xhyve.host.channel import Channel
 from pytest_xhyve.host.guest_folder import CONSOLE, OUTPUT, RECORD, remove_tree, write_record
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_MOST_DESCRIPTORS = 1024
 _SIGNAL_SECONDS = 5.0
 _LOOK_SECONDS = 0.005
 
@@ -68,6 +70,7 @@ class OwnedGuest:
                 _die_with(parent)
             for number, fd in high.items():
                 os.dup2(fd, number)
+            _limit_descriptors()
 
         log = self.folder / OUTPUT
         self._kill()
@@ -266,6 +269,16 @@ def _reserve(numbers: Collection[int]) -> None:
             os.dup2(null, number, inheritable=False)
     if null not in numbers:
         os.close(null)
+
+
+def _limit_descriptors() -> None:
+    """Let this process, which becomes a hypervisor, open as many files as shells usually allow.
+
+    Each connection that a guest opens through QEMU's own network takes a descriptor, and up to 256 KiB for what waits
+    to be sent. Newer QEMUs raise the lower limit to the upper one themselves.
+    """
+    most = min(limit for limit in (*resource.getrlimit(resource.RLIMIT_NOFILE), _MOST_DESCRIPTORS) if limit >= 0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _die_with(parent: int) -> None:

@@ -279,6 +279,14 @@ def test_guardian_that_may_start_no_process(guardian: Guardian, process: Guarded
     process.start(SLEEP, {}, {})
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the limits of another process")
+def test_hypervisor_may_open_few_files(process: GuardedProcess) -> None:
+    """Each connection of a guest takes one, and memory of the host."""
+    process.start(SLEEP, {}, {10: 0})
+    assert process.pid is not None
+    assert max(resource.prlimit(process.pid, resource.RLIMIT_NOFILE)) <= 1024
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
 def test_few_descriptors_are_enough(guardian: Guardian, process: GuardedProcess) -> None:
     with descriptors(guardian.pid, 64):
