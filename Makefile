@@ -121,6 +121,8 @@ bench: $(BENCH)/.done
 	$(BENCH)/bin/pytest-xhyve build debian12 tiny
 	$(BENCH)/bin/python -m benchmarks.cold
 	$(BENCH)/bin/python -m benchmarks.warm
+	$(BENCH)/bin/python -m benchmarks.own
+	$(BENCH)/bin/python -m benchmarks.copies
 	$(BENCH)/bin/python -m benchmarks.admission
 	$(BENCH)/bin/python -m benchmarks.crowd
 	$(BENCH)/bin/python -m benchmarks.lan

@@ -108,12 +108,12 @@ def _starts(fleet: Fleet, rounds: int) -> list[Promise]:
     own, needed = [], []
 
     def cluster() -> None:
-        before = _own_cpu(fleet)
+        before = product.own_cpu(fleet)
         with start_cluster(fleet, ClusterSpec.parse(a="tiny", b="tiny", c="tiny"), "benchmark") as guests:
-            needed.append(_own_cpu(fleet) - before + _children_cpu(fleet))
+            needed.append(product.own_cpu(fleet) - before + _children_cpu(fleet))
             (switch,) = {switch for guest in guests for switch in guest._instance.lans.switches}
             used = sum(psutil.Process(switch.pid).cpu_times()[:2])
-        own.append((_own_cpu(fleet) - before + used) / _GUESTS)
+        own.append((product.own_cpu(fleet) - before + used) / _GUESTS)
 
     def start(_: int) -> Guest:
         return fleet.start(ForegroundRequest(GuestSpec(image="tiny")))
@@ -150,12 +150,6 @@ def _children_cpu(fleet: Fleet) -> float:
     """The CPU seconds that the hypervisors and switches have used so far."""
     guardian, _ = fleet._run.get()
     return sum(sum(child.cpu_times()[:2]) for child in psutil.Process(guardian.pid).children())
-
-
-def _own_cpu(fleet: Fleet) -> float:
-    """The CPU seconds that this process and its guardian have used so far."""
-    guardian, _ = fleet._run.get()
-    return time.process_time() + sum(psutil.Process(guardian.pid).cpu_times()[:2])
 
 
 if __name__ == "__main__":

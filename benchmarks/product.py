@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -57,6 +58,12 @@ def boot_in(fleet: Fleet, image: Image, look: Callable[[Guest], None] = lambda _
     teardown = clock.lap()
     phases = {"checks": started - sum(guest.phases.values()), **guest.phases, "command": command}
     return Boot(started + command, teardown, phases, inside)
+
+
+def own_cpu(fleet: Fleet) -> float:
+    """The CPU seconds that this process and its guardian have used so far."""
+    guardian, _ = fleet._run.get()
+    return time.process_time() + sum(psutil.Process(guardian.pid).cpu_times()[:2])
 
 
 @contextmanager

@@ -119,6 +119,19 @@ def imported_modules() -> Mapping[str, list[str]]:
     return {name: [module for module in modules if module != _PLUGIN] for name, modules in found.items()}
 
 
+def measure_many(tests: int, rounds: int) -> float:
+    """The seconds of CPU that the plugin adds to each of *tests* tests without a guest: best run against best run."""
+    cost = Cost(f"{tests} tests, no guest", PAIRS[0].name)
+    with _suite() as folder:
+        many = f"import pytest\n@pytest.mark.parametrize('number', range({tests}))\ndef test_trivial(number): pass\n"
+        (folder / "test_many.py").write_text(many)
+        for turn in range(rounds):
+            ways = [(cost.present, PAIRS[0].present), (cost.absent, PAIRS[0].absent)]
+            for runs, way in ways if turn % 2 else reversed(ways):
+                runs.append(_run_pytest(folder, (*way, "-q", "test_many.py"), autoload=PAIRS[0].autoload))
+    return cost.added / tests
+
+
 @contextmanager
 def _suite() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="startup-") as name:

@@ -18,11 +18,14 @@ from warm import LOG, check_identity, fleet_of, is_warm, template_of, templates
 
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
+from pytest_xhyve.host import digests
 from pytest_xhyve.host.guest_folder import PIDFILE
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.machine import Machine
 from pytest_xhyve.model.spec import GuestSpec
+
+MOST_LOOKS = 9
 
 
 def own_folder(guest: Guest) -> Path:
@@ -49,6 +52,26 @@ def processes_of(home: Home) -> list[psutil.Process]:
         and process.info["status"] != psutil.STATUS_ZOMBIE
         and any(str(home.path) in word for word in process.info["cmdline"] or [])
     ]
+
+
+def test_known_digests_take_no_lock_and_few_looks(home: Home, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the image, its template and QEMU; `python -m benchmarks.own` measures what a warm guest costs."""
+    with fleet_of(home, said) as fleet:
+        fleet.start(ForegroundRequest(GuestSpec())).remove()
+        looks: list[Path] = []
+        remembered = digests.remembered_digest
+
+        def look(path: Path, cache: Path) -> str | None:
+            looks.append(path)
+            return remembered(path, cache)
+
+        def lock(path: Path, *_: object) -> None:
+            pytest.fail(f"{path} was locked")
+
+        monkeypatch.setattr(digests, "remembered_digest", look)
+        monkeypatch.setattr(digests, "locked", lock)
+        fleet.start(ForegroundRequest(GuestSpec())).remove()
+    assert 0 < len(looks) <= MOST_LOOKS, looks
 
 
 def test_what_one_writes_is_seen_in_no_other(home: Home, said: list[str]) -> None:
