@@ -35,6 +35,11 @@ def test_clock(xhyve_guest: Guest) -> None:
     time.sleep(1)
     guest.resume(clock="now")
     assert ahead(guest) == pytest.approx(0, abs=1.2)
+    # By default, the clock stays behind by the time of the pause.
+    guest.pause()
+    time.sleep(2)
+    guest.resume()
+    assert ahead(guest) < -0.7
     # The clock that counts the time since the boot runs a tenth faster, but stood still in the pause.
     guest.set_clock(drift=0)
     passed = float(guest.run("cat /proc/uptime").stdout.split()[0]) - uptime

@@ -13,6 +13,7 @@ from warm import fleet_of
 
 from pytest_xhyve import Guest, WaitTimeout, XhyveError
 from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.guest.journal import read_journal
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.qemu import machine
 from pytest_xhyve.model.spec import GuestSpec
@@ -92,6 +93,11 @@ def test_numbers_that_are_none(guest: Guest, tmp_path: Path) -> None:
         guest.wait_for_port(PORT, timeout=5)
     with lying(guest, "/proc/net/tcp", "yes '²: ²:² 0A'"), within(30), pytest.raises(WaitTimeout):
         guest.wait_for_port(PORT + 1, timeout=3)
+
+
+def test_journal_that_is_longer_than_asked_for(guest: Guest) -> None:
+    with lying(guest, "journalctl", "head -c 50000 /dev/zero | tr '\\0' x; exit"):
+        assert read_journal(guest, None, max_bytes=1000, timeout=30) == 1000 * "x"
 
 
 def test_exit_codes_that_no_program_has(guest: Guest) -> None:

@@ -23,7 +23,7 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.model.errors import ConnectionFailed, ImageError
+from pytest_xhyve.model.errors import ConnectionFailed, ImageError, XhyveError
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
@@ -146,7 +146,7 @@ def test_password_is_asked_for_at_the_terminal(
 
 
 @pytest.mark.thorough
-def test_sudo_that_asks_for_a_password(own_home: Home, sudo_disk: Path) -> None:
+def test_sudo_that_asks_for_a_password(own_home: Home, sudo_disk: Path, tmp_path: Path) -> None:
     with guest_of(own_home, sudo_disk, user="user", password=Secret(PASSWORD), start="warm") as guest:
         # A template needs root for the agent.
         assert is_warm(guest)
@@ -156,6 +156,14 @@ def test_sudo_that_asks_for_a_password(own_home: Home, sudo_disk: Path) -> None:
         # sudo gave its lecture when the disk was prepared.
         assert "lecture" not in done.stderr
         assert guest.run("cat", user="root").stdout == ""
+        # Files that only root may write and read.
+        with pytest.raises(XhyveError, match=r"(?i)permission denied"):
+            guest.put(b"secret", "/etc/own")
+        guest.put(b"secret", "/etc/own", user="root", mode=0o600)
+        with pytest.raises(XhyveError, match=r"(?i)permission denied"):
+            guest.get("/etc/own", tmp_path)
+        guest.get("/etc/own", tmp_path, user="root")
+        assert (tmp_path / "own").read_bytes() == b"secret"
         guest.reboot()
         guest.shutdown()
 
