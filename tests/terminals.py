@@ -28,6 +28,11 @@ class Terminal:
         """What the program has shown, without what moves the cursor or changes colours."""
         return _CONTROL.sub("", self._read)
 
+    @property
+    def received(self) -> str:
+        """All that the program has sent to the terminal."""
+        return self._read
+
     def forget(self) -> None:
         """Forget what was shown up to now."""
         self._read = ""

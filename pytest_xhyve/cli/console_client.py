@@ -16,6 +16,7 @@ import click
 
 from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.hypervisors.qemu.monitor import connected
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NotSupported, XhyveError
 
 LEAVE = b"\x1d"
@@ -25,6 +26,16 @@ _SOCKET = "console.sock"
 _CHUNK = 1 << 16
 _SHOWN = 1 << 12
 _QUIET_SECONDS = 1.0
+# A terminal on this host answers at once; one at the other end of an SSH connection takes a round trip.
+_ANSWER_SECONDS = 0.2
+_ANSWERS_SECONDS = 2.0
+# What a guest may leave switched on, switched off: the other screen, reports of the mouse and of the focus, bracketed
+# paste, the other character set, a hidden cursor, and what a soft reset ends (DECSTR): the margins, the colours, the
+# keypad's mode (ctlseqs of xterm).
+_USUAL = (
+    b"\x1b[?1047l\x1b[?9;1000;1001;1002;1003;1004;1005;1006;1015;1016l\x1b[?2004l\x0f\x1b(B\x1b[!p\x1b[?1l\x1b>\x1b[?7h"
+    b"\x1b[?25h\x1b[0m"
+)
 
 
 def attach(folder: Path, name: str) -> None:
@@ -32,7 +43,9 @@ def attach(folder: Path, name: str) -> None:
 
     This ends with Ctrl-], with the guest, or with standard input.
 
-    The guest's output reaches the terminal as it is, as over SSH: the user asked for the guest's terminal.
+    The guest's output reaches the terminal as it is, as over SSH: the user asked for the guest's terminal. When this
+    ends, the terminal's usual modes are set, and what it has answered to the guest's questions is read away: the user's
+    shell would take it for typed text.
 
     Args:
         folder: the guest's folder.
@@ -112,4 +125,16 @@ def _raw_terminal() -> Iterator[None]:
         tty.setraw(0)
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        if sys.stdout is not None and sys.stdout.isatty():
+            with suppress(OSError):
+                _show(_USUAL)
+        forget_answers()
+        termios.tcsetattr(0, termios.TCSAFLUSH, before)
+
+
+def forget_answers() -> None:
+    """Read away what the terminal on standard input answers to questions that a guest has asked it."""
+    end = monotonic() + _ANSWERS_SECONDS
+    with suppress(OSError):
+        while monotonic() < end and select.select([0], [], [], _ANSWER_SECONDS)[0] and os.read(0, _CHUNK):
+            pass

@@ -10,14 +10,14 @@ import termios
 import time
 import tty
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
 
 from pytest_xhyve.cli.cache_listing import CacheListing
-from pytest_xhyve.cli.console_client import attach
+from pytest_xhyve.cli.console_client import attach, forget_answers
 from pytest_xhyve.cli.guests import find_running
 from pytest_xhyve.cli.running_shell import run_shell_in
 from pytest_xhyve.cli.ssh_client import FAILED
@@ -40,6 +40,9 @@ _RIGHT = ("AGE", "CPU", "MEMORY", "DISK")
 _LAST_BYTES = 4096
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 _UP, _DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
+_END = "q"
+# More than an answer of a terminal has, which comes as a whole then and is no key.
+_CHUNK = 4096
 _KEYS = "up/down choose · c console · s shell · e end · q leave"
 
 
@@ -160,7 +163,7 @@ def watch(home: Home, interval: float) -> None:
                 key = _read_key(interval)
                 if key:
                     message = ""
-                if key in ("q", "\x03"):
+                if key in (_END, "\x03"):
                     return
                 if key in _UP:
                     chosen -= 1
@@ -168,6 +171,8 @@ def watch(home: Home, interval: float) -> None:
                     chosen += 1
                 elif key == "e" and rows:
                     name = rows[chosen].guest.name
+                    # What was typed before the question does not answer it.
+                    termios.tcflush(sys.stdin, termios.TCIFLUSH)
                     live.update(_render(rows, chosen, f"{cache}\nend {name}? y or n"), refresh=True)
                     if _read_key(None) == "y":
                         kill([rows[chosen].guest.pid])
@@ -186,10 +191,13 @@ def _open(guest: GuestRecord, *, console: bool) -> str:
     try:
         if console:
             attach(guest.folder, guest.name)
-        elif run_shell_in(guest) == FAILED:
-            # The list covers what ssh printed.
-            name = guest.name
-            return f"ssh did not log in to {name}, or lost the connection: `pytest-xhyve shell {name}` shows why"
+        else:
+            code = run_shell_in(guest)
+            forget_answers()
+            if code == FAILED:
+                # The list covers what ssh printed.
+                name = guest.name
+                return f"ssh did not log in to {name}, or lost the connection: `pytest-xhyve shell {name}` shows why"
     except XhyveError as error:
         return str(error)
     return ""
@@ -223,13 +231,19 @@ def _keys() -> Iterator[None]:
         tty.setcbreak(sys.stdin)
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        # The terminal may be gone.
+        with suppress(termios.error):
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def _read_key(seconds: float | None) -> str:
-    """The next key, or nothing if none comes in *seconds*."""
+    """The next key, or nothing if none comes in *seconds*; `_END` if the terminal is gone."""
     end = None if seconds is None else monotonic() + seconds
     left = None if end is None else max(0.0, end - monotonic())
     if not select.select([sys.stdin], [], [], left)[0]:
         return ""
-    return os.read(sys.stdin.fileno(), 16).decode(errors="replace")
+    try:
+        typed = os.read(sys.stdin.fileno(), _CHUNK)
+    except OSError:
+        typed = b""
+    return typed.decode(errors="replace") if typed else _END

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.model.text import printable
 
 COMMAND = [sys.executable, "-m", "pytest_xhyve.cli"]
 _MOST_SECONDS = 60.0
@@ -41,6 +43,53 @@ def test_console_is_attached_and_left(guest: Guest) -> None:
         terminal.wait_for("left the console of seen")
         assert process.wait(_MOST_SECONDS) == 0
     assert guest.run("true").returncode == 0
+
+
+def test_answers_of_the_terminal_are_not_typed_into_the_users_shell(guest: Guest) -> None:
+    """A guest can ask a terminal for its title or the place of its cursor, and the answer comes as if it were typed."""
+    argv = [*COMMAND, "console", guest.name]
+    script = f'{shlex.join(argv)}; IFS= read -r line; echo "read: $line"'
+    with on_terminal(["sh", "-c", script]) as (terminal, process):
+        terminal.wait_for("attached to the console of seen")
+        guest.run("printf 'asked\\033[21t\\033[6n\\033[?1003h\\033[?1049h\\033[?25l' > /dev/console")
+        terminal.wait_for("asked")
+        terminal.type("\x1d")
+        terminal.type("\x1b]lrm -rf /; \x1b\\\x1b[1;1R\r")
+        terminal.wait_for("left the console of seen")
+        terminal.type("mine\r")
+        terminal.wait_for("read: mine")
+        # No more reports of the mouse, the cursor shows, and the usual screen is there.
+        end = terminal.received.rpartition("asked")[2]
+        for usual in ("1003", "\x1b[?1047l", "\x1b[?25h"):
+            assert usual in end.partition("?1049h")[2]
+        assert process.wait(_MOST_SECONDS) == 0
+
+
+def test_top_shows_what_a_hostile_guest_prints(guest: Guest) -> None:
+    hostile = ["\\033]52;c;ZXZpbA==\\007", "\\302\\2332J", "\\342\\200\\256", "\\000", "\\351", "::error::", "\\033[6n"]
+    for each in hostile:
+        guest.run(f"printf '\\n{each}seen\\n' > /dev/console")
+        done = subprocess.run([*COMMAND, "top", "--interval=0.1"], capture_output=True, text=True, check=True)
+        assert re.search("seen$", next(line for line in done.stdout.splitlines() if line.startswith("seen "))), each
+        assert printable(done.stdout) == done.stdout
+    # A line without end, and a screen in which nothing of it does anything.
+    guest.run("(printf '\\n'; head -c 100000 /dev/zero | tr '\\0' '\\033'; printf 'end') > /dev/console")
+    with on_terminal([*COMMAND, "top", "--interval=0.2"]) as (terminal, process):
+        terminal.wait_for(r"x1b\\x1b")
+        # An answer of the terminal is no key, however it ends.
+        terminal.type("\x1b]l" + "x" * 13 + "q")
+        terminal.forget()
+        terminal.wait_for("seen")
+        terminal.type("e")
+        terminal.wait_for("end seen. y or n")
+        terminal.type("n")
+        terminal.forget()
+        terminal.wait_for("seen")
+        shown = terminal.shown.replace("\r", "")
+        assert printable(shown) == shown
+        terminal.type("q")
+        assert process.wait(_MOST_SECONDS) == 0
+    assert guest.is_healthy()
 
 
 def test_shell_in_a_running_guest(guest: Guest) -> None:

@@ -64,7 +64,7 @@ RELEASES = "releases a lock, which never waits"
 
 KNOWN = {
     ("cli/console_client.py", "recv"): {READY: 1},
-    ("cli/console_client.py", "select"): {INTERACTIVE: 1},
+    ("cli/console_client.py", "select"): {INTERACTIVE: 1, LIMITED: 1},
     ("cli/console_client.py", "sendall"): {SOCKET: 1},
     ("cli/running_shell.py", "subprocess.run"): {INTERACTIVE: 1},
     ("cli/top.py", "select"): {LIMITED: 1},
