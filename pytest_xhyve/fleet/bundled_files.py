@@ -12,7 +12,6 @@ from pytest_xhyve.fleet.unpacking import format_of, set_base, unpack_checked
 from pytest_xhyve.formats.bundle_file import DamagedBundle
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.keys import client_key
-from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.templates.image_files import member
@@ -70,7 +69,7 @@ class BundledImages:
         image = Image(
             name=saved.name,
             manifest=self._folder / "manifest.yaml",
-            arch=X86_64.name,
+            arch=saved.arch,
             disk=files[0],
             format="qcow2" if saved.format == "qcow2" else "raw",
             size=None,

@@ -15,6 +15,7 @@ from uuid import UUID
 from pytest_xhyve.formats.bundle_file import DamagedBundle
 from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.guest.fault_notes import is_of_lan
+from pytest_xhyve.model.architecture import ARCHITECTURES, X86_64
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.machine import MAX_LANS, Machine, Nic
 from pytest_xhyve.model.values import parse_user
@@ -55,6 +56,7 @@ class SavedImage:
         user: the user that the plugin logs in as.
         host_keys: the guest's host keys.
         login: what the guest accepts as a login: the fingerprint of a key, or ``password``.
+        arch: its architecture. Bundles that state none are from when all were of x86-64.
     """
 
     name: str
@@ -67,6 +69,7 @@ class SavedImage:
     user: str
     host_keys: tuple[str, ...]
     login: str
+    arch: str = X86_64.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,7 @@ class SavedGuest:
             "size": not (0 < self.cpus < 1000 and 0 < self.memory < 1 << 50),
             "cpu": "," in self.cpu,
             "firmware": self.firmware not in _FIRMWARE,
-            "image": self.image.format not in _FORMATS,
+            "image": self.image.format not in _FORMATS or self.image.arch not in ARCHITECTURES,
             "types": not self._has_right_types(),
         }
         wrong = [name for name, is_wrong in problems.items() if is_wrong]

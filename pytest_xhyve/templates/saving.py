@@ -290,6 +290,7 @@ def _describe_image(image: Image, kernel: Path | None, initrd: Path | None, chec
         user=image.user,
         host_keys=image.host_keys,
         login=describe_login(image),
+        arch=image.arch,
     )
 
 

@@ -21,6 +21,7 @@ from waiting import becomes
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.host.runs import live_guests
+from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.manifest import read_manifest
 
 pytest_plugins = ["pytester"]
@@ -138,27 +139,35 @@ def test_another_user_resumes(pytester: pytest.Pytester, hypervisor: Chosen) -> 
 
 @pytest.mark.thorough
 @pytest.mark.run_under("warm")
-def test_image_is_in_the_bundle(pytester: pytest.Pytester, hypervisor: Chosen, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "machine"), [("tiny", "x86_64"), ("tiny-aarch64", "aarch64")])
+def test_image_is_in_the_bundle(
+    pytester: pytest.Pytester, hypervisor: Chosen, tmp_path: Path, name: str, machine: str
+) -> None:
     """And is not on the computer where the guest is resumed."""
     home = Home.of_user()
-    manifest = home.folder("images") / "tiny.yaml"
+    manifest = build_image(name, home, print).manifest
     moved = tmp_path / "other" / "images"
     moved.mkdir(parents=True)
     (tmp_path / "other" / "keys").symlink_to(home.folder("keys"))
-    shutil.copyfile(manifest, moved / "tiny.yaml")
+    shutil.copyfile(manifest, moved / manifest.name)
     shutil.copytree(read_manifest(manifest).disk.parent, moved / read_manifest(manifest).disk.parent.name)
     pytester.makepyfile(test_it=FAILING)
-    options = (f"--xhyve-image={moved}/tiny.yaml", "--xhyve-save-failures=saved", "--xhyve-save-failures-with-images")
+    options = (
+        f"--xhyve-image={moved}/{manifest.name}",
+        "--xhyve-save-failures=saved",
+        "--xhyve-save-failures-with-images",
+    )
     pytester.runpytest_subprocess(*hypervisor.options, *options).assert_outcomes(failed=1)
     bundle = only_bundle(pytester.path / "saved")
     shutil.rmtree(moved)
     elsewhere = share(home, tmp_path / "elsewhere", (*KNOWN, "keys"))
     for _ in range(2):
-        done = resume(bundle, "--", "cat /root/before; wc -l < /tmp/ticks; wc -c < /bin/busybox", home=elsewhere.path)
+        look = "cat /root/before; wc -l < /tmp/ticks; wc -c < /bin/busybox; uname -m"
+        done = resume(bundle, "--", look, home=elsewhere.path)
         assert done.returncode == 0, done.stderr
-        before, ticks, size = done.stdout.split()
-        assert (before, int(ticks) > 0, int(size) > 100_000) == ("before", True, True)
-        assert "unpacking the image tiny, which is not here" in done.stderr
+        before, ticks, size, its = done.stdout.split()
+        assert (before, int(ticks) > 0, int(size) > 100_000, its) == ("before", True, True, machine)
+        assert f"unpacking the image {name}, which is not here" in done.stderr
     # What it unpacked is removed.
     assert live_guests(elsewhere.folder("runs")) == []
     assert not [

@@ -160,6 +160,20 @@ def test_impossible_values_are_refused(guest: SavedGuest, change: dict[str, Any]
         SavedGuest.from_dict({**guest.to_dict(), **change})
 
 
+@pytest.mark.parametrize("arch", ["riscv64", "", None, ["x86_64"]])
+def test_architecture_of_no_guest_is_refused(guest: SavedGuest, arch: object) -> None:
+    content = guest.to_dict()
+    content["image"]["arch"] = arch
+    with pytest.raises(DamagedBundle, match="its description of a guest is not valid"):
+        SavedGuest.from_dict(content)
+
+
+def test_bundle_without_an_architecture_is_of_x86_64(guest: SavedGuest) -> None:
+    content = guest.to_dict()
+    del content["image"]["arch"]
+    assert SavedGuest.from_dict(content).image.arch == "x86_64"
+
+
 LAN = {
     "name": "lan",
     "links": [
