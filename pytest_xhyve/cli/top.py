@@ -25,8 +25,7 @@ from pytest_xhyve.guest.ssh_config import CONFIG
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.guest_folder import CONSOLE
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.host.privilege import kill
-from pytest_xhyve.host.runs import GuestRecord
+from pytest_xhyve.host.runs import GuestRecord, kill_hypervisor
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.text import printable
@@ -170,13 +169,12 @@ def watch(home: Home, interval: float) -> None:
                 elif key in _DOWN:
                     chosen += 1
                 elif key == "e" and rows:
-                    name = rows[chosen].guest.name
+                    guest = rows[chosen].guest
                     # What was typed before the question does not answer it.
                     termios.tcflush(sys.stdin, termios.TCIFLUSH)
-                    live.update(_render(rows, chosen, f"{cache}\nend {name}? y or n"), refresh=True)
+                    live.update(_render(rows, chosen, f"{cache}\nend {guest.name}? y or n"), refresh=True)
                     if _read_key(None) == "y":
-                        kill([rows[chosen].guest.pid])
-                        message = f"ended {name}"
+                        message = f"ended {guest.name}" if kill_hypervisor(guest) else f"{guest.name} has ended already"
                 elif key in ("c", "s") and rows:
                     break
                 if not key:

@@ -201,14 +201,24 @@ def end_kept(guest: GuestRecord) -> bool:
     Returns:
         whether the guest is removed.
     """
-    # Another process may have got the process id since, and a process that only reads the guest's files must live.
-    if guest.pid in find_hypervisors_of(guest.folder.parent):
-        kill([guest.pid])
+    kill_hypervisor(guest)
     end = monotonic() + _END_SECONDS
     while guest.folder.exists():
         if monotonic() > end:
             return False
         time.sleep(_LOOK_SECONDS)
+    return True
+
+
+def kill_hypervisor(guest: GuestRecord) -> bool:
+    """Kill the hypervisor of *guest*, and no other process that has got its id since.
+
+    Returns:
+        whether the hypervisor still ran.
+    """
+    if guest.pid not in find_hypervisors_of(guest.folder.parent):
+        return False
+    kill([guest.pid])
     return True
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -100,6 +101,22 @@ def test_reaping_ends_it_and_all_that_it_stood_on(folder: Path) -> None:
         assert [guest.name for guest in reap_kept(folder)] == ["kept"]
         assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
         assert reap_kept(folder) == []
+
+
+def test_process_that_got_the_id_of_a_hypervisor_is_not_killed(folder: Path) -> None:
+    with kept_guest(folder) as pids:
+        (guest,) = live_guests(folder)
+        # It reads the guest's files, as an editor does.
+        other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", str(guest.folder)])
+        try:
+            assert not runs.kill_hypervisor(replace(guest, pid=other.pid))
+            assert other.poll() is None
+        finally:
+            other.kill()
+            other.wait()
+        assert runs.kill_hypervisor(guest)
+        assert becomes(lambda: not psutil.pid_exists(pids[1]), 10)
+        assert not runs.kill_hypervisor(guest)
 
 
 def test_clock_that_was_set_makes_no_owner_dead(folder: Path) -> None:
