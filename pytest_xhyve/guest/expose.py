@@ -171,10 +171,14 @@ class ExposedPorts:
         )
 
     def _accept(self, channel: paramiko.Channel, _: tuple[str, int], server: tuple[str, int]) -> None:
-        """Called for each connection of the guest, in paramiko's own thread, which must not wait."""
-        threading.Thread(
-            target=self._carry, args=(channel, server[1]), daemon=True, name=f"exposed port {server[1]}"
-        ).start()
+        """Called for each connection of the guest, in paramiko's own thread, which must not wait and not fail."""
+        try:
+            threading.Thread(
+                target=self._carry, args=(channel, server[1]), daemon=True, name=f"exposed port {server[1]}"
+            ).start()
+        except RuntimeError:
+            # The host lets this process start no more threads.
+            channel.close()
 
     def _carry(self, channel: paramiko.Channel, guest_port: int) -> None:
         try:

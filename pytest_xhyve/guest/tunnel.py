@@ -129,7 +129,12 @@ def carry(connection: socket.socket, channel: paramiko.Channel) -> None:
                 connection.shutdown(socket.SHUT_RDWR)
 
     copying = threading.Thread(target=back, daemon=True)
-    copying.start()
+    try:
+        copying.start()
+    except RuntimeError:
+        # The host lets this process start no more threads.
+        channel.close()
+        return
     _copy(connection.recv, channel.sendall, channel)
     copying.join()
     channel.close()

@@ -7,7 +7,8 @@ import paramiko
 import pytest
 from loopback_ssh import Server, transport_to
 
-from pytest_xhyve.guest.tunnel import Tunnel
+from pytest_xhyve.guest.expose import ExposedPorts
+from pytest_xhyve.guest.tunnel import Tunnel, carry
 from pytest_xhyve.model.errors import XhyveError
 
 
@@ -52,6 +53,31 @@ def test_connections_go_through_and_back() -> None:
             socket.create_connection(place, timeout=5)
     assert set(server.asked) == {("127.0.0.53", 80)}
     assert place[0] == "127.0.0.1"
+
+
+def test_connection_for_which_there_is_no_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a program of the host to the guest, and of the guest to a server of the test; the others go on."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with transport_to(_Server(allowed=True)) as transport:
+        channels = [
+            transport.open_channel("direct-tcpip", ("127.0.0.53", 80), ("127.0.0.1", 0), timeout=20) for _ in range(3)
+        ]
+        for channel in channels:
+            # The server has its threads by then.
+            channel.sendall(b"x")
+            assert channel.recv(1) == b"x"
+        ports = ExposedPorts("some", lambda: pytest.fail("no shell is needed"))
+        ours, theirs = socket.socketpair()
+        with ours, theirs, monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            carry(ours, channels[0])
+            ports._accept(channels[1], ("127.0.0.1", 1), ("127.0.0.1", 80))
+        assert [channel.closed for channel in channels] == [True, True, False]
+        channels[2].sendall(b"y")
+        assert channels[2].recv(1) == b"y"
 
 
 def test_server_that_does_not_forward_is_named() -> None:
