@@ -56,7 +56,7 @@ class SavedImage:
         user: the user that the plugin logs in as.
         host_keys: the guest's host keys.
         login: what the guest accepts as a login: the fingerprint of a key, or ``password``.
-        arch: its architecture. Bundles that state none are from when all were of x86-64.
+        arch: its architecture. Older bundles state none: their guests have the default one.
     """
 
     name: str
