@@ -15,11 +15,11 @@ from pytest_xhyve.preparation.seed import plan_seed
 CARD = "eth0"
 """The name of the network card in guests, unless the configuration of the disk expects another one."""
 
-# systemd.link(5): udev gives the card the name that the configuration of the disk expects.
+# systemd.link(5): udev gives the card the name that the configuration of the disk expects. The card is known by its
+# place on the bus, for its name is not the kernel's if the disk's own initial RAM disk has renamed it before. The cards
+# of LANs have higher places.
 _LINK = "etc/systemd/network/10-pytest-xhyve.link"
-_LINK_TEXT = "[Match]\nDriver=virtio_net\n{}\n[Link]\nName={}\n"
-# Without this, the card of a LAN, which the kernel finds second, might take the name.
-_FIRST_CARD = f"OriginalName={CARD}\n"
+_LINK_TEXT = "[Match]\nDriver=virtio_net\nPath=*pci-0000:00:0?.0\n\n[Link]\nName={}\n"
 _NETWORKD_TEXT = f"[Match]\nName={CARD}\n\n[Network]\nDHCP=yes\n"
 _INTERFACES_TEXT = f"\nallow-hotplug {CARD}\niface {CARD} inet dhcp\n"
 # Netplan's format, which cloud-init takes too (network-config version 2).
@@ -27,23 +27,18 @@ _NETWORK_CONFIG = "version: 2\nethernets:\n  {}: {{dhcp4: true}}\n"
 _NETPLAN_TEXT = "network:\n" + textwrap.indent(_NETWORK_CONFIG.format(CARD), "  ")
 
 
-def plan_network(
-    facts: Facts, seed: Mapping[str, bytes] | None = None, *, kernel_names: bool = True
-) -> tuple[NewFile, ...]:
+def plan_network(facts: Facts, seed: Mapping[str, bytes] | None = None) -> tuple[NewFile, ...]:
     """The files that configure the guest's network card by DHCP, but not its cards of LANs.
 
     Args:
         facts: what was found on the disk.
         seed: the user's own data for cloud-init, by the names of its files; None for the plugin's.
-        kernel_names: whether the cards have the kernel's names (``net.ifnames=0``) until udev gives them others. A
-            boot loader's command line may let the initial RAM disk rename them first.
     """
     own = (seed or {}).get("network-config")
     names = configured_names(facts) if own is None else _ethernet_names(_netplan_names(own.decode("utf-8", "replace")))
     card = names[0] if names else CARD
-    files: list[NewFile] = []
-    if card != CARD:
-        files.append(NewFile(_LINK, _LINK_TEXT.format(_FIRST_CARD if kernel_names else "", card).encode()))
+    # Also for the kernel's own name, which a guest that boots by the disk's boot loader might not have.
+    files = [NewFile(_LINK, _LINK_TEXT.format(card).encode())] if facts.has_systemd else []
     if facts.has_cloud_init:
         files += plan_seed(seed, _NETWORK_CONFIG.format(card))
     elif not names:

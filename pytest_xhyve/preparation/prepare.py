@@ -192,8 +192,7 @@ class _Preparation:
             boot = self._choose_boot_files(facts, helper)
             self._likely_causes = likely_causes(facts)
             login = self._plan_login(facts, client)
-            kernel_names = isinstance(boot, BootFiles) and "net.ifnames=0" in boot.cmdline.split()
-            network = plan_network(facts, self._seed, kernel_names=kernel_names)
+            network = plan_network(facts, self._seed)
             helper.write([*login.files, *network], facts.selinux_policy)
             copies = {}
             if isinstance(boot, BootFiles) and "kernel" not in self._stated:

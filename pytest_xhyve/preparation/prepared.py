@@ -24,7 +24,7 @@ FOLDER = "prepared"
 MANIFEST = "manifest.yaml"
 """The manifest in that folder."""
 
-_FORMAT = 5
+_FORMAT = 6
 """Counts what we ourselves changed in how a disk is prepared."""
 
 _DIGITS = 16

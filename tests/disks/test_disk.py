@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from warm import check_identity, fleet_of, is_warm
+from warm import check_identity, fleet_of, is_warm, see_that_it_came_up_whole
 
 from disks.build import DIGEST
 from pytest_xhyve import Guest
@@ -17,7 +17,10 @@ from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.model.spec import GuestSpec
+from pytest_xhyve.model.values import Firmware, StartMode
 
+# The names of cards in the configurations of disks that name one.
+CARDS = {"installed": "enp0s3", "subvolumes": "enp0s3"}
 # Each starts a whole distribution, and some prepare it.
 pytestmark = pytest.mark.timeout(1200)
 
@@ -71,6 +74,23 @@ def test_root_grows_into_a_larger_disk(disk: Path) -> None:
         guest = fleet.start(ForegroundRequest(GuestSpec.parse(disk_size="5G")))
         assert int(guest.run("df -m / | tail -n 1").stdout.split()[1]) > 4400
         guest.run("head -c 100000 /dev/urandom > /root/file; sync")
+
+
+@pytest.mark.parametrize(("start", "count"), [("cold", 1), ("warm", 2)])
+def test_card_has_its_name_if_the_disks_boot_loader_boots(disk: Path, start: StartMode, count: int) -> None:
+    """The disk's own initial RAM disk names the cards first: there is one more, for a LAN."""
+    firmware: Firmware = "uefi" if disk.stem == "uefi" else "bios"
+    with fleet_of(Home.of_user(), [], str(disk), start) as fleet:
+        for number in range(count):
+            guest = fleet.start(ForegroundRequest(GuestSpec(firmware=firmware, name=f"loaded-{number}")))
+            assert is_warm(guest) == (start == "warm")
+            cmdline = guest.run("cat /proc/cmdline").stdout
+            assert cmdline.startswith("BOOT_IMAGE=")
+            assert "net.ifnames" not in cmdline
+            check_identity(guest)
+            name = CARDS.get(disk.stem, "eth0")
+            assert guest.run(f"cat /sys/class/net/{name}/address").stdout == f"{guest.mac}\n"
+            see_that_it_came_up_whole(guest)
 
 
 def test_disk_stays_as_it_was(disk: Path) -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase as fnmatch
+
 import pytest
 from facts import facts_of
 
+from pytest_xhyve.hypervisors.qemu.driver import _LAN_SLOT
 from pytest_xhyve.preparation.network import configured_names, plan_network
 
 SYSTEMD = "usr/lib/systemd/systemd"
@@ -24,10 +28,10 @@ def test_card_gets_the_name_that_is_configured(path: str, text: str) -> None:
     (link,) = plan_network(facts)
     assert link.path == "etc/systemd/network/10-pytest-xhyve.link"
     assert b"\nName=ens33\n" in link.content
-    # Only the first card, and not that of a LAN.
-    assert b"\nOriginalName=eth0\n" in link.content
-    (link,) = plan_network(facts, kernel_names=False)
-    assert b"OriginalName" not in link.content
+    # Only the first card, whatever it is called before, and not that of a LAN.
+    (places,) = re.findall(r"^Path=(.*)$", link.content.decode(), re.MULTILINE)
+    assert fnmatch(f"pci-0000:00:{0x03:02x}.0", places)
+    assert not any(fnmatch(f"pci-0000:00:{_LAN_SLOT + number:02x}.0", places) for number in range(4))
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,7 @@ def test_netplan_that_names_no_card(text: str) -> None:
 def test_cloud_image_gets_a_seed() -> None:
     files = {file.path: file for file in plan_network(facts_of(there=(SYSTEMD, "usr/bin/cloud-init")))}
     assert set(files) == {
+        "etc/systemd/network/10-pytest-xhyve.link",
         "etc/cloud/cloud.cfg.d/99-pytest-xhyve.cfg",
         *(f"var/lib/cloud/seed/nocloud/{name}" for name in ("meta-data", "user-data", "network-config")),
     }
