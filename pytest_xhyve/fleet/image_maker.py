@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_xhyve.fleet.request import Request
 from pytest_xhyve.fleet.supported import check_takes_layers
 from pytest_xhyve.fleet.timeouts import timeout_factor
+from pytest_xhyve.host.exhaustion import is_exhausted
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.base import Hypervisor
 from pytest_xhyve.images.catalog import Catalog
@@ -17,6 +19,7 @@ from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.images.own_recipe import OwnRecipe
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.pulled import PulledImages
+from pytest_xhyve.model.errors import BootFailed, ConnectionFailed, ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
 
@@ -52,6 +55,8 @@ class ImageMaker:
         self._hypervisor = hypervisor
         self._run_context = run_context
         self._start = start
+        # Why a disk cannot be prepared, by its path.
+        self._failures: dict[Path, str] = {}
         self.catalog = Catalog(
             home,
             progress,
@@ -66,12 +71,25 @@ class ImageMaker:
     def prepare(self, manifest: Manifest) -> Image:
         """The image that a disk becomes of which *manifest* does not state all that a guest needs.
 
+        A disk that cannot be prepared is tried once: another try would take as long, and end with the same error.
+
         Raises:
             XhyveError: the disk cannot be prepared.
         """
         from pytest_xhyve.preparation.prepare import prepare_disk  # noqa: PLC0415
 
-        return prepare_disk(manifest, self._run_context())
+        failure = self._failures.get(manifest.disk)
+        if failure is not None:
+            raise ImageError(
+                f"{manifest.disk.name} could not be prepared for an earlier test: {failure}\n"
+                "  that test shows the whole error"
+            )
+        try:
+            return prepare_disk(manifest, self._run_context())
+        except (ImageError, BootFailed, ConnectionFailed) as error:
+            if not is_exhausted(error):
+                self._failures[manifest.disk] = str(error).partition("\n")[0]
+            raise
 
     def pulled(self) -> PulledImages:
         """The disks that were pulled, and that can be."""

@@ -16,6 +16,7 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.catalog import find_source, read_recipes, read_stated, resolve_path
 from pytest_xhyve.images.check import check_boots_by
 from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
+from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.own_login import OwnLogin, ask_for_password
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.model.architecture import architecture_of, host_architecture
@@ -23,7 +24,6 @@ from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.values import Firmware
 from pytest_xhyve.plugin.selection import base_folder, wanted_specs
 
 # A test that may be skipped may not need its image, and an xfail test may be about an invalid one.
@@ -46,11 +46,12 @@ class Preflight:
         self._places = Places.of(home, settings)
         self.login = OwnLogin.of(settings)
         self._checked: dict[str, XhyveError | None] = {}
+        self._unusable: dict[str, XhyveError | None] = {}
         self._manifests: dict[str, Path] = {}
         # Those whose disk exists already as their guests will see it.
         self._images: dict[str, Image] = {}
-        # What the manifests of the other disks state.
-        self._firmware: dict[str, Firmware | None] = {}
+        # What is stated of the other disks.
+        self._stated: dict[str, Manifest] = {}
 
     def check(self, wanted: Any) -> None:
         """Check that guests can be cloned from *wanted*, without reading its disk.
@@ -77,11 +78,17 @@ class Preflight:
     def check_disk(self, spec: GuestSpec) -> None:
         """Check that the disk of the image, which was checked, suits what a guest is made of.
 
+        Of a disk that is not prepared yet, this reads what the host can read without a guest, which takes a second at
+        most, against the minute of a preparation.
+
         Raises:
-            XhyveError: it is larger than the guest's disk, or has no boot loader.
+            XhyveError: it is larger than the guest's disk, has no boot loader, or cannot be prepared.
         """
-        image = self._images.get(_as_text(spec.image))
-        if image is not None:
+        text = _as_text(spec.image)
+        image = self._images.get(text)
+        if image is None and text in self._stated:
+            self._check_can_be_prepared(text)
+        elif image is not None:
             check_size(spec.disk_size, image.disk)
             check_boots_by(spec.firmware or image.firmware, image)
 
@@ -91,8 +98,12 @@ class Preflight:
         Raises:
             HypervisorNotFound: it is not found.
         """
-        image = self._images.get(_as_text(spec.image))
-        stated = self._firmware.get(_as_text(spec.image)) if image is None else image.firmware
+        text = _as_text(spec.image)
+        image = self._images.get(text)
+        if image is not None:
+            stated = image.firmware
+        else:
+            stated = self._stated[text].values.get("firmware") if text in self._stated else None
         if (spec.firmware or stated) != "uefi" or settings.hypervisor not in ("auto", "qemu"):
             return
         from pytest_xhyve.hypervisors.qemu.firmware import find_ovmf  # noqa: PLC0415
@@ -127,7 +138,7 @@ class Preflight:
                 return
             from pytest_xhyve.preparation.disk_file import look  # noqa: PLC0415
 
-            self._firmware[text] = stated.values.get("firmware")
+            self._stated[text] = stated
             check_stated_files(stated)
             look(stated.disk)
             return
@@ -138,6 +149,19 @@ class Preflight:
         if built is not None:
             check_files(built)
             self._images[text] = built
+
+    def _check_can_be_prepared(self, text: str) -> None:
+        if text not in self._unusable:
+            from pytest_xhyve.preparation.foresee import check_can_be_prepared  # noqa: PLC0415
+
+            self._unusable[text] = None
+            try:
+                check_can_be_prepared(self._stated[text], self._home)
+            except XhyveError as problem:
+                self._unusable[text] = problem
+        error = self._unusable[text]
+        if error is not None:
+            raise error
 
     def _check_name(self, name: str, path: Path) -> None:
         """Check that no other manifest or disk has the image's *name*; *path* is that of this one."""

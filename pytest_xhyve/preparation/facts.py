@@ -102,7 +102,7 @@ class Facts:
                 values.setdefault(key, []).append(value)
         volumes = tuple(Volume(*_split(value, 2)) for value in values.pop("volume", []))
         roots = tuple(Root(*_split(value, 3)) for value in values.pop("root", []))
-        problems = tuple(printable(problem) for problem in values.pop("problem", []))
+        problems = tuple(printable(_name_device(problem)) for problem in values.pop("problem", []))
         return cls(volumes, roots, problems, {key: tuple(found) for key, found in values.items()})
 
     def first(self, key: str) -> str:
@@ -233,6 +233,12 @@ def describe_device(device: str) -> str:
     if number == "":
         return "the whole disk"
     return f"partition {number}" if is_number(number) else device
+
+
+def _name_device(problem: str) -> str:
+    """*problem* with a name for people in the place of the volume's that it begins with."""
+    device, colon, reason = problem.partition(": ")
+    return f"{describe_device(device)}: {reason}" if colon and device.startswith(DISK) else problem
 
 
 def _split(value: str, count: int) -> list[str]:

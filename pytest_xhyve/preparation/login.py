@@ -6,9 +6,10 @@ import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from pytest_xhyve.images.keys import KeyPair
+from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.machine import SSH_PORT
 from pytest_xhyve.model.text import printable
@@ -50,9 +51,18 @@ class StatedLogin:
     host_keys: tuple[str, ...] = ()
     may_be_new: bool = False
 
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """What *manifest* states."""
+        values = manifest.values
+        by: Literal["key", "password"] = "key"
+        if manifest.own_user is not None and "key" not in values:
+            by = "password"
+        return cls(manifest.own_user, by, values.get("host_keys", ()), may_be_new="seed" in values)
 
-def plan_login(facts: Facts, client: KeyPair, stated: StatedLogin = StatedLogin()) -> Login:
-    """Root's login by the plugin's own key, or the stated one; the disk's host keys, or a new one if it has none.
+
+def check_login(facts: Facts, stated: StatedLogin = StatedLogin()) -> None:
+    """Check that the plugin can log in to the system, as far as its files show that.
 
     Raises:
         ImageError: the system has no SSH server, or one that the user cannot log in to; the message names the line.
@@ -68,6 +78,15 @@ def plan_login(facts: Facts, client: KeyPair, stated: StatedLogin = StatedLogin(
     if facts.ssh_server == "openssh":
         _check_sshd(facts, user, stated.by, new=stated.may_be_new)
         _check_address(facts)
+
+
+def plan_login(facts: Facts, client: KeyPair, stated: StatedLogin = StatedLogin()) -> Login:
+    """Root's login by the plugin's own key, or the stated one; the disk's host keys, or a new one if it has none.
+
+    Raises:
+        ImageError: as `check_login`.
+    """
+    check_login(facts, stated)
     files = []
     if stated.host_keys:
         found = stated.host_keys
@@ -86,7 +105,7 @@ def plan_login(facts: Facts, client: KeyPair, stated: StatedLogin = StatedLogin(
         if facts.ssh_server == "openssh":
             path = _authorized_keys(facts) or path
         files.append(NewFile(path.lstrip("/"), f"\n{client.public}\n".encode(), 0o600, append=True))
-    return Login(user, found, tuple(files))
+    return Login(stated.user or "root", found, tuple(files))
 
 
 def _check_user(facts: Facts, user: str, by: str) -> None:

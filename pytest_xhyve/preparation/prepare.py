@@ -53,7 +53,7 @@ from pytest_xhyve.preparation.prepared import (
 )
 from pytest_xhyve.preparation.run_context import RunContext
 from pytest_xhyve.preparation.seed import seed_host_keys
-from pytest_xhyve.preparation.system import check_system
+from pytest_xhyve.preparation.system import check_system, naming_disk
 from pytest_xhyve.preparation.unpack import look_inside
 
 _MEMORY = "1G"
@@ -92,7 +92,8 @@ def prepare_disk(manifest: Manifest, context: RunContext) -> Image:
                 begin = monotonic()
                 name = manifest.disk.name
                 context.events.progress(f"preparing {name}: this is done once, and {describe_duration(context.home)}")
-                content = _Preparation(disk, manifest, context, workspace).run(key_file, client)
+                with naming_disk(manifest.disk):
+                    content = _Preparation(disk, manifest, context, workspace).run(key_file, client)
                 _publish(workspace, folder / key, content)
                 seconds = monotonic() - begin
                 record_duration(context.home, seconds)
@@ -254,13 +255,7 @@ class _Preparation:
 
     def _plan_login(self, facts: Facts, client: KeyPair) -> Login:
         """The login and the host keys: what is stated, and what was found on the disk."""
-        stated = StatedLogin(
-            self._manifest.own_user,
-            "password" if self._manifest.own_user is not None and "key" not in self._stated else "key",
-            self._stated.get("host_keys", ()),
-            may_be_new=self._seed is not None,
-        )
-        login = plan_login(facts, client, stated)
+        login = plan_login(facts, client, StatedLogin.of(self._manifest))
         if self._seed is None:
             return login
         if not facts.has_cloud_init:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_xhyve.model.architecture import ARCHITECTURES
@@ -42,13 +43,27 @@ def check_system(facts: Facts, disk: Path) -> None:
         )
 
 
+@contextmanager
+def naming_disk(disk: Path) -> Iterator[None]:
+    """Let an `ImageError` of the block name *disk*, for a run may have several."""
+    try:
+        yield
+    except ImageError as error:
+        if str(disk) in str(error):
+            raise
+        raise ImageError(f"{disk}: {error}") from error
+
+
 def _explain_no_system(facts: Facts, disk: Path) -> str:
     for volume in facts.volumes:
         if volume.type in _UNSUPPORTED:
             what, fix = _UNSUPPORTED[volume.type]
             return f"{disk}: {describe_device(volume.device)} {what}\n  {fix}"
     found = _as_lines([*facts.volumes, *facts.problems])
-    return f"{disk} has no Linux system that could be read; what was found on it:\n{found or '    nothing'}"
+    fix = "name the disk that the machine boots from; /etc and /usr have to be on one file system of it"
+    if facts.problems:
+        fix = "copy the disk again; if that is whole, repair its file systems in the machine that it belongs to (fsck)"
+    return f"{disk} has no Linux system that could be read; what was found on it:\n{found or '    nothing'}\n  {fix}"
 
 
 def _as_lines(things: Iterable[object]) -> str:

@@ -5,6 +5,7 @@ What can be seen without a guest is in tests/unit/preparation and tests/unit/plu
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from collections.abc import Callable
@@ -19,13 +20,13 @@ from warm import fleet_of
 
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.digests import digest_of
-from pytest_xhyve.host.home import Home
-from pytest_xhyve.model.errors import XhyveError
+from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.model.errors import ImageError, XhyveError
 from pytest_xhyve.model.spec import GuestSpec
 
 _JOURNAL_INODE = "<8>"
 _BLOCK = 4096
-_AARCH64 = 183
+_AARCH64, _ARM = 183, 40
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +66,19 @@ def make_empty(disk: Path) -> None:
     subprocess.run(["mke2fs", "-q", "-t", "ext4", disk, "16M"], check=True, capture_output=True, env=PATH)
 
 
-def make_other_architecture(disk: Path) -> None:
+def replace_machine(disk: Path, machine: int) -> None:
     program = bytearray(read_bytes(disk, "/usr/bin/busybox"))
     # e_machine in ELF's header
-    struct.pack_into("<H", program, 18, _AARCH64)
+    struct.pack_into("<H", program, 18, machine)
     replace_file(disk, "/usr/bin/busybox", bytes(program), 0o755)
+
+
+def make_other_architecture(disk: Path) -> None:
+    replace_machine(disk, _AARCH64)
+
+
+def make_unknown_architecture(disk: Path) -> None:
+    replace_machine(disk, _ARM)
 
 
 def damage_journal(disk: Path) -> None:
@@ -113,11 +122,13 @@ class Bad:
 KINDS = {
     "Windows": Bad(make_windows, ("the whole disk has a file system of Windows (NTFS)", "the plugin runs Linux only")),
     "encrypted": Bad(make_encrypted, ("the whole disk is encrypted (LUKS)", "decrypt the disk")),
-    "no system": Bad(make_empty, ("has no Linux system that could be read", "the whole disk: ext4")),
+    "no system": Bad(
+        make_empty, ("has no Linux system that could be read", "the whole disk: ext4", "name the disk that the machine")
+    ),
     "another architecture": Bad(make_other_architecture, ("for aarch64; guests here are x86_64",)),
     "damaged journal": Bad(
         damage_journal,
-        ("has no Linux system that could be read", "the whole disk: ext4", "journal"),
+        ("has no Linux system that could be read", "the whole disk: cannot mount it: ", "journal", "fsck"),
     ),
     "full": Bad(
         fill,
@@ -127,6 +138,14 @@ KINDS = {
 }
 # Each costs a helper guest; this one gets furthest.
 SHOWN = ("full",)
+
+
+def check_words(said: str, words: tuple[str, ...]) -> None:
+    """See that a message has *words*, in this order."""
+    at = 0
+    for word in words:
+        at = said.find(word, at)
+        assert at >= 0, (word, said)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +161,74 @@ def test_states_why_and_leaves_nothing(kind: Bad, home: Home, good: Path, tmp_pa
     with fleet_of(home, [], str(disk), start="cold") as fleet, pytest.raises(XhyveError) as raised:
         fleet.catalog.find(disk)
     said = str(raised.value)
-    at = 0
-    for word in kind.words:
-        at = said.find(word, at)
-        assert at >= 0, (word, said)
+    check_words(said, kind.words)
+    assert "bad.img" in said
     assert len(said.splitlines()) < 10, said
     assert {path.name for path in prepared.iterdir() if not path.name.endswith(".lock")} == earlier
     assert not list(home.folder("runs").iterdir())
     assert digest_of(disk) == before
+
+
+def lock_root_out(disk: Path) -> None:
+    debugfs(disk, "rm /usr/sbin/dropbear", "write /dev/null /usr/sbin/sshd", "mkdir /etc/ssh")
+    replace_file(disk, "/etc/ssh/sshd_config", b"Port 22\nPermitRootLogin no\n")
+
+
+def remove_server(disk: Path) -> None:
+    debugfs(disk, "rm /usr/sbin/dropbear")
+
+
+def cut_qcow2_off(disk: Path) -> None:
+    whole = disk.with_suffix(".raw")
+    disk.rename(whole)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", whole, disk], check=True)
+    os.truncate(disk, disk.stat().st_size // 2)
+
+
+SEEN_BEFORE = {
+    "cut off": Bad(cut_qcow2_off, ("bad.img is damaged or cut off: ", "copy the disk again")),
+    "without a server": Bad(remove_server, ("bad.img: ", "has no SSH server", "install one")),
+    "without a login": Bad(
+        lock_root_out,
+        ("bad.img: the SSH server", "let root log in by key: /etc/ssh/sshd_config, line 2", "change that"),
+    ),
+    "another architecture": Bad(make_unknown_architecture, ("bad.img has ", " for arm; guests are x86_64")),
+}
+
+
+@pytest.mark.parametrize("kind", SEEN_BEFORE.values(), ids=SEEN_BEFORE)
+def test_seen_before_any_test(kind: Bad, home: Home, good: Path, pytester: pytest.Pytester) -> None:
+    """Without a guest: one error, and not one for each test."""
+    disk = copy_disk(good, pytester.path / "bad.img")
+    kind.change(disk)
+    before = digest_of(disk)
+    pytester.makepyfile("def test_plain(): pass\ndef test_guest(xhyve_guest): pass\ndef test_other(xhyve_guest): pass")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(HOME_VARIABLE, str(home.path))
+        result = pytester.runpytest_subprocess(f"--xhyve-image={disk}", "--xhyve-hypervisor=qemu")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str()
+    said = result.stderr.str()
+    assert said.startswith("ERROR: ")
+    assert said.count("bad.img") == 1
+    check_words(said, kind.words)
+    assert "passed" not in result.stdout.str()
+    assert not list(home.folder("runs").iterdir())
+    assert digest_of(disk) == before
+
+
+@pytest.mark.thorough
+def test_disk_that_cannot_be_prepared_is_tried_once(home: Home, good: Path, tmp_path: Path) -> None:
+    disk = copy_disk(good, tmp_path / "bad.img")
+    fill(disk)
+    said: list[str] = []
+    with fleet_of(home, said, str(disk), start="cold") as fleet:
+        for message in (
+            r"bad\.img: cannot write /etc/",
+            r"^bad\.img could not be prepared for an earlier test: .*cannot",
+        ):
+            with pytest.raises(ImageError, match=message):
+                fleet.start(ForegroundRequest(GuestSpec()))
+    assert len([line for line in said if line.startswith("preparing ")]) == 1
 
 
 @pytest.mark.thorough

@@ -78,7 +78,8 @@ for volume in $volumes; do
         *) continue ;;
     esac
     if ! mount -t "$kind" "$volume" $top 2>/tmp/mount.err; then
-        print_fact problem "$volume: $(cat /tmp/mount.err) $(dmesg | tail -n 1)"
+        reason=$(sed 's/.*failed: //' /tmp/mount.err)
+        print_fact problem "$volume: cannot mount it: $reason ($(dmesg | tail -n 1 | sed 's/^\[[^]]*\] *//'))"
         continue
     fi
     if is_root $top; then
