@@ -118,7 +118,12 @@ class _Build:
             boot = self._boot_id(guest)
             for number, (remote, local) in enumerate(recipe.files.items(), 1):
                 self._step(
-                    f"copying {remote}", f"file {number} of {len(recipe.files)} ({remote})", _copy, guest, local, remote
+                    f"copying {remote}",
+                    f"file {number} of {len(recipe.files)} ({remote})",
+                    self._copy,
+                    guest,
+                    local,
+                    remote,
                 )
             if recipe.packages:
                 what = " ".join(recipe.packages)
@@ -159,6 +164,15 @@ class _Build:
             f"  nothing of it is kept; try the step by hand: pytest-xhyve shell {self._base.name}"
         ) from error
 
+    def _copy(self, guest: Guest, local: Path, remote: str) -> None:
+        """Copy a file to *remote*, or what is in a folder into it; root owns the copy."""
+        if not local.is_dir():
+            guest.put(local, remote, user="root")
+            return
+        guest.run(["mkdir", "-p", "--", remote], user="root", timeout=self._timeout)
+        for path in sorted(local.iterdir()):
+            guest.put(path, f"{remote.rstrip('/')}/", user="root")
+
     def _run(self, guest: Guest, line: Command) -> None:
         guest.run(line, user="root", timeout=self._timeout)
 
@@ -178,13 +192,3 @@ class _Build:
                 f"cannot build {self._recipe.name}: {label} restarted the guest\n"
                 "  nothing of it is kept; a step cannot do that: make two recipes, of which one extends the other"
             )
-
-
-def _copy(guest: Guest, local: Path, remote: str) -> None:
-    """Copy a file to *remote*, or what is in a folder into it; root owns the copy."""
-    if not local.is_dir():
-        guest.put(local, remote, user="root")
-        return
-    guest.run(["mkdir", "-p", "--", remote], user="root")
-    for path in sorted(local.iterdir()):
-        guest.put(path, f"{remote.rstrip('/')}/", user="root")

@@ -27,6 +27,9 @@ from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent
 from pytest_xhyve.templates.starts import record
 
+SYNC_SECONDS = 120.0
+"""The limit for what a guest has to write to its disks before it is saved."""
+
 _IDLE_SHARE = 0.1
 _IDLE_LOOK_SECONDS = 0.25
 _IDLE_LOOKS = 3
@@ -69,7 +72,7 @@ def build_template(instance: Instance, machine: Machine, folder: Path) -> tuple[
             machine.lan_macs,
             instance.timeouts.step,
         )
-        guest.run("sync", check=False)
+        guest.run("sync", check=False, timeout=SYNC_SECONDS)
         guest.ssh.close()
         _wait_until_idle(instance.process, instance.timeouts.settle)
         vm.save()

@@ -30,7 +30,7 @@ from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.machine import SSH_PORT
 from pytest_xhyve.templates import starts
-from pytest_xhyve.templates.builder import run_as_root
+from pytest_xhyve.templates.builder import SYNC_SECONDS, run_as_root
 from pytest_xhyve.templates.checkpoints import Checkpoint
 from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent
 
@@ -43,7 +43,6 @@ _IDLE_SECONDS = 0.5
 _BOOTED_IDLE_SECONDS = 3.0
 _LOOK_SECONDS = 0.04
 _IDLE_SHARE = 0.3
-_SYNC_SECONDS = 120.0
 # The file of the agent is deleted, but /proc shows its name while it runs (proc(5)).
 _SYNC_AND_FIND_AGENT = "sync; ls -l /proc/[0-9]*/exe 2>/dev/null | grep -q xhyve-agent"
 
@@ -87,7 +86,7 @@ class Reset:
                 raise XhyveError("it is off; a fixture that shuts the guest down must start it again")
             self._check_space(_FULL)
             vm = cast("SnapshotMachine", guest._power.machine)
-            found = guest.run(_SYNC_AND_FIND_AGENT, check=False, user="root", timeout=_SYNC_SECONDS)
+            found = guest.run(_SYNC_AND_FIND_AGENT, check=False, user="root", timeout=SYNC_SECONDS)
             if self._agent is None or found.returncode != 0:
                 self._agent = install_agent(
                     partial(run_as_root, guest),
@@ -98,7 +97,7 @@ class Reset:
                     self._instance.timeouts.step,
                 )
                 # The agent's file was written to the disk.
-                guest.run("sync", timeout=_SYNC_SECONDS)
+                guest.run("sync", timeout=SYNC_SECONDS)
             guest._power.disconnect()
             self._wait_until_idle(vm, _IDLE_SECONDS if found.returncode == 0 else _BOOTED_IDLE_SECONDS)
 

@@ -21,6 +21,8 @@ WAITING = {"acquire", "communicate", "join", "result", "wait", "wait_for"}
 WITH_TIMEOUT = {
     "FileLock",
     "create_connection",
+    "_guest.run",
+    "guest.run",
     "open_channel",
     "open_session",
     "run_program",
@@ -57,6 +59,7 @@ DAEMON = "a thread that nothing waits for; it ends with the connection or the pr
 INTERACTIVE = "the user at the terminal ends it"
 GUEST = "waits for the end of a guest that shall live"
 BOUNDED_WORK = "the work that it waits for has limits of its own, or only computes"
+OF_THE_TEST = "a command of the test, which has no limit unless the test states one"
 GIVEN_AWAY = "a socket that another program uses"
 
 NEVER_BLOCKS = "a socket that was set not to block"
@@ -81,6 +84,7 @@ KNOWN = {
     ("guest/common_network.py", "result"): {ANSWERS: 1},
     ("guest/expose.py", "settimeout"): {DAEMON: 1},
     ("guest/get.py", "result"): {ANSWERS: 3},
+    ("guest/guests.py", "guest.run"): {OF_THE_TEST: 1},
     ("guest/guests.py", "result"): {READY: 1},
     ("guest/lans.py", "connect"): {ANSWERS: 1},
     ("guest/power.py", "connect"): {ANSWERS: 3},
@@ -90,6 +94,7 @@ KNOWN = {
     ("guest/restarts.py", "connect"): {ANSWERS: 1},
     ("guest/restarts.py", "sendall"): {SOCKET: 1},
     ("guest/send.py", "result"): {ANSWERS: 1},
+    ("guest/testinfra_backend.py", "_guest.run"): {OF_THE_TEST: 1},
     ("guest/ssh.py", "connect"): {SUPERVISED: 1},
     ("guest/ssh.py", "recv"): {READY: 2},
     ("guest/streams.py", "recv"): {READY: 1},
@@ -181,6 +186,8 @@ def test_every_wait_has_a_limit_or_a_reason() -> None:
         ("subprocess.run(argv, check=False)", ["subprocess.run"]),
         ("subprocess.run(argv, timeout=None)", ["subprocess.run"]),
         ("subprocess.run(argv, timeout=60)", []),
+        ("guest.run('sync')", ["guest.run"]),
+        ("guest.run('sync', timeout=60)", []),
         ("FileLock(path)", ["FileLock"]),
         ("fcntl.flock(fd, fcntl.LOCK_EX)", ["fcntl.flock"]),
         ("fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", []),
