@@ -208,7 +208,9 @@ class GuestAccess(GuestCore):
         Raises:
             FileNotFoundError: *local* does not exist.
             ConfigurationError: an argument is invalid.
-            XhyveError: the guest cannot write the copy.
+            BootFailed: the guest died meanwhile.
+            ConnectionFailed: the guest did not answer for too long, or restarted.
+            XhyveError: the guest cannot write the copy, or the copy stood still.
         """
         from pytest_xhyve.guest import put  # noqa: PLC0415
 
@@ -240,7 +242,11 @@ class GuestAccess(GuestCore):
 
         Raises:
             ConfigurationError: an argument is invalid.
-            XhyveError: the guest has no such file, or cannot read it; or it sent too much, or a damaged archive.
+            BootFailed: the guest died meanwhile.
+            ConnectionFailed: the guest did not answer for too long, or restarted.
+            XhyveError: the guest has no such file, or cannot read it; or it sent too much, or a damaged
+                archive, or nothing for too long.
+            OSError: the copy cannot be written.
         """
         from pytest_xhyve.guest import archive, get  # noqa: PLC0415
 
@@ -285,7 +291,9 @@ class GuestAccess(GuestCore):
 
         Raises:
             ConfigurationError: an argument is invalid.
-            XhyveError: the guest cannot write the files.
+            BootFailed: the guest died meanwhile.
+            ConnectionFailed: the guest did not answer for too long, or restarted.
+            XhyveError: the guest cannot write the files, or the copy stood still.
         """
         from pytest_xhyve.guest import sync  # noqa: PLC0415
 

@@ -192,6 +192,9 @@ class GuestCore:
 
         What programs in the guest have written and not synced is lost, as far as the guest's kernel has not written it
         to the disk. What has reached the disk stays, also if it was not flushed. `power_cut` takes that back, too.
+
+        Raises:
+            XhyveError: the hypervisor does not end.
         """
         self._power.switch_off()
 

@@ -180,6 +180,8 @@ class Guest(GuestFaults):
 
         Raises:
             BootFailed: the guest did not reboot.
+            ConnectionFailed: the guest does not answer, or refuses the login after its reboot.
+            XhyveError: the guest is off.
         """
         restarts.reboot(self._power, self.run, self.start)
         self._faults.restarted()
@@ -212,7 +214,11 @@ class Guest(GuestFaults):
         restarts.shut_down(self._power)
 
     def remove(self) -> None:
-        """Remove the guest: end its machine, delete its disk, free its slot. A second call does nothing."""
+        """Remove the guest: end its machine, delete its disk, free its slot. A second call does nothing.
+
+        Raises:
+            XhyveError: the hypervisor does not end.
+        """
         if not self._is_removed:
             self._instance.events.removing(self)
         self._is_removed = True
