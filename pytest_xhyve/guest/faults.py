@@ -16,7 +16,7 @@ from pytest_xhyve.model.errors import (
     XhyveError,
 )
 from pytest_xhyve.model.link import Impairment, LinkFaults
-from pytest_xhyve.model.machine import Disk
+from pytest_xhyve.model.machine import Disk, Machine
 from pytest_xhyve.model.values import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -241,7 +241,12 @@ class GuestFaults(GuestAccess):
         return block
 
     def pause(self) -> None:
-        """Pause the guest's CPUs until `resume`."""
+        """Pause the guest's CPUs until `resume`.
+
+        Raises:
+            NotSupported: the hypervisor cannot pause a guest, as xhyve.
+            XhyveError: the guest is off.
+        """
         self._power.machine.pause()
 
     def resume(self, *, clock: Literal["kept", "now"] = "kept") -> None:
@@ -253,6 +258,7 @@ class GuestFaults(GuestAccess):
 
         Raises:
             ConfigurationError: *clock* is neither.
+            NotSupported: the hypervisor cannot pause a guest, as xhyve.
             XhyveError: the guest is off, or its clock cannot be set.
         """
         if clock not in ("kept", "now"):
@@ -370,10 +376,12 @@ class GuestFaults(GuestAccess):
         """
         from pytest_xhyve.guest import snapshots  # noqa: PLC0415
 
-        snapshot, self._machine = snapshots.take_snapshot(
-            self._power.machine, self._block_layer(), self._machine, self._recorder, self._folder
+        def disks_changed(machine: Machine) -> None:
+            self._machine = machine
+
+        return snapshots.take_snapshot(
+            self._power.machine, self._block_layer(), self._machine, self._recorder, self._folder, disks_changed
         )
-        return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:
         """Bring back the state of *snapshot*; the guest may be off. A snapshot can be restored any number of times.

@@ -115,8 +115,10 @@ class WriteRecorder:
             log = folder / f"disk{number}.log"
             with log.open("xb") as file:
                 file.truncate(self.max_size)
-            block.record(number, overlay.path, log)
             disks.append(RecordedDisk(base, overlay, log, size, partial(block.own_flushes, number)))
+        # Once all files are there: if the host's disk is full, the guest goes on with the disks that it has.
+        for number, disk in enumerate(disks):
+            block.record(number, disk.overlay.path, disk.log)
         self.disks = disks
         self.marks = []
         self._is_pinned = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,8 +57,13 @@ class Snapshot:
 
 
 def take_snapshot(
-    vm: VirtualMachine, block: BlockLayer, machine: Machine, recorder: WriteRecorder, folder: Path
-) -> tuple[Snapshot, Machine]:
+    vm: VirtualMachine,
+    block: BlockLayer,
+    machine: Machine,
+    recorder: WriteRecorder,
+    folder: Path,
+    disks_changed: Callable[[Machine], None],
+) -> Snapshot:
     """Save the running *machine*, which runs on afterwards.
 
     Args:
@@ -67,9 +72,8 @@ def take_snapshot(
         machine: its description.
         recorder: the recorder of its writes, which goes on.
         folder: the guest's folder.
-
-    Returns:
-        the snapshot, and the machine with the disks that it writes to from now on.
+        disks_changed: called with the machine each time it writes to another disk from now on, also if a later step
+            fails.
 
     Raises:
         XhyveError: no space is left, or the hypervisor cannot save the machine.
@@ -91,11 +95,16 @@ def take_snapshot(
     try:
         for number, overlay in enumerate(overlays):
             block.freeze(number, overlay.path)
+            disks_changed(replace(machine, disks=(*overlays[: number + 1], *machine.disks[number + 1 :])))
         recorder.pin()
         vm.save_state(snapshot.state)
+    except BaseException:
+        # Only the disks are needed from now on.
+        snapshot.remove()
+        raise
     finally:
         vm.resume()
-    return snapshot, replace(machine, disks=overlays)
+    return snapshot
 
 
 def check(snapshot: Snapshot, name: str, folder: Path) -> None:

@@ -12,6 +12,10 @@ from pytest_xhyve import Guest, GuestFactory, XhyveError
 pytestmark = pytest.mark.run_under("warm")
 
 
+def refuse(*_: object) -> None:
+    raise XhyveError("refused")
+
+
 @pytest.mark.xhyve(image="tiny", power_cuts=True)
 def test_snapshot_brings_back_everything(xhyve_guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     guest = xhyve_guest
@@ -41,6 +45,15 @@ def test_snapshot_brings_back_everything(xhyve_guest: Guest, monkeypatch: pytest
         patched.setattr("shutil.disk_usage", lambda _: usage(1 << 40, 1 << 40, 1 << 20))
         with pytest.raises(XhyveError, match=r"no space for a snapshot .* 1 MiB are free"):
             guest.snapshot()
+    # One that fails once the guest writes to other disks, as on a full disk: what it writes then is not lost.
+    with monkeypatch.context() as patched:
+        patched.setattr(type(guest._power.machine), "save_state", refuse)
+        with pytest.raises(XhyveError, match="refused"):
+            guest.snapshot()
+    guest.run("echo later > /root/file; sync")
+    guest.kill()
+    guest.start()
+    assert guest.run("cat /root/file").stdout == "later\n"
     guest.kill()
     with pytest.raises(XhyveError, match="is off"):
         guest.snapshot()
