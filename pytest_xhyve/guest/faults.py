@@ -368,7 +368,8 @@ class GuestFaults(GuestAccess):
     def snapshot(self) -> Snapshot:
         """Save the running guest: memory, programs, disks. The guest runs on, and `restore` brings this state back.
 
-        A snapshot takes as much space as the guest's memory. It is removed with the guest.
+        A guest that the test has paused stays paused; once it is restored, it runs. A snapshot takes as much space as
+        the guest's memory. It is removed with the guest.
 
         Raises:
             NotSupported: only QEMU can do that.

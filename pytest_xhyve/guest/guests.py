@@ -194,8 +194,9 @@ class Guests:
         with ExitStack() as paused:
             for guest in self:
                 vm = guest._power.machine
-                vm.pause()
-                paused.callback(vm.resume)
+                if not vm.is_paused():
+                    vm.pause()
+                    paused.callback(vm.resume)
             return self._in_all(lambda guest: guest.snapshot())
 
     def restore(self, snapshots: Mapping[str, Snapshot]) -> None:

@@ -64,7 +64,7 @@ def take_snapshot(
     folder: Path,
     disks_changed: Callable[[Machine], None],
 ) -> Snapshot:
-    """Save the running *machine*, which runs on afterwards.
+    """Save the running *machine*, which runs on afterwards, unless it was paused before.
 
     Args:
         vm: the running machine.
@@ -91,7 +91,9 @@ def take_snapshot(
     overlays = _create_overlays(machine.disks, sizes, place)
     saved = replace(machine, unplugged=block.unplugged)
     snapshot = Snapshot(machine.name, place, saved, sizes, vm.has_agent)
-    vm.pause()
+    was_paused = vm.is_paused()
+    if not was_paused:
+        vm.pause()
     try:
         for number, overlay in enumerate(overlays):
             block.freeze(number, overlay.path)
@@ -103,7 +105,8 @@ def take_snapshot(
         snapshot.remove()
         raise
     finally:
-        vm.resume()
+        if not was_paused:
+            vm.resume()
     return snapshot
 
 

@@ -33,8 +33,11 @@ def test_snapshot_brings_back_everything(xhyve_guest: Guest, monkeypatch: pytest
         guest.run("echo third > /root/file; sync; killall sleep")
     assert len(random) == 2
     assert guest.run("cat /proc/sys/kernel/random/boot_id").stdout == boot
-    # A second one, of a guest that is restored and recorded.
+    # A second one, of a guest that is restored and recorded, and that the test has paused.
+    guest.pause()
     second = guest.snapshot()
+    assert guest._power.machine.is_paused()
+    guest.resume(clock="now")
     guest.run("echo lost | dd of=/root/file conv=notrunc oflag=direct bs=512 conv=sync")
     guest.power_cut()
     guest.restore(second)

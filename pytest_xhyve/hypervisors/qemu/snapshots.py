@@ -182,8 +182,10 @@ class QemuSnapshotMachine(QemuMachine):
     def save_state(self, file: Path) -> None:
         # The file of the memory changes while the machine runs on.
         self.negotiate_capabilities(ignore_shared=False)
-        super().save_state(file)
-        self.negotiate_capabilities()
+        try:
+            super().save_state(file)
+        finally:
+            self.negotiate_capabilities()
 
     def restore(self) -> None:
         assert self._source is not None
