@@ -212,8 +212,8 @@ class Chaos:
                 with self._inject(fault.name, Random(fault.seed)):  # noqa: S311
                     self._injected.append(fault.name)
                     self._ending.wait(fault.seconds)
-            except XhyveError as skipped:
-                # The test's load may restart the guest, which ends its faults.
+            except (XhyveError, OSError) as skipped:
+                # The test's load may restart the guest at any moment, which ends its faults and its process.
                 self._skipped.append(f"{fault.name}: {skipped}")
             if self._ending.wait(fault.rest):
                 return

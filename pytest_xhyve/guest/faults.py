@@ -312,11 +312,13 @@ class GuestFaults(GuestAccess):
         """
         from pytest_xhyve.guest.throttle import CpuThrottle  # noqa: PLC0415
 
-        if not self._power.is_on:
-            raise XhyveError(f"guest {self.name} is off; start() starts it")
         pid = self._instance.process.pid
-        assert pid is not None
-        throttle = None if cpu is None else CpuThrottle(pid, cpu)
+        if not self._power.is_on or pid is None:
+            raise XhyveError(f"guest {self.name} is off; start() starts it")
+        try:
+            throttle = None if cpu is None else CpuThrottle(pid, cpu)
+        except ProcessLookupError as error:
+            raise XhyveError(f"guest {self.name} has ended; start() starts it again") from error
         self._end_throttle()
         self._throttle = throttle
         self._faults.note("CPU", None if cpu is None else f"runs for {cpu:.0%} of the time")
