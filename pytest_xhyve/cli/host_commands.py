@@ -76,7 +76,10 @@ def images(*, as_json: bool) -> None:
     help="Remove only what was not used for this long.",
 )
 @click.option(
-    "--images", is_flag=True, help="Remove the images of the catalog, and unpacked and prepared disks, too; asks first."
+    "--images",
+    is_flag=True,
+    help="Remove images, too: those of the catalog, layers, saved guests, and disks that were pulled, unpacked, "
+    "prepared or installed; asks first.",
 )
 @click.option("--yes", is_flag=True, help="With --images: do not ask.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only print what would be removed.")
