@@ -21,7 +21,7 @@ from pytest_xhyve.hypervisors.qemu.block import QemuBlockLayer
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError
 from pytest_xhyve.hypervisors.qemu.monitor import connected, dump_screen
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
-from pytest_xhyve.model.errors import HypervisorExited, NotSupported, XhyveError
+from pytest_xhyve.model.errors import BootFailed, HypervisorExited, NotSupported, XhyveError
 from pytest_xhyve.model.machine import Machine
 from pytest_xhyve.model.values import PortProtocol
 
@@ -91,7 +91,7 @@ class QemuMachine(GuardedMachine):
         if known is not None:
             return known
         # QEMU binds port 0, so that the kernel selects the port: no other program can take it in between.
-        output = self._qmp.monitor(f"hostfwd_add net0 {protocol}:{LOOPBACK}:0-:{port}").strip()
+        output = self._monitor(f"hostfwd_add net0 {protocol}:{LOOPBACK}:0-:{port}").strip()
         endpoint = self._find_forwarded(port, protocol)
         if endpoint is None:
             raise XhyveError(f"QEMU did not forward port {port} ({protocol}): {output or '(no output)'}")
@@ -194,7 +194,7 @@ class QemuMachine(GuardedMachine):
         address = {"type": "unix", "data": {"path": _DEBUGGER}}
         backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
         self._execute("chardev-add", id="debugger", backend=backend)
-        output = self._qmp.monitor("gdbserver chardev:debugger").strip()
+        output = self._monitor("gdbserver chardev:debugger").strip()
         if "Could not" in output:
             raise NotSupported(f"QEMU serves no debugger: {output}")
         return self._process.folder / _DEBUGGER
@@ -207,16 +207,36 @@ class QemuMachine(GuardedMachine):
 
     def _connections(self, protocol: PortProtocol = "tcp") -> list[tuple[str, ...]]:
         try:
-            return re.findall(protocol.upper() + _CONNECTION, self._qmp.monitor("info usernet"))
-        except QmpClosed:
+            return re.findall(protocol.upper() + _CONNECTION, self._monitor("info usernet"))
+        except HypervisorExited:
             return []
 
     def _execute(self, command: str, **arguments: Any) -> Any:
-        try:
+        with self._explaining():
             return self._qmp.execute(command, **arguments)
+
+    def _monitor(self, line: str) -> str:
+        with self._explaining():
+            return self._qmp.monitor(line)
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Turn an error of a command in the block into one of the plugin's.
+
+        Raises:
+            HypervisorExited: QEMU has exited.
+            BootFailed: QEMU did not answer.
+            NotSupported: QEMU refused the command.
+        """
+        name = self._machine.name
+        try:
+            yield
         except QmpClosed as error:
-            raise HypervisorExited(
-                f"guest {self._machine.name} is not running; guest.start() starts it again"
+            raise HypervisorExited(f"guest {name} is not running; guest.start() starts it again") from error
+        except TimeoutError as error:
+            raise BootFailed(
+                f"the hypervisor of guest {name} did not answer: it hangs, or something has stopped it\n"
+                "  guest.kill() and guest.start() boot the guest again"
             ) from error
         except QmpError as error:
             raise NotSupported(f"QEMU refused: {error}") from error

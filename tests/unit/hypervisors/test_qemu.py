@@ -8,7 +8,8 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -23,9 +24,10 @@ from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.qemu import acceleration
 from pytest_xhyve.hypervisors.qemu.driver import Qemu
+from pytest_xhyve.hypervisors.qemu.machine import QemuMachine, Wires
 from pytest_xhyve.hypervisors.qemu.proof_programs import BootSector
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed, QmpError
-from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, XhyveError
+from pytest_xhyve.model.errors import BootFailed, HypervisorExited, HypervisorNotFound, XhyveError
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 from pytest_xhyve.model.values import Acceleration, Network
 from pytest_xhyve.templates.differences import find_difference
@@ -322,3 +324,18 @@ def test_mac_is_local_unicast_and_the_uuids(tmp_path: Path) -> None:
     assert first & 0b10
     assert not first & 0b1
     assert qemu(tmp_path).identify([UUID(int=2)]).mac != identity.mac
+
+
+def test_commands_to_a_qemu_that_has_ended_or_hangs(process: GuardedProcess, machine: Machine) -> None:
+    ours, theirs = socket.socketpair()
+    with closing(QmpClient(ours, timeout=0.2)) as client:
+        vm = QemuMachine(machine, process, Wires(client, ()))
+        commands: list[Callable[[], object]] = [vm.pause, lambda: vm.find_endpoint(22), lambda: vm.forward(80)]
+        for ask in commands:
+            with pytest.raises(BootFailed, match=f"guest {machine.name} did not answer: it hangs"):
+                ask()
+        theirs.close()
+        assert vm.find_endpoint(22) is None
+        for ask in (commands[0], commands[2]):
+            with pytest.raises(HypervisorExited, match=f"guest {machine.name} is not running"):
+                ask()
