@@ -70,7 +70,7 @@ def resume(
       pytest-xhyve resume test_login.xhyve --pytest -- --pdb
 
     Where the memory cannot be restored, for example under another version of QEMU, the guests boot from their disks,
-    and the command says so. The exit code is that of the shell or COMMAND; others are those of `pytest-xhyve run`.
+    and the command reports that. The exit code is that of the shell or COMMAND; others are those of `pytest-xhyve run`.
     """  # noqa: D301  # click wants the character
     from pytest_xhyve.cli import resume_guests
 

@@ -40,7 +40,7 @@ _LAST_BYTES = 4096
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 _UP, _DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
 _END = "q"
-# More than an answer of a terminal has, which comes as a whole then and is no key.
+# More than an answer of a terminal has, which comes as a whole then and is not a key.
 _CHUNK = 4096
 _KEYS = "up/down choose · c console · s shell · e end · q leave"
 

@@ -108,7 +108,7 @@ def read_subnet(plist: Path = VMNET_PLIST) -> IPv4Network:
 
 
 def find_subnet(interfaces: Sequence[Interface], plist: Path = VMNET_PLIST) -> IPv4Network:
-    """The network that vmnet shares with guests: that of its bridge while a guest runs, or else what its settings say.
+    """The network that vmnet shares with guests: that of its bridge while a guest runs, or else that of its settings.
 
     macOS 26 does not follow the settings (canonical/multipass#4581), so only the bridge is certain.
 

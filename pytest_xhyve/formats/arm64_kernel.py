@@ -1,7 +1,7 @@
 """Read and unpack a Linux kernel for arm64 (Linux, Documentation/arch/arm64/booting.rst).
 
 Distributions install it in one of three formats: an Image, which is not compressed; an Image in a gzip file, whose name
-does not always say so; and an EFI zboot file (drivers/firmware/efi/libstub/zboot-header.S), a program of the firmware
+does not always state it; and an EFI zboot file (drivers/firmware/efi/libstub/zboot-header.S), a program of the firmware
 with a compressed Image in it. QEMU loads all three; vfkit loads only an Image.
 """
 
@@ -27,15 +27,15 @@ _MAX_IMAGE = 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class Arm64Kernel:
-    """What the file of a kernel says about itself.
+    """What the file of a kernel states about itself.
 
     Attributes:
         form: the format of the file.
-        compression: how the Image in a zboot file is compressed, as the file says: ``gzip``, ``zstd``, ``lz4`` …; empty
-            for other formats.
+        compression: how the Image in a zboot file is compressed, as the file states: ``gzip``, ``zstd``, ``lz4`` …;
+            empty for other formats.
         payload: the first byte of the Image in the file, compressed or not, and the number of its bytes; 0 bytes mean
             up to the end of the file.
-        image_size: bytes of memory that the kernel needs; 0 if the file does not say that before it is unpacked.
+        image_size: bytes of memory that the kernel needs; 0 if the file does not state that before it is unpacked.
     """
 
     form: Form
@@ -45,7 +45,7 @@ class Arm64Kernel:
 
 
 def read_arm64_kernel(path: Path) -> Arm64Kernel | None:
-    """What the kernel at *path* says about itself, or None if the file is not a kernel for arm64.
+    """What the kernel at *path* states about itself, or None if the file is not a kernel for arm64.
 
     A gzip file counts as one if its content begins as an Image.
 

@@ -370,9 +370,9 @@ class GuestAccess(GuestCore):
         raise NotImplementedError
 
     def _report_command(self, completed: Completed, *, checked: bool) -> None:
-        """Tell the listeners that a command has ended; they get the whole guest."""
+        """Report to the listeners that a command has ended; they get the whole guest."""
         raise NotImplementedError
 
     def _report_fetched(self, local: Path) -> None:
-        """Tell the listeners that a file was copied to *local*; they get the whole guest."""
+        """Report to the listeners that a file was copied to *local*; they get the whole guest."""
         raise NotImplementedError

@@ -301,7 +301,7 @@ class GuestCore:
             self._mount_shares()
 
     def _report_boot_failed(self, error: XhyveError) -> None:
-        """Tell the listeners; they get the whole guest."""
+        """Report *error* to the listeners; they get the whole guest."""
         raise NotImplementedError
 
     def _replace_machine(self, machine: Machine, start: Start[Any], boot: BootMachine) -> None:

@@ -115,7 +115,7 @@ def parse_check(check: Check) -> Callable[[Path, CrashState, float], None]:
         return lambda path, state, _: _call(function, path, state)
     words = shlex.split(check) if isinstance(check, str) else [os.fspath(word) for word in check]
     if not any(_PLACE in word for word in words):
-        raise ConfigurationError(f"{check!r} does not say where the disk's path belongs: write {_PLACE} there")
+        raise ConfigurationError(f"{check!r} has no place for the disk's path: write {_PLACE} there")
     if shutil.which(words[0]) is None:
         raise ConfigurationError(f"{words[0]} not found on this host, which the check runs")
     return lambda path, _, timeout: _run([word.replace(_PLACE, str(path)) for word in words], timeout)

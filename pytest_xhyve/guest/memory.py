@@ -67,7 +67,7 @@ def take(name: str, run_as_root: RunAsRoot, amount: int) -> None:
     try:
         size, got, wanted = map(int, words)
     except ValueError as error:
-        raise XhyveError(f"guest {name} does not tell how much memory it has spared") from error
+        raise XhyveError(f"guest {name} does not show how much memory it has spared") from error
     if got < wanted:
         raise XhyveError(
             f"guest {name} cannot spare {format_size(amount)} of its memory: its kernel and programs use all but "

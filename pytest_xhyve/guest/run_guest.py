@@ -15,7 +15,7 @@ from pytest_xhyve.model.errors import NotSupported
 from pytest_xhyve.model.machine import SSH_PORT, Machine
 from pytest_xhyve.model.values import PortProtocol
 
-_WHAT_ELSE = "\n  take xhyve_guest or xhyve_session_guest for that, which are no other worker's"
+_WHAT_ELSE = "\n  take xhyve_guest or xhyve_session_guest for that, which do not belong to another worker"
 
 
 class RunMachine(GuardedMachine):

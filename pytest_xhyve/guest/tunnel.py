@@ -143,7 +143,7 @@ def carry(connection: socket.socket, channel: paramiko.Channel) -> None:
 def _copy(
     receive: Callable[[int], bytes], send: Callable[[bytes], None], target: socket.socket | paramiko.Channel
 ) -> None:
-    """Copy until one end is closed, and tell the other one."""
+    """Copy until one end is closed, and close the other one for writing."""
     with contextlib.suppress(OSError, EOFError):
         while data := receive(_CHUNK):
             send(data)

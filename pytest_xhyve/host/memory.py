@@ -83,7 +83,7 @@ def _group_folders(root: Path) -> Iterator[tuple[Path, _Names]]:
 
 
 def _read_number(file: Path) -> int | None:
-    """The number in *file*; None if it is missing or says ``max``."""
+    """The number in *file*; None if it is missing or contains ``max``."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):

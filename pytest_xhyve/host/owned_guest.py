@@ -249,7 +249,7 @@ def _duplicate(fd: int, above: int) -> int:
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
     except OSError as error:
-        # As fcntl(2) says that even the first number is beyond the limit.
+        # As fcntl(2) reports that even the first number is beyond the limit.
         if error.errno == errno.EINVAL:
             raise out_of_descriptors() from error
         raise

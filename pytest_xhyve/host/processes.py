@@ -32,8 +32,8 @@ def find_processes(text: str) -> list[Process]:
 def find_start(pid: int) -> float | None:
     """When process *pid* started, in ticks of a clock that cannot be set; None if there is no such process.
 
-    Together with the id, this tells a process from a later one. The time since the epoch does not: on Linux, it is
-    computed from the host's clock as it is now, so it changes when someone sets that clock.
+    Together with the id, this distinguishes a process from a later one. The time since the epoch does not: on Linux, it
+    is computed from the host's clock as it is now, so it changes when someone sets that clock.
     """
     try:
         if sys.platform == "linux":

@@ -49,7 +49,7 @@ class GuardedMachine:
         return False
 
     def is_paused(self) -> bool:
-        # A hypervisor that only stops its process does not tell.
+        # A hypervisor that only stops its process does not report that.
         return False
 
     @property

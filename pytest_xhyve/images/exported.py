@@ -1,6 +1,6 @@
 """What an exported image consists of: the keys of its manifest, and the size and the SHA-256 of each file.
 
-Two exports of one image have the same description, so that a host can tell without any file whether it has the image.
+Two exports of one image have the same description, so that a host finds out without any file whether it has the image.
 Another person may have written a description: no name or path in it is one of a file of this host.
 """
 

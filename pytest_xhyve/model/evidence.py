@@ -31,7 +31,7 @@ class Evidence:
         """The text for a report: how the guest was made, and the last lines of its console.
 
         Args:
-            screen: where the picture of the screen is; empty to say nothing of it.
+            screen: where the picture of the screen is; empty to leave it out.
         """
         lines = self.recent.rstrip().splitlines()
         since = "" if self.recent == self.console else " since it was restored"

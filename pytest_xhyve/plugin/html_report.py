@@ -69,7 +69,7 @@ class PageWriter:
         self._problem = ""
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        # With xdist, this does not tell the worker.
+        # With xdist, this does not name the worker.
         if not self._plugins.has_plugin("dsession"):
             self._data.begin_test(nodeid, _MAIN)
             self._write_sometimes()

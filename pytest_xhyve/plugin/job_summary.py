@@ -17,7 +17,7 @@ _OF_GUESTS = "log xhyve: "
 
 
 def write_job_summary(terminal: pytest.TerminalReporter, summary: RunSummary) -> None:
-    """Append *summary*, and what the reports of failed tests say of their guests.
+    """Append *summary*, and what the reports of failed tests show of their guests.
 
     A summary that cannot be written is not worth an error: the terminal has shown all of it.
     """

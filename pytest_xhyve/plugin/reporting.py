@@ -229,7 +229,7 @@ class Reporter(Events):
         if self._extras is None and self._others is None:
             return
         failed = []
-        # After the test itself, its guests may be gone, and its first failure says more.
+        # After the test itself, its guests may be gone, and its first failure shows more.
         if report.failed and report.when != "teardown":
             from pytest_xhyve.plugin.failed_guests import collect  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Save the guests of failed tests (``--xhyve-save-failures``): when, which, and what is said of it."""
+"""Save the guests of failed tests (``--xhyve-save-failures``): when, which, and what reports show of it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class FailureSaver:
         self._save(item, when, summary, "".join(traceback.format_exception(error)), guests)
 
     def save_after_report(self, item: pytest.Item, report: pytest.TestReport, guests: Sequence[Guest]) -> None:
-        """Save *guests* of *item* if *report* says that it failed; if it passed, remove what was saved before."""
+        """Save *guests* of *item* if *report* states that it failed; if it passed, remove what was saved before."""
         if report.failed and report.when in ("setup", "call"):
             crash = getattr(report.longrepr, "reprcrash", None)
             lines = (crash.message if crash is not None else report.longreprtext).strip().splitlines()

@@ -35,7 +35,7 @@ def coloured(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _apply(parameters: str, colour: int | None, styles: set[str]) -> int | None:
-    """Change *styles* as *parameters* say, and return the colour from now on."""
+    """Change *styles* as *parameters* state, and return the colour from now on."""
     values = [int(value or 0) for value in parameters.split(";")]
     while values:
         value = values.pop(0)

@@ -44,7 +44,7 @@ def render(data: RunData, *, about: str, finished: bool) -> str:
     Args:
         data: the run so far.
         about: the versions and the options, for people.
-        finished: whether the run has ended; otherwise, the page says that it has not.
+        finished: whether the run has ended; otherwise, the page states that it has not.
     """
     now = data.ended or time.time()
     style, script = ((_FOLDER / name).read_text() for name in ("page.css", "page.js"))

@@ -24,7 +24,7 @@ def summarize(times: Sequence[GuestTimes], failed: Sequence[tuple[str, str]], sa
 
     Args:
         times: the durations of all guests.
-        failed: the node id of each failed test with guests, and what its report says of them.
+        failed: the node id of each failed test with guests, and what its report shows of them.
         saved: the bundles of failed tests.
     """
     return "\n".join([*_lines(times, failed, {each.test: each.command for each in saved}), ""])

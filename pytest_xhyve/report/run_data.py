@@ -131,7 +131,7 @@ class RunData:
             run.began = times[0]
         run.steps[step] = times
         run.ended = max(run.ended, times[1]) if step != "setup" else times[1]
-        # The set-up and the teardown of a test that passed say nothing new.
+        # The set-up and the teardown of a test that passed add nothing.
         if outcome != "running" and (run.outcome in ("running", "passed") or outcome == "error"):
             run.outcome = outcome
         if report and self._details < _MOST_DETAILS:
