@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-from pytest_xhyve.formats.arm64_kernel import read_arm64_kernel
 from pytest_xhyve.host.guest_folder import PIDFILE
 from pytest_xhyve.hypervisors.links import link_without_comma
-from pytest_xhyve.model.errors import ImageError, NotSupported
+from pytest_xhyve.model.errors import NotSupported
 from pytest_xhyve.model.machine import Machine
 
 MAX_SOCKET_PATH = 103
@@ -75,11 +74,10 @@ def argv_for(machine: Machine, folder: Path) -> list[str]:
 
 
 def check_machine(machine: Machine) -> None:
-    """Check that a command line can express *machine*, and that vfkit can load its kernel.
+    """Check that a command line can express *machine*.
 
     Raises:
         NotSupported: vfkit does not support something; QEMU does.
-        ImageError: vfkit cannot load the kernel.
     """
     if machine.firmware == "bios":
         raise NotSupported('vfkit has no BIOS; use firmware="uefi", or QEMU')
@@ -94,20 +92,7 @@ def check_machine(machine: Machine) -> None:
         raise NotSupported("vfkit has no graphics card that the plugin can read; use QEMU for one")
     if any(disk.format != "raw" for disk in machine.disks):
         raise NotSupported("vfkit supports only raw disks; use QEMU for qcow2")
-    if machine.firmware is None:
-        _check_kernel(machine)
-
-
-def _check_kernel(machine: Machine) -> None:
-    assert machine.kernel is not None
-    kernel = read_arm64_kernel(machine.kernel)
-    if kernel is not None and kernel.form != "Image":
-        raise ImageError(
-            f"vfkit cannot boot {machine.kernel}: it is compressed (format {kernel.form}), and vfkit takes only an "
-            "uncompressed Image for arm64\n"
-            '  use the distribution\'s uncompressed kernel, or firmware="uefi", or QEMU'
-        )
-    if machine.initrd is None:
+    if machine.firmware is None and machine.initrd is None:
         # pkg/vf/bootloader.go passes the option on, and the framework wants a file.
         raise NotSupported("vfkit cannot boot a kernel without an initial RAM disk; use QEMU, or an image with one")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import NamedTuple
 
 RUNNING = b"virtual machine is running"
@@ -27,7 +28,8 @@ _KNOWN_ERRORS = (
     ),
     _KnownError("The storage device attachment is invalid", "the framework cannot open a disk; start the test again"),
     _KnownError(
-        "Invalid virtual machine configuration", "the guest has more CPUs or memory than this Mac gives to guests"
+        "Invalid virtual machine configuration",
+        "the guest has more CPUs or memory than this Mac gives to guests: --xhyve-cpus, --xhyve-memory",
     ),
     _KnownError("kernel must be uncompressed", "use the distribution's uncompressed kernel, or QEMU"),
     _KnownError("socket path length exceeds macOS limits", "set PYTEST_XHYVE_HOME to a folder with a shorter path"),
@@ -35,6 +37,9 @@ _KNOWN_ERRORS = (
     _KnownError("unknown flag", "this vfkit is too old or too new for the plugin: `brew upgrade vfkit`"),
     _KnownError("timeout waiting for VM state", "the guest did not start within 5 s; quit other virtual machines"),
 )
+
+_KILLED = "another process killed it, or macOS did because memory was low, or its guardian was killed"
+_CRASHED = "macOS's report of the crash is in ~/Library/Logs/DiagnosticReports; update vfkit: `brew upgrade vfkit`"
 
 
 def explain(version: str, status: int | None, output: str, waited: float) -> str:
@@ -56,4 +61,9 @@ def explain(version: str, status: int | None, output: str, waited: float) -> str
     # The last line is the error; the lines before are the usage.
     last = lines[-1] if lines else "it printed nothing"
     fix = next((f"\n  {known.fix}" for known in _KNOWN_ERRORS if known.text in output), "")
-    return f"{name} ended with exit code {status}: {last}{fix}"
+    if status < 0:
+        event = f"was killed by signal {-status}"
+        fix = fix or f"\n  {_KILLED if status == -signal.SIGKILL else _CRASHED}"
+    else:
+        event = f"ended with exit code {status}"
+    return f"{name} {event}: {last}{fix}"

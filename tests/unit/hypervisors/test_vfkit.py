@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -15,7 +17,7 @@ from standin.vfkit.machine import read_configuration
 from standin.vfkit.rest import MAX_PATH, socket_path
 
 from pytest_xhyve.host.guardian import Guardian
-from pytest_xhyve.hypervisors.base import OtherProgram
+from pytest_xhyve.hypervisors.base import OtherProgram, VirtualMachine
 from pytest_xhyve.hypervisors.vfkit.argv import (
     MAX_SOCKET_PATH,
     argv_for,
@@ -32,7 +34,11 @@ from pytest_xhyve.model.errors import HypervisorNotFound, ImageError, NotSupport
 from pytest_xhyve.model.machine import Disk, Machine, Nic
 
 IMAGE = bytes(0x38) + b"ARM\x64" + bytes(8)
-ZBOOT = b"MZ\0\0zimg" + struct.pack("<II", 64, 10) + bytes(8) + b"zstd" + bytes(64)
+
+
+def zboot(compression: str, packed: bytes) -> bytes:
+    """As zboot-header.S lays it out."""
+    return struct.pack("<HH4sIIQ32s", 0x5A4D, 0, b"zimg", 64, len(packed), 0, compression.encode()).ljust(64) + packed
 
 
 @pytest.fixture
@@ -117,12 +123,79 @@ def test_console(cmdline: str, expected: str) -> None:
     assert with_console(cmdline) == expected
 
 
-def test_compressed_kernels_are_refused(machine: Machine) -> None:
+class Starts:
+    """Starts machines with a program that reports at once that its guest runs.
+
+    Args:
+        guardian: owns the processes.
+        folder: the run's folder.
+        tmp_path: for the program, and its command line.
+    """
+
+    def __init__(self, guardian: Guardian, folder: Path, tmp_path: Path) -> None:
+        self._guardian = guardian
+        self._folder = folder
+        self._argv = tmp_path / "argv"
+        program = tmp_path / "vfkit"
+        program.write_text(
+            f"#!/bin/sh\n[ $1 = --version ] && echo 'vfkit version: {VERSION}' && exit\n"
+            f'printf "%s\\n" "$@" >{self._argv}\n'
+            "echo 'msg=\"virtual machine is running\"' >&2; exec sleep 60\n"
+        )
+        program.chmod(0o755)
+        self._vfkit = Vfkit(program=str(program), cache=tmp_path)
+        self._number = 0
+
+    @contextmanager
+    def running(self, machine: Machine) -> Iterator[tuple[VirtualMachine, float]]:
+        """The running *machine*, and the seconds that its start took."""
+        self._number += 1
+        with self._guardian.guard(self._folder / str(self._number), [], {}) as process:
+            begin = time.monotonic()
+            with self._vfkit.running(machine, process) as vm:
+                yield vm, time.monotonic() - begin
+
+    @property
+    def kernel(self) -> Path:
+        """The kernel on the command line of the last start."""
+        words = self._argv.read_text().splitlines()
+        return Path(words[words.index("--kernel") + 1])
+
+
+@pytest.fixture
+def starts(guardian: Guardian, run_folder: Path, tmp_path: Path) -> Starts:
+    (run,) = run_folder.iterdir()
+    return Starts(guardian, run, tmp_path)
+
+
+def test_compressed_kernel_is_unpacked(starts: Starts, machine: Machine) -> None:
+    """Into the guest's folder, as vfkit loads no other kernel for arm64."""
     assert machine.kernel is not None
-    for content, form in ((ZBOOT, "zboot"), (gzip.compress(IMAGE), "gzip")):
+    with starts.running(machine):
+        assert starts.kernel == machine.kernel
+    for content in (gzip.compress(IMAGE), zboot("gzip", gzip.compress(IMAGE))):
         machine.kernel.write_bytes(content)
-        with pytest.raises(ImageError, match=rf"compressed \(format {form}\)[\s\S]*uncompressed kernel"):
-            check_machine(machine)
+        with starts.running(machine):
+            unpacked = starts.kernel
+            assert unpacked != machine.kernel
+            assert unpacked.read_bytes() == IMAGE
+        assert not unpacked.exists()
+        assert machine.kernel.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (zboot("zstd", b"packed"), r"compressed by zstd[\s\S]*uncompressed kernel, or firmware: uefi"),
+        (zboot("gzip", b"garbage"), "is damaged"),
+        (zboot("gzip", gzip.compress(IMAGE))[:-1], "is truncated"),
+    ],
+)
+def test_kernel_that_cannot_be_unpacked(starts: Starts, machine: Machine, content: bytes, words: str) -> None:
+    assert machine.kernel is not None
+    machine.kernel.write_bytes(content)
+    with pytest.raises(ImageError, match=words), starts.running(machine):
+        pass
 
 
 def test_what_it_cannot_express(machine: Machine) -> None:
@@ -163,6 +236,7 @@ def test_program_that_is_not_there() -> None:
         ("Error: unknown flag: --pidfile\nUsage:\nunknown flag: --pidfile", "brew upgrade vfkit"),
         ('It lacks the "com.apple.security.virtualization" entitlement.', "brew reinstall vfkit"),
         ("The storage device attachment is invalid", "cannot open a disk"),
+        ("Invalid virtual machine configuration.", "--xhyve-cpus, --xhyve-memory"),
         ("listen unix /x: bind: address already in use", "pytest-xhyve reap"),
     ],
 )
@@ -175,25 +249,19 @@ def test_errors_have_a_fix(output: str, fix: str) -> None:
 def test_errors_without_a_known_cause() -> None:
     assert explain("v0.6.4", 1, "", 30) == "vfkit v0.6.4 ended with exit code 1: it printed nothing"
     assert "did not report within 30 s" in explain("v0.6.4", None, "", 30)
+    killed = explain("v0.6.4", -9, "", 30)
+    assert killed.startswith("vfkit v0.6.4 was killed by signal 9: it printed nothing\n")
+    assert "memory was low" in killed
+    assert "DiagnosticReports" in explain("v0.6.4", -11, "", 30)
 
 
-def test_driver_adds_little_to_a_start(machine: Machine, guardian: Guardian, run_folder: Path, tmp_path: Path) -> None:
-    """With a program that reports at once that its guest runs. The best of five starts shows the driver itself."""
-    program = tmp_path / "vfkit"
-    program.write_text(
-        f"#!/bin/sh\n[ $1 = --version ] && echo 'vfkit version: {VERSION}' && exit\n"
-        "echo 'msg=\"virtual machine is running\"' >&2; exec sleep 60\n"
-    )
-    program.chmod(0o755)
-    vfkit = Vfkit(program=str(program), cache=tmp_path)
-    (run,) = run_folder.iterdir()
+def test_driver_adds_little_to_a_start(starts: Starts, machine: Machine) -> None:
+    """The best of five starts shows the driver itself."""
     seconds = []
-    for number in range(5):
-        with guardian.guard(run / str(number), [], {}) as process:
-            begin = time.monotonic()
-            with vfkit.running(machine, process) as vm:
-                seconds.append(time.monotonic() - begin)
-                assert len(vm.lan_ends) == len(machine.lan_macs)
+    for _ in range(5):
+        with starts.running(machine) as (vm, took):
+            seconds.append(took)
+            assert len(vm.lan_ends) == len(machine.lan_macs)
     assert min(seconds) <= 0.15
 
 
