@@ -9,6 +9,18 @@ from pytest_xhyve.formats.bzimage import read_kernel_header
 from pytest_xhyve.model.architecture import ARM64, X86_64, Architecture
 
 
+def identify_kernel(path: Path) -> tuple[Architecture, str] | None:
+    """The architecture and the format of the kernel at *path*, or None if the file is not a kernel for guests.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if read_kernel_header(path) is not None:
+        return X86_64, X86_64.kernel_file
+    arm64 = read_arm64_kernel(path)
+    return None if arm64 is None else (ARM64, arm64.form)
+
+
 def explain_other_kernel(path: Path, architecture: Architecture) -> str | None:
     """What the file at *path* is, if it is not a kernel for guests of *architecture*; or else None.
 
@@ -17,12 +29,10 @@ def explain_other_kernel(path: Path, architecture: Architecture) -> str | None:
     Raises:
         OSError: the file cannot be read.
     """
-    if read_kernel_header(path) is not None:
-        found, form = X86_64, X86_64.kernel_file
-    elif (arm64 := read_arm64_kernel(path)) is not None:
-        found, form = ARM64, str(arm64.form)
-    else:
+    identified = identify_kernel(path)
+    if identified is None:
         return f"is not {architecture.kernel}"
+    found, form = identified
     if found == architecture:
         return None
-    return f"is a Linux kernel for {found.debian} (format {form}), but guests are {architecture.name}"
+    return f"is a Linux kernel for {found.name} (format {form}), but guests are {architecture.name}"

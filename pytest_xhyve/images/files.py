@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_xhyve.formats.disk_file import HEAD_BYTES, identify
-from pytest_xhyve.formats.kernel import explain_other_kernel
+from pytest_xhyve.formats.kernel import explain_other_kernel, identify_kernel
 from pytest_xhyve.formats.private_key import find_unusable
 from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.images.manifest import Manifest, read_manifest
@@ -59,12 +59,21 @@ def _check(files: Mapping[str, Path | None], manifest: Path, arch: str, fix: str
         if path is not None:
             _check_readable(key, path, manifest, fix)
     kernel, client_key = files["kernel"], files["key"]
-    problem = None if kernel is None else explain_other_kernel(kernel, architecture_of(arch))
-    if problem is not None:
-        raise ImageError(f"{manifest}: kernel: {kernel} {problem}\n  {fix}")
+    if kernel is not None:
+        _check_kernel(kernel, manifest, arch, fix)
     unusable = None if client_key is None else find_unusable(client_key)
     if unusable is not None:
         raise ImageError(f"{manifest}: key: {client_key} {unusable}")
+
+
+def _check_kernel(kernel: Path, manifest: Path, arch: str, fix: str) -> None:
+    problem = explain_other_kernel(kernel, architecture_of(arch))
+    if problem is None:
+        return
+    identified = identify_kernel(kernel)
+    if identified is not None:
+        fix = f"write `arch: {identified[0].name}`, or name a kernel for {arch}"
+    raise ImageError(f"{manifest}: kernel: {kernel} {problem}\n  {fix}")
 
 
 def fix_for(image: Image) -> str:

@@ -17,12 +17,12 @@ IMAGE = bytes(56) + b"ARM\x64" + bytes(5000)
 @pytest.mark.parametrize(
     ("content", "architecture", "words"),
     [
-        (IMAGE, X86_64, "is a Linux kernel for arm64 (format Image), but guests are x86_64"),
-        (gzip.compress(IMAGE, mtime=0), X86_64, "is a Linux kernel for arm64 (format gzip), but guests are x86_64"),
+        (IMAGE, X86_64, "is a Linux kernel for aarch64 (format Image), but guests are x86_64"),
+        (gzip.compress(IMAGE, mtime=0), X86_64, "is a Linux kernel for aarch64 (format gzip), but guests are x86_64"),
         (b"\x7fELF" + bytes(4096), X86_64, "is not a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, not vm"),
         (b"", X86_64, "is not a Linux kernel for x86-64 (a bzImage: /boot/vmlinuz-*, not vmlinux)"),
         (KERNEL, X86_64, None),
-        (KERNEL, ARM64, "is a Linux kernel for amd64 (format bzImage), but guests are aarch64"),
+        (KERNEL, ARM64, "is a Linux kernel for x86_64 (format bzImage), but guests are aarch64"),
         (b"\x7fELF" + bytes(4096), ARM64, "is not a Linux kernel for arm64 (an Image, a gzip file of one, or"),
         (IMAGE, ARM64, None),
         (gzip.compress(IMAGE, mtime=0), ARM64, None),

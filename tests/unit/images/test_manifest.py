@@ -225,11 +225,15 @@ def test_printed_manifest_describes_the_same_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arch", "kernel", "message"),
     [
-        ("aarch64", KERNEL, "is a Linux kernel for amd64 .format bzImage., but guests are aarch64"),
+        (
+            "aarch64",
+            KERNEL,
+            r"is a Linux kernel for x86_64 .format bzImage., but guests are aarch64\n  write `arch: x86_64`, or",
+        ),
         (
             "x86_64",
             bytes(56) + b"ARM\x64" + bytes(100),
-            "is a Linux kernel for arm64 .format Image., but guests are x86",
+            r"is a Linux kernel for aarch64 .format Image., but guests are x86_64\n  write `arch: aarch64`, or name",
         ),
     ],
 )
