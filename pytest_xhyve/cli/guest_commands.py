@@ -52,7 +52,8 @@ def run(
 ) -> None:
     """Run COMMAND in a new guest of IMAGE, then remove the guest.
 
-    IMAGE is a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
+    IMAGE is the name of an image of the catalog, a recipe, a saved guest or a distribution, or the path of a disk, a
+    manifest or a recipe. The image is built, prepared or downloaded first if necessary.
 
     COMMAND runs through OpenSSH and behaves as in `ssh guest COMMAND`: ssh joins its arguments with spaces for the
     guest's shell. Standard input, output and error belong to COMMAND; pytest-xhyve prints its own messages to standard
@@ -84,7 +85,7 @@ def shell(image: str, disks: tuple[str, ...], disk_size: str | None, firmware: s
     """Log in to a new guest of IMAGE, or to the running GUEST; when the shell ends, a new guest is removed.
 
     GUEST is the name or the UUID of a running guest, as `pytest-xhyve ps` lists it; the options do not apply. IMAGE is
-    a name from the catalog (the image is built first if necessary), or the path of a disk or a manifest.
+    as for `pytest-xhyve run`.
 
     The shell runs through OpenSSH and behaves as in `ssh guest`: "~." disconnects, "~?" lists the other escapes. If
     standard input is not a terminal, the shell reads its commands from it.

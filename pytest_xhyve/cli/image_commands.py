@@ -104,9 +104,9 @@ def pull(names: tuple[str, ...], *, update: bool, **options: Any) -> None:
 def show(image: str, *, as_json: bool, **options: Any) -> None:
     """Show what is known of IMAGE.
 
-    IMAGE is the path of a disk, the path of a manifest, or a name from the catalog. Of a disk without a manifest, the
+    IMAGE is the path of a disk, a manifest or a recipe, or the name of an image. Of a disk without a manifest, the
     command shows what is found on it: partitions, system, kernel, users, SSH server, network. The disk is
-    only read, and nothing is prepared. Of any other image, the command shows what its manifest states.
+    only read, and nothing is prepared. Of any other image, the command shows what its manifest or recipe states.
 
     \b
       pytest-xhyve show ubuntu18.img
@@ -133,8 +133,8 @@ def show(image: str, *, as_json: bool, **options: Any) -> None:
 def boot_files(image: str, folder: str, **options: Any) -> None:
     """Copy kernel, initial RAM disk and kernel command line of IMAGE into FOLDER, and print the paths of the copies.
 
-    IMAGE is the path of a disk, the path of a manifest, or the name of an image of the catalog that is built. FOLDER is
-    created if it is missing; it must be empty. Its files are vmlinuz, initrd.img (if the system has one) and cmdline.
+    IMAGE is the path of a disk or a manifest, or the name of an image that is built or pulled. FOLDER is created if it
+    is missing; it must be empty. Its files are vmlinuz, initrd.img (if the system has one) and cmdline.
     The disk is only read.
 
     \b
@@ -160,9 +160,9 @@ def import_(disk: str, name: str | None, **options: Any) -> None:
     then. With --name, the folder must have one image. If DISK is -, the image comes from standard input. If it is
     oci://REGISTRY/REPOSITORY:TAG, the image comes from an OCI registry.
 
-    DISK is the path of a disk or of a manifest. A disk is in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd, and
-    has a Linux with an SSH server. It is only read: what the preparation writes is kept in the cache folder. A disk
-    that was prepared before is not prepared again.
+    DISK is the path of a disk or of a manifest. A disk is in one of the formats raw, qcow2, vmdk, vdi, vhdx or vhd,
+    also compressed by xz, zstd or gzip, and has a Linux with an SSH server. It is only read: what the preparation
+    writes is kept in the cache folder. A disk that was prepared before is not prepared again.
 
     \b
       pytest-xhyve import ubuntu18.img
