@@ -43,10 +43,11 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     config = request.config
     settings = config.stash[SETTINGS]
     summary = config.stash.setdefault(SUMMARY, RunSummary())
+    run = _run_id(config)
     # First, as it reports the errors of the next steps. It exists already if a plugin runs the last test again.
     if REPORTER not in config.stash:
         reporter = config.stash[REPORTER] = Reporter(
-            settings, summary, line_printer(config), _run_id(config), active_reports(config)
+            settings, summary, line_printer(config), run, active_reports(config)
         )
         config.pluginmanager.register(reporter, "xhyve-reporter")
         # It was registered too late for this hook of the test that is being set up.
@@ -60,7 +61,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             reporter,
             reason_to_keep=reporter.reason_to_keep,
             hold_failed=bool(config.getoption("usepdb", False)),
-            run=getattr(config, "workerinput", {}).get("testrunuid"),
+            run=run,
         )
         stack.callback(lambda: summary.add_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
