@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from pytest_xhyve.host.digesting_file import DigestingFile
 from pytest_xhyve.host.http_pace import LEAST_BYTES, Pace
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError
@@ -102,8 +101,7 @@ def download(
     while True:
         before = _size(part)
         try:
-            with ThreadPoolExecutor(1) as pool:
-                digest = _fetch(url, part, checksum.kind, progress, limits, pool)
+            digest = _fetch(url, part, checksum.kind, progress, limits)
             break
         except _Broken as error:
             if isinstance(error, _Shorter):
@@ -122,8 +120,6 @@ def download(
             f"{url} has another checksum: its {checksum.kind.upper()} is {digest}, but {checksum.digest} was expected\n"
             "  the file was altered, or replaced by a newer one; nothing of it is kept"
         )
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
     part.chmod(0o400)
     part.replace(target)
 
@@ -149,8 +145,8 @@ def fetch_text(url: str, limits: Limits = Limits(), most: int = 4 << 20) -> byte
     raise AssertionError("the last attempt returns or raises")
 
 
-def _fetch(url: str, part: Path, kind: str, progress: _Progress, limits: Limits, pool: ThreadPoolExecutor) -> str:
-    """Get what is missing in *part*; return the digest of the whole file."""
+def _fetch(url: str, part: Path, kind: str, progress: _Progress, limits: Limits) -> str:
+    """Get what is missing in *part*; return the digest of the whole file, which the disk has then."""
     headers = {"Accept-Encoding": "identity"}
     tag = part.with_name(f"{part.name}.tag")
     have = _size(part)
@@ -176,28 +172,17 @@ def _fetch(url: str, part: Path, kind: str, progress: _Progress, limits: Limits,
                 tag.write_text(mark)
         length = answer.headers.get("Content-Length")
         total = None if length is None else have + int(length)
-        with part.open("ab") as file:
-            _copy(answer, file, digest, pool, lambda got: progress.show(have + got, total))
+        with part.open("ab") as end, DigestingFile(end, digest) as sink:
+            got = 0
+            while chunk := _read(answer, _CHUNK, once=True):
+                sink.write(chunk)
+                got += len(chunk)
+                progress.show(have + got, total)
+            sink.finish()
     if total is not None and _size(part) != total:
         raise _Broken(f"the connection ended at byte {_size(part)} of {total}")
     tag.unlink(missing_ok=True)
     return digest.hexdigest()
-
-
-def _copy(answer: Any, file: IO[bytes], digest: Any, pool: ThreadPoolExecutor, show: Callable[[int], None]) -> None:
-    """Write what comes to *file*; another thread computes the digest meanwhile."""
-    got = 0
-    hashing: Future[None] | None = None
-    while True:
-        chunk = _read(answer, _CHUNK, once=True)
-        if hashing is not None:
-            hashing.result()
-        if not chunk:
-            return
-        hashing = pool.submit(digest.update, chunk)
-        file.write(chunk)
-        got += len(chunk)
-        show(got)
 
 
 def _read(answer: Any, most: int, *, once: bool = False) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from web_server import Site, dripping, serving
 
+from pytest_xhyve.host.digesting_file import DigestingFile
 from pytest_xhyve.host.download import Checksum, Limits, download, fetch_text
 from pytest_xhyve.host.http_pace import Pace, _PacedReader
 from pytest_xhyve.model.errors import ImageError
@@ -165,3 +167,32 @@ def test_small_file(site: Site) -> None:
     assert fetch_text(f"{site.url}/SHA256SUMS", LIMITS) == b"text\n"
     with pytest.raises(ImageError, match="more than 16 bytes"):
         fetch_text(f"{site.url}/disk.img", LIMITS, most=16)
+
+
+def test_disk_that_is_full_is_not_taken_for_the_network(site: Site, tmp_path: Path) -> None:
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            get(site, tmp_path / "disk")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    assert len(site.requests) == 1
+
+
+def test_slow_digest_holds_little_in_memory(tmp_path: Path) -> None:
+    """Batches wait for the digest; the download waits for them once they are some."""
+    taken, at_once = [], []
+
+    class Slow:
+        def update(self, data: bytes) -> None:
+            time.sleep(0.01)
+            taken.append(len(data))
+
+    with (tmp_path / "file").open("ab") as file, DigestingFile(file, Slow()) as sink:
+        for number in range(40):
+            sink.write(DISK[: 1 << 20])
+            at_once.append(number + 1 - len(taken))
+        sink.finish()
+    assert sum(taken) == 40 << 20 == (tmp_path / "file").stat().st_size
+    assert max(at_once) <= 12
