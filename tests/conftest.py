@@ -106,6 +106,20 @@ def new_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home.of_user()
 
 
+@pytest.fixture
+def proofs() -> Path:
+    """The folder with what the tests have proved about this host; a proof that fails takes seconds of CPU."""
+    return Home.of_user().folder("acceleration")
+
+
+@pytest.fixture
+def new_home_with_proofs(proofs: Path, new_home: Home) -> Home:
+    """A folder of the plugin's that nothing has used, and that knows what works on this host."""
+    new_home.path.mkdir(mode=0o700)
+    (new_home.path / proofs.name).symlink_to(proofs)
+    return new_home
+
+
 @pytest.fixture(scope="session")
 def mac(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mac]:
     """A Mac, as far as xhyve can see one; from here on this process is in namespaces of its own."""

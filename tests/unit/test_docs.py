@@ -238,6 +238,7 @@ def test_site_tells_all_that_the_code_has(site: Path) -> None:
         assert f'id="pytest_xhyve.{name}"' in errors
 
 
+@pytest.mark.thorough
 def test_site_has_what_readers_use(site: Path) -> None:
     page = (site / "first-test.html").read_text()
     assert 'action="search.html"' in page

@@ -102,7 +102,8 @@ def test_lines_are_as_wide_as_the_terminal() -> None:
     assert len(list(finding.lines())) == 2
 
 
-def test_command_with_what_is_here(new_home: Home) -> None:
+@pytest.mark.usefixtures("new_home_with_proofs")
+def test_command_with_what_is_here() -> None:
     result = call_doctor()
     assert result.exit_code == 0
     assert "QEMU: " in result.output

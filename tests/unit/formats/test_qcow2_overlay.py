@@ -39,7 +39,7 @@ def changes(draw: st.DrawFn) -> list[tuple[int, int, int]]:
     ]
 
 
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=8)
 @hypothesis.given(changes())
 def test_any_sectors_differ(changed: Sequence[tuple[int, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

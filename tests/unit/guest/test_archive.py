@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_xhyve.formats.tar import DamagedArchive, TarReader
@@ -207,7 +207,6 @@ def test_warning_is_short_whatever_the_guest_names(tmp_path: Path) -> None:
     assert str(left).endswith("file changed as we read it and 89 more")
 
 
-@settings(max_examples=300)
 @given(archives, archives, archives)
 @example(
     archive(folder("top"), link("top/x", "y/../.."), link("top/y", "z")),

@@ -28,13 +28,15 @@ def make(path: Path, size: int, *data: tuple[int, bytes]) -> tarfile.TarInfo:
     return member
 
 
+_MANY = tuple((at * (MIB + (128 << 10)), b"%d" % at) for at in range(400))
+
 FILES = [
     (8 * MIB, ()),
     (8 * MIB, ((0, b"begin"),)),
     (8 * MIB + 5, ((8 * MIB, b"end!!"),)),
     (64 * MIB + 3, tuple((at * MIB * 3 + 777, b"x" * 70_000) for at in range(20))),
     # More pieces than a command line can name.
-    (480 * MIB, tuple((at * (MIB + (128 << 10)), b"%d" % at) for at in range(400))),
+    pytest.param(480 * MIB, _MANY, marks=pytest.mark.thorough),
     (20 << 30, (((20 << 30) - 3, b"end"),)),
 ]
 

@@ -188,11 +188,11 @@ def test_program_that_is_no_qemu(tmp_path: Path) -> None:
         _ = qemu(tmp_path, executable="false").info
 
 
-def test_facts(tmp_path: Path) -> None:
+def test_facts(tmp_path: Path, proofs: Path) -> None:
     info = qemu(tmp_path).info
     assert (info.name, info.acceleration, info.reason, info.emulated) == ("qemu", "tcg", "requested", True)
     assert info.version[0].isdigit()
-    automatic = qemu(tmp_path, accel="auto").info
+    automatic = qemu(proofs, accel="auto").info
     assert automatic.acceleration in acceleration.candidates()
     assert automatic.reason
 

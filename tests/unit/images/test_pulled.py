@@ -112,12 +112,12 @@ def test_no_network(new_home: Home, site: Site) -> None:
     assert site.requests == []
 
 
-def test_header(new_home: Home, site: Site) -> None:
+def test_header(new_home_with_proofs: Home, site: Site) -> None:
     online = Settings(images=("debian-12",))
     offline = replace(online, offline=True)
     assert "debian-12 (not pulled yet; the first guest pulls it)" in str(header_lines(online))
     assert "--xhyve-offline forbids" in str(header_lines(offline))
-    pulled = images(new_home, site).get(address_of("debian-12"))
+    pulled = images(new_home_with_proofs, site).get(address_of("debian-12"))
     assert f"debian-12 as pulled on {pulled.on[:10]}" in str(header_lines(offline))
 
 

@@ -50,7 +50,7 @@ def outcomes(page: Path) -> list[str]:
     return sorted(re.findall(r'aria-hidden="true"></span>(\d+ \w+)', page.read_text()))
 
 
-@pytest.mark.parametrize("workers", [pytest.param("-n0", marks=pytest.mark.thorough), "-n2"])
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.thorough)])
 def test_page_has_all_tests(pytester: pytest.Pytester, workers: str) -> None:
     pytester.makepyfile(test_it=TESTS)
     result = pytester.runpytest_subprocess("--xhyve-report=new/folder/page.html", workers)

@@ -62,7 +62,7 @@ def decoded(url: str) -> str:
     return base64.b64decode(url.partition("base64,")[2]).decode()
 
 
-@pytest.mark.parametrize("workers", [pytest.param("-n0", marks=pytest.mark.thorough), "-n2"])
+@pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.thorough)])
 def test_both_have_all_parts(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str) -> None:
     # These plugins are left out elsewhere.
     monkeypatch.setenv("PYTEST_ADDOPTS", other_plugins.WITHOUT)

@@ -67,7 +67,7 @@ def test_run_without_guests_shows_and_imports_nothing(pytester: pytest.Pytester)
     result.stdout.fnmatch_lines(["table imported: False"])
 
 
-@pytest.mark.parametrize("arguments", [[], ["-x"]])
+@pytest.mark.parametrize("arguments", [[], pytest.param(["-x"], marks=pytest.mark.thorough)])
 def test_controller_shows_the_guests_of_all_workers(pytester: pytest.Pytester, arguments: list[str]) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(TESTS)
