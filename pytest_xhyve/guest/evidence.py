@@ -61,7 +61,7 @@ def _describe_start(
         result += f", ready after {sum(phases.values()):.2f} s: {steps}"
     return (
         f"image {image.name} ({image.manifest})",
-        f"{info.name} {info.version}, {info.acceleration}, {machine.cpus} CPU{'s' if machine.cpus > 1 else ''}, "
-        f"{format_size(machine.memory)}; {result}",
+        f"{info.name} {info.version}, {info.acceleration}, {machine.cpus} CPU{'s' if machine.cpus > 1 else ''} of "
+        f"{image.arch}, {format_size(machine.memory)}; {result}",
         f"UUID {machine.uuid}, Ethernet address {machine.nics[0].mac or 'not known'}",
     )

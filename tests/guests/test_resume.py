@@ -157,7 +157,9 @@ def test_image_is_in_the_bundle(
         "--xhyve-save-failures=saved",
         "--xhyve-save-failures-with-images",
     )
-    pytester.runpytest_subprocess(*hypervisor.options, *options).assert_outcomes(failed=1)
+    result = pytester.runpytest_subprocess(*hypervisor.options, *options)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"qemu *, 1 CPU of {machine}, 256 MiB; restored from a template, *"])
     bundle = only_bundle(pytester.path / "saved")
     shutil.rmtree(moved)
     elsewhere = share(home, tmp_path / "elsewhere", (*KNOWN, "keys"))
