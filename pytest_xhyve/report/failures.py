@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pytest_xhyve.formats.bundle_file import DamagedBundle, read_about
 from pytest_xhyve.model.clock import monotonic
@@ -81,7 +81,9 @@ class FailuresFolder:
             return None
         begin = monotonic()
         size = save_bundle(path, failure, guests, self._checked, with_images=self._with_images)
-        self._prune()
+        # The bundle is there; if another run holds the lock too long, the next one that is saved makes room.
+        with suppress(Timeout):
+            self._prune()
         if not path.exists():
             return None
         names = tuple(guest.name for guest in guests)
