@@ -84,9 +84,11 @@ class _Guardian:
                 self._end_with_runs()
                 self._shrink_logs()
         finally:
-            for guest in [*self._guests.values(), *self._kept]:
-                guest.remove()
-            remove_tree(self._run_folder)
+            with contextlib.ExitStack() as stack:
+                stack.callback(remove_tree, self._run_folder)
+                # An error at one of them keeps none of the others.
+                for guest in [*self._guests.values(), *self._kept]:
+                    stack.callback(guest.remove)
 
     def _serve_pytest(self) -> None:
         # A child that the test forked may hold pytest's end open, so the loop also ends when pytest is dead.

@@ -262,13 +262,15 @@ def _reserve(numbers: Collection[int]) -> None:
     not open. It may also give a free number to a pipe of its own, which ``dup2`` would then close.
     """
     null = os.open(os.devnull, os.O_RDWR)
-    for number in numbers:
-        try:
-            fcntl.fcntl(number, fcntl.F_GETFD)
-        except OSError:
-            os.dup2(null, number, inheritable=False)
-    if null not in numbers:
-        os.close(null)
+    try:
+        for number in numbers:
+            try:
+                fcntl.fcntl(number, fcntl.F_GETFD)
+            except OSError:
+                os.dup2(null, number, inheritable=False)
+    finally:
+        if null not in numbers:
+            os.close(null)
 
 
 def _limit_descriptors() -> None:
