@@ -17,7 +17,7 @@ from pytest_xhyve.model.errors import ImageError, TemplateError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import DiskSizes, Machine
 
-FORMAT = 12
+FORMAT = 13
 """Incremented when a new version of the plugin builds or restores templates differently."""
 
 _NAME = "template"

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
-from uuid import UUID
 
 from pytest_xhyve.host.clone import clone_file
 from pytest_xhyve.host.guardian import GuardedProcess
@@ -193,7 +192,7 @@ class QemuSnapshotMachine(QemuMachine):
             saved = json.loads((self._source / IDENTITY).read_text())
             with self._state_to_load(saved["macs"]) as state:
                 migration.load_state(self._qmp, state)
-            self._write_uuid(saved)
+            self._write_identity(saved)
             self._qmp.execute("cont")
 
     def save(self, *, as_itself: bool = False) -> None:
@@ -204,10 +203,8 @@ class QemuSnapshotMachine(QemuMachine):
             self._qmp.execute("quit")
         if self.wait_for_exit(_END_SECONDS) is None:
             self.kill()
-        uuid = self._machine.uuid
-        forms = {} if as_itself else _forms(uuid)
-        places = {form: _find(self._folder / RAM, content) for form, content in forms.items()}
-        identity = {"uuid": str(uuid), "macs": _macs(self._machine), **places}
+        places = {} if as_itself else _find_identity(self._machine, self._folder / RAM)
+        identity = {"uuid": str(self._machine.uuid), "macs": _macs(self._machine), **places}
         (self._folder / IDENTITY).write_text(json.dumps(identity))
 
     @contextmanager
@@ -228,18 +225,22 @@ class QemuSnapshotMachine(QemuMachine):
             state.seek(0)
             yield state
 
-    def _write_uuid(self, saved: dict[str, Any]) -> None:
-        """Write this machine's UUID over the saved machine's in memory; a program in the guest cannot do that."""
-        forms = _forms(self._machine.uuid)
-        # Without firmware, memory for arm64 has it nowhere.
-        if saved["uuid"] == str(self._machine.uuid) or not any(saved[form] for form in forms):
+    def _write_identity(self, saved: dict[str, Any]) -> None:
+        """Write this machine's UUID and Ethernet address over the saved machine's in memory.
+
+        A program in the guest cannot change the UUID. It can change the address, and the agent does, but each network
+        manager that sees a change asks for an address anew, and the guest cannot be reached meanwhile.
+        """
+        forms = _forms(self._machine)
+        # Without firmware, memory for arm64 has no UUID.
+        if saved["uuid"] == str(self._machine.uuid) or not any(saved.get(form) for form in forms):
             return
         output = self._qmp.monitor("gdbserver chardev:gdb")
         if "Could not" in output:
             raise GdbError(output.strip())
         stub = GdbStub(self._debugger, _GDB_SECONDS)
         for form, content in forms.items():
-            for at in saved[form]:
+            for at in saved.get(form, ()):
                 stub.write(_address(at, self._machine.memory, self._architecture), content)
         stub.detach()
 
@@ -254,9 +255,23 @@ def _as_bytes(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def _forms(uuid: UUID) -> dict[str, bytes]:
-    """The forms of a UUID in memory: as the kernel prints it, and as in the firmware's table (SMBIOS, 7.2.1)."""
-    return {"text": str(uuid).encode(), "table": uuid.bytes_le}
+def _forms(machine: Machine) -> dict[str, bytes]:
+    """The forms of a machine's identity in memory.
+
+    These are the UUID as the kernel prints it, and as in the firmware's table (SMBIOS, 7.2.1), and the Ethernet address
+    of the first card, as the kernel and network managers hold it.
+    """
+    uuid, mac = machine.uuid, _as_bytes(_macs(machine)[0])
+    return {"text": str(uuid).encode(), "table": uuid.bytes_le, "mac": mac}
+
+
+def _find_identity(machine: Machine, ram: Path) -> dict[str, list[int]]:
+    """The offsets of each form of the machine's identity in the file *ram*."""
+    places = {form: _find(ram, content) for form, content in _forms(machine).items()}
+    # The address is made of bytes of the UUID, and may be a part of it, by chance. Of that, programs have copies.
+    if any(_forms(machine)["mac"] in content for content in (machine.uuid.bytes, machine.uuid.bytes_le)):
+        places["mac"] = []
+    return places
 
 
 def _find(ram: Path, content: bytes) -> list[int]:

@@ -6,12 +6,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
-from pytest_xhyve.hypervisors.qemu.snapshots import _address
+from pytest_xhyve.hypervisors.qemu.snapshots import _address, _find_identity
 from pytest_xhyve.model.architecture import ARM64, X86_64
+from pytest_xhyve.model.machine import Machine, Nic
 
 
 class FakeStub:
@@ -104,6 +108,17 @@ class TestGdbStub:
         ours, theirs = socket.socketpair()
         with ours, theirs, pytest.raises(GdbError, match="does not answer"):
             GdbStub(ours, 0.05)
+
+
+def test_identity_is_found_in_memory(tmp_path: Path) -> None:
+    uuid = UUID("12345678-1234-4234-8234-0203040506ff")
+    ram = tmp_path / "ram"
+    ram.write_bytes(b"..." + bytes.fromhex("020a0b0c0d0e") + uuid.bytes_le + str(uuid).encode() + uuid.bytes)
+    machine = Machine("a", uuid, 1, "", 1 << 30, (), (Nic("02:0a:0b:0c:0d:0e"),), None, None, "")
+    assert _find_identity(machine, ram) == {"text": [25], "table": [9], "mac": [3]}
+    # What is a part of the UUID is left alone, for it is that in the memory, too.
+    other = replace(machine, nics=(Nic("02:03:04:05:06:ff"),))
+    assert _find_identity(other, ram)["mac"] == []
 
 
 GIB = 1 << 30
