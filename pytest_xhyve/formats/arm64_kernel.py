@@ -2,7 +2,7 @@
 
 Distributions install it in one of three formats: an Image, which is not compressed; an Image in a gzip file, whose name
 does not always state it; and an EFI zboot file (drivers/firmware/efi/libstub/zboot-header.S), a program of the firmware
-with a compressed Image in it. QEMU loads all three. vfkit loads only an Image, so its driver unpacks the others.
+with a compressed Image in it. vfkit loads only an Image; QEMU loads a gzip file, too. Their drivers unpack the others.
 """
 
 from __future__ import annotations

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from boot_disk import build_boot_disk, fetch_modules
 from warm import check_identity, check_unplugging, fleet_of, is_warm
 
@@ -16,6 +20,7 @@ from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
+from pytest_xhyve.images.manifest import as_manifest
 from pytest_xhyve.model.architecture import ARM64
 from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.spec import GuestSpec
@@ -140,6 +145,25 @@ class TestRestored:
 def test_disk_is_unplugged(start: StartMode) -> None:
     with fleet_of(Home.of_user(), [], IMAGE, start) as fleet:
         check_unplugging(fleet.start(ForegroundRequest(GuestSpec(disks=(1 << 20,)))))
+
+
+@pytest.mark.thorough
+def test_kernel_in_a_zboot_file(tmp_path: Path) -> None:
+    """As Fedora and others install it: booted, and restored from a template."""
+    image = build_image(IMAGE, Home.of_user(), print)
+    assert image.kernel is not None
+    packed = gzip.compress(image.kernel.read_bytes(), 1)
+    # drivers/firmware/efi/libstub/zboot-header.S
+    header = struct.pack("<HH4sIIQ32s", 0x5A4D, 0, b"zimg", 512, len(packed), 0, b"gzip")
+    kernel = tmp_path / "vmlinuz"
+    kernel.write_bytes(header.ljust(512, b"\0") + packed)
+    manifest = tmp_path / "zboot.yaml"
+    manifest.write_text(yaml.safe_dump(as_manifest(replace(image, name="zboot", kernel=kernel))))
+    for start in ("cold", "warm"):
+        with fleet_of(Home.of_user(), [], str(manifest), start) as fleet:
+            guest = fleet.start(ForegroundRequest(GuestSpec()))
+            assert is_warm(guest) == (start == "warm")
+            assert guest.run("uname -m").stdout == "aarch64\n"
 
 
 @pytest.mark.thorough

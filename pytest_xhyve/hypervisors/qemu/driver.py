@@ -31,6 +31,7 @@ from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine, Wires, 
 from pytest_xhyve.hypervisors.qemu.monitor import MONITOR
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
+from pytest_xhyve.hypervisors.unpacked_kernel import with_loadable_kernel
 from pytest_xhyve.model.architecture import ARCHITECTURES, X86_64, Architecture
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
 from pytest_xhyve.model.machine import Disk, DiskFormat, Machine, nic_mac
@@ -168,6 +169,8 @@ class Qemu:
         fds: Mapping[int, socket.socket] = MappingProxyType({}),
     ) -> Iterator[Wires]:
         """Like `running`, with more *options*, which may use the descriptors in *fds*; yields the wires to QEMU."""
+        # Older QEMUs start the file of an EFI zboot kernel as an Image, and the guest hangs (tried with 7.2).
+        machine = with_loadable_kernel(machine, process.folder, ["Image", "gzip"])
         with ExitStack() as stack:
             ours, theirs = map(stack.enter_context, socket.socketpair())
             qmp = QmpClient(ours, _ANSWER_SECONDS)

@@ -12,18 +12,17 @@ import socket
 import tty
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from uuid import UUID
 
-from pytest_xhyve.formats.arm64_kernel import read_arm64_kernel, unpack_arm64_kernel
 from pytest_xhyve.host import leases, proofs
 from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import OUTPUT
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
+from pytest_xhyve.hypervisors.unpacked_kernel import with_loadable_kernel
 from pytest_xhyve.hypervisors.vfkit.argv import LAN_FD, argv_for, check_machine, rest_socket
 from pytest_xhyve.hypervisors.vfkit.diagnosis import RUNNING, explain
 from pytest_xhyve.hypervisors.vfkit.machine import VfkitMachine
@@ -41,7 +40,6 @@ _LOOK_SECONDS = 0.005
 _CONSOLE_BYTES = 1 << 20
 # The framework wants the room to receive to be four times that to send (VZFileHandleNetworkDeviceAttachment.h).
 _CABLE_SEND_BYTES, _CABLE_RECEIVE_BYTES = 1 << 20, 4 << 20
-_UNPACKED_KERNEL = "kernel"
 
 
 class Vfkit:
@@ -113,7 +111,8 @@ class Vfkit:
     @contextmanager
     def running(self, machine: Machine, process: GuardedProcess) -> Iterator[VfkitMachine]:
         check_machine(machine)
-        machine = _with_uncompressed_kernel(machine, process.folder)
+        # pkg/vf/bootloader.go
+        machine = with_loadable_kernel(machine, process.folder, ["Image"])
         with ExitStack() as stack:
             ours, theirs = map(stack.enter_context, socket.socketpair())
             for end in (ours, theirs):
@@ -154,22 +153,6 @@ class Vfkit:
             if status is not None or monotonic() > end:
                 output = _read(process.folder / OUTPUT, offset).decode(errors="replace")
                 raise HypervisorExited(explain(self.info.version, status, output, _START_SECONDS))
-
-
-def _with_uncompressed_kernel(machine: Machine, folder: Path) -> Machine:
-    """*machine*, whose kernel is unpacked into the guest's *folder* if it is a compressed one for arm64.
-
-    vfkit loads only an Image (pkg/vf/bootloader.go). Some distributions install a gzip file or an EFI zboot file of it.
-
-    Raises:
-        ImageError: the kernel is damaged, or its compression is unknown.
-    """
-    found = None if machine.kernel is None else read_arm64_kernel(machine.kernel)
-    if machine.kernel is None or found is None or found.form == "Image":
-        return machine
-    unpacked = folder / _UNPACKED_KERNEL
-    unpacked.write_bytes(unpack_arm64_kernel(machine.kernel))
-    return replace(machine, kernel=unpacked)
 
 
 def _new_cable(stack: ExitStack) -> tuple[CableEnd, CableEnd]:
