@@ -194,8 +194,8 @@ class GuestAccess(GuestCore):
         Missing parent folders of *remote* are created.
 
         Args:
-            local: a path on the host; if it is a symbolic link, the link is followed. Or contents: `bytes`, or a file
-                object.
+            local: a path on the host; if it is a symbolic link, the link is followed. The text ``"folder/."`` stands
+                for what is in the folder, without the folder itself. Or contents: `bytes`, or a file object.
             remote: a path in the guest; a leading ``~`` is the home folder.
             user: the user who writes and owns the copy; None for the user that the image logs in as. If that user can
                 run sudo, ``user="root"`` writes where only root can.

@@ -5,6 +5,7 @@ A tar archive goes through the SSH connection, since small guests have no SFTP s
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -15,12 +16,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
 from pytest_xhyve.guest.archive import is_excluded
 from pytest_xhyve.guest.connection import Connection
-from pytest_xhyve.guest.send import send_archive
+from pytest_xhyve.guest.send import feed, write_archive
 from pytest_xhyve.guest.shell import ShellLine, check_patterns, check_text, quote_path
 from pytest_xhyve.guest.sparse import PROBE, SparseFiles
 from pytest_xhyve.guest.streams import Output, failure, running
@@ -35,9 +37,9 @@ _MODE = 0o644
 _OWNER = re.compile(r"([A-Za-z0-9_.][A-Za-z0-9_.$-]*)(?::([A-Za-z0-9_.][A-Za-z0-9_.$-]*))?")
 # Of 32 bits, as owners have in Linux.
 _NUMBER = re.compile(r"[0-9]{1,10}")
-# Prints the folder and the name of the copy, and the numbers of its owner and group. tar ignores the owner unless root
-# runs it.
-_PREPARE = """
+# Prints the folder and the name of the copy, and the numbers of its owner and group. Then it unpacks the archive, which
+# is written with them. tar ignores the owner unless root runs it.
+_UNPACK = """
 t={target} n={name}
 if [ {is_folder} = 1 ] || [ -d "$t" ]; then
     [ -n "$n" ] || {{ echo "it is a folder: name a file in it" >&2; exit 1; }}
@@ -60,7 +62,9 @@ case $g in *[!0-9]*)
     g=${{l#*:}} g=${{g#*:}} g=${{g%%:*}} ;;
 esac
 printf '%s\\000' "$d" "$n" "$u" "$g" "$({probe})"
+{umask}exec tar -C "$d" -xf -
 """
+_CONTENT = "/."
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,73 +99,77 @@ def put(connection: Connection, source: Source, remote: str, options: PutOptions
         with contents:
             _copy(connection, contents, "", f"put contents to {remote}", remote, options)
         return
-    local = Path(os.fspath(cast("str | os.PathLike[str]", source))).expanduser()
+    text = os.fspath(cast("str | os.PathLike[str]", source))
+    local = Path(text).expanduser()
     # A link that the caller names is followed, as `cp -H` does.
     real = local.resolve(strict=True)
+    what = f"put {text if text.endswith(_CONTENT) else local} to {remote}"
+    if text.endswith(_CONTENT):
+        if not real.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), text)
+        _copy(connection, real, ".", what, f"{remote}/", options)
+        return
     name = real.name if local.name in ("", "..") else local.name
-    _copy(connection, real, name, f"put {local} to {remote}", remote, options)
+    _copy(connection, real, name, what, remote, options)
 
 
 def _copy(
     connection: Connection, source: Path | IO[bytes], name: str, what: str, remote: str, options: PutOptions
 ) -> None:
-    folder, name, owner, group, reads_sparse = _prepare(connection, what, remote, name, options)
-    sparse = SparseFiles(reads_sparse)
+    line = options.as_user(_script(remote, name, options))
+    with running(connection, line, what) as (channel, check):
+        output = Output(connection, channel, check)
+        items = output.read_items(5)
+        if len(items) != 5 or not all(_NUMBER.fullmatch(item) for item in items[2:4]):
+            channel.shutdown_write()
+            code, messages = output.result()
+            raise failure(what, code, messages) if code else XhyveError(f"cannot {what}: the guest sent no path")
+        folder, name, owner, group = items[0], items[1], int(items[2]), int(items[3])
+        sparse = SparseFiles(in_archive=bool(items[4]))
 
-    def change(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        inside = member.name.partition("/")[2]
-        if inside and is_excluded(inside, options.exclude):
-            return None
-        member.uid, member.gid = owner, group
-        member.uname = member.gname = ""
-        if options.mode is not None and member.isfile():
-            member.mode = options.mode
-        return sparse.leave_out(member, source / inside if inside else source) if isinstance(source, Path) else member
+        def change(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+            inside = member.name.partition("/")[2]
+            if inside and is_excluded(inside, options.exclude):
+                return None
+            member.uid, member.gid = owner, group
+            member.uname = member.gname = ""
+            if options.mode is not None and member.isfile():
+                member.mode = options.mode
+            if not isinstance(source, Path):
+                return member
+            return sparse.leave_out(member, source / inside if inside else source)
 
-    # The umask applies if the user is not root.
-    umask = "" if options.mode is None else "umask 0; "
-    line = options.as_user(f"{umask}tar -C {shlex.quote(folder)} -xf -")
-
-    def fill(archive: tarfile.TarFile) -> None:
-        if isinstance(source, Path):
-            archive.add(source, arcname=name, filter=change)
+        def fill(archive: tarfile.TarFile) -> None:
+            if not isinstance(source, Path):
+                archive.addfile(cast(tarfile.TarInfo, change(_describe(source, name))), source)
+                return
+            if name == ".":
+                # The folder itself stays as it is in the guest.
+                for path in sorted(source.iterdir()):
+                    archive.add(path, arcname=f"./{path.name}", filter=change)
+            else:
+                archive.add(source, arcname=name, filter=change)
             sparse.add(archive)
-        else:
-            archive.addfile(cast(tarfile.TarInfo, change(_describe(source, name))), source)
 
-    send_archive(connection, line, what, fill)
+        feed(connection, channel, output, check, what, partial(write_archive, fill))
     sparse.send(connection, options.as_user, shlex.quote(folder), what)
 
 
-def _prepare(
-    connection: Connection, what: str, remote: str, name: str, options: PutOptions
-) -> tuple[str, str, int, int, bool]:
-    """Make the folder for the copy.
-
-    Returns:
-        the folder, the copy's name, its owner and its group; and whether the guest's tar reads sparse files.
-    """
+def _script(remote: str, name: str, options: PutOptions) -> str:
+    """The shell script that makes the folder for the copy and unpacks the archive in it."""
     owner, group = _parse_owner(options.owner)
     if options.mode is not None and not (type(options.mode) is int and 0 <= options.mode <= 0o7777):
         raise ConfigurationError(f"mode={short_repr(options.mode)} is not a number of permission bits, such as 0o644")
-    line = _PREPARE.format(
+    return _UNPACK.format(
         target=quote_path(remote),
         name=shlex.quote(name),
         is_folder=1 if remote.endswith("/") else 0,
         owner=shlex.quote(owner),
         group=shlex.quote(group),
         probe=PROBE,
+        # The umask applies if the user is not root.
+        umask="" if options.mode is None else "umask 0; ",
     )
-    with running(connection, options.as_user(line), what) as (channel, check):
-        channel.shutdown_write()
-        output = Output(connection, channel, check)
-        items = output.read_items(5)
-        code, messages = output.result()
-    if code != 0:
-        raise failure(what, code, messages)
-    if len(items) != 5 or not all(_NUMBER.fullmatch(item) for item in items[2:4]):
-        raise XhyveError(f"cannot {what}: the guest sent no path and owner")
-    return items[0], items[1], int(items[2]), int(items[3]), bool(items[4])
 
 
 def _parse_owner(owner: str | None) -> tuple[str, str]:

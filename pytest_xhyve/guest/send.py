@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_xhyve.guest.connection import Connection, supervise
 from pytest_xhyve.guest.shell import ShellLine
 from pytest_xhyve.guest.streams import Input, Output, failure, running
 from pytest_xhyve.model.errors import XhyveError
+
+if TYPE_CHECKING:
+    import paramiko
 
 _CHUNK = 1 << 17
 
@@ -27,27 +31,45 @@ def send_archive(connection: Connection, line: ShellLine, what: str, fill: Calla
         XhyveError: the command failed, or the guest did not take the archive.
         TimeoutError: the guest stood still.
     """
-
-    def write(stream: Input) -> None:
-        with tarfile.open(fileobj=cast(Any, stream), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK) as archive:
-            fill(archive)
-
-    send_stream(connection, line, what, write)
+    send_stream(connection, line, what, partial(write_archive, fill))
 
 
 def send_stream(connection: Connection, line: ShellLine, what: str, write: Callable[[Input], None]) -> None:
     """Run *line*, and send to its standard input what *write* writes; otherwise like `send_archive`."""
     with running(connection, line, what) as (channel, check):
-        refused: OSError | None = None
-        try:
-            supervise(lambda: write(Input(connection, channel)), check)
-        except TimeoutError:
-            raise
-        except OSError as error:
-            refused = error
-        channel.shutdown_write()
-        code, messages = Output(connection, channel, check).result()
-        if code != 0:
-            raise failure(what, code, messages)
-        if refused is not None:
-            raise XhyveError(f"cannot {what}: {refused}") from refused
+        feed(connection, channel, Output(connection, channel, check), check, what, write)
+
+
+def feed(
+    connection: Connection,
+    channel: paramiko.Channel,
+    output: Output,
+    check: Callable[[], None],
+    what: str,
+    write: Callable[[Input], None],
+) -> None:
+    """Send what *write* writes to the command that runs in *channel*, and wait until the command has ended.
+
+    Raises:
+        XhyveError: the command failed, or the guest did not take all.
+        TimeoutError: the guest stood still.
+    """
+    refused: OSError | None = None
+    try:
+        supervise(lambda: write(Input(connection, channel)), check)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        refused = error
+    channel.shutdown_write()
+    code, messages = output.result()
+    if code != 0:
+        raise failure(what, code, messages)
+    if refused is not None:
+        raise XhyveError(f"cannot {what}: {refused}") from refused
+
+
+def write_archive(fill: Callable[[tarfile.TarFile], None], stream: Input) -> None:
+    """Write the tar archive with the members that *fill* adds to *stream*."""
+    with tarfile.open(fileobj=cast(Any, stream), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK) as archive:
+        fill(archive)

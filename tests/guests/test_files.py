@@ -196,6 +196,26 @@ def test_exclude(guest: Guest, folder: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "back").rglob("*") if path.is_file()) == ["build.txt"]
 
 
+def test_what_is_in_a_folder_goes_into_another_one(guest: Guest, folder: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "new").write_text("new")
+    (tree / ".hidden").write_text("hidden")
+    tree.chmod(0o700)
+    guest.run(f"mkdir -p {folder}/there/sub && echo old >{folder}/there/sub/old && chmod 750 {folder}/there")
+    guest.put(f"{tree}/.", f"{folder}/there", exclude=["*.pyc"])
+    found = guest.run(f"cd {folder}/there && find . | sort").stdout.split()
+    assert found == [".", "./.hidden", "./sub", "./sub/new", "./sub/old"]
+    assert stat(guest, f"{folder}/there").startswith("750 ")
+    (tmp_path / "empty").mkdir()
+    guest.put(f"{tmp_path}/empty/.", f"{folder}/empty")
+    assert guest.run(f"ls -A {folder}/empty").stdout == ""
+    with pytest.raises(NotADirectoryError):
+        guest.put(f"{tree}/.hidden/.", f"{folder}/there")
+    with pytest.raises(XhyveError, match=r"cannot put .*tree/\. to .*/there/sub/old: mkdir"):
+        guest.put(f"{tree}/.", f"{folder}/there/sub/old")
+
+
 def test_link_that_is_named_is_followed(guest: Guest, folder: str, tmp_path: Path) -> None:
     (tmp_path / "real").write_text("real")
     (tmp_path / "link").symlink_to("real")
