@@ -116,6 +116,22 @@ def test_failing_step_keeps_nothing(fleet: Fleet, home: Home, recipes: Path, key
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("base", ["tiny", "debian12"])
+def test_file_system_of_a_layer_is_clean(fleet: Fleet, recipes: Path, tmp_path: Path, base: str) -> None:
+    """The guest of a build is shut down: its root was unmounted, and has all that the last step wrote."""
+    write(recipes / "db", f"extends: {base}\nrun: ['seq 100000 > /root/numbers']\n")
+    disk = fleet.catalog.find("db").disk
+    raw = tmp_path / "disk"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", str(disk), str(raw)], check=True)
+    header = subprocess.run(["dumpe2fs", "-h", str(raw)], check=True, capture_output=True, text=True).stdout
+    assert "needs_recovery" not in header
+    assert any(line.split() == ["Filesystem", "state:", "clean"] for line in header.splitlines())
+    assert subprocess.run(["e2fsck", "-fn", str(raw)], check=False, capture_output=True).returncode == 0
+    cat = ["debugfs", "-R", "cat /root/numbers", str(raw)]
+    assert len(subprocess.run(cat, check=True, capture_output=True).stdout.splitlines()) == 100_000
+
+
+@pytest.mark.thorough
 def test_two_builds_of_one_recipe_make_one_layer(fleet: Fleet, home: Home, recipes: Path, said: list[str]) -> None:
     write(recipes / "db", "extends: tiny\nrun: ['sleep 1.5; echo x > /x']\n")
     with closing(Fleet(Settings(hypervisor="qemu", recipes=(recipes,)), home, Recorder(said))) as other:
