@@ -127,7 +127,7 @@ def _new_file(path: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
 @contextmanager
 def _paused(guest: Guest) -> Iterator[None]:
     """Pause *guest* for the block; one that is off, or was paused by its test, stays so."""
-    # Whoever saves a guest does not use it: a reset that its test has not asked for stays out.
+    # A thread that saves a guest does not use it: a reset that its test has not asked for stays out.
     vm = guest._own_power.machine if guest._own_power.is_on else None
     if vm is None:
         yield

@@ -107,7 +107,7 @@ KNOWN = {
     ("host/channel.py", "recv_fds"): {READY: 1},
     ("host/channel.py", "send_fds"): {SMALL: 1},
     ("host/channel.py", "sendall"): {SOCKET: 1},
-    ("host/download.py", "result"): {BOUNDED_WORK: 1},
+    ("host/digesting_file.py", "result"): {BOUNDED_WORK: 4},
     ("host/guardian_process.py", "recv"): {READY: 1},
     ("host/guardian_process.py", "select"): {GUEST: 1, LIMITED: 1},
     ("host/nfs_server.py", "recv"): {DAEMON: 1},

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_garbage_collection")
 FIXTURES = """
     import pytest
     from pytest_xhyve.plugin.pytest_internals import (
-        finish_fixture, is_set_up, item_of, requested_fixture_names, suspended_capture
+        finish_fixture, fixture_values, is_set_up, item_of, requested_fixture_names, suspended_capture
     )
 
     @pytest.fixture(scope="module")
@@ -177,6 +177,25 @@ def test_is_set_up(pytester: pytest.Pytester) -> None:
             assert not is_set_up(request.node, "own")
         """,
         passed=2,
+    )
+
+
+def test_fixture_values(pytester: pytest.Pytester) -> None:
+    run(
+        pytester,
+        """
+        @pytest.fixture
+        def failing(): raise ValueError
+
+        def test_it(shared, request):
+            assert fixture_values(request.node, "shared") == [shared]
+            assert fixture_values(request.node, "late") == []
+            request.getfixturevalue("late")
+            assert fixture_values(request.node, "late") == [None]
+            with pytest.raises(ValueError):
+                request.getfixturevalue("failing")
+            assert fixture_values(request.node, "failing") == []
+        """,
     )
 
 
