@@ -125,7 +125,9 @@ KINDS = {
     "no system": Bad(
         make_empty, ("has no Linux system that could be read", "the whole disk: ext4", "name the disk that the machine")
     ),
-    "another architecture": Bad(make_other_architecture, ("for aarch64; guests here are x86_64",)),
+    "kernel for another architecture": Bad(
+        make_other_architecture, ("the kernel on ", "is a Linux kernel for x86_64", "but guests are aarch64")
+    ),
     "damaged journal": Bad(
         damage_journal,
         ("has no Linux system that could be read", "the whole disk: cannot mount it: ", "journal", "fsck"),
