@@ -97,10 +97,11 @@ def test_life_of_a_guest(vfkit: Vfkit) -> None:
     assert vfkit.ask("POST", "/vm/state", {})[0] == 400
     assert vfkit.ask("POST", "/vm/state", {"state": "Pause"}) == (202, None)
     assert vfkit.state() == "VirtualMachineStatePaused"
-    os.write(vfkit.terminal, b"typed-while-paused")
-    assert not vfkit.shows("typed-while-paused", 0.5)
+    os.write(vfkit.terminal, b"typed-while-paused\n")
+    assert not vfkit.shows("typed", 0.5)
     assert vfkit.ask("POST", "/vm/state", {"state": "Resume"}) == (202, None)
-    assert vfkit.shows("typed-while-paused", START_SECONDS)
+    # The log of the last request may come between two letters that the guest echoes, and not in what it answers later.
+    assert vfkit.shows("Password: ", START_SECONDS)
 
     running.signal(signal.SIGTERM)
     # The guest handles its power button within the five seconds, or is stopped after them.
