@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import ssl
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,10 +93,7 @@ class _PacedHttp(urllib.request.HTTPHandler):
 class _PacedHttps(urllib.request.HTTPSHandler):
     def __init__(self, pace: Pace) -> None:
         super().__init__()
-        # As `http.client` makes it: certificates are checked, and HTTP/1.1 is agreed on.
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["http/1.1"])
-        self._connect = _connector(partial(http.client.HTTPSConnection, context=context), pace)
+        self._connect = _connector(http.client.HTTPSConnection, pace)
 
     def https_open(self, req: urllib.request.Request) -> Any:
         return self.do_open(self._connect, req)
