@@ -137,7 +137,7 @@ class PulledImages:
 
     def _pull(self, address: Address, folder: Path, before: Pulled | None) -> Pulled:
         # Only who downloads needs this module, which imports much.
-        from pytest_xhyve.host.download import Limits, download  # noqa: PLC0415
+        from pytest_xhyve.host.download import download  # noqa: PLC0415
 
         checksum, signature = self._expected(address)
         text = f"{checksum.kind}:{checksum.digest}"
@@ -150,7 +150,7 @@ class PulledImages:
         # The name is the same for each try, so that the next one finds what this one left.
         workspace = folder / f".{target.name}.part"
         workspace.mkdir(mode=0o700, exist_ok=True)
-        download(url, workspace / address.file, checksum, self._report, self._limits or Limits.of_factor(self._factor))
+        download(url, workspace / address.file, checksum, self._report, self._find_limits())
         shutil.rmtree(target, ignore_errors=True)
         workspace.rename(target)
         about = {
@@ -170,11 +170,17 @@ class PulledImages:
             raise ImageError(f"{target} was removed as soon as it was pulled")
         return pulled
 
+    def _find_limits(self) -> Limits:
+        # Few runs download.
+        from pytest_xhyve.host.download import Limits  # noqa: PLC0415
+
+        return self._limits or Limits.of_factor(self._factor)
+
     def _expected(self, address: Address) -> tuple[Checksum, str]:
         """What the disk must have, and what was found out about the signature."""
-        from pytest_xhyve.host.download import Checksum, Limits, fetch_text  # noqa: PLC0415
+        from pytest_xhyve.host.download import Checksum, fetch_text  # noqa: PLC0415
 
-        limits = self._limits or Limits.of_factor(self._factor)
+        limits = self._find_limits()
         if address.checksum is not None:
             return Checksum(*address.checksum), "its checksum is stated in the address"
         assert address.sums is not None
