@@ -121,7 +121,7 @@ class _Build:
                 self._step(
                     f"copying {remote}",
                     f"file {number} of {len(recipe.files)} ({remote})",
-                    self._copy,
+                    _copy,
                     guest,
                     local,
                     remote,
@@ -165,13 +165,6 @@ class _Build:
             f"  nothing of it is kept; try the step by hand: pytest-xhyve shell {self._base.name}"
         ) from error
 
-    def _copy(self, guest: Guest, local: Path, remote: str) -> None:
-        """Copy a file to *remote*, or what is in a folder into it; root owns the copy."""
-        if not local.is_dir():
-            guest.put(local, remote, user="root")
-            return
-        guest.put(f"{local}/.", remote, user="root")
-
     def _run(self, guest: Guest, line: Command) -> None:
         guest.run(line, user="root", timeout=self._timeout)
 
@@ -191,3 +184,8 @@ class _Build:
                 f"cannot build {self._recipe.name}: {label} restarted the guest\n"
                 "  nothing of it is kept; a step cannot do that: make two recipes, of which one extends the other"
             )
+
+
+def _copy(guest: Guest, local: Path, remote: str) -> None:
+    """Copy a file to *remote*, or what is in a folder into it; root owns the copy."""
+    guest.put(f"{local}/." if local.is_dir() else local, remote, user="root")
