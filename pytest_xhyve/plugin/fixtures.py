@@ -34,8 +34,8 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.host.home import Home
     from pytest_xhyve.plugin.other_reports import active_reports
+    from pytest_xhyve.plugin.renewing import renewing
     from pytest_xhyve.plugin.reporting import REPORTER, Reporter
-    from pytest_xhyve.plugin.reruns import renewing
     from pytest_xhyve.plugin.reservation import reserving
     from pytest_xhyve.plugin.summary import RunSummary
     from pytest_xhyve.report.leaks import find_leaks
@@ -66,7 +66,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
         stack.callback(lambda: summary.add_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
         stack.enter_context(reserving(config, fleet))
-        stack.enter_context(renewing(config, line_printer(config)))
+        stack.enter_context(renewing(config, reporter.progress))
         if RESUMED in config.stash:
             stack.enter_context(config.stash[RESUMED].resumed(fleet, reporter.reason_to_keep))
         if settings.prewarm:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
 
 # Those whose value is one guest, or the guests of a cluster.
-_SHARED = (set(OWNERS) | set(CLUSTER_OWNERS)) - {"xhyve_guest", "xhyve_guests"}
+_SHARED = {name for name, owner in {**OWNERS, **CLUSTER_OWNERS}.items() if owner is not None}
 
 
 @contextmanager
