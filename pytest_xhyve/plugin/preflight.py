@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,25 @@ from pytest_xhyve.plugin.selection import base_folder, wanted_specs
 _MAY_NOT_RUN = ("skip", "skipif", "xfail")
 
 
+class _Once:
+    """Checks of images, each done once: the next one for the same image ends with the same error."""
+
+    def __init__(self) -> None:
+        self._errors: dict[str, XhyveError | None] = {}
+
+    def check(self, image: str, check: Callable[[], None]) -> None:
+        if image not in self._errors:
+            # Also for a check that leads back to itself.
+            self._errors[image] = None
+            try:
+                check()
+            except XhyveError as problem:
+                self._errors[image] = problem
+        error = self._errors[image]
+        if error is not None:
+            raise error
+
+
 class Preflight:
     """Checks each image once, and that no two images have the same name.
 
@@ -45,8 +64,8 @@ class Preflight:
         self._home = home
         self._places = Places.of(home, settings)
         self.login = OwnLogin.of(settings)
-        self._checked: dict[str, XhyveError | None] = {}
-        self._unusable: dict[str, XhyveError | None] = {}
+        self._checked = _Once()
+        self._prepared = _Once()
         self._manifests: dict[str, Path] = {}
         # Those whose disk exists already as their guests will see it.
         self._images: dict[str, Image] = {}
@@ -65,15 +84,7 @@ class Preflight:
             XhyveError: the image is missing or invalid, or another one has its name.
         """
         text = _as_text(wanted)
-        if text not in self._checked:
-            self._checked[text] = None
-            try:
-                self._check(wanted, text)
-            except XhyveError as problem:
-                self._checked[text] = problem
-        error = self._checked[text]
-        if error is not None:
-            raise error
+        self._checked.check(text, lambda: self._check(wanted, text))
 
     def check_disk(self, spec: GuestSpec) -> None:
         """Check that the disk of the image, which was checked, suits what a guest is made of.
@@ -87,7 +98,7 @@ class Preflight:
         text = _as_text(spec.image)
         image = self._images.get(text)
         if image is None and text in self._stated:
-            self._check_can_be_prepared(text)
+            self._prepared.check(text, lambda: self._check_can_be_prepared(text))
         elif image is not None:
             check_size(spec.disk_size, image.disk)
             check_boots_by(spec.firmware or image.firmware, image)
@@ -151,17 +162,9 @@ class Preflight:
             self._images[text] = built
 
     def _check_can_be_prepared(self, text: str) -> None:
-        if text not in self._unusable:
-            from pytest_xhyve.preparation.foresee import check_can_be_prepared  # noqa: PLC0415
+        from pytest_xhyve.preparation.foresee import check_can_be_prepared  # noqa: PLC0415
 
-            self._unusable[text] = None
-            try:
-                check_can_be_prepared(self._stated[text], self._home)
-            except XhyveError as problem:
-                self._unusable[text] = problem
-        error = self._unusable[text]
-        if error is not None:
-            raise error
+        check_can_be_prepared(self._stated[text], self._home)
 
     def _check_name(self, name: str, path: Path) -> None:
         """Check that no other manifest or disk has the image's *name*; *path* is that of this one."""
