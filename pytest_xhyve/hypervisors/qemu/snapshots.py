@@ -267,9 +267,10 @@ def _forms(machine: Machine) -> dict[str, bytes]:
 
 def _find_identity(machine: Machine, ram: Path) -> dict[str, list[int]]:
     """The offsets of each form of the machine's identity in the file *ram*."""
-    places = {form: _find(ram, content) for form, content in _forms(machine).items()}
+    forms = _forms(machine)
+    places = {form: _find(ram, content) for form, content in forms.items()}
     # The address is made of bytes of the UUID, and may be a part of it, by chance. Of that, programs have copies.
-    if any(_forms(machine)["mac"] in content for content in (machine.uuid.bytes, machine.uuid.bytes_le)):
+    if any(forms["mac"] in content for content in (machine.uuid.bytes, machine.uuid.bytes_le)):
         places["mac"] = []
     return places
 
