@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from web_server import Site, dripping, serving
 
-from pytest_xhyve.host.digesting_file import DigestingFile
 from pytest_xhyve.host.download import Checksum, Limits, download, fetch_text
-from pytest_xhyve.host.http_pace import Pace, _PacedReader
 from pytest_xhyve.model.errors import ImageError
 
 DISK = os.urandom(3 << 20)
@@ -128,24 +125,29 @@ def test_server_that_sends_a_byte_now_and_then(tmp_path: Path, begin: bytes) -> 
     assert time.monotonic() - start < 20
 
 
-def test_slow_disk_is_not_a_slow_server() -> None:
-    """What is done with the bytes is not counted."""
-
-    class Fast(io.RawIOBase):
-        def readinto(self, buffer: Any) -> int:
-            buffer[:10] = bytes(10)
-            return 10
-
-    reader = _PacedReader(Fast(), Pace(0.05))
-    for _ in range(4):
-        assert reader.read(10) == bytes(10)
-        time.sleep(0.05)
+@contextmanager
+def no_space(part: Path) -> Iterator[str]:
+    part.symlink_to("/dev/full")
+    yield "No space left"
 
 
-def test_full_disk_is_not_blamed_on_the_server(site: Site, tmp_path: Path) -> None:
+@contextmanager
+def limit_of_files(part: Path) -> Iterator[str]:
+    """As ulimit(1) sets it: what is written before is kept."""
+    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        yield "File too large"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+
+
+@pytest.mark.parametrize("lack", [no_space, limit_of_files])
+def test_full_disk_is_not_blamed_on_the_server(
+    site: Site, tmp_path: Path, lack: Callable[[Path], AbstractContextManager[str]]
+) -> None:
     """It is no reason to try again, either."""
-    (tmp_path / "disk.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
+    with lack(tmp_path / "disk.part") as words, pytest.raises(OSError, match=words):
         get(site, tmp_path / "disk")
     assert len(site.requests) == 1
 
@@ -167,32 +169,3 @@ def test_small_file(site: Site) -> None:
     assert fetch_text(f"{site.url}/SHA256SUMS", LIMITS) == b"text\n"
     with pytest.raises(ImageError, match="more than 16 bytes"):
         fetch_text(f"{site.url}/disk.img", LIMITS, most=16)
-
-
-def test_disk_that_is_full_is_not_taken_for_the_network(site: Site, tmp_path: Path) -> None:
-    most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            get(site, tmp_path / "disk")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
-    assert len(site.requests) == 1
-
-
-def test_slow_digest_holds_little_in_memory(tmp_path: Path) -> None:
-    """Batches wait for the digest; the download waits for them once they are some."""
-    taken, at_once = [], []
-
-    class Slow:
-        def update(self, data: bytes) -> None:
-            time.sleep(0.01)
-            taken.append(len(data))
-
-    with (tmp_path / "file").open("ab") as file, DigestingFile(file, Slow()) as sink:
-        for number in range(40):
-            sink.write(DISK[: 1 << 20])
-            at_once.append(number + 1 - len(taken))
-        sink.finish()
-    assert sum(taken) == 40 << 20 == (tmp_path / "file").stat().st_size
-    assert max(at_once) <= 12
