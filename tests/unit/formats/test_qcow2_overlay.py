@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+from strategies import examples
 
 from pytest_xhyve.formats.qcow2_overlay import COARSE, FINE, Qcow2Overlay
 from pytest_xhyve.host.qemu_img import run_qemu_img
@@ -39,7 +40,7 @@ def changes(draw: st.DrawFn) -> list[tuple[int, int, int]]:
     ]
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(changes())
 def test_any_sectors_differ(changed: Sequence[tuple[int, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 from fake_images import write_image
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import KEYS, anything, lines, users
+from strategies import KEYS, anything, examples, lines, users
 
 from pytest_xhyve.images.catalog import find_source
 from pytest_xhyve.images.keys import KeyPair
@@ -58,7 +58,7 @@ def test_any_other_key(manifest: Path, content: dict[str, Any], key: Any, value:
     assert f"{manifest}: unknown key {short_repr(key)}" in str(raised.value)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.dictionaries(st.sampled_from(KEYS), anything))
 def test_any_mapping(manifest: Path, mapping: dict[str, Any]) -> None:
     manifest.write_text(yaml.safe_dump(mapping))
@@ -69,7 +69,7 @@ def test_any_mapping(manifest: Path, mapping: dict[str, Any]) -> None:
         assert any(key in str(error) for key in KEYS)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.binary() | st.text().map(str.encode) | st.text("{}[]&*!|>%@:-,'\"#? \nabc019~.").map(str.encode))
 @example(b"made: " + b"[" * 1200)
 @example(b"cpus: 0x" + b"f" * 5000)
@@ -93,7 +93,7 @@ def test_any_bytes_as_a_manifest(manifest: Path, text: bytes) -> None:
     assert str(manifest) in str(raised.value)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(
     st.fixed_dictionaries(
         {"disk": lines, "kernel": lines, "cmdline": lines, "user": users, "key": lines},

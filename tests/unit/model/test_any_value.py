@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import KEYS, anything
+from strategies import KEYS, anything, examples
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.spec import GuestSpec
@@ -56,7 +56,7 @@ def test_any_name_of_a_guest(name: str) -> None:
         assert re.fullmatch(r"(?!-)[a-zA-Z0-9-]{1,63}(?<!-)", spec.name)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.dictionaries(st.text(), anything, max_size=3))
 def test_any_keys_of_a_guest(keys: dict[str, Any]) -> None:
     try:
