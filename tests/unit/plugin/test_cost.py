@@ -37,4 +37,5 @@ def test_little_of_the_plugin_runs_for_a_test_without_a_guest(pytester: pytest.P
     pytester.makepyfile(f"import pytest\n@pytest.mark.parametrize('number', range({TESTS}))\ndef test_it(number): pass")
     pytester.runpytest_inprocess().assert_outcomes(passed=TESTS)
     calls = (pytester.path / "calls").read_text().splitlines()
+    assert calls[0]
     assert len(calls) <= TESTS * MOST_CALLS, sorted(set(calls))
