@@ -16,12 +16,14 @@ from kept import kept_guests
 from standin.mac import Mac
 from warm import fleet_of, template_of
 
-from pytest_xhyve import Guest
+from pytest_xhyve import Guest, Guests
+from pytest_xhyve.fleet.cluster import start_cluster
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.runs import reap_kept
 from pytest_xhyve.images.recipe import recipe_names
+from pytest_xhyve.model.cluster import ClusterSpec
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -118,6 +120,14 @@ def _needs_stand_in(item: pytest.Item) -> bool:
 def _way(item: pytest.Item) -> object:
     """How the guest of *item* runs, or None if it runs none."""
     return item.callspec.params.get("hypervisor") if hasattr(item, "callspec") else None
+
+
+@pytest.fixture(scope="module")
+def pair(_xhyve_fleet: Fleet, xhyve_image: str) -> Iterator[Guests]:
+    """A server and a client on one LAN; each test leaves them as they are."""
+    spec = ClusterSpec.parse(server=xhyve_image, client=xhyve_image)
+    with start_cluster(_xhyve_fleet, spec, "module") as guests:
+        yield guests
 
 
 @pytest.fixture

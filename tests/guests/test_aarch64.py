@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from boot_disk import build_boot_disk, fetch_modules
+from pinging import ping
 from warm import check_identity, check_unplugging, fleet_of, is_warm
 
 from pytest_xhyve.fleet.cluster import start_cluster
@@ -127,7 +128,7 @@ class TestRestored:
         with start_cluster(warm, cluster, "test") as guests:
             for each, other in zip(guests, reversed([*guests]), strict=True):
                 assert is_warm(each)
-                each.run(f"ping -c 1 -W 20 {other.name}", timeout=60)
+                each.run(ping(other.name), timeout=60)
 
     @pytest.mark.thorough
     def test_power_cut_and_restart(self, guest: Guest) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import dpkt
 import pytest
+from pinging import ping
 from waiting import becomes
 
 from pytest_xhyve import (
@@ -35,17 +35,6 @@ LIMIT = 60
 def fleet(_xhyve_fleet: Fleet) -> Fleet:
     """The fleet of the way that the test runs under."""
     return _xhyve_fleet
-
-
-@pytest.fixture(scope="module")
-def pair(fleet: Fleet, xhyve_image: str) -> Iterator[Guests]:
-    """A server and a client, which the tests leave as they are."""
-    with start_cluster(fleet, ClusterSpec.parse(server=xhyve_image, client=xhyve_image), "module") as guests:
-        yield guests
-
-
-def ping(target: str) -> str:
-    return f"ping -c 1 -W 20 {target}"
 
 
 def test_guests_find_each_other_by_name(pair: Guests) -> None:
@@ -273,9 +262,7 @@ def test_kept_cluster_keeps_its_lan(pytester: pytest.Pytester) -> None:
     kept = [guest for guest in live_guests(Home.of_user().folder("runs")) if guest.kept]
     try:
         first, second = sorted(kept, key=lambda guest: guest.name)
-        done = subprocess.run(
-            [*second.ssh, "ping -c 1 -W 20 a"], capture_output=True, text=True, timeout=LIMIT, check=False
-        )
+        done = subprocess.run([*second.ssh, ping("a")], capture_output=True, text=True, timeout=LIMIT, check=False)
         assert done.returncode == 0, done
         run = first.folder.parent
         assert len(find_hypervisors_of(run)) == 3

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dpkt
 import pytest
+from pinging import ping
 from warm import fleet_of, is_warm
 
 from pytest_xhyve import Guest
@@ -96,7 +97,7 @@ def test_every_fault_of_a_lan(fleet: Fleet, start: StartMode, tmp_path: Path) ->
     with start_cluster(fleet, ClusterSpec.parse(nodes=2), "test") as guests:
         first, second = guests
         assert is_warm(first) == is_warm(second) == (start == "warm")
-        reaches = "ping -c 1 -W 20 node2"
+        reaches = ping("node2")
         lost = "ping -c 1 -W 1 node2"
         first.run(reaches, timeout=60)
         guests.run_all("echo before > /root/file && sync")

@@ -10,28 +10,15 @@ from pathlib import Path
 import dpkt
 import psutil
 import pytest
+from pinging import ping
 from waiting import becomes
 
 from pytest_xhyve import CommandFailed, ConfigurationError, Guests, XhyveError
-from pytest_xhyve.fleet.cluster import start_cluster
-from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.guest.evidence import collect_evidence
 from pytest_xhyve.host.cable import CableEnd
-from pytest_xhyve.model.cluster import ClusterSpec
 
 pytestmark = pytest.mark.run_under("warm")
 LIMIT = 60
-
-
-@pytest.fixture(scope="module")
-def pair(_xhyve_fleet: Fleet, xhyve_image: str) -> Iterator[Guests]:
-    """A server and a client."""
-    with start_cluster(_xhyve_fleet, ClusterSpec.parse(server=xhyve_image, client=xhyve_image), "module") as guests:
-        yield guests
-
-
-def ping(target: str) -> str:
-    return f"ping -c 1 -W 20 {target}"
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from boot_disk import build_boot_disk
 from chosen import Chosen
 from homes import share
 from listening import Recorder
+from pinging import ping
 from standin.mac import Mac
 from waiting import becomes
 
@@ -112,7 +113,7 @@ def test_cluster(new_fleet: NewFleet, tmp_path: Path) -> None:
     with start_cluster(fleet, ClusterSpec.parse(server=TINY.image, client=TINY.image), "test") as guests:
         server, client = guests
         assert server.run("cat /sys/class/net/eth?/address").stdout.split() == [server.mac, *server.machine.lan_macs]
-        server.run("ping -c 1 -W 20 client.lan", timeout=60)
+        server.run(ping("client.lan"), timeout=60)
         # The answers take two frames each, and their parts arrive in their order.
         server.run("head -c 1000000 /dev/urandom >/root/data && (nc -ll -p 5000 -e cat /root/data >/dev/null 2>&1 &)")
         server.wait_for_port(5000)
@@ -124,7 +125,7 @@ def test_cluster(new_fleet: NewFleet, tmp_path: Path) -> None:
         guests.partition(["server"], ["client"])
         assert client.run("ping -c 1 -W 1 server", check=False, timeout=60).returncode == 1
         guests.heal()
-        client.run("ping -c 1 -W 20 server", timeout=60)
+        client.run(ping("server"), timeout=60)
         with pytest.raises(NotSupported, match=r"cannot pull a cable[\s\S]*partition\(\)[\s\S]*qemu"):
             client.link_down()
         client.link_up()
@@ -151,7 +152,7 @@ def test_kept_cluster_keeps_its_lan(program: Path, pytester: pytest.Pytester) ->
     kept = [guest for guest in live_guests(Home.of_user().folder("runs")) if guest.kept]
     try:
         _, second = sorted(kept, key=lambda guest: guest.name)
-        subprocess.run([*second.ssh, "ping -c 1 -W 20 a"], timeout=60, check=True)
+        subprocess.run([*second.ssh, ping("a")], timeout=60, check=True)
         run = second.folder.parent
     finally:
         for guest in kept:
