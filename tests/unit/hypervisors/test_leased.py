@@ -57,23 +57,26 @@ def have(monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     monkeypatch.setattr(leases, "read_leases", lambda *_: parse_leases(content.encode()))
 
 
-def test_guest_that_answers_counts(machine: Machine, arp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A server at the address of this guest, on what counts as SSH's port; both guests have a lease."""
     with socket.create_server((NEW, 0)) as server:
-        port = server.getsockname()[1]
-        monkeypatch.setattr(leased, "SSH_PORT", port)
+        monkeypatch.setattr(leased, "SSH_PORT", server.getsockname()[1])
         have(monkeypatch, AFTER + BEFORE)
-        arp.write_text(f"? ({OLD}) at {MAC} on bridge100\n? ({NEW}) at {MAC} on bridge100 ifscope [bridge]\n")
-        endpoint = machine.find_endpoint(port)
-        assert endpoint is not None
-        assert endpoint.host == NEW
-        assert machine.explain_missing_address() is None
+        yield server
 
 
-def test_guest_that_does_not_answer_has_a_lease(machine: Machine, arp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server((NEW, 0)) as server:
-        port = server.getsockname()[1]
-    monkeypatch.setattr(leased, "SSH_PORT", port)
-    have(monkeypatch, AFTER + BEFORE)
+def test_guest_that_answers_counts(machine: Machine, arp: Path, server: socket.socket) -> None:
+    arp.write_text(f"? ({OLD}) at {MAC} on bridge100\n? ({NEW}) at {MAC} on bridge100 ifscope [bridge]\n")
+    endpoint = machine.find_endpoint(server.getsockname()[1])
+    assert endpoint is not None
+    assert endpoint.host == NEW
+    assert machine.explain_missing_address() is None
+
+
+def test_guest_that_does_not_answer_has_a_lease(machine: Machine, arp: Path, server: socket.socket) -> None:
+    port = server.getsockname()[1]
+    server.close()
     arp.write_text(f"? ({NEW}) at {MAC} on bridge100\n")
     assert machine.find_endpoint(port) is None
     assert machine.explain_missing_address() is None
