@@ -96,6 +96,11 @@ def test_starts_forwards_and_ends(tmp_path: Path, process: GuardedProcess, machi
             vm.pause()
 
 
+def test_emulated_machine_keeps_a_limited_amount_of_translated_code(tmp_path: Path) -> None:
+    options = qemu(tmp_path).cpu_options(anything())
+    assert options[options.index("-accel") + 1] == "tcg,thread=multi,tb-size=128"
+
+
 def test_guests_run_behind_the_seccomp_filter(tmp_path: Path, process: GuardedProcess, machine: Machine) -> None:
     with qemu(tmp_path).running(machine, process):
         # Filter mode (proc(5)).
