@@ -94,7 +94,7 @@ def parse_path(text: str) -> Path:
     """
     try:
         return Path(text).expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ConfigurationError(f"{short_repr(text)} starts with the home folder of an unknown user") from error
 
 

@@ -11,7 +11,7 @@ from strategies import KEYS, anything, examples
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.model.values import format_size, parse_positive_int, parse_size, short_repr, suggest
+from pytest_xhyve.model.values import format_size, parse_path, parse_positive_int, parse_size, short_repr, suggest
 
 
 @given(anything)
@@ -42,6 +42,16 @@ def test_any_count(value: Any) -> None:
         assert parse_positive_int(value) >= 1
     except ConfigurationError as error:
         assert str(error).startswith(short_repr(value))
+
+
+@given(st.text() | st.text("~/ab\0", max_size=10))
+@example("~no-such-user/x")
+@example("~\0/x")
+def test_any_path(text: str) -> None:
+    try:
+        assert not str(parse_path(text)).startswith("~")
+    except ConfigurationError as error:
+        assert str(error).startswith(short_repr(text))
 
 
 @given(st.text() | st.text("abcXYZ019-_.", max_size=70))
