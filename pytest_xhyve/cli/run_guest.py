@@ -132,7 +132,7 @@ def _wait_for_ssh(guest: Guest, argv: Sequence[str], signals: ssh_client.Termina
         while (code := client.wait(_LOOK_SECONDS)) is None:
             try:
                 # This raises an error after a kernel panic; ssh alone would wait for the guest's output.
-                guest._power.check_alive()
+                guest._power.health.check()
             except HypervisorExited:
                 # ssh may notice this itself and exit.
                 code = client.wait(_EXIT_SECONDS)
@@ -165,7 +165,7 @@ def _explain_loss(guest: Guest) -> None:
         XhyveError: the guest is lost; the message states the reason.
     """
     try:
-        guest._power.explain_loss()
+        guest._power.login.explain_loss()
     except HypervisorExited:
         if guest._power.machine.exit_reason() not in _NORMAL:
             raise

@@ -156,7 +156,7 @@ class GuestAccess(GuestCore):
 
         try:
             completed = remote.run(
-                self._power.connection(timeout if connect is None else connect),
+                self._power.login.connection(timeout if connect is None else connect),
                 line,
                 shown=command if isinstance(command, str) else " ".join(os.fspath(word) for word in command),
                 check=check,
@@ -215,7 +215,7 @@ class GuestAccess(GuestCore):
         from pytest_xhyve.guest import put  # noqa: PLC0415
 
         options = put.PutOptions(partial(self._script, user), owner, mode, exclude)
-        put.put(self._power.connection(), local, remote, options)
+        put.put(self._power.login.connection(), local, remote, options)
 
     def get(
         self,
@@ -252,11 +252,11 @@ class GuestAccess(GuestCore):
 
         options = get.GetOptions(partial(self._script, user), archive.Allowance(parse_size(max_size)), exclude)
         target = Path(local).expanduser()
-        found = get.find(self._power.connection(), remote, options)
+        found = get.find(self._power.login.connection(), remote, options)
         if found != [remote]:
             target.mkdir(parents=True, exist_ok=True)
         for each in found:
-            got, left_out = get.get(self._power.connection(), each, target, options)
+            got, left_out = get.get(self._power.login.connection(), each, target, options)
             self._report_fetched(got)
             if left_out:
                 # Of a pattern, the guest gives the paths.
@@ -300,7 +300,7 @@ class GuestAccess(GuestCore):
         if self._synced is None:
             self._synced = sync.Synced()
         options = sync.SyncOptions(partial(self._script, user), exclude, gitignore, delete, user)
-        return sync.sync(self._power.connection(), Path(folder).expanduser(), remote, options, self._synced)
+        return sync.sync(self._power.login.connection(), Path(folder).expanduser(), remote, options, self._synced)
 
     def _script(self, user: str | None, script: str) -> ShellLine:
         """The line that runs the shell script *script* as *user*."""

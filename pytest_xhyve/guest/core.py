@@ -59,7 +59,7 @@ class GuestCore:
         self._exposed = ExposedPorts(machine.name, partial(root_shell, self, instance.timeouts.step))
         if instance.shares is not None:
             self._exposed.ports = instance.shares.exposed
-        self._own_power.after_login = self._set_up
+        self._own_power.login.after = self._set_up
 
     def __reduce__(self) -> NoReturn:
         # multiprocessing and concurrent.futures pickle what they pass to another process.
@@ -170,7 +170,7 @@ class GuestCore:
             BootFailed: the guest does not answer any more.
             ConnectionFailed: the guest answers, but the login failed.
         """
-        return self._power.client()
+        return self._power.login.client()
 
     def start(self) -> None:
         """Boot the guest again, with the same disk and identity, after `shutdown` or `kill`.
@@ -296,7 +296,7 @@ class GuestCore:
         instance = self._instance
         if may_have_booted and instance.lans.place is not None:
             set_up_lans(self, self._machine, instance.lans.place, instance.timeouts.step)
-        self._exposed.renew(self._own_power.connection)
+        self._exposed.renew(self._own_power.login.connection)
         if may_have_booted:
             self._mount_shares()
 

@@ -105,7 +105,7 @@ class Guest(GuestFaults):
         parse_port(port)
         power = self._power
         if parse_choice(*get_args(PortProtocol))(protocol) == "tcp":
-            endpoint = tunnel.forward(power.machine, power.tunnels, power.transport, self._try, port)
+            endpoint = tunnel.forward(power.machine, power.tunnels, power.login.transport, self._try, port)
         else:
             endpoint = power.machine.forward(port, protocol)
         return endpoint.host, endpoint.port
@@ -135,7 +135,7 @@ class Guest(GuestFaults):
             raise ConfigurationError(
                 f'guest {self.name} has network="none", so it may not reach the test\n  use network="isolated"'
             )
-        return self._exposed.add(power.connection(), parse_port(port), target, self._try)
+        return self._exposed.add(power.login.connection(), parse_port(port), target, self._try)
 
     def screenshot(self, path: str | os.PathLike[str]) -> Path:
         """Save a picture of the guest's screen.
@@ -238,7 +238,7 @@ class Guest(GuestFaults):
         """
         if self._owner is None:
             raise XhyveError(f"guest {self.name} has no owner that can keep it")
-        self._power.check_alive()
+        self._power.health.check()
         self._end_throttle()
         return self._owner.keep(by)
 

@@ -43,7 +43,7 @@ def reboot(power: Power, run: Run, start: Callable[[], None]) -> None:
     before = _boot_id(run)
     _run_last_command(power, "reboot")
     # Until then, a login would only keep a guest busy that is about to go down.
-    power.wait_for_ending(_ENDING_SECONDS)
+    power.health.wait_for_ending(_ENDING_SECONDS)
     _wait_for_restart(power, run, start, before, power.timeouts.shutdown + power.timeouts.boot)
 
 
@@ -79,12 +79,12 @@ def _may_be_restart(power: Power, error: CommandFailed | ConnectionFailed | Hype
 def _wait_for_restart(power: Power, run: Run, start: Callable[[], None], before: str, timeout: float) -> None:
     """Wait until the guest answers with another boot id than *before*."""
     __tracebackhide__ = True
-    power.expect_boot()
+    power.login.expect_boot()
     end = monotonic() + timeout
     while monotonic() < end:
-        power.disconnect()
+        power.login.disconnect()
         try:
-            power.connect(end)
+            power.login.connect(end)
             if _boot_id(run) != before:
                 return
         except HypervisorExited:
@@ -107,7 +107,7 @@ def shut_down(power: Power) -> None:
     vm, timeouts = power.machine, power.timeouts
     tried = "`poweroff` was run"
     try:
-        power.client(timeouts.step)
+        power.login.client(timeouts.step)
         code = _run_last_command(power, "poweroff")
     except XhyveError as error:
         tried = f"the power button was pressed, since the guest does not answer over SSH: {str(error).splitlines()[0]}"
@@ -144,7 +144,7 @@ def _run_last_command(power: Power, command: str) -> int:
         timeout=None,
         password=power.image.password,
     )
-    connection = power.connection()
+    connection = power.login.connection()
     check = connection.checker(command)
     try:
         with connection.begin(line.text, command, check) or contextlib.nullcontext() as channel:
@@ -157,7 +157,7 @@ def _run_last_command(power: Power, command: str) -> int:
     except (BootFailed, ConnectionFailed, EOFError, OSError, paramiko.SSHException):
         return -1
     finally:
-        power.disconnect()
+        power.login.disconnect()
 
 
 def _boot_id(run: Run) -> str:

@@ -49,7 +49,7 @@ def root_shell(guest: WithPower, timeout: float) -> RunAsRoot:
             password=guest.image.password,
         )
         done = commands.run(
-            guest._power.connection(),
+            guest._power.login.connection(),
             as_root,
             shown=line,
             check=False,

@@ -98,7 +98,7 @@ class Reset:
                 )
                 # The agent's file was written to the disk.
                 guest.run("sync", timeout=SYNC_SECONDS)
-            guest._power.disconnect()
+            guest._power.login.disconnect()
             self._wait_until_idle(vm, _IDLE_SECONDS if found.returncode == 0 else _BOOTED_IDLE_SECONDS)
 
     def pause(self) -> None:

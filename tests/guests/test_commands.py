@@ -136,7 +136,7 @@ def test_guest_cannot_be_pickled(guest: Guest) -> None:
 
 def test_client_of_a_lost_connection_names_the_new_one(guest: Guest) -> None:
     client = guest.ssh
-    guest._own_power.disconnect()
+    guest._own_power.login.disconnect()
     with pytest.raises(ConnectionFailed, match=r"use guest\.ssh"):
         client.exec_command("true")
     _, out, _ = guest.ssh.exec_command("echo on")

@@ -26,7 +26,8 @@ PORT = 4321
 @pytest.fixture(scope="module")
 def guest() -> Iterator[Guest]:
     with fleet_of(Home.of_user(), []) as fleet, fleet.start(ForegroundRequest(GuestSpec())) as guest:
-        guest._own_power.timeouts = replace(guest._own_power.timeouts, step=STEP)
+        power = guest._own_power
+        power.timeouts = power.login.timeouts = replace(power.timeouts, step=STEP)
         yield guest
 
 

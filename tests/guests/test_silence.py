@@ -37,7 +37,8 @@ def fleet() -> Iterator[Fleet]:
 def impatient(fleet: Fleet) -> Iterator[Guest]:
     with fleet.start(ForegroundRequest(GuestSpec())) as guest:
         # Not by the factor of the limits: the boot of a busy machine takes its time.
-        guest._own_power.timeouts = replace(guest._own_power.timeouts, step=STEP, shutdown=2.0)
+        power = guest._own_power
+        power.timeouts = power.login.timeouts = replace(power.timeouts, step=STEP, shutdown=2.0)
         yield guest
 
 
