@@ -72,9 +72,9 @@ def keep_byte_code(folder: Path) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keep what pytest collects out of each later garbage collection; it stays until the end anyway.
+    """Keep what pytest collects out of each later garbage collection: it stays until the end anyway.
 
-    At the end of each run, pytest collects garbage five times. So do the runs that tests start in this process.
+    Otherwise, each full collection takes 0.1 s.
     """
     gc.disable()
     try:

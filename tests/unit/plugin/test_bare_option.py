@@ -9,7 +9,6 @@ from pytest_xhyve.plugin.stash import SETTINGS
 pytest_plugins = ["pytester"]
 
 
-@pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize(
     ("words", "folder", "runs"),
     [

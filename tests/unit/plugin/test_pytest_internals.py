@@ -16,9 +16,6 @@ from pytest_xhyve.plugin.pytest_internals import (
     parameters,
 )
 
-# Some of them make a configuration themselves.
-pytestmark = pytest.mark.usefixtures("no_garbage_collection")
-
 FIXTURES = """
     import pytest
     from pytest_xhyve.plugin.pytest_internals import (
