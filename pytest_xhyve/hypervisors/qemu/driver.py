@@ -213,7 +213,8 @@ class Qemu:
             "-name", f"guest={machine.name}",
             "-pidfile", str(folder / PIDFILE),
             "-uuid", str(machine.uuid),
-            *self.cpu_options(machine),
+            *self._acceleration_options(),
+            *self.computer_options(machine),
             "-m", f"{machine.memory // (1 << 20)}M",
             # The socket's path is relative, so it is short enough. QEMU writes the log even without a client.
             "-chardev", f"socket,id=console,path=console.sock,server=on,wait=off,logfile={CONSOLE},logappend=on",
@@ -276,14 +277,15 @@ class Qemu:
         options = ["-kernel", str(machine.kernel), "-append", machine.cmdline]
         return options if machine.initrd is None else [*options, "-initrd", str(machine.initrd)]
 
-    def cpu_options(self, machine: Machine) -> list[str]:
-        """The part of the command line that states the machine type, the acceleration and the CPU."""
-        if self.info.emulated:
-            accel = f"tcg,thread=multi,tb-size={_TRANSLATED_MIB}"
-            cpu = self.architecture.emulated_cpus.get(machine.cpu, "max")
-        else:
-            accel, cpu = self.info.acceleration, "host"
-        return ["-machine", self.architecture.machine, "-accel", accel, "-cpu", cpu, "-smp", str(machine.cpus)]
+    def _acceleration_options(self) -> list[str]:
+        """The part of the command line that states what runs the CPU; the guest does not see it."""
+        emulation = f"tcg,thread=multi,tb-size={_TRANSLATED_MIB}"
+        return ["-accel", emulation if self.info.emulated else self.info.acceleration]
+
+    def computer_options(self, machine: Machine) -> list[str]:
+        """The part of the command line that states the machine type and the CPU, which the guest sees."""
+        cpu = self.architecture.emulated_cpus.get(machine.cpu, "max") if self.info.emulated else "host"
+        return ["-machine", self.architecture.machine, "-cpu", cpu, "-smp", str(machine.cpus)]
 
     def _version(self) -> str:
         try:

@@ -47,7 +47,7 @@ class _Qemu(Protocol):
     @property
     def program_digest(self) -> str: ...
 
-    def cpu_options(self, machine: Machine) -> list[str]: ...
+    def computer_options(self, machine: Machine) -> list[str]: ...
 
     def firmware_digests(self, machine: Machine) -> list[str]: ...
 
@@ -75,7 +75,9 @@ class QemuSnapshotter:
         depends = {
             "hypervisor": f"{info.name} {info.version}",
             "build of the hypervisor": self._qemu.program_digest,
-            "computer": " ".join([*self._qemu.cpu_options(machine), *self._qemu.firmware_digests(machine)]),
+            "computer": " ".join(
+                [info.acceleration, *self._qemu.computer_options(machine), *self._qemu.firmware_digests(machine)]
+            ),
         }
         if not info.emulated:
             # The guest knows the features of the host's CPU, and the host's kernel has to load the CPU's state.
