@@ -90,11 +90,13 @@ def parse_path(text: str) -> Path:
     """The path *text*, with ``~`` and ``~USER`` expanded, because shells do not expand them after a ``=``.
 
     Raises:
-        ConfigurationError: this host has no such user.
+        ConfigurationError: this host has no such user, or *text* contains a NUL character.
     """
+    if "\0" in text:
+        raise ConfigurationError(f"{short_repr(text)} contains a NUL character, which no path can")
     try:
         return Path(text).expanduser()
-    except (RuntimeError, ValueError) as error:
+    except RuntimeError as error:
         raise ConfigurationError(f"{short_repr(text)} starts with the home folder of an unknown user") from error
 
 

@@ -49,7 +49,9 @@ def test_any_count(value: Any) -> None:
 @example("~\0/x")
 def test_any_path(text: str) -> None:
     try:
-        assert not str(parse_path(text)).startswith("~")
+        path = str(parse_path(text))
+        assert not path.startswith("~")
+        assert "\0" not in path
     except ConfigurationError as error:
         assert str(error).startswith(short_repr(text))
 
