@@ -52,7 +52,7 @@ _VERSION_SECONDS = 5.0
 # How much translated code an emulated machine keeps (qemu(1), -accel tcg,tb-size=). Without it, QEMU keeps up to 1 GiB
 # (DEFAULT_CODE_GEN_BUFFER_SIZE in tcg/region.c). A page that many programs share then has thousands of translated
 # blocks, and each store into the page looks through all of them. A kernel that unpacks itself over such pages at a
-# reboot takes up to 10 s longer. With 64 MiB, one boot fills the buffer several times.
+# reboot takes up to 9 s longer. With 64 MiB, one boot fills the buffer several times.
 _TRANSLATED_MIB = 128
 
 
