@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 
 def becomes(condition: Callable[[], bool], seconds: float = 2.0) -> bool:
     """Whether *condition* comes true within *seconds*."""
@@ -23,3 +25,11 @@ def has_its_command_line(pid: int) -> bool:
     execve(2) closes descriptors, which is what Popen waits for, before the kernel knows the new command line.
     """
     return becomes(lambda: bool(Path(f"/proc/{pid}/cmdline").read_bytes()))
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process; one that is dead and waits for its parent to notice is none."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -21,7 +21,6 @@ from pytest_xhyve.cli.prune import Pruned, remove
 from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.digests import digest_of, known_digest, remember_digest
-from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.guest_folder import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.model.machine import Disk
@@ -115,21 +114,6 @@ def prune(*arguments: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(done.stdout)
     assert content["freed"] == sum(piece["bytes"] for piece in content["removed"])
     return {which: {(piece["kind"], piece["name"]): piece for piece in content[which]} for which in ("removed", "kept")}
-
-
-@pytest.mark.parametrize(
-    ("size", "shown"),
-    [(0, "0 B"), (1023, "1023 B"), (4096, "4 KiB"), (3 << 19, "1.5 MiB"), (5 << 29, "2.5 GiB")],
-)
-def test_shown_size(size: int, shown: str) -> None:
-    assert format_size(size) == shown
-
-
-def test_size_on_disk_counts_no_holes(tmp_path: Path) -> None:
-    with (tmp_path / "sparse").open("wb") as file:
-        file.truncate(1 << 30)
-    assert size_on_disk(tmp_path) < 1 << 20
-    assert size_on_disk(tmp_path / "gone") == 0
 
 
 def test_images_of_a_folder_that_nothing_has_used(new_home: Home) -> None:

@@ -10,6 +10,7 @@ import pytest
 from fake_images import qcow2
 from mounting import mounted
 
+from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.disk_size import create_empty_disks, enlarge, virtual_size
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.machine import Disk, DiskFormat
@@ -74,3 +75,10 @@ def test_larger_qcow2_needs_a_program(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ImageError, match="qemu-img not found"):
         enlarge(Disk(qcow2(tmp_path / "disk.qcow2", size=MIB), "qcow2"), GIB)
+
+
+def test_size_on_disk_counts_no_holes(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+    assert size_on_disk(tmp_path) < 1 << 20
+    assert size_on_disk(tmp_path / "gone") == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.settings import OPTIONS, Settings
-from pytest_xhyve.model.values import parse_positive_float, parse_positive_int, parse_size
+from pytest_xhyve.model.values import format_size, parse_positive_float, parse_positive_int, parse_size
 
 
 class Given:
@@ -31,6 +31,14 @@ class Given:
 )
 def test_size(text: str | int, size: int) -> None:
     assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0, "0 B"), (1023, "1023 B"), (4096, "4 KiB"), (3 << 19, "1.5 MiB"), (5 << 29, "2.5 GiB")],
+)
+def test_shown_size(size: int, shown: str) -> None:
+    assert format_size(size) == shown
 
 
 @pytest.mark.parametrize("text", ["12x", "", "0", "-1M", "1.5G", "M", "1 M M", "٣M x"])
