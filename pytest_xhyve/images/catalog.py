@@ -322,6 +322,6 @@ def _near_files(path: Path) -> str:
     try:
         beside = tuple(sorted(found.name for found in folder.iterdir() if found.suffix in _IMAGE_SUFFIXES))
     except (OSError, ValueError):
-        # ValueError: the path contains a NUL.
+        # ValueError: the path cannot be encoded.
         return f"; folder {folder} does not exist" if not os.path.lexists(folder) else ""
     return suggest(path.name, beside)

@@ -93,7 +93,7 @@ def parse_path(text: str) -> Path:
         ConfigurationError: this host has no such user, or *text* contains a NUL character.
     """
     if "\0" in text:
-        raise ConfigurationError(f"{short_repr(text)} contains a NUL character, which no path can")
+        raise ConfigurationError(f"{short_repr(text)} not found: no path can contain a NUL character")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
