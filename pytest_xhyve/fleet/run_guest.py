@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pytest_xhyve.fleet.request import Request
-from pytest_xhyve.fleet.timeouts import timeouts_of
 from pytest_xhyve.guest.instance import Instance
 from pytest_xhyve.guest.lans import NO_LANS
 from pytest_xhyve.guest.run_guest import RunGuest, connect
@@ -174,12 +173,11 @@ def _connected(fleet: Fleet, spec: GuestSpec, made: _Made) -> Iterator[RunGuest]
     folder = run_folder / f".{made.name}-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o700)
     (folder / CONSOLE).symlink_to(Path(made.folder) / CONSOLE)
-    image = fleet.catalog.find(fleet._image_of(spec))
-    machine = fleet._machine(spec, image, Identity(UUID(made.uuid), made.mac), made.name, NO_LANS)
+    resolved = fleet.resolver.resolve(spec)
+    machine = fleet.resolver.machine(resolved, Identity(UUID(made.uuid), made.mac), made.name, NO_LANS)
     process = OthersProcess(folder, Path(made.folder), made.pid)
-    hypervisor = fleet._hypervisors.for_image(image)
-    timeouts = timeouts_of(fleet._settings, hypervisor.info)
-    instance = Instance(image, hypervisor, process, timeouts, fleet._events, spec.disk_sizes)
+    timeouts = fleet.resolver.timeouts(resolved.image)
+    instance = Instance(resolved.image, resolved.hypervisor, process, timeouts, fleet._events, spec.disk_sizes)
     guest = connect(instance, machine, Endpoint(made.host, made.port), made.mac)
     guest._phases = made.phases
     try:
