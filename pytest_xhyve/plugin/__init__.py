@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,8 +31,16 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_session_guests,
     xhyve_ssh,
 )
-from pytest_xhyve.plugin.stash import BROUGHT_KEY, ITEM, SETTINGS, SHARED_RUN, SUMMARY
+from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SHARED_RUN, SUMMARY
 from pytest_xhyve.plugin.wanted import CLUSTER_MARKER, IMAGE_FIXTURE, MARKER, restriction_arguments, wants_guest
+from pytest_xhyve.plugin.workers import (
+    PASSWORD_KEY,
+    RUN_KEY,
+    SUMMARY_KEY,
+    is_worker,
+    receive_settings,
+    worker_output,
+)
 
 # pytest finds fixtures as attributes of the plugin.
 __all__ = [
@@ -55,9 +62,6 @@ __all__ = [
     "xhyve_ssh",
 ]
 
-_SUMMARY_KEY = "xhyve_summary"
-_RUN_KEY = "xhyve_run"
-_PASSWORD_KEY = "xhyve_password"  # noqa: S105  # not a password, but a key
 _PROBLEM = pytest.StashKey[str]()
 _MARKER = (
     "xhyve(image=None, name=None, cpus=None, memory=None, disks=None, disk_size=None, firmware=None, network=None, "
@@ -101,62 +105,41 @@ def _bare(value: str | None) -> dict[str, Any]:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     config.addinivalue_line("markers", _CLUSTER_MARKER)
-    if config.getoption("xhyve_save_failures") is not None and not hasattr(config, "workerinput"):
+    if config.getoption("xhyve_save_failures") is not None and not is_worker(config):
         from pytest_xhyve.plugin.bare_option import TO_RUN
         from pytest_xhyve.plugin.pytest_internals import add_to_run
 
         add_to_run(config, getattr(config.option, TO_RUN, []))
     try:
-        settings = Settings.load(config)
-        if (password := getattr(config, "workerinput", {}).pop(_PASSWORD_KEY, None)) is not None:
-            from pytest_xhyve.model.secret import Secret
-
-            settings = replace(settings, password=Secret(password))
-            del password
-        if (brought := getattr(config, "workerinput", {}).pop(BROUGHT_KEY, None)) is not None:
-            settings = replace(settings, brought=tuple((text, Path(manifest)) for text, manifest in brought))
-        if settings.user or settings.key or settings.seed:
-            from pytest_xhyve.plugin.preflight import resolve_login
-
-            settings = resolve_login(settings, config)
-        if config.getoption("xhyve_executable") is not None:
-            from pytest_xhyve.plugin.preflight import check_program
-
-            check_program(settings)
-        if settings.recipes or settings.distributions is not None:
-            from pytest_xhyve.plugin.preflight import resolve_places
-
-            settings = resolve_places(settings, config)
-        asked_for = settings.images
-        if "image" in settings.given:
-            # This imports the catalog, so only if the user named an image.
-            from pytest_xhyve.plugin.preflight import resolve_images
-
-            settings = resolve_images(settings, config)
-        if settings.artifacts is not None:
-            from pytest_xhyve.plugin.selection import base_folder
-
-            base = base_folder(settings.given["artifacts"], config)
-            settings = replace(settings, artifacts=base / settings.artifacts)
-        if settings.save_failures is not None:
-            from pytest_xhyve.plugin.saving import resolve_folder
-
-            settings = resolve_folder(settings, config)
-        if settings.report is not None and not hasattr(config, "workerinput"):
-            from pytest_xhyve.plugin.html_report import NAME, PageWriter, resolve_file
-
-            settings = resolve_file(settings, config)
-            assert settings.report is not None
-            config.pluginmanager.register(PageWriter(settings.report, config), NAME)
+        given = receive_settings(Settings.load(config), config)
+        settings = _resolve_settings(given, config)
     except XhyveError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SETTINGS] = settings
-    elsewhere = [spec for spec in config.getoption("tx", None) or () if spec.rpartition("*")[2] != "popen"]
-    if elsewhere and not hasattr(config, "workerinput"):
+    if not is_worker(config):
+        _register_plugins(config, given, settings)
+
+
+def _resolve_settings(given: Settings, config: pytest.Config) -> Settings:
+    if not given.given:
+        return given
+    from pytest_xhyve.plugin.resolve_settings import resolve_settings
+
+    return resolve_settings(given, config)
+
+
+def _register_plugins(config: pytest.Config, given: Settings, settings: Settings) -> None:
+    """Register what only some runs need, and of these only the process that the user started."""
+    if settings.report is not None:
+        from pytest_xhyve.plugin.html_report import NAME, PageWriter
+
+        config.pluginmanager.register(PageWriter(settings.report, config), NAME)
+    if any(spec.rpartition("*")[2] != "popen" for spec in config.getoption("tx", None) or ()):
         from pytest_xhyve.plugin.other_hosts import NAME as HOSTS
         from pytest_xhyve.plugin.other_hosts import OtherHosts
 
-        config.pluginmanager.register(OtherHosts(config, asked_for if "image" in settings.given else ()), HOSTS)
+        # As the user wrote them: a path may be another one on the other host.
+        config.pluginmanager.register(OtherHosts(config, given.images if "image" in given.given else ()), HOSTS)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -242,10 +225,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     summary = session.config.stash.get(SUMMARY, None)
     if summary is None:
         return
-    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    output = worker_output(session.config)
     if output is not None:
-        output[_SUMMARY_KEY] = summary.to_message()
-        output[_RUN_KEY] = session.config.stash.get(SHARED_RUN, None)
+        output[SUMMARY_KEY] = summary.to_message()
+        output[RUN_KEY] = session.config.stash.get(SHARED_RUN, None)
     elif summary.leaks and session.config.stash[SETTINGS].strict and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -255,19 +238,19 @@ def pytest_configure_node(node: Any) -> None:
     """In the xdist controller, send a worker the password that the user was asked for: a worker has no terminal."""
     password = node.config.stash[SETTINGS].password
     if password is not None:
-        node.workerinput[_PASSWORD_KEY] = password.reveal()
+        node.workerinput[PASSWORD_KEY] = password.reveal()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """In the xdist controller, add the summary of a worker; one that crashed sends none."""
-    run = getattr(node, "workeroutput", {}).get(_RUN_KEY)
+    run = getattr(node, "workeroutput", {}).get(RUN_KEY)
     if run is not None:
         from pytest_xhyve.plugin.run_guest import end_guests
 
         node.config.add_cleanup(partial(end_guests, run))
     # xdist calls this twice for a worker that was interrupted.
-    message = getattr(node, "workeroutput", {}).pop(_SUMMARY_KEY, None)
+    message = getattr(node, "workeroutput", {}).pop(SUMMARY_KEY, None)
     if message is not None:
         from pytest_xhyve.plugin.summary import RunSummary
 
@@ -299,7 +282,7 @@ def _reject_tests(items: Sequence[pytest.Item], problem: str) -> None:
         pytest.UsageError: not in a worker; its message is *problem*.
     """
     for item in items:
-        if not hasattr(item.config, "workerinput"):
+        if not is_worker(item.config):
             raise pytest.UsageError(problem)
         # The controller does not show a worker's usage error, but the error of a test.
         item.stash[_PROBLEM] = problem

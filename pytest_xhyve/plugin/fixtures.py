@@ -14,6 +14,7 @@ import pytest
 from pytest_xhyve.plugin.pytest_internals import suspended_capture
 from pytest_xhyve.plugin.stash import ITEM, PREWARMER, RESUMED, SETTINGS, SUMMARY
 from pytest_xhyve.plugin.wanted import stated_cluster, stated_spec
+from pytest_xhyve.plugin.workers import worker_input
 
 if TYPE_CHECKING:
     import paramiko
@@ -315,7 +316,7 @@ def _run_id(config: pytest.Config) -> str:
     """An id that all processes of the run share, and no other run has."""
     import secrets
 
-    return getattr(config, "workerinput", {}).get("testrunuid") or secrets.token_hex(8)
+    return worker_input(config).get("testrunuid") or secrets.token_hex(8)
 
 
 def line_printer(config: pytest.Config) -> Callable[[str], None]:
@@ -326,7 +327,7 @@ def line_printer(config: pytest.Config) -> Callable[[str], None]:
     # The guests of a cluster start in threads, while pytest waits.
     one_at_a_time = Lock()
 
-    worker = getattr(config, "workerinput", {}).get("workerid", "")
+    worker = worker_input(config).get("workerid", "")
     # See `Events.progress`.
     all_steps = config.get_verbosity() > 0
 

@@ -7,7 +7,6 @@ import platform
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ import pytest
 
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ConfigurationError
-from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.plugin.page_extras import ATTRIBUTE
-from pytest_xhyve.plugin.selection import base_folder
 from pytest_xhyve.report.html import render
 from pytest_xhyve.report.run_data import Outcome, RunData
 
@@ -28,15 +25,16 @@ _LEAST_SECONDS = 5.0
 _SHARE = 100
 
 
-def resolve_file(settings: Settings, config: pytest.Config) -> Settings:
-    """*settings* with an absolute path of the page.
+def check_writable(path: Path, source: str) -> None:
+    """Check that the page can be written at *path*, and create its folder.
+
+    Args:
+        path: the page.
+        source: what names it, for the message.
 
     Raises:
         ConfigurationError: the page cannot be written there.
     """
-    assert settings.report is not None
-    source = settings.given["report"]
-    path = base_folder(source, config) / settings.report
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -45,7 +43,6 @@ def resolve_file(settings: Settings, config: pytest.Config) -> Settings:
             raise PermissionError(0, f"cannot write to {path.parent}")
     except OSError as error:
         raise ConfigurationError(f"{source}: cannot write {path}: {error.strerror}") from error
-    return replace(settings, report=path)
 
 
 class PageWriter:

@@ -11,7 +11,8 @@ import pytest
 from pytest_xhyve.host.home import HOME_VARIABLE
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.plugin.fixtures import line_printer
-from pytest_xhyve.plugin.stash import BROUGHT_KEY, SETTINGS
+from pytest_xhyve.plugin.stash import SETTINGS
+from pytest_xhyve.plugin.workers import BROUGHT_KEY
 
 if TYPE_CHECKING:
     from pytest_xhyve.images.exporting import Export

@@ -24,7 +24,7 @@ from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import INI, Settings
 from pytest_xhyve.model.spec import GuestSpec
-from pytest_xhyve.plugin.selection import base_folder, wanted_specs
+from pytest_xhyve.plugin.selection import wanted_specs
 
 # A test that may be skipped may not need its image, and an xfail test may be about an invalid one.
 _MAY_NOT_RUN = ("skip", "skipif", "xfail")
@@ -181,22 +181,16 @@ def _as_text(wanted: Any) -> str:
     return str(wanted.manifest if isinstance(wanted, Image) else wanted)
 
 
-def resolve_places(settings: Settings, config: pytest.Config) -> Settings:
-    """*settings* with absolute paths of the project's recipes and of its list of distributions."""
-    if settings.recipes:
-        base = base_folder(settings.given["recipes"], config)
-        settings = replace(settings, recipes=tuple(base / folder for folder in settings.recipes))
-    if settings.distributions is not None:
-        base = base_folder(settings.given["distributions"], config)
-        settings = replace(settings, distributions=base / settings.distributions)
-    return settings
-
-
-def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
+def resolve_images(settings: Settings, base: Path, *, check: bool) -> Settings:
     """*settings* with absolute paths of images, so that they stay valid if a test changes the folder.
 
     Images from the command line or the environment are checked here. Those of the ini file are checked when a test is
     about to use them, as the ini file also applies to runs without guests.
+
+    Args:
+        settings: the run's settings.
+        base: the folder that a path is relative to.
+        check: whether images are checked here at all.
 
     Raises:
         XhyveError: an image from the command line or the environment is missing or invalid; the message names the
@@ -204,15 +198,13 @@ def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
     """
     source = settings.given["image"]
     written = source.startswith(INI)
-    base = base_folder(source, config)
     home = Home.of_user()
     preflight = Preflight(home, settings)
     images = []
     for image in settings.images:
         try:
             settled = resolve_path(image, base, Places.of(home, settings))
-            # The xdist controller has checked it already, and does not show a worker's error.
-            if not written and not hasattr(config, "workerinput"):
+            if check and not written:
                 preflight.check(settled)
         except XhyveError as error:
             if not written:
@@ -220,15 +212,6 @@ def resolve_images(settings: Settings, config: pytest.Config) -> Settings:
             settled = image
         images.append(settled)
     return replace(settings, images=tuple(images), password=preflight.login.password)
-
-
-def resolve_login(settings: Settings, config: pytest.Config) -> Settings:
-    """*settings* with absolute paths of key and seed, so that they stay valid if a test changes the folder."""
-
-    def absolute(name: str, path: Path | None) -> Path | None:
-        return None if path is None else base_folder(settings.given[name], config) / path
-
-    return replace(settings, key=absolute("key", settings.key), seed=absolute("seed", settings.seed))
 
 
 def check_program(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_xhyve.plugin.stash import ITEM, SHARED_RUN
+from pytest_xhyve.plugin.workers import worker_input
 
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.fleet import Fleet
@@ -67,8 +68,8 @@ def end_guests(run: str) -> None:
 def _find_run(config: pytest.Config, temp: Path) -> Run:
     from pytest_xhyve.fleet.run_guest import Run  # noqa: PLC0415
 
-    worker = getattr(config, "workerinput", None)
-    if worker is None:
+    worker = worker_input(config)
+    if not worker:
         return Run("", temp / "xhyve-run", None, "")
     # The folder of a worker is in the controller's. The controller has started this process.
     run = str(worker["testrunuid"])

@@ -6,7 +6,6 @@ import platform
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.failure import REPEATED, CommandRecord, Failure
 from pytest_xhyve.model.saved_failure import SavedFailure
 from pytest_xhyve.model.settings import Settings
-from pytest_xhyve.plugin.selection import base_folder
 from pytest_xhyve.plugin.summary import RunSummary
 from pytest_xhyve.report.failures import FailuresFolder
 
@@ -25,13 +23,6 @@ if TYPE_CHECKING:
     from pytest_xhyve.guest.guest import Guest
 
 _SECTION = "log xhyve: saved guests"
-
-
-def resolve_folder(settings: Settings, config: pytest.Config) -> Settings:
-    """*settings* with an absolute folder for bundles."""
-    assert settings.save_failures is not None
-    base = base_folder(settings.given["save_failures"], config)
-    return replace(settings, save_failures=base / settings.save_failures)
 
 
 class FailureSaver:

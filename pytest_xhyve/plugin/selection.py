@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_xhyve.model.errors import XhyveError
-from pytest_xhyve.model.settings import INI
 from pytest_xhyve.plugin.pytest_internals import fixture_names, parameters
 from pytest_xhyve.plugin.wanted import (
     CLUSTER_MARKER,
@@ -46,12 +44,6 @@ _MARKER_KEYS = (
 )
 _ALWAYS_FRESH = "reset=True is for guests that tests share (xhyve_class_guest, …); xhyve_guest is always fresh"
 _ALWAYS_NEW = "reset=True is for clusters that tests share (xhyve_class_guests, …); xhyve_guests is always fresh"
-
-
-def base_folder(source: str, config: pytest.Config) -> Path:
-    """The folder for relative paths from *source*: the ini file's folder, or the one in which pytest was started."""
-    written = source.startswith(INI) and config.inipath is not None
-    return config.inipath.parent if written and config.inipath else config.invocation_params.dir
 
 
 def wanted_specs(item: pytest.Item) -> Iterator[GuestSpec]:

@@ -25,9 +25,6 @@ SUMMARY: pytest.StashKey[RunSummary] = pytest.StashKey()
 RESUMED: pytest.StashKey[ResumedTest] = pytest.StashKey()
 """The saved guests that the test gets in the place of new ones, in a run of ``pytest-xhyve resume --pytest``."""
 
-BROUGHT_KEY = "xhyve_brought"
-"""The key of the images that the controller has sent to a worker's host, in what xdist sends to the worker."""
-
 ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 """The test that is being set up, run or torn down."""
 

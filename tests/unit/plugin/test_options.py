@@ -26,6 +26,7 @@ LIGHT = {
     "pytest_xhyve.plugin.pytest_internals",
     "pytest_xhyve.plugin.stash",
     "pytest_xhyve.plugin.wanted",
+    "pytest_xhyve.plugin.workers",
 }
 
 
