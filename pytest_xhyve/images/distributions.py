@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-from pytest_xhyve.images.manifest import load_mapping
+from pytest_xhyve.images.yaml_file import load_mapping
 from pytest_xhyve.model.architecture import ARM64, X86_64
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import short_repr, suggest

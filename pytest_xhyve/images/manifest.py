@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from pytest_xhyve.formats.public_key import parse_public_key
 from pytest_xhyve.formats.qcow2 import MAGIC
-from pytest_xhyve.formats.yaml_text import MOST_BYTES, BoundedLoader
+from pytest_xhyve.images.yaml_file import load_mapping
 from pytest_xhyve.model.architecture import ARCHITECTURES, architecture_of, find_architecture, host_architecture
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Base, Image
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import (
     Firmware,
-    format_size,
     parse_keys,
     parse_memory,
     parse_positive_int,
@@ -178,15 +176,19 @@ def parse_manifest(path: Path) -> Manifest:
         ConfigurationError: the file cannot be read, or is not a manifest; the message names the file and the key.
     """
     content = load_mapping(path, "manifest", f"disk: {path.stem}.img")
-    folder = path.absolute().parent
+    absolute = path.absolute()
+    values = parse_keys(content, _parsers(absolute.parent), str(path))
+    if "disk" not in values:
+        raise ConfigurationError(f"{path}: missing disk\n  a manifest names the disk that it describes")
+    manifest = Manifest(absolute, values)
+    _check_cpu(manifest, path)
+    return manifest
 
-    def file(value: Any) -> Path:
-        try:
-            return folder / Path(_text(value)).expanduser()
-        except RuntimeError as error:
-            raise ConfigurationError(f"{short_repr(value)} starts with the home folder of an unknown user") from error
 
-    parsers: dict[str, Callable[[Any], Any]] = {
+def _parsers(folder: Path) -> Mapping[str, Callable[[Any], Any]]:
+    """What checks and converts the value of each key; a path is relative to *folder*."""
+    file = partial(_file, folder)
+    return {
         "name": _text,
         "arch": _architecture,
         "disk": file,
@@ -210,16 +212,20 @@ def parse_manifest(path: Path) -> Manifest:
         "extends": _base,
         "made": _mapping,
     }
-    values = parse_keys(content, parsers, str(path))
-    manifest = Manifest(path.absolute(), values)
-    levels = tuple(architecture_of(manifest.arch).emulated_cpus)
-    if values.get("cpu", levels[0]) not in levels:
-        raise ConfigurationError(
-            f"{path}: cpu: {values['cpu']!r} is not one of {', '.join(levels)}, which {manifest.arch} has"
-        )
-    if "disk" not in values:
-        raise ConfigurationError(f"{path}: missing disk\n  a manifest names the disk that it describes")
-    return manifest
+
+
+def _check_cpu(manifest: Manifest, path: Path) -> None:
+    """Check that the architecture has the CPU that the manifest at *path* states."""
+    cpu, levels = manifest.values.get("cpu"), architecture_of(manifest.arch).emulated_cpus
+    if cpu is not None and cpu not in levels:
+        raise ConfigurationError(f"{path}: cpu: {cpu!r} is not one of {', '.join(levels)}, which {manifest.arch} has")
+
+
+def _file(folder: Path, value: Any) -> Path:
+    try:
+        return folder / Path(_text(value)).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"{short_repr(value)} starts with the home folder of an unknown user") from error
 
 
 def _choice(*known: str) -> Callable[[Any], str]:
@@ -248,60 +254,6 @@ def _format_of(disk: Path) -> str:
             return "qcow2" if file.read(len(MAGIC)) == MAGIC else "raw"
     except OSError:
         return "raw"
-
-
-class _Loader(BoundedLoader):
-    """Rejects duplicate keys, as YAML requires (1.2.2, section 3.2.1.1); PyYAML silently uses the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):
-                if key in seen:
-                    line = key_node.start_mark.line + 1
-                    raise ConfigurationError(f"duplicate key {short_repr(key)} in line {line}; remove one of the two")
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def load_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
-    """The keys of the YAML file at *path*.
-
-    Args:
-        path: the file.
-        kind: what it is, for messages.
-        example: one of its keys with a value, for messages.
-
-    Raises:
-        ConfigurationError: the file cannot be read, is not YAML, or not a mapping; no message shows a password.
-    """
-    text = ""
-    try:
-        text = _read_small(path).decode()
-        content = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the {kind} {path}: {error.strerror}") from error
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
-        raise ConfigurationError(f"{path} is not YAML{line}: {error.problem or error}") from error
-    except Exception as error:
-        # Besides YAMLError: errors of int(), date() and others for values that look like numbers or dates.
-        reason = type(error).__name__ if "password" in text else error
-        raise ConfigurationError(f"{path} is not YAML: {reason}") from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: a {kind} is a mapping of keys to values, for example `{example}`")
-    return content
-
-
-def _read_small(path: Path) -> bytes:
-    with path.open("rb") as file:
-        text = file.read(MOST_BYTES + 1)
-    if len(text) > MOST_BYTES:
-        raise ConfigurationError(f"it has more than {format_size(MOST_BYTES)}, which a person has not written")
-    return text
 
 
 def _text(value: Any) -> str:

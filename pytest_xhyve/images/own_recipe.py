@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_xhyve.images.layers import check_name
-from pytest_xhyve.images.manifest import load_mapping
+from pytest_xhyve.images.yaml_file import load_mapping
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import (
     parse_disk_size,
