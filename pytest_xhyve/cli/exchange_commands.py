@@ -6,14 +6,22 @@ from typing import Any
 
 import click
 
-from pytest_xhyve.cli.guest_options import DiskCommand, check_image, guest_options, load_settings
+from pytest_xhyve.cli.guest_options import (
+    BOOT,
+    LOGIN,
+    PLACES,
+    DiskCommand,
+    check_image,
+    load_settings,
+    settings_options,
+)
 from pytest_xhyve.cli.progress import Progress
 
 
 @click.command(cls=DiskCommand, short_help="Write an image to a folder, a pipe or a registry, for another host.")
 @click.argument("image")
 @click.argument("target", metavar="FOLDER|-|oci://…")
-@guest_options
+@settings_options(*PLACES, *LOGIN, *BOOT)
 def export(image: str, target: str, **options: Any) -> None:
     """Write IMAGE and all that is below it into FOLDER, with - to standard output, or to an OCI registry.
 
@@ -38,7 +46,7 @@ def export(image: str, target: str, **options: Any) -> None:
 @click.argument("host", metavar="USER@HOST")
 @click.option("--python", metavar="PATH", help="The Python on HOST that has pytest-xhyve (default: that of its PATH).")
 @click.option("--ssh-config", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="As ssh -F.")
-@guest_options
+@settings_options(*PLACES, *LOGIN, *BOOT)
 def send(image: str, host: str, *, python: str | None, ssh_config: str | None, **options: Any) -> None:
     """Bring IMAGE and all that is below it to another host, and print the path of its manifest there.
 

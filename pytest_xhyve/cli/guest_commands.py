@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_xhyve.cli.guest_options import (
+    GUEST,
+    LOOKUP,
     GuestCommand,
     check_image,
-    guest_options,
     load_settings,
     load_spec,
     machine_options,
+    settings_options,
+    typed_options,
 )
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     help="If the exit code of COMMAND is 0, shut the guest down, and keep it as the image NAME, a layer over IMAGE.",
 )
 @machine_options
-@guest_options
+@settings_options(*GUEST)
 def run(
     image: str,
     command: tuple[str, ...],
@@ -80,12 +83,12 @@ def run(
 @click.command(cls=GuestCommand, short_help="Log in to a new guest, without a test, or to a running one.")
 @click.argument("image", metavar="IMAGE|GUEST")
 @machine_options
-@guest_options
+@settings_options(*GUEST)
 def shell(image: str, disks: tuple[str, ...], disk_size: str | None, firmware: str | None, **options: Any) -> None:
     """Log in to a new guest of IMAGE, or to the running GUEST; when the shell ends, a new guest is removed.
 
-    GUEST is the name or the UUID of a running guest, as `pytest-xhyve ps` lists it; the options do not apply. IMAGE is
-    as for `pytest-xhyve run`.
+    GUEST is the name or the UUID of a running guest, as `pytest-xhyve ps` lists it; it takes no option of a new
+    guest. IMAGE is as for `pytest-xhyve run`.
 
     The shell runs through OpenSSH and behaves as in `ssh guest`: "~." disconnects, "~?" lists the other escapes. If
     standard input is not a terminal, the shell reads its commands from it.
@@ -101,6 +104,7 @@ def shell(image: str, disks: tuple[str, ...], disk_size: str | None, firmware: s
     from pytest_xhyve.cli.running_shell import run_shell_in
 
     if (running := _find_running(image, options)) is not None:
+        _refuse_options(running)
         raise click.exceptions.Exit(run_shell_in(running))
     check_image(image, options)
     spec = load_spec(image, disks=disks, disk_size=disk_size, firmware=firmware)
@@ -125,6 +129,16 @@ def _find_running(wanted: str, options: Mapping[str, Any]) -> GuestRecord | None
             return None
         return find_guest(wanted, home) if named else None
     return None
+
+
+def _refuse_options(running: GuestRecord) -> None:
+    """Raise `ConfigurationError` if an option was typed that has no effect on the *running* guest."""
+    without_effect = typed_options(click.get_current_context(), but=LOOKUP)
+    if without_effect:
+        raise ConfigurationError(
+            f"{' and '.join(without_effect)} cannot be given for {running.name}, which runs already: only a new guest "
+            "has options"
+        )
 
 
 def _checked_name(name: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The options of commands that start a guest: the plugin's options, without the prefix ``xhyve-``."""
+"""The options of commands that are options of the plugin, too: there, without the prefix ``xhyve-``."""
 
 from __future__ import annotations
 
@@ -8,29 +8,35 @@ from dataclasses import replace
 from typing import Any, NoReturn, get_args
 
 import click
+from click.core import ParameterSource
 
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.settings import OPTIONS, Option, Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import StartMode, parse_choice
 
-_PLACES = ("recipes", "distributions", "mirror", "offline")
-_NAMES = (
-    *_PLACES,
-    "hypervisor",
-    "executable",
-    "user",
-    "key",
-    "seed",
-    "accel",
-    "start",
-    "cpus",
-    "memory",
-    "network",
-    "boot_timeout",
-    "timeout_factor",
-    "max_guests",
-)
+# A command has the options that it reads, and no other one.
+LOOKUP = ("recipes", "distributions")
+"""Where an image is looked up by its name."""
+
+PLACES = (*LOOKUP, "mirror", "offline")
+"""The same for a command that also downloads the image."""
+
+LOGIN = ("user", "key", "seed")
+"""How a command that prepares a disk logs in to it."""
+
+HYPERVISOR = ("hypervisor", "executable", "accel", "timeout_factor")
+"""What runs a machine."""
+
+BOOT = (*HYPERVISOR, "boot_timeout")
+"""The same for a machine that the command logs in to: a guest, or one that looks into a disk."""
+
+MACHINE = ("cpus", "memory")
+"""What the machine is made of."""
+
+GUEST = (*PLACES, *LOGIN, *BOOT, *MACHINE, "start", "network", "max_guests")
+"""What a command needs that starts a guest for the user."""
+
 # Without "both", which runs each test twice.
 _START = (
     "how the guest starts: cold boots it, warm restores it from a template that was booted once (and makes the "
@@ -46,7 +52,7 @@ ADVICE = "run `pytest-xhyve doctor` to find problems of this host"
 
 
 def _ours() -> list[Option]:
-    options = [option for option in OPTIONS if option.name in _NAMES]
+    options = [option for option in OPTIONS if option.name in GUEST]
     return [
         option._replace(help=_START, parse=parse_choice(*get_args(StartMode))) if option.name == "start" else option
         for option in options
@@ -92,14 +98,10 @@ def load_spec(image: str, *, disks: Sequence[str], disk_size: str | None, firmwa
         raise ConfigurationError(f"--{key.removesuffix('s').replace('_', '-')}: {problem}") from error
 
 
-def guest_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to *command*; `load_settings` takes their values as typed."""
-    return _with_options(command, _ours())
-
-
-def places_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Like `guest_options`, for those options that state where images are found."""
-    return _with_options(command, [option for option in _ours() if option.name in _PLACES])
+def settings_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that adds the options *names* to a command; `load_settings` takes their values as typed."""
+    options = [option for option in _ours() if option.name in names]
+    return lambda command: _with_options(command, options)
 
 
 def _with_options(command: Callable[..., Any], options: Sequence[Option]) -> Callable[..., Any]:
@@ -116,6 +118,17 @@ def _with_options(command: Callable[..., Any], options: Sequence[Option]) -> Cal
         )
         command = add(command)
     return command
+
+
+def typed_options(context: click.Context, *, but: Sequence[str] = ()) -> list[str]:
+    """The options that the user typed, as typed; those with the names in *but* are left out."""
+    return [
+        param.opts[0]
+        for param in context.command.params
+        if isinstance(param, click.Option)
+        and param.name not in but
+        and context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+    ]
 
 
 def load_settings(typed: Mapping[str, Typed]) -> Settings:

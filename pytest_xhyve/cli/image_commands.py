@@ -7,11 +7,16 @@ from typing import Any
 import click
 
 from pytest_xhyve.cli.guest_options import (
+    BOOT,
+    HYPERVISOR,
+    LOGIN,
+    LOOKUP,
+    MACHINE,
+    PLACES,
     DiskCommand,
     check_image,
-    guest_options,
     load_settings,
-    places_options,
+    settings_options,
 )
 from pytest_xhyve.cli.progress import Progress
 from pytest_xhyve.model.architecture import ARCHITECTURES
@@ -25,7 +30,7 @@ _ANSWERS = "Your own preseed file, or autoinstall data (default: the plugin's, w
 @click.option(
     "--arch", metavar="ARCH", help=f"Build for this processor: {' or '.join(ARCHITECTURES)} (default: this host's)."
 )
-@places_options
+@settings_options(*PLACES)
 def build(names: tuple[str, ...], *, force: bool, arch: str | None, **options: Any) -> None:
     """Build images of the catalog from Debian's packages, and the layers of your recipes.
 
@@ -48,7 +53,7 @@ def build(names: tuple[str, ...], *, force: bool, arch: str | None, **options: A
 @click.option("--package", "packages", multiple=True, metavar="NAME", help="Install this package, too.")
 @click.option("--size", default="8G", metavar="SIZE", help="Size of the disk (default: 8G).")
 @click.option("--limit", default="2h", metavar="TIME", help="Limit of the installation, such as 90m (default: 2h).")
-@guest_options
+@settings_options(*HYPERVISOR, *MACHINE)
 def install(
     iso: str, name: str, *, answers: str | None, packages: tuple[str, ...], size: str, limit: str, **options: Any
 ) -> None:
@@ -79,7 +84,7 @@ def install(
 @click.command(short_help="Download images of distributions, or from an address.")
 @click.argument("names", metavar="NAME|ADDRESS...", nargs=-1, required=True)
 @click.option("--update", is_flag=True, help="Download the newest file of the name, if it is another one.")
-@places_options
+@settings_options("distributions", "mirror", "offline")
 def pull(names: tuple[str, ...], *, update: bool, **options: Any) -> None:
     """Download images of distributions, such as debian-12 or ubuntu-24.04, and print the paths of the disks.
 
@@ -100,7 +105,7 @@ def pull(names: tuple[str, ...], *, update: bool, **options: Any) -> None:
 @click.command(cls=DiskCommand, short_help="Show what is known of an image or a disk.")
 @click.argument("image")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with exact numbers.")
-@guest_options
+@settings_options(*LOOKUP, *BOOT)
 def show(image: str, *, as_json: bool, **options: Any) -> None:
     """Show what is known of IMAGE.
 
@@ -129,7 +134,7 @@ def show(image: str, *, as_json: bool, **options: Any) -> None:
 @click.command("boot-files", cls=DiskCommand, short_help="Copy kernel, initial RAM disk and command line of a disk.")
 @click.argument("image")
 @click.argument("folder", type=click.Path(file_okay=False))
-@guest_options
+@settings_options(*LOOKUP, *BOOT)
 def boot_files(image: str, folder: str, **options: Any) -> None:
     """Copy kernel, initial RAM disk and kernel command line of IMAGE into FOLDER, and print the paths of the copies.
 
@@ -152,7 +157,7 @@ def boot_files(image: str, folder: str, **options: Any) -> None:
 @click.command("import", cls=DiskCommand, short_help="Prepare a disk for guests ahead of time.")
 @click.argument("disk")
 @click.option("--name", help="The name of the image (default: the manifest's, or that of the file).")
-@guest_options
+@settings_options(*PLACES, *LOGIN, *BOOT)
 def import_(disk: str, name: str | None, **options: Any) -> None:
     """Prepare DISK for guests, as the first test that uses it would, and print the manifest that describes the result.
 

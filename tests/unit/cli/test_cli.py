@@ -200,8 +200,9 @@ def test_ps_without_guests(new_home: Home) -> None:
     assert not new_home.path.exists()
 
 
-def test_ps_as_json_has_all_that_is_known(new_home: Home) -> None:
-    folder = new_home.folder("runs") / "1-run" / "tiny-0"
+def record_guest(home: Home) -> tuple[Path, dict[str, Any]]:
+    """The folder and the record of a guest that another process seems to run."""
+    folder = home.folder("runs") / "1-run" / "tiny-0"
     folder.mkdir(parents=True)
     record = {
         "name": "tiny-0",
@@ -214,11 +215,26 @@ def test_ps_as_json_has_all_that_is_known(new_home: Home) -> None:
         "started": 1.5,
     }
     (folder / RECORD).write_text(json.dumps(record))
+    return folder, record
+
+
+def test_ps_as_json_has_all_that_is_known(new_home: Home) -> None:
+    folder, record = record_guest(new_home)
     [guest] = json.loads(run_separately("ps", "--json").stdout)
     assert guest == {**guest, **record, "folder": str(folder)}
     table = run_separately("ps").stdout.splitlines()
     assert table[0].split() == ["NAME", "IMAGE", "HYPERVISOR", "PID", "OWNER", "AGE", "UUID"]
     assert table[1].split()[:3] == ["tiny-0", "tiny", "qemu"]
+
+
+def test_a_running_guest_takes_no_option_of_a_new_one(new_home: Home, tmp_path: Path) -> None:
+    record_guest(new_home)
+    result = run_separately("shell", "tiny-0", "--cpus=2", "--disk", "1G")
+    assert result.exit_code == 2
+    assert "--disk and --cpus cannot be given for tiny-0, which runs already" in result.stderr
+    # This one chooses what the name means, and a value of the environment was not given for this guest.
+    result = run_separately("shell", "tiny-0", f"--recipes={tmp_path}", PYTEST_XHYVE_ACCEL="tcg")
+    assert "is still starting" in result.stderr
 
 
 def test_reap_tells_what_it_removed(new_home: Home) -> None:
