@@ -13,9 +13,9 @@ from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.catalog import find_source
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.recipe import find_catalog_name, recipe_names
+from pytest_xhyve.images.sources import find_source
 from pytest_xhyve.model.architecture import ARCHITECTURES, find_architecture
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image

@@ -115,8 +115,8 @@ def _find_running(wanted: str, options: Mapping[str, Any]) -> GuestRecord | None
     """The running guest that *wanted* names; None if there is none, or if *wanted* names an image."""
     from pytest_xhyve.cli.guests import find_guest, find_running
     from pytest_xhyve.host.home import Home
-    from pytest_xhyve.images.catalog import find_source
     from pytest_xhyve.images.places import Places
+    from pytest_xhyve.images.sources import find_source
 
     home = Home.of_user()
     try:

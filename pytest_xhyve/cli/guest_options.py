@@ -235,8 +235,8 @@ def check_image(image: str, options: Mapping[str, Any]) -> None:
         click.BadParameter: see above.
     """
     from pytest_xhyve.host.home import Home  # noqa: PLC0415
-    from pytest_xhyve.images.catalog import find_source  # noqa: PLC0415
     from pytest_xhyve.images.places import Places  # noqa: PLC0415
+    from pytest_xhyve.images.sources import find_source  # noqa: PLC0415
 
     places = Places.of(Home.of_user(), load_settings(options))
     try:

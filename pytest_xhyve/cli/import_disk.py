@@ -10,10 +10,11 @@ from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import find_source, read_stated
+from pytest_xhyve.images.catalog import read_stated
 from pytest_xhyve.images.files import check_files
 from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.images.places import Places
+from pytest_xhyve.images.sources import find_source
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings

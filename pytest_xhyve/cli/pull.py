@@ -12,9 +12,9 @@ from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import find_source
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.pulled import Pulled
+from pytest_xhyve.images.sources import find_source
 from pytest_xhyve.model.settings import Settings
 
 

@@ -13,12 +13,13 @@ from pytest_xhyve.cli.progress_events import ProgressEvents
 from pytest_xhyve.cli.ssh_client import TerminationSignals
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import Source, find_source, read_recipes, read_source
+from pytest_xhyve.images.catalog import read_recipes, read_source
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.keys import client_key
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.recipe import read_recipe
+from pytest_xhyve.images.sources import Source, find_source
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings

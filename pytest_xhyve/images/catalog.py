@@ -1,65 +1,23 @@
-"""The catalog: find images by name, or by the path of a disk or a manifest."""
+"""The catalog: make an image of what a test names, or read what is stated of it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.distributions import (
     Address,
-    find_distribution,
-    is_address,
-    parse_address,
-    read_distributions,
 )
-from pytest_xhyve.images.layers import saved_manifest
 from pytest_xhyve.images.manifest import Manifest, parse_manifest
 from pytest_xhyve.images.own_login import OwnLogin, explain_missing_password
-from pytest_xhyve.images.own_recipe import RECIPE, OwnRecipe, read_own_recipe
+from pytest_xhyve.images.own_recipe import OwnRecipe, read_own_recipe
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.pulled import find_pulled
-from pytest_xhyve.images.recipe import RECIPES, find_catalog_name, recipe_names
+from pytest_xhyve.images.sources import MANIFEST_SUFFIXES, Source, find_source, resolve_path
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.values import parse_path, suggest
-
-_MANIFEST_SUFFIXES = (".yaml", ".yml")
-_COMPRESSED_SUFFIXES = (".xz", ".zst", ".gz")
-_IMAGE_SUFFIXES = (*_MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2", ".vmdk", ".vdi", ".vhdx", *_COMPRESSED_SUFFIXES)
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What an image is made from; exactly one of the first five is set.
-
-    Attributes:
-        recipe: a name of the catalog.
-        manifest: the path of a manifest.
-        disk: the path of a disk without a manifest beside it.
-        own: the folder of a recipe of the project.
-        address: where the disk can be downloaded.
-        saved: the name of a saved guest or of an installed system, whose manifest is set, too.
-        by_name: whether a recipe of the project was looked up by name.
-        brought: whether another host has sent the image, whose manifest is set, for this run.
-    """
-
-    recipe: str | None = None
-    manifest: Path | None = None
-    disk: Path | None = None
-    own: Path | None = None
-    address: Address | None = None
-    saved: str | None = None
-    by_name: bool = False
-    brought: bool = False
-
-    @property
-    def has_name(self) -> bool:
-        """Whether the image was looked up by name, and not by a path."""
-        named = self.recipe is not None or self.address is not None or self.saved is not None
-        return named or self.by_name or self.brought
 
 
 class Catalog:
@@ -211,117 +169,8 @@ def read_source(wanted: str, source: Source, places: Places = Places()) -> Manif
         return manifest
     if source.saved is not None:
         return manifest.with_values(name=source.saved)
-    if Path(wanted).suffix not in _MANIFEST_SUFFIXES and manifest.disk.name != Path(wanted).name:
+    if Path(wanted).suffix not in MANIFEST_SUFFIXES and manifest.disk.name != Path(wanted).name:
         raise ConfigurationError(
             f"{source.manifest}: disk: the manifest names {manifest.disk}, not {wanted}, which is beside it"
         )
     return manifest
-
-
-def resolve_path(wanted: str, base: Path, places: Places) -> str:
-    """*wanted* in a form that stays valid if a test changes its folder: a path becomes absolute, from *base*.
-
-    Args:
-        wanted: a name or a path.
-        base: the folder that a path is relative to.
-        places: where names are looked up.
-
-    Raises:
-        ConfigurationError: *wanted* is not a file and not a name; the message suggests names.
-    """
-    if find_source(wanted, base, places).has_name:
-        return wanted
-    return str(base / parse_path(wanted))
-
-
-def find_source(wanted: str | os.PathLike[str], base: Path = Path(), places: Places = Places()) -> Source:  # noqa: B008
-    """The recipe, the manifest or the disk that *wanted* names; a path is relative to the folder *base*.
-
-    Args:
-        wanted: a name or a path.
-        base: the folder that a path is relative to.
-        places: where names are looked up, beside the catalog.
-
-    Raises:
-        ConfigurationError: *wanted* is not a file and not a name.
-    """
-    text = os.fspath(wanted)
-    if (named := _find_named(text, places)) is not None:
-        return named
-    saved = None if places.cache is None else saved_manifest(text, places.cache)
-    if saved is not None:
-        if not saved.exists():
-            raise ConfigurationError(
-                f"the layer of the saved image {text} is gone: {saved.parent} does not exist\n  save the guest again"
-            )
-        return Source(manifest=saved, saved=text)
-    if is_address(text):
-        return Source(address=parse_address(text))
-    path = base / parse_path(text)
-    if path.name == RECIPE and _is_file(path):
-        return Source(own=path.parent)
-    if _is_file(path / RECIPE):
-        return Source(own=path)
-    if path.suffix in _MANIFEST_SUFFIXES:
-        if not _is_file(path):
-            raise ConfigurationError(f"manifest {path} not found{_near_files(path)}")
-        return Source(manifest=path)
-    if not _is_file(path):
-        # The list is read only if nothing else has the name.
-        distributions = read_distributions(places.distributions)
-        address = find_distribution(text, distributions)
-        if address is not None:
-            return Source(address=address)
-        known = (*recipe_names(), *places.recipe_names())
-        near = suggest(text, known) or _near_files(path) or suggest(text, tuple(distributions))
-        raise ConfigurationError(
-            f"image {text!r} not found{near}\n"
-            f"  names: {', '.join(known)} (recipes in {RECIPES}); distributions: {', '.join(distributions)}; or give "
-            "the path of a disk, a manifest or a recipe"
-        )
-    # The manifest of disk.img.xz is disk.yaml, as is that of disk.img.
-    plain = path.with_suffix("") if path.suffix in _COMPRESSED_SUFFIXES else path
-    beside = [plain.with_suffix(suffix) for suffix in _MANIFEST_SUFFIXES]
-    found = [manifest for manifest in beside if _is_file(manifest)]
-    if len(found) > 1:
-        raise ConfigurationError(
-            f"{path} has two manifests beside it, {found[0].name} and {found[1].name}: remove one, or give the path "
-            "of a manifest"
-        )
-    return Source(manifest=found[0]) if found else Source(disk=path)
-
-
-def _find_named(name: str, places: Places) -> Source | None:
-    """The image that another host has sent, or the recipe, with this *name*; None if there is none.
-
-    Raises:
-        ConfigurationError: two recipes have the name, or a folder of recipes does not exist.
-    """
-    brought = dict(places.brought).get(name)
-    if brought is not None:
-        return Source(manifest=brought, brought=True)
-    own = places.find_recipe(name)
-    if own is not None:
-        return Source(own=own, by_name=True)
-    recipe = find_catalog_name(name)
-    return None if recipe is None else Source(recipe=recipe)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError) as error:
-        # For example, this user may not read the folder, or the name is too long.
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"cannot look for the image {str(path)!r}: {reason}") from error
-
-
-def _near_files(path: Path) -> str:
-    """The end of a message: the folder that is missing, or similar names of images in it."""
-    folder = path.parent
-    try:
-        beside = tuple(sorted(found.name for found in folder.iterdir() if found.suffix in _IMAGE_SUFFIXES))
-    except (OSError, ValueError):
-        # ValueError: the path cannot be encoded.
-        return f"; folder {folder} does not exist" if not os.path.lexists(folder) else ""
-    return suggest(path.name, beside)

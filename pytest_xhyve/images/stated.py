@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from pytest_xhyve.images.catalog import find_source, read_recipes, read_stated
+from pytest_xhyve.images.catalog import read_recipes, read_stated
 from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.recipe import find_catalog_name, read_recipe
+from pytest_xhyve.images.sources import find_source
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.restriction import ImageFacts
 

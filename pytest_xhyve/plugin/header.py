@@ -63,10 +63,11 @@ def _header_lines(settings: Settings, home: Home) -> list[str]:
 
 def _describe_image(name: str, settings: Settings, home: Home) -> str:
     """The image *name*, with what the first guest has to do first, and how long that takes."""
-    from pytest_xhyve.images.catalog import find_source, read_stated
+    from pytest_xhyve.images.catalog import read_stated
     from pytest_xhyve.images.own_login import OwnLogin
     from pytest_xhyve.images.places import Places
     from pytest_xhyve.images.pulled import find_pulled
+    from pytest_xhyve.images.sources import find_source
 
     places = Places.of(home, settings)
     source = find_source(name, places=places)

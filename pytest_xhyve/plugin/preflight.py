@@ -13,12 +13,13 @@ import pytest
 
 from pytest_xhyve.host.disk_size import check_size
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import find_source, read_recipes, read_stated, resolve_path
+from pytest_xhyve.images.catalog import read_recipes, read_stated
 from pytest_xhyve.images.check import check_boots_by
 from pytest_xhyve.images.files import check_files, check_stated_files, read_if_complete
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.own_login import OwnLogin, ask_for_password
 from pytest_xhyve.images.places import Places
+from pytest_xhyve.images.sources import find_source, resolve_path
 from pytest_xhyve.model.architecture import architecture_of, host_architecture
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image

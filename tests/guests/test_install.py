@@ -21,10 +21,10 @@ from pytest_xhyve import ImageError
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
-from pytest_xhyve.images.catalog import find_source
 from pytest_xhyve.images.initrd import Entry, cpio_archive
 from pytest_xhyve.images.manifest import parse_manifest
 from pytest_xhyve.images.places import Places
+from pytest_xhyve.images.sources import find_source
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.preparation.install import InstallOptions, install
 

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import KEYS, anything, examples, lines, users
 
-from pytest_xhyve.images.catalog import find_source
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import FORMATS, read_manifest
+from pytest_xhyve.images.sources import find_source
 from pytest_xhyve.model.architecture import host_architecture
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.values import short_repr

@@ -8,11 +8,12 @@ import pytest
 import yaml
 from fake_images import KERNEL, qcow2, write_image
 
-from pytest_xhyve.images.catalog import Source, find_source, read_source
+from pytest_xhyve.images.catalog import read_source
 from pytest_xhyve.images.check import check_boots_by
 from pytest_xhyve.images.files import check_files
 from pytest_xhyve.images.manifest import Manifest, as_manifest, parse_manifest, read_manifest
 from pytest_xhyve.images.own_login import OwnLogin
+from pytest_xhyve.images.sources import Source, find_source
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.preparation.description import describe_image, describe_stated

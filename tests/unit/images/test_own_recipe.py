@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from fake_images import write_image
 
-from pytest_xhyve.images.catalog import Source, find_source, read_recipes, resolve_path
+from pytest_xhyve.images.catalog import read_recipes
 from pytest_xhyve.images.own_recipe import parse_own_recipe, read_own_recipe
 from pytest_xhyve.images.places import Places
+from pytest_xhyve.images.sources import Source, find_source, resolve_path
 from pytest_xhyve.model.errors import ConfigurationError
 
 

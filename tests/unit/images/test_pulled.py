@@ -20,10 +20,11 @@ from pytest_xhyve.cli.prune import remove
 from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.host.download import Limits
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import Source, find_source, read_source
+from pytest_xhyve.images.catalog import read_source
 from pytest_xhyve.images.distributions import Address, find_distribution, parse_address, read_distributions
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.pulled import PulledImages, find_pulled
+from pytest_xhyve.images.sources import Source, find_source
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.plugin.header import header_lines

@@ -13,7 +13,8 @@ from pytest_xhyve.host.home import HOME_VARIABLE, Home
 SUITE = """
     import pytest
     from pytest_xhyve.host.home import Home
-    from pytest_xhyve.images.catalog import find_source, read_stated
+    from pytest_xhyve.images.catalog import read_stated
+    from pytest_xhyve.images.sources import find_source
     from pytest_xhyve.images.own_login import OwnLogin
     from pytest_xhyve.images.places import Places
     from pytest_xhyve.plugin.stash import SETTINGS

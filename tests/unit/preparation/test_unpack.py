@@ -15,7 +15,7 @@ from pytest_xhyve.cli.prune_candidates import find_candidates
 from pytest_xhyve.host.digests import digest_of, known_digest
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.catalog import Source, find_source
+from pytest_xhyve.images.sources import Source, find_source
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.preparation.disk_file import look
 from pytest_xhyve.preparation.unpack import look_inside
