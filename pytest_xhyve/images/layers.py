@@ -174,6 +174,13 @@ def saved_manifest(name: str, home_path: Path) -> Path | None:
     return home_path / FOLDER / key / MANIFEST if _KEY.fullmatch(key) else None
 
 
+def saved_names(home_path: Path) -> tuple[str, ...]:
+    """The names of the saved guests and of the installed systems in the cache folder *home_path*."""
+    saved = [path.name for path in (home_path / SAVED).glob("[!.]*")]
+    installed = [path.parent.name for path in (home_path / INSTALLED).glob(f"[!.]*/{MANIFEST}")]
+    return tuple(sorted({*saved, *installed}))
+
+
 def layers_over(folder: Path, home: Home) -> list[Path]:
     """The folders of the layers, also those of prepared disks, that are based on a file in *folder*."""
     real = folder.resolve()

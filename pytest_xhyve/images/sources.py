@@ -13,7 +13,7 @@ from pytest_xhyve.images.distributions import (
     parse_address,
     read_distributions,
 )
-from pytest_xhyve.images.layers import saved_manifest
+from pytest_xhyve.images.layers import saved_manifest, saved_names
 from pytest_xhyve.images.own_recipe import RECIPE
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.images.recipe import RECIPES, find_catalog_name, recipe_names
@@ -168,13 +168,20 @@ def _find_distribution(name: str, places: Places) -> Source | None:
 
 
 def _not_found(text: str, path: Path, places: Places) -> ConfigurationError:
+    catalog = (*recipe_names(), *places.recipe_names())
+    saved = () if places.cache is None else saved_names(places.cache)
     distributions = tuple(read_distributions(places.distributions))
-    known = (*recipe_names(), *places.recipe_names())
-    near = suggest(text, known) or _near_files(path) or suggest(text, distributions)
+    near = suggest(text, (*catalog, *saved)) or _near_files(path) or suggest(text, distributions)
+    names = {
+        f"names of recipes (in {RECIPES})": catalog,
+        "names of saved guests": saved,
+        "names of distributions": distributions,
+    }
+    listed = "".join(f"\n  {kind}: {', '.join(each)}" for kind, each in names.items() if each)
     return ConfigurationError(
-        f"image {text!r} not found{near}\n"
-        f"  names: {', '.join(known)} (recipes in {RECIPES}); distributions: {', '.join(distributions)}; or give "
-        "the path of a disk, a manifest or a recipe"
+        f"image {text!r} not found{near}{listed}\n"
+        "  or give the path of a disk, a manifest or a recipe, or the address of a disk "
+        "(https://HOST/FILE#sha256=DIGEST)"
     )
 
 

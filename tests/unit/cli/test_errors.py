@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[list[str], int, tuple[str, ...]]] = {
     "run an unknown name": (
         ["run", "tinny", "true"],
         2,
-        ("image 'tinny' not found", "did you mean tiny?", "names: debian12"),
+        ("image 'tinny' not found", "did you mean tiny?", "(in ", ": debian12,"),
     ),
     "run with no CPU": (["run", "--cpus=0", "tiny", "true"], 2, ("--cpus", "'0' is not a whole number from 1")),
     "run with wrong memory": (["run", "--memory=12x", "tiny", "true"], 2, ("--memory", "'12x' is not a size")),

@@ -13,8 +13,10 @@ from fake_layers import BLOCK, clone_of, make_layer, qemu_io
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.layer_file import copy_layer
 from pytest_xhyve.images.backing import backing_files, check_base
-from pytest_xhyve.images.layers import LayerStore, check_name, layers_over, saved_manifest
+from pytest_xhyve.images.layers import LayerStore, check_name, layers_over, saved_manifest, saved_names
 from pytest_xhyve.images.manifest import read_manifest
+from pytest_xhyve.images.places import Places
+from pytest_xhyve.images.sources import find_source
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
@@ -129,6 +131,14 @@ def test_names_of_saved_guests(new_home: Home, base: Image, tmp_path: Path) -> N
     assert saved_manifest("db", new_home.path) == image.manifest
     assert saved_manifest("other", new_home.path) is None
     assert saved_manifest("../saved/db", new_home.path) is None
+    assert saved_names(new_home.path) == ("db",)
+    with pytest.raises(ConfigurationError, match="image 'dbb' not found; did you mean db\\?") as raised:
+        find_source("dbb", places=Places(new_home.path))
+    assert "\n  names of saved guests: db\n" in str(raised.value)
+    with pytest.raises(ConfigurationError, match="image 'dbb' not found\n") as raised:
+        find_source("dbb")
+    assert "saved guests" not in str(raised.value)
+    assert "https://HOST/FILE#sha256=DIGEST" in str(raised.value)
     assert [layer.names for layer in store.all()] == [("db",)]
 
 
