@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -30,6 +31,8 @@ class _Guest(Protocol):
     def kill(self) -> None: ...
 
     def start(self) -> None: ...
+
+    def record_writes(self, *, max_size: int) -> None: ...
 
 
 _AnyGuest = TypeVar("_AnyGuest", bound=_Guest)
@@ -89,15 +92,11 @@ def boot_states(guest: _AnyGuest, sample: Sample) -> Iterator[_AnyGuest]:
 
 
 def _boot_states(guest: _AnyGuest, sample: Sample) -> Iterator[_AnyGuest]:
-    recorder = guest._recorder
     recorded, chooser = _recorded(guest, sample)
     guest.kill()
-    # The states themselves are not recorded.
-    limit, recorder.max_size = recorder.max_size, None
-    record, recorder.disks = recorder.disks, ()
     folder = recorded.log.parent / f"crash-{secrets.token_hex(4)}"
-    machine = guest._machine
-    with CrashDisks(recorded, chooser, folder) as disks:
+    with _not_recording(guest), CrashDisks(recorded, chooser, folder) as disks:
+        machine = guest._machine
         for state in disks.in_order(sample.numbers):
             described = _describe(guest, sample, state)
             source = disks.overlay(state)
@@ -115,6 +114,27 @@ def _boot_states(guest: _AnyGuest, sample: Sample) -> Iterator[_AnyGuest]:
             yield guest
             used.path.unlink()
         guest.kill()
+
+
+@contextmanager
+def _not_recording(guest: _Guest) -> Iterator[None]:
+    """Let the states not be recorded; after the last one, the guest gets what was flushed before the first one.
+
+    If the block ends early, the guest goes on in its state, with a new record.
+    """
+    recorder, machine = guest._recorder, guest._machine
+    limit, recorder.max_size = recorder.max_size, None
+    record, recorder.disks = recorder.disks, ()
+    assert limit is not None
+    try:
+        yield
+    # A generator that is not finished ends with GeneratorExit.
+    except BaseException:
+        # If the guest is off, its next start begins the record.
+        recorder.max_size = limit
+        with suppress(XhyveError, OSError):
+            guest.record_writes(max_size=limit)
+        raise
     guest._crash = None
     recorder.max_size, recorder.disks = limit, record
     guest._machine = recorder.cut(machine)

@@ -185,7 +185,8 @@ class GuestFaults(GuestAccess):
 
         With ``boot=True``, this is an iterator. It ends the guest, boots it on one state after the other, and yields it
         each time; `crash_state` describes the state. After the last one, the guest is off, and `start` boots what was
-        flushed. With ``boot=False``, *check* checks all states before the call returns, and the guest runs on.
+        flushed. If you leave the loop before, the guest goes on in its state, and a new record begins. With
+        ``boot=False``, *check* checks all states before the call returns, and the guest runs on.
 
         Args:
             sample: how many states; they come in the order of time.

@@ -108,6 +108,41 @@ def test_guest_boots_on_a_state(xhyve_guest: Guest) -> None:
     assert guest.run("cat /root/synced; ls /root").stdout == "kept\nsynced\n"
 
 
+def fail_in_a_state(guest: Guest) -> None:
+    for _ in guest.crash_states(1, seed=4):
+        raise AssertionError("in a state")
+
+
+@pytest.mark.thorough
+@pytest.mark.xhyve(image="tiny", power_cuts=True)
+def test_guest_goes_on_in_a_state_with_a_new_record(xhyve_guest: Guest) -> None:
+    guest = xhyve_guest
+    guest.run("echo kept > /root/synced && sync")
+    for _ in guest.crash_states(3, seed=4):
+        break
+    state = guest.crash_state
+    assert state is not None
+    guest.run("echo kept > /root/later && sync")
+    guest.mark("later")
+    guest.run("echo lost > /root/cached")
+    guest.power_cut()
+    guest.start()
+    assert guest.run("cat /root/later; ls /root | grep -c cached", check=False).stdout == "kept\n0\n"
+
+    # The loop is left by an error, and the states are those of the new record.
+    guest.run("echo kept > /root/synced-again && sync")
+    guest.mark("synced again")
+    with pytest.raises(AssertionError, match="in a state"):
+        fail_in_a_state(guest)
+    assert guest.crash_state is not None
+    assert set(guest.crash_state.marks) <= {"synced again"}
+    guest.kill()
+    with pytest.raises(XhyveError, match="is off"):
+        guest.power_cut()
+    guest.start()
+    guest.mark("the next start records, too")
+
+
 @pytest.mark.thorough
 @pytest.mark.xhyve(power_cuts=True)
 def test_guest_boots_on_each_state(xhyve_guest: Guest) -> None:
