@@ -22,7 +22,7 @@ from pytest_xhyve.fleet.cluster import start_cluster
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.guest.guests import Guests
 from pytest_xhyve.host.guardian import GuardedProcess
-from pytest_xhyve.hypervisors.qemu import driver
+from pytest_xhyve.hypervisors.qemu.devices import LAN_FD
 from pytest_xhyve.model.cluster import ClusterSpec
 
 _ROUNDS = 5
@@ -61,11 +61,11 @@ def _one_cable() -> Iterator[None]:
     def start_joined(
         process: GuardedProcess, argv: Sequence[str], record: Mapping[str, Any], fds: Mapping[int, int], **options: Any
     ) -> None:
-        if driver._LAN_FD not in fds or not ends:
+        if LAN_FD not in fds or not ends:
             start(process, argv, record, fds, **options)
             return
         with ends.pop() as end:
-            start(process, argv, record, {**fds, driver._LAN_FD: end.fileno()}, **options)
+            start(process, argv, record, {**fds, LAN_FD: end.fileno()}, **options)
 
     with mock.patch.object(GuardedProcess, "start", start_joined):
         yield

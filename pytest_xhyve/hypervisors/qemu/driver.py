@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -25,27 +24,19 @@ from pytest_xhyve.host.home import about_room
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.qemu import acceleration, sandbox
-from pytest_xhyve.hypervisors.qemu.block import disk_device, node_name, port_name
+from pytest_xhyve.hypervisors.qemu.devices import LAN_FD, device_options
 from pytest_xhyve.hypervisors.qemu.firmware import Ovmf, find_ovmf
-from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, QemuMachine, Wires, lan_card
-from pytest_xhyve.hypervisors.qemu.monitor import MONITOR
+from pytest_xhyve.hypervisors.qemu.machine import QemuMachine, Wires, lan_card
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
 from pytest_xhyve.hypervisors.qemu.snapshots import QemuSnapshotter
 from pytest_xhyve.hypervisors.unpacked_kernel import with_loadable_kernel
 from pytest_xhyve.model.architecture import ARCHITECTURES, X86_64, Architecture
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound
-from pytest_xhyve.model.machine import Disk, DiskFormat, Machine, nic_mac
+from pytest_xhyve.model.machine import DiskFormat, Machine, nic_mac
 from pytest_xhyve.model.settings import MAX_GUESTS
 from pytest_xhyve.model.values import Acceleration
 
-_VGA_SLOT = 0x1E
-# A device on the root bus cannot be taken out, one in a port can. A place of the bus has room for 8 ports; they begin
-# where no device comes that QEMU places itself.
-_PORT_SLOT = 0x19
-_PORTS = 8
-# Up to 0x1D: a guest numbers its cards by their places.
-_LAN_SLOT = 0x1A
-_QMP_FD, _LAN_FD = 10, 20
+_QMP_FD = 10
 _ANSWER_SECONDS = 60.0
 _EXIT_SECONDS = 5.0
 _VERSION_SECONDS = 5.0
@@ -183,7 +174,7 @@ class Qemu:
             given = {_QMP_FD: theirs, **fds}
             lan_ends = []
             for number in range(len(machine.lan_macs)):
-                end, given[_LAN_FD + number] = map(stack.enter_context, socket.socketpair())
+                end, given[LAN_FD + number] = map(stack.enter_context, socket.socketpair())
                 lan_ends.append(CableEnd(end))
             record = {"hypervisor": "qemu", "uuid": str(machine.uuid)}
             if machine.firmware == "uefi":
@@ -225,39 +216,7 @@ class Qemu:
         ]
         # fmt: on
         argv += self._boot_options(machine, folder)
-        # Without an order of boot, OVMF tries the network first.
-        first = "" if machine.firmware is None else ",bootindex=0"
-        for disk in machine.disks[:1]:
-            argv += [*_block_options(0, disk), "-device", _device_option(0, first)]
-        for number, cdrom in enumerate(machine.cdroms):
-            file = {"driver": "file", "filename": str(cdrom), "node-name": f"cdrom{number}", "read-only": True}
-            argv += ["-device", f"ich9-ahci,id=ahci{number}", "-blockdev", json.dumps(file)]
-            argv += ["-device", f"ide-cd,bus=ahci{number}.0,drive=cdrom{number}"]
-        for number, nic in enumerate(machine.nics):
-            forwards = "".join(f",hostfwd=tcp:{LOOPBACK}:0-:{port}" for port in nic.forward)
-            # The DHCP server of a restricted network names no router, so that a connection fails at once.
-            limits = "" if nic.network == "nat" else ",restrict=on,ipv6=off"
-            argv += ["-netdev", f"user,id=net{number}{limits}{forwards}"]
-            # After a restored card has announced itself, QEMU 7.2 has freed the timer for that, and crashes when it
-            # stops the timer at the guest's next restart (virtio_net_reset in hw/net/virtio-net.c). A user-mode
-            # network does not need the announcement.
-            argv += ["-device", f"virtio-net-pci,netdev=net{number},mac={nic.mac},romfile=,guest_announce=off"]
-        # Some systems name their card after its place on the bus, which more disks must not change.
-        for number, mac in enumerate(machine.lan_macs):
-            argv += ["-netdev", f"socket,id=lan{number},fd={_LAN_FD + number}"]
-            card = f"virtio-net-pci,id={lan_card(number)},netdev=lan{number},mac={mac},romfile=,guest_announce=off"
-            argv += ["-device", f"{card},addr={_LAN_SLOT + number:#x}"]
-        if machine.graphics:
-            # In a place of its own, for the same reason: where no device that QEMU places itself comes.
-            argv += ["-device", f"{self.architecture.graphics},addr={_VGA_SLOT:#x}"]
-            # For `pytest-xhyve screenshot`.
-            argv += ["-chardev", f"socket,id=monitor,path={MONITOR},server=on,wait=off"]
-            argv += ["-mon", "chardev=monitor,mode=control"]
-        for number, disk in enumerate(machine.disks[1:], 1):
-            argv += [*_block_options(number, disk), "-device", _port_option(number)]
-            if number not in machine.unplugged:
-                argv += ["-device", _device_option(number, f",bus={port_name(number)}")]
-        return argv
+        return [*argv, *device_options(machine, self.architecture.graphics)]
 
     def firmware_digests(self, machine: Machine) -> list[str]:
         """The SHA-256 of each file of the firmware of *machine*; SeaBIOS belongs to QEMU."""
@@ -325,37 +284,3 @@ def _cure(output: str, folder: Path) -> str:
         return f"\n{about_room(folder)}"
     cure = find_cure(output)
     return "" if cure is None else f"\n  {cure}"
-
-
-def _block_options(number: int, disk: Disk) -> list[str]:
-    """The part of the command line for the file of the machine's disk *number*."""
-    # The clone is removed with the guest, so QEMU does not have to wait for the host's disk. Data that the guest has
-    # synced still survives a power cut of the guest: it is in the host's page cache.
-    cache = {"no-flush": True}
-    block = {
-        "node-name": node_name(number),
-        "driver": disk.format,
-        "cache": cache,
-        "discard": "unmap",
-        "file": {
-            "driver": "file",
-            "filename": str(disk.path),
-            "cache": cache,
-            "discard": "unmap",
-        },
-    }
-    return ["-blockdev", json.dumps(block)]
-
-
-def _port_option(number: int) -> str:
-    """The value of ``-device`` for the port of the disk *number*, from 1."""
-    slot, function = divmod(number - 1, _PORTS)
-    place = f"{_PORT_SLOT - slot:#x}.{function:#x},multifunction=on"
-    return f"pcie-root-port,id={port_name(number)},chassis={number},addr={place}"
-
-
-def _device_option(number: int, more: str) -> str:
-    """The value of ``-device`` for the disk *number*, with *more* properties."""
-    device = disk_device(number, node_name(number))
-    driver = device.pop("driver")
-    return driver + "".join(f",{key}={value}" for key, value in device.items()) + more

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase as fnmatch
 import pytest
 from facts import facts_of
 
-from pytest_xhyve.hypervisors.qemu.driver import _LAN_SLOT
+from pytest_xhyve.hypervisors.qemu.devices import LAN_SLOT
 from pytest_xhyve.preparation.network import configured_names, plan_network
 
 SYSTEMD = "usr/lib/systemd/systemd"
@@ -31,7 +31,7 @@ def test_card_gets_the_name_that_is_configured(path: str, text: str) -> None:
     # Only the first card, whatever it is called before, and not that of a LAN.
     (places,) = re.findall(r"^Path=(.*)$", link.content.decode(), re.MULTILINE)
     assert fnmatch(f"pci-0000:00:{0x03:02x}.0", places)
-    assert not any(fnmatch(f"pci-0000:00:{_LAN_SLOT + number:02x}.0", places) for number in range(4))
+    assert not any(fnmatch(f"pci-0000:00:{LAN_SLOT + number:02x}.0", places) for number in range(4))
 
 
 @pytest.mark.parametrize(
