@@ -64,8 +64,9 @@ def keep_byte_code(folder: Path) -> None:
 
     A pytest without it rewrites the assertions of all plugins' modules, which takes four fifths of its time.
     """
-    # What is there of the files that earlier tests wrote.
-    shutil.rmtree(folder / Path(tempfile.gettempdir()).relative_to("/"), ignore_errors=True)
+    # What is there of the files that earlier tests wrote: not of a checkout that is in the same folder.
+    for written in (folder / Path(tempfile.gettempdir()).relative_to("/")).glob("pytest-of-*"):
+        shutil.rmtree(written, ignore_errors=True)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
 
