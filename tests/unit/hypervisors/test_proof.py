@@ -63,6 +63,15 @@ def test_what_does_not_work(tmp_path: Path, architecture: Architecture, script: 
     assert prove(tmp_path, architecture, script) == Proof(False, reason)
 
 
+# Each of the two keeps a processor busy for 2 s.
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(found, id=name, marks=() if name == "x86_64" else pytest.mark.thorough)
+        for name, found in ARCHITECTURES.items()
+    ],
+    indirect=True,
+)
 def test_host_that_decodes_each_instruction(tmp_path: Path, architecture: Architecture, qemu: str) -> None:
     """QEMU's emulation, which here translates, looks up and logs each instruction by itself, is as slow as one."""
     words = subprocess.run([qemu, "--help"], check=True, capture_output=True, text=True, timeout=30).stdout
