@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -112,12 +113,17 @@ def check_unused_and_whole(disk: DiskFile) -> None:
     """
     info = run_qemu_img("info", "-f", disk.format, str(disk.path))
     if info.returncode != 0:
-        if "lock" in info.stderr:
+        # QEMU's block/file-posix.c. The rest of the text may have the path, or a "block" of the disk.
+        if re.search(r'Failed to get (shared )?"[\w ]+" lock', info.stderr):
             raise ImageError(
                 f"{disk.path} is in use by another program, such as a virtual machine that runs from it\n"
                 "  shut that machine down first: what a running machine writes would be half there"
             )
-        raise ImageError(f"cannot read {disk.path}: {_last_line(info.stderr)}")
+        raise ImageError(
+            f"cannot open {disk.path} as {disk.format}: {_last_line(info.stderr)}\n"
+            "  it is damaged, cut off, or of a variant that this QEMU does not know: copy the disk again, or export it "
+            "in another format"
+        )
     # raw has nothing to check, and vmdk's checker takes each unused cluster for an error (block/vmdk.c).
     if disk.format in ("qcow2", "vdi", "vhdx"):
         done = run_qemu_img("check", "-f", disk.format, str(disk.path))
