@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +28,7 @@ MANIFEST_SUFFIXES = (".yaml", ".yml")
 """The endings of a manifest's name."""
 
 _COMPRESSED_SUFFIXES = (".xz", ".zst", ".gz")
+_SHOWN_NAMES = 5
 _IMAGE_SUFFIXES = (*MANIFEST_SUFFIXES, ".img", ".raw", ".qcow2", ".vmdk", ".vdi", ".vhdx", *_COMPRESSED_SUFFIXES)
 
 
@@ -141,7 +146,7 @@ def _find_file(path: Path) -> Source | None:
         return Source(own=path)
     if path.suffix in MANIFEST_SUFFIXES:
         if not _is_file(path):
-            raise ConfigurationError(f"manifest {path} not found{_near_files(path)}")
+            raise ConfigurationError(f"manifest {path} {_what_is_there(path) or f'not found{_near_files(path)}'}")
         return Source(manifest=path)
     if not _is_file(path):
         return None
@@ -172,6 +177,8 @@ def _not_found(text: str, path: Path, places: Places) -> ConfigurationError:
     saved = () if places.cache is None else saved_names(places.cache)
     distributions = tuple(read_distributions(places.distributions))
     near = suggest(text, (*catalog, *saved)) or _near_files(path) or suggest(text, distributions)
+    # An empty name would be the folder that paths are relative to.
+    trouble = (_what_is_there(path) if text else None) or f"not found{near}"
     names = {
         f"names of recipes (in {RECIPES})": catalog,
         "names of saved guests": saved,
@@ -179,7 +186,7 @@ def _not_found(text: str, path: Path, places: Places) -> ConfigurationError:
     }
     listed = "".join(f"\n  {kind}: {', '.join(each)}" for kind, each in names.items() if each)
     return ConfigurationError(
-        f"image {text!r} not found{near}{listed}\n"
+        f"image {text!r} {trouble}{listed}\n"
         "  or give the path of a disk, a manifest or a recipe, or the address of a disk "
         "(https://HOST/FILE#sha256=DIGEST)"
     )
@@ -194,11 +201,42 @@ def _is_file(path: Path) -> bool:
         raise ConfigurationError(f"cannot look for the image {str(path)!r}: {reason}") from error
 
 
+def _what_is_there(path: Path) -> str | None:
+    """What *path* is that is not a file, as the end of a sentence; None if nothing is there."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if not path.is_symlink():
+            return None
+        return (
+            "is a link that leads to itself"
+            if error.errno == errno.ELOOP
+            else f"is a link to {path.readlink()}, which does not exist"
+        )
+    except ValueError:
+        # The path cannot be encoded.
+        return None
+    if stat.S_ISDIR(mode):
+        with suppress(OSError):
+            if names := _names_of_images(path)[:_SHOWN_NAMES]:
+                return f"is a folder without {RECIPE}; give the path of an image in it: {', '.join(names)}"
+        return f"is a folder without {RECIPE}"
+    if stat.S_ISBLK(mode):
+        copy = shlex.join(["qemu-img", "convert", "-O", "qcow2", str(path), "disk.qcow2"])
+        return f"is a block device; copy it into a file first: `{copy}`"
+    kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a character device"}
+    return f"is {kinds.get(stat.S_IFMT(mode), 'a special file')}, which cannot be a disk"
+
+
+def _names_of_images(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(found.name for found in folder.iterdir() if found.suffix in _IMAGE_SUFFIXES))
+
+
 def _near_files(path: Path) -> str:
     """The end of a message: the folder that is missing, or similar names of images in it."""
     folder = path.parent
     try:
-        beside = tuple(sorted(found.name for found in folder.iterdir() if found.suffix in _IMAGE_SUFFIXES))
+        beside = _names_of_images(folder)
     except (OSError, ValueError):
         # ValueError: the path cannot be encoded.
         return f"; folder {folder} does not exist" if not os.path.lexists(folder) else ""

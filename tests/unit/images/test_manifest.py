@@ -13,7 +13,7 @@ from pytest_xhyve.images.check import check_boots_by
 from pytest_xhyve.images.files import check_files
 from pytest_xhyve.images.manifest import Manifest, as_manifest, parse_manifest, read_manifest
 from pytest_xhyve.images.own_login import OwnLogin
-from pytest_xhyve.images.sources import Source, find_source
+from pytest_xhyve.images.sources import find_source
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.preparation.description import describe_image, describe_stated
@@ -97,30 +97,6 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str, message: str)
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=message):
         read_manifest(path)
-
-
-def test_disk_leads_to_the_manifest_beside_it(tmp_path: Path) -> None:
-    manifest = write_image(tmp_path)
-    assert find_source(tmp_path / "ubuntu18.img") == Source(manifest=manifest)
-    assert find_source(manifest) == Source(manifest=manifest)
-    assert find_source("tiny") == Source(recipe="tiny")
-
-
-def test_disk_without_manifest_is_found(tmp_path: Path) -> None:
-    write_image(tmp_path).unlink()
-    disk = tmp_path / "ubuntu18.img"
-    assert find_source(disk) == Source(disk=disk)
-
-
-@pytest.mark.parametrize("name", ["debian13", "no/such.img", "no.yaml", ""])
-def test_unknown_image_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="not found"):
-        find_source(name)
-
-
-def test_near_names_are_suggested() -> None:
-    with pytest.raises(ConfigurationError, match="did you mean debian12"):
-        find_source("debian21")
 
 
 def test_every_key_but_the_disk_may_be_left_out(tmp_path: Path) -> None:
