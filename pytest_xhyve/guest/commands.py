@@ -52,6 +52,47 @@ class _Stream:
         return (data[:_KEPT] + omitted + data[-_KEPT:]).decode(errors="surrogateescape")
 
 
+@dataclass(slots=True)
+class _Output:
+    """What a command has printed on both streams so far.
+
+    Attributes:
+        shown: the command as the caller wrote it.
+        most: how many bytes it may print.
+        begin: when it began, on the monotonic clock.
+    """
+
+    shown: str
+    most: int
+    begin: float
+    stdout: _Stream = field(default_factory=_Stream)
+    stderr: _Stream = field(default_factory=_Stream)
+
+    @property
+    def is_too_much(self) -> bool:
+        return self.stdout.size + self.stderr.size > self.most
+
+    def log_for(self, guest: str) -> None:
+        """Log each line from now on as one of *guest*."""
+        self.stdout.log, self.stderr.log = (LineLogger(guest, name) for name in ("stdout", "stderr"))
+
+    def end_logs(self) -> None:
+        for log in (self.stdout.log, self.stderr.log):
+            if log is not None:
+                log.end()
+
+    def completed(self, code: int) -> Completed:
+        """The command with this exit code; -1 if it has none."""
+        texts = [stream.ends() if self.is_too_much else stream.text() for stream in (self.stdout, self.stderr)]
+        return Completed(self.shown, code, texts[0], texts[1], monotonic() - self.begin)
+
+    def add_to(self, error: BaseException, guest: str) -> None:
+        """Add a note to an *error* that ended the command, such as the one of pytest-timeout, or Ctrl-C."""
+        until_then = self.completed(-1)
+        if until_then.stdout or until_then.stderr or not isinstance(error, XhyveError):
+            error.add_note(f"{RUNNING}{guest}; its output until then:\n{until_then.report()}")
+
+
 def run(
     connection: Connection,
     line: ShellLine,
@@ -86,51 +127,45 @@ def run(
         XhyveError: it printed too much.
     """
     __tracebackhide__ = True
-    start = monotonic()
-    end = None if timeout is None else start + timeout
-    stdout, stderr = _Stream(), _Stream()
+    begin = monotonic()
+    end = None if timeout is None else begin + timeout
+    output = _Output(shown, most, begin)
     if stream:
-        stdout.log, stderr.log = (LineLogger(connection.name, name) for name in ("stdout", "stderr"))
+        output.log_for(connection.name)
     what = f"run {_short(shown)}"
     check_guest = connection.checker(what, math.inf if timeout is not None and patience is None else patience)
-
-    def completed(code: int) -> Completed:
-        too_much = stdout.size + stderr.size > most
-        texts = [stream.ends() if too_much else stream.text() for stream in (stdout, stderr)]
-        return Completed(shown, code, texts[0], texts[1], monotonic() - start)
-
     try:
-        code, in_time = _talk(connection, line, what, (stdout, stderr), end, check_guest, input, tty=tty, most=most)
+        code, in_time = _talk(connection, line, what, output, end, check_guest, input, tty=tty)
     except BaseException as error:
-        # Such as the one of pytest-timeout, or Ctrl-C.
-        until_then = completed(-1)
-        if until_then.stdout or until_then.stderr or not isinstance(error, XhyveError):
-            error.add_note(f"{RUNNING}{connection.name}; its output until then:\n{until_then.report()}")
+        output.add_to(error, connection.name)
         raise
     finally:
-        for log in (stdout.log, stderr.log):
-            if log is not None:
-                log.end()
-    if stdout.size + stderr.size > most:
+        output.end_logs()
+    if output.is_too_much:
         raise XhyveError(
             f"command printed more than {format_size(most)} and was ended\n"
-            "  write its output to a file and get() it, or pass max_output= to run()\n" + completed(-1).report()
+            "  write its output to a file and get() it, or pass max_output= to run()\n" + output.completed(-1).report()
         )
     if not in_time:
         assert timeout is not None
-        late = CommandTimeout(completed(-1), timeout)
-        silent = connection.silence()
-        if silent > _SILENT_SECONDS:
-            late.add_note(f"the guest did not answer over SSH for the last {silent:.0f} s")
-        raise late
+        raise _timed_out(output, timeout, connection.silence())
     if code == -1 and not connection.transport.is_active():
         lost = connection.lost(what, EOFError("it ended while the command ran"), line.text)
         if check or is_long(line.text):
-            lost.add_note(completed(-1).report())
+            lost.add_note(output.completed(-1).report())
             raise lost
+    done = output.completed(code)
     if check and code != 0:
-        raise CommandFailed(completed(code))
-    return completed(code)
+        raise CommandFailed(done)
+    return done
+
+
+def _timed_out(output: _Output, timeout: float, silence: float) -> CommandTimeout:
+    """The error of a command that did not end in time; the guest has not answered for *silence* seconds."""
+    late = CommandTimeout(output.completed(-1), timeout)
+    if silence > _SILENT_SECONDS:
+        late.add_note(f"the guest did not answer over SSH for the last {silence:.0f} s")
+    return late
 
 
 def _short(shown: str) -> str:
@@ -142,13 +177,12 @@ def _talk(
     connection: Connection,
     line: ShellLine,
     what: str,
-    streams: tuple[_Stream, _Stream],
+    output: _Output,
     end: float | None,
     check_guest: Callable[[], None],
     data: bytes | None,
     *,
     tty: bool,
-    most: int,
 ) -> tuple[int, bool]:
     """Run *line*; return its exit code, or -1 if it has none, and whether it ended in time."""
     __tracebackhide__ = True
@@ -160,36 +194,27 @@ def _talk(
             threading.Thread(target=_write, args=(channel, line, data or b""), daemon=True).start()
         else:
             channel.shutdown_write()
-        in_time = _read_to_end(channel, streams, end, check_guest, most)
+        try:
+            in_time = _read_to_end(channel, output, end, check_guest)
+        except BaseException:
+            # What has arrived meanwhile belongs into the error's report.
+            _read_what_is_there(channel, output, only_a_piece=True)
+            raise
         return (channel.recv_exit_status() if in_time and channel.exit_status_ready() else -1), in_time
 
 
 def _read_to_end(
-    channel: paramiko.Channel,
-    streams: tuple[_Stream, _Stream],
-    end: float | None,
-    check_guest: Callable[[], None],
-    most: int,
+    channel: paramiko.Channel, output: _Output, end: float | None, check_guest: Callable[[], None]
 ) -> bool:
     """Read both streams, so that neither can fill its window; False if the command did not end in time."""
     __tracebackhide__ = True
     descriptor = channel.fileno()
-    readers = (
-        (channel.recv_ready, channel.recv, streams[0]),
-        (channel.recv_stderr_ready, channel.recv_stderr, streams[1]),
-    )
     while True:
         # Asked before reading: later output is read in the next round.
         over = channel.closed or (channel.eof_received and channel.exit_status_ready())
         left = LOOK_SECONDS if end is None else min(LOOK_SECONDS, end - monotonic())
-        got = False
-        for ready, receive, stream in readers:
-            while ready() and streams[0].size + streams[1].size <= most:
-                stream.add(receive(_CHUNK))
-                got = True
-                if left <= 0:
-                    break
-        if streams[0].size + streams[1].size > most:
+        got = _read_what_is_there(channel, output, only_a_piece=left <= 0)
+        if output.is_too_much:
             return True
         if left <= 0 and not over:
             return False
@@ -202,6 +227,21 @@ def _read_to_end(
             check_guest()
         elif not is_readable(descriptor, left):
             check_guest()
+
+
+def _read_what_is_there(channel: paramiko.Channel, output: _Output, *, only_a_piece: bool) -> bool:
+    """Read what has arrived on both streams, or *only_a_piece* of each; return whether there was anything."""
+    got = False
+    for ready, receive, stream in (
+        (channel.recv_ready, channel.recv, output.stdout),
+        (channel.recv_stderr_ready, channel.recv_stderr, output.stderr),
+    ):
+        while ready() and not output.is_too_much:
+            stream.add(receive(_CHUNK))
+            got = True
+            if only_a_piece:
+                break
+    return got
 
 
 def _write(channel: paramiko.Channel, line: ShellLine, data: bytes) -> None:
