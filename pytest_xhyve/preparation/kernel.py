@@ -40,11 +40,17 @@ class BootFiles:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An entry of a boot loader."""
+    """An entry of a boot loader; of more than one initial RAM disk, processors' microcode comes first."""
 
     kernel: str
+    initrds: tuple[str, ...]
     parameters: tuple[str, ...]
     source: str
+
+    def find_initrd(self, present: set[str]) -> str | None:
+        """The name of the last initial RAM disk that is in /boot, or None."""
+        names = [posixpath.basename(initrd) for initrd in self.initrds]
+        return next((name for name in reversed(names) if name in present), None)
 
 
 def own_parameters(arch: str) -> str:
@@ -78,7 +84,7 @@ def choose_kernel(facts: Facts) -> BootFiles:
             )
         name = max(kernels, key=lambda kernel: (_initrd(kernel, present) is not None, _version_key(kernel)))
         source = "the newest kernel in /boot"
-    initrd = _initrd(name, present)
+    initrd = (entry and entry.find_initrd(present)) or _initrd(name, present)
     return BootFiles(f"boot/{name}", f"boot/{initrd}" if initrd else None, choose_cmdline(facts), source)
 
 
@@ -115,18 +121,32 @@ def _entries(facts: Facts) -> list[_Entry]:
     for path in sorted(paths, key=_version_key, reverse=True):
         keys = dict(re.findall(r"^(\w+)[ \t]+(.*)$", facts.text(path), re.MULTILINE))
         if "linux" in keys and "rescue" not in path:
-            found.append(_Entry(keys["linux"].strip(), _split(keys.get("options", "")), f"/{path}"))
+            initrds, options = _split(keys.get("initrd", "")), _split(keys.get("options", ""))
+            found.append(_Entry(keys["linux"].strip(), initrds, options, f"/{path}"))
     for path in ("boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/efi/EFI/debian/grub.cfg"):
-        for line in re.findall(r"^\s*linux(?:16|efi)?\s+(.*)$", facts.text(path), re.MULTILINE):
-            kernel, *parameters = _split(line) or ("",)
-            found.append(_Entry(kernel, tuple(parameters), f"/{path}"))
+        # The line of the initial RAM disk is behind that of the kernel.
+        for part in _parts(facts.text(path), "linux(?:16|efi)?"):
+            kernel, *parameters = _words(part, "linux(?:16|efi)?") or ("",)
+            found.append(_Entry(kernel, _words(part, "initrd(?:16|efi)?"), tuple(parameters), f"/{path}"))
     for path in ("boot/extlinux/extlinux.conf", "boot/extlinux.conf", "boot/syslinux/syslinux.cfg"):
         text = facts.text(path)
-        kernels = re.findall(r"^\s*(?:LINUX|KERNEL)\s+(\S+)", text, re.MULTILINE | re.IGNORECASE)
-        parameters = re.findall(r"^\s*APPEND\s+(.*)$", text, re.MULTILINE | re.IGNORECASE)
-        if kernels:
-            found.append(_Entry(kernels[0], _split(parameters[0] if parameters else ""), f"/{path}"))
+        for part in _parts(text, "LABEL") or [text]:
+            kernel, *_ = _words(part, "LINUX|KERNEL") or ("",)
+            appended = _words(part, "APPEND")
+            lists = [*_words(part, "INITRD"), *(word[7:] for word in appended if word.startswith("initrd="))]
+            found.append(_Entry(kernel, tuple(",".join(lists).split(",")), appended, f"/{path}"))
     return found
+
+
+def _parts(text: str, key: str) -> list[str]:
+    """*text* from each line that begins with *key* to the next one."""
+    return re.split(rf"^(?=[ \t]*(?:{key})[ \t])", text, flags=re.MULTILINE | re.IGNORECASE)[1:]
+
+
+def _words(text: str, key: str) -> tuple[str, ...]:
+    """The words behind *key* in the first line that begins with it."""
+    line = re.search(rf"^[ \t]*(?:{key})[ \t]+(.*)$", text, re.MULTILINE | re.IGNORECASE)
+    return () if line is None else _split(line[1])
 
 
 def _split(line: str) -> tuple[str, ...]:

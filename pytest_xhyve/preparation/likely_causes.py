@@ -6,10 +6,12 @@ None of it is sure: a system may overcome each of these. So none is an error of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.text import printable
 from pytest_xhyve.preparation.facts import Facts
+from pytest_xhyve.preparation.kernel import choose_kernel
 from pytest_xhyve.preparation.network import CARD, configured_names
 
 _NETWORKS = re.compile(
@@ -29,9 +31,16 @@ _STATIC_ADDRESS = re.compile(
 )
 
 
-def likely_causes(facts: Facts) -> tuple[str, ...]:
-    """Each likely cause in a line, with the file and the line of the disk that it is in."""
-    causes = (*_copy_causes(facts), *_network_causes(facts), *_ssh_causes(facts), *_security_causes(facts))
+def likely_causes(facts: Facts, stated: Collection[str] = ()) -> tuple[str, ...]:
+    """Each likely cause in a line, with the file and the line of the disk that it is in.
+
+    Args:
+        facts: what is on the disk.
+        stated: the keys that the disk's manifest states.
+    """
+    causes = [*_copy_causes(facts), *_network_causes(facts), *_ssh_causes(facts), *_security_causes(facts)]
+    if "kernel" not in stated and "initrd" not in stated:
+        causes += _kernel_causes(facts)
     return tuple(printable(cause) for cause in causes)
 
 
@@ -40,6 +49,19 @@ def _copy_causes(facts: Facts) -> Iterator[str]:
         yield (
             f"the file system of {volume} was not unmounted cleanly, so files may be incomplete: shut the machine down "
             "before you copy its disk"
+        )
+
+
+def _kernel_causes(facts: Facts) -> Iterator[str]:
+    try:
+        boot = choose_kernel(facts)
+    except ImageError:
+        # Without a kernel, the disk boots by its boot loader.
+        return
+    if boot.initrd is None:
+        yield (
+            f"no initial RAM disk of /{boot.kernel} was found in /boot, so the kernel itself needs the drivers of a "
+            "virtio disk and of the root file system; state the file that belongs to it in a manifest (`initrd:`)"
         )
 
 

@@ -191,7 +191,7 @@ class _Preparation:
                 )
             check_system(facts, self._manifest.disk)
             boot = self._choose_boot_files(facts, helper)
-            self._likely_causes = likely_causes(facts)
+            self._likely_causes = likely_causes(facts, self._stated)
             login = self._plan_login(facts, client)
             network = plan_network(facts, self._seed)
             helper.write([*login.files, *network], facts.selinux_policy)

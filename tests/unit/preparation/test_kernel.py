@@ -54,6 +54,32 @@ options root=UUID=f ro rootflags=subvol=root rhgb $tuned
     assert boot.cmdline.startswith("root=UUID=f rw rootflags=subvol=root console=ttyS0 ")
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (
+            "boot/grub/grub.cfg",
+            "linux16 /memtest\nlinux /vmlinuz root=/dev/sda1\n\tinitrd /ucode.img /our-initrd\nlinux /b\ninitrd /c\n",
+        ),
+        ("boot/loader/entries/a.conf", "linux /vmlinuz\ninitrd /our-initrd $tuned_initrd\noptions ro\n"),
+        (
+            "boot/extlinux.conf",
+            "DEFAULT a\nLABEL a\n  KERNEL ../vmlinuz\n  INITRD ../ucode.img,../our-initrd\n  APPEND ro\n",
+        ),
+        (
+            "boot/extlinux/extlinux.conf",
+            "label a\n  append ro initrd=/our-initrd\n  linux /vmlinuz\nlabel b\n linux /b\n",
+        ),
+        ("boot/syslinux/syslinux.cfg", "LINUX /vmlinuz\nINITRD /our-initrd\n"),
+    ],
+)
+def test_boot_loader_names_the_initrd(path: str, text: str) -> None:
+    present = ("vmlinuz", "our-initrd", "ucode.img", "initrd.img", "c")
+    boot = choose_kernel(facts_of(boot=present, files={path: text.encode()}))
+    assert (boot.kernel, boot.initrd, boot.source) == ("boot/vmlinuz", "boot/our-initrd", f"/{path}")
+    assert "initrd" not in boot.cmdline
+
+
 def test_names_of_disks_are_those_of_the_guest() -> None:
     grub = b"linux /boot/vmlinuz-6.1.0-9-amd64 root=/dev/sda1 ro\n"
     boot = choose_kernel(facts_of(boot=TWO, files={"boot/grub/grub.cfg": grub}))

@@ -55,6 +55,14 @@ def test_what_is_as_usual_is_not_named(path: str, text: str) -> None:
     assert likely_causes(facts_of(there=(SYSTEMD,), files={path: text.encode()})) == ()
 
 
+def test_kernel_without_an_initial_ram_disk() -> None:
+    facts = facts_of(boot=("vmlinuz-6.1",))
+    (cause,) = likely_causes(facts)
+    assert "no initial RAM disk of /boot/vmlinuz-6.1 was found" in cause
+    assert likely_causes(facts, {"initrd": "initrd.img"}) == ()
+    assert likely_causes(facts_of(boot=("vmlinuz-6.1", "initrd.img-6.1"))) == ()
+
+
 def test_card_that_nothing_renames() -> None:
     (cause,) = likely_causes(facts_of(files={"etc/network/interfaces": b"iface ens33 inet dhcp\n"}))
     assert "names the card ens33" in cause
