@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypedDict
 
 from pytest_xhyve.model.errors import ConfigurationError
-from pytest_xhyve.model.values import short_repr, suggest
+from pytest_xhyve.model.values import parse_arguments, short_repr
 
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _BITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
@@ -60,18 +60,7 @@ class Impairment:
         Raises:
             ConfigurationError: a key is unknown or a value is invalid; the message names the key.
         """
-        parsed = {}
-        for key, value in values.items():
-            parser = _PARSERS.get(key)
-            if parser is None:
-                known = ", ".join(_PARSERS)
-                raise ConfigurationError(f"a link has no {key!r}{suggest(key, _PARSERS)} (known: {known})")
-            if value is not None:
-                try:
-                    parsed[key] = parser(value)
-                except ConfigurationError as error:
-                    raise ConfigurationError(f"{key}: {error}") from error
-        found = cls(**parsed)
+        found = cls(**parse_arguments(values, _PARSERS, "a link"))
         if found.jitter > found.latency:
             raise ConfigurationError(f"jitter: {found.jitter:g} s is more than the latency, {found.latency:g} s")
         if found.reorder and not found.latency:

@@ -17,12 +17,12 @@ from pytest_xhyve.model.values import (
     Firmware,
     Network,
     StartMode,
+    parse_arguments,
     parse_choice,
     parse_disk_size,
     parse_memory,
     parse_positive_int,
     short_repr,
-    suggest,
 )
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -85,15 +85,7 @@ class GuestSpec:
             "power_cuts": _parse_flag,
             "shares": parse_shares,
         }
-        values = {}
-        for key, value in keys.items():
-            if key not in parsers:
-                raise ConfigurationError(f"a guest has no {key!r}{suggest(key, parsers)} (known: {', '.join(parsers)})")
-            try:
-                values[key] = None if value is None else parsers[key](value)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{key}: {error}") from error
-        return cls(**values)
+        return cls(**parse_arguments(keys, parsers, "a guest"))
 
     @property
     def disk_sizes(self) -> DiskSizes:

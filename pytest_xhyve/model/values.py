@@ -265,11 +265,37 @@ def parse_keys(content: Mapping[Any, Any], parsers: Mapping[str, Callable[[Any],
         if key not in parsers:
             near = suggest(key, parsers) if isinstance(key, str) else ""
             raise ConfigurationError(f"{where}: unknown key {short_repr(key)}{near} (keys: {', '.join(parsers)})")
-        try:
-            values[key] = parsers[key](value)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {key}: {error}") from error
+        values[key] = _parse_value(parsers[key], value, f"{where}: {key}")
     return values
+
+
+def parse_arguments(
+    arguments: Mapping[str, Any], parsers: Mapping[str, Callable[[Any], Any]], what: str
+) -> dict[str, Any]:
+    """The values of *arguments*, each as the parser of its key returns it; those that are None are left out.
+
+    Args:
+        arguments: keys and values, as a test wrote them in Python.
+        parsers: the known keys, as for `parse_keys`.
+        what: what they describe, for messages.
+
+    Raises:
+        ConfigurationError: a key is unknown, or a value is invalid; the message names the key.
+    """
+    values = {}
+    for key, value in arguments.items():
+        if key not in parsers:
+            raise ConfigurationError(f"{what} has no {key!r}{suggest(key, parsers)} (known: {', '.join(parsers)})")
+        if value is not None:
+            values[key] = _parse_value(parsers[key], value, key)
+    return values
+
+
+def _parse_value(parser: Callable[[Any], Any], value: Any, where: str) -> Any:
+    try:
+        return parser(value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
 
 
 def format_size(size: int) -> str:
