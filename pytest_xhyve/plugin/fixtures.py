@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.model.cluster import ClusterSpec
     from pytest_xhyve.model.spec import GuestSpec
     from pytest_xhyve.model.values import StartMode
+    from pytest_xhyve.plugin.reporting import Reporter
 
 
 @pytest.fixture(scope="session")
@@ -34,26 +35,15 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     """All guests of this process; they are removed at the end of the session."""
     from pytest_xhyve.fleet.fleet import Fleet
     from pytest_xhyve.host.home import Home
-    from pytest_xhyve.plugin.other_reports import active_reports
-    from pytest_xhyve.plugin.renewing import renewing
-    from pytest_xhyve.plugin.reporting import REPORTER, Reporter
-    from pytest_xhyve.plugin.reservation import reserving
-    from pytest_xhyve.plugin.summary import RunSummary
+    from pytest_xhyve.plugin.renewing import RenewalHooks
+    from pytest_xhyve.plugin.reservation import ReservationHooks
     from pytest_xhyve.report.leaks import find_leaks
 
     config = request.config
     settings = config.stash[SETTINGS]
-    summary = config.stash.setdefault(SUMMARY, RunSummary())
     run = _run_id(config)
-    # First, as it reports the errors of the next steps. It exists already if a plugin runs the last test again.
-    if REPORTER not in config.stash:
-        reporter = config.stash[REPORTER] = Reporter(
-            settings, summary, line_printer(config), run, active_reports(config)
-        )
-        config.pluginmanager.register(reporter, "xhyve-reporter")
-        # It was registered too late for this hook of the test that is being set up.
-        reporter.pytest_runtest_setup(config.stash[ITEM])
-    reporter = config.stash[REPORTER]
+    # First, as it reports the errors of the next steps.
+    reporter = _get_reporter(config, run)
     home = Home.of_user()
     with ExitStack() as stack:
         fleet = Fleet(
@@ -64,10 +54,11 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
             hold_failed=bool(config.getoption("usepdb", False)),
             run=run,
         )
-        stack.callback(lambda: summary.add_leaks(lambda: find_leaks(home, fleet.run_folder)))
+        stack.callback(lambda: config.stash[SUMMARY].add_leaks(lambda: find_leaks(home, fleet.run_folder)))
         stack.enter_context(closing(fleet))
-        stack.enter_context(reserving(config, fleet))
-        stack.enter_context(renewing(config, reporter.progress))
+        for hooks in (ReservationHooks(fleet), RenewalHooks(reporter.progress)):
+            config.pluginmanager.register(hooks)
+            stack.callback(config.pluginmanager.unregister, hooks)
         if RESUMED in config.stash:
             stack.enter_context(config.stash[RESUMED].resumed(fleet, reporter.reason_to_keep))
         if settings.prewarm:
@@ -310,6 +301,23 @@ def _announce(request: pytest.FixtureRequest, started: Guest | Guests, guests: I
     except BaseException as error:
         started._keep_or_remove(error)
         raise
+
+
+def _get_reporter(config: pytest.Config, run: str) -> Reporter:
+    """The reporter of the run; it exists already if a plugin runs the last test again."""
+    from pytest_xhyve.plugin.other_reports import active_reports
+    from pytest_xhyve.plugin.reporting import REPORTER, Reporter
+    from pytest_xhyve.plugin.summary import RunSummary
+
+    if REPORTER not in config.stash:
+        summary = config.stash.setdefault(SUMMARY, RunSummary())
+        reporter = config.stash[REPORTER] = Reporter(
+            config.stash[SETTINGS], summary, line_printer(config), run, active_reports(config)
+        )
+        config.pluginmanager.register(reporter, "xhyve-reporter")
+        # It was registered too late for this hook of the test that is being set up.
+        reporter.pytest_runtest_setup(config.stash[ITEM])
+    return config.stash[REPORTER]
 
 
 def _run_id(config: pytest.Config) -> str:

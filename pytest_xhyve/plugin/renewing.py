@@ -8,7 +8,6 @@ each test after that.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,25 +28,15 @@ if TYPE_CHECKING:
 _SHARED = {name for name, owner in {**OWNERS, **CLUSTER_OWNERS}.items() if owner is not None}
 
 
-@contextmanager
-def renewing(config: pytest.Config, report: Callable[[str], None]) -> Iterator[None]:
-    """For the time of the block, tear down shared guests that have died, and those of a test that runs again.
+class RenewalHooks:
+    """While registered, tear down shared guests that have died, and those of a test that runs again.
 
     pytest then sets up their fixtures again, and with them all that use these fixtures.
 
     Args:
-        config: the run.
         report: called with a line for each guest that has died.
     """
-    hooks = _Hooks(report)
-    config.pluginmanager.register(hooks)
-    try:
-        yield
-    finally:
-        config.pluginmanager.unregister(hooks)
 
-
-class _Hooks:
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._failed: pytest.Item | None = None

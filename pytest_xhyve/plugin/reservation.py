@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -27,20 +25,6 @@ from pytest_xhyve.plugin.wanted import (
 
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.fleet import Fleet
-
-
-@contextmanager
-def reserving(config: pytest.Config, fleet: Fleet) -> Iterator[None]:
-    """For the time of the block, reserve the slots of each test before its set-up, and free those that it did not use.
-
-    The fleet may start with a fixture of the first test, which then calls `reserve_slots`.
-    """
-    hooks = _Hooks(fleet)
-    config.pluginmanager.register(hooks)
-    try:
-        yield
-    finally:
-        config.pluginmanager.unregister(hooks)
 
 
 def reserve_slots(item: pytest.Item, fleet: Fleet, *, run_guest_is_there: bool = False) -> None:
@@ -87,7 +71,12 @@ def _specs(item: pytest.Item, fixture: str) -> list[GuestSpec]:
         return []
 
 
-class _Hooks:
+class ReservationHooks:
+    """While registered, reserve the slots of each test before its set-up, and free those that it did not use.
+
+    The fleet may start with a fixture of the first test, which then calls `reserve_slots`.
+    """
+
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
