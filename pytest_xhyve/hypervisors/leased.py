@@ -1,4 +1,4 @@
-"""The part that machines with an address of their own share: macOS's DHCP server gives it, and a lease names it."""
+"""What hypervisors share whose machines have addresses of their own: macOS's DHCP server gives them, by a lease."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from pytest_xhyve.host import arp, leases
 from pytest_xhyve.host.guardian import GuardedProcess
@@ -15,11 +16,42 @@ from pytest_xhyve.hypervisors.guarded import GuardedMachine
 from pytest_xhyve.hypervisors.reachability import Reachability
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError
-from pytest_xhyve.model.machine import SSH_PORT
+from pytest_xhyve.model.machine import SSH_PORT, DiskFormat
 from pytest_xhyve.model.values import PortProtocol
 
 _CONNECT_SECONDS = 0.3
 _ARP_SECONDS = 1.0
+
+
+class LeasedHypervisor:
+    """The part of a `pytest_xhyve.hypervisors.base.Hypervisor` that programs for Macs share: they only run machines.
+
+    Args:
+        executable: the path of the program.
+        cache: a folder for facts about this host.
+    """
+
+    def __init__(self, executable: str, cache: Path) -> None:
+        self._executable = executable
+        self._cache = cache
+
+    @property
+    def disk_formats(self) -> frozenset[DiskFormat]:
+        return frozenset({"raw"})
+
+    @property
+    def changes_disks(self) -> bool:
+        return False
+
+    @property
+    def host_loopback(self) -> None:
+        # The host has an address of its own on the guests' network, which leads to services that listen there.
+        return None
+
+    @property
+    def snapshotter(self) -> None:
+        # None of them saves a machine's state.
+        return None
 
 
 class LeasedMachine(GuardedMachine):

@@ -22,6 +22,7 @@ from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import OUTPUT
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
+from pytest_xhyve.hypervisors.leased import LeasedHypervisor
 from pytest_xhyve.hypervisors.unpacked_kernel import with_loadable_kernel
 from pytest_xhyve.hypervisors.vfkit.argv import LAN_FD, argv_for, check_machine, rest_socket
 from pytest_xhyve.hypervisors.vfkit.diagnosis import RUNNING, explain
@@ -30,7 +31,7 @@ from pytest_xhyve.hypervisors.vfkit.program import ask_version, find_program
 from pytest_xhyve.hypervisors.vfkit.proof import prove_that_it_runs
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import HypervisorExited
-from pytest_xhyve.model.machine import DiskFormat, Machine, nic_mac
+from pytest_xhyve.model.machine import Machine, nic_mac
 
 # All guests get an interface of vmnet, which has 32.
 _MAX_GUESTS = 28
@@ -42,8 +43,10 @@ _CONSOLE_BYTES = 1 << 20
 _CABLE_SEND_BYTES, _CABLE_RECEIVE_BYTES = 1 << 20, 4 << 20
 
 
-class Vfkit:
+class Vfkit(LeasedHypervisor):
     """vfkit on this host.
+
+    The framework saves and restores machines on arm64, from macOS 14 on, but vfkit offers neither.
 
     Args:
         program: a name that is looked up in PATH, or a path.
@@ -54,8 +57,7 @@ class Vfkit:
     """
 
     def __init__(self, *, program: str, cache: Path) -> None:
-        self._executable = find_program(program)
-        self._cache = cache
+        super().__init__(find_program(program), cache)
 
     @property
     def has_common_network(self) -> bool:
@@ -65,18 +67,6 @@ class Vfkit:
     @property
     def has_lans(self) -> bool:
         return True
-
-    @property
-    def host_loopback(self) -> None:
-        """The host has an address of its own on the guests' network; its loopback interface has none there."""
-
-    @property
-    def changes_disks(self) -> bool:
-        return False
-
-    @property
-    def disk_formats(self) -> frozenset[DiskFormat]:
-        return frozenset({"raw"})
 
     @property
     def max_guests(self) -> int:
@@ -98,11 +88,6 @@ class Vfkit:
             lambda: prove_that_it_runs(self._executable, version),
             keeps_refusals=False,
         )
-
-    @property
-    def snapshotter(self) -> None:
-        # The framework saves and restores machines on arm64, from macOS 14 on, but vfkit offers neither.
-        return None
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
         uuid = next(iter(candidates))

@@ -22,6 +22,7 @@ from pytest_xhyve.host.privilege import Privilege, find_privilege, run_to_end
 from pytest_xhyve.host.processes import find_processes
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
+from pytest_xhyve.hypervisors.leased import LeasedHypervisor
 from pytest_xhyve.hypervisors.xhyve import vmnet
 from pytest_xhyve.hypervisors.xhyve.argv import argv_for, check_machine, probe_argv, remove_stale_pidfile
 from pytest_xhyve.hypervisors.xhyve.build import Build, ask_build, find_program
@@ -30,7 +31,7 @@ from pytest_xhyve.hypervisors.xhyve.identity import ProbeResult, UuidCache, Uuid
 from pytest_xhyve.hypervisors.xhyve.machine import XhyveMachine
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import HypervisorExited, HypervisorNotFound, NotSupported
-from pytest_xhyve.model.machine import DiskFormat, Machine
+from pytest_xhyve.model.machine import Machine
 
 # Fewer than vmnet has interfaces, because each probe for an Ethernet address takes an interface, too.
 _MAX_GUESTS = vmnet.MAX_INTERFACES - 4
@@ -45,7 +46,7 @@ _CONSOLE_BYTES = 1 << 20
 _PROOF = UUID("5c9d0d8e-5f0e-4a55-9a4e-8f7c1f0e6b11")
 
 
-class Xhyve:
+class Xhyve(LeasedHypervisor):
     """xhyve or hyperkit on this host; the program's output shows which one.
 
     Args:
@@ -57,8 +58,7 @@ class Xhyve:
     """
 
     def __init__(self, *, program: str, cache: Path) -> None:
-        self._executable = find_program(program)
-        self._cache = cache
+        super().__init__(find_program(program), cache)
         self._known = UuidCache(cache)
 
     @property
@@ -69,19 +69,6 @@ class Xhyve:
     @property
     def has_lans(self) -> bool:
         return False
-
-    @property
-    def changes_disks(self) -> bool:
-        return False
-
-    @property
-    def host_loopback(self) -> None:
-        # The bridge of vmnet leads to services that listen there, and not to those of the loopback interface.
-        return None
-
-    @property
-    def disk_formats(self) -> frozenset[DiskFormat]:
-        return frozenset({"raw"})
 
     @property
     def max_guests(self) -> int:
@@ -109,11 +96,6 @@ class Xhyve:
 
         depends_on = (self._executable, self.build.version, self._privilege.description)
         return proofs.prove(self.build.name, depends_on, self._cache, check, keeps_refusals=False)
-
-    @property
-    def snapshotter(self) -> None:
-        # xhyve and hyperkit cannot save a machine's state.
-        return None
 
     def identify(self, candidates: Iterable[UUID]) -> Identity:
         refused: list[UUID] = []
