@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import AbstractContextManager, nullcontext
 
@@ -34,10 +33,10 @@ class _Commands(click.Group):
                 return super().invoke(context)
         except XhyveError as error:
             raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            # The reader of the output has closed its end; click handles this.
+            raise
         except OSError as error:
-            if error.errno == errno.EPIPE:
-                # The reader of the output has closed its end; click handles this.
-                raise
             raise click.ClickException(f"{error}\n  {ADVICE}") from error
 
 

@@ -156,6 +156,9 @@ class GuestCommand(click.Command):
             raise click.UsageError(with_cli_option_names(str(error)), context) from error
         except XhyveError as error:
             _fail(with_cli_option_names(str(error)), error)
+        except BrokenPipeError:
+            # The reader of the output has closed its end; click handles this.
+            raise
         except OSError as error:
             _fail(f"{error}\n  {ADVICE}", error)
 

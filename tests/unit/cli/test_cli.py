@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 from command_line import run_separately
+from fake_images import write_image
 
 from pytest_xhyve.cli import guest_commands
 from pytest_xhyve.cli.guest_options import load_settings
@@ -248,12 +249,14 @@ def test_reap_tells_what_it_removed(new_home: Home) -> None:
     assert run_separately("reap").stderr == "nothing to remove\n"
 
 
-def test_reader_that_has_seen_enough(new_home: Home) -> None:
+@pytest.mark.parametrize("arguments", [["images"], ["show", "ubuntu18.yaml"]], ids=["images", "show"])
+def test_reader_that_has_seen_enough(new_home: Home, tmp_path: Path, arguments: list[str]) -> None:
+    write_image(tmp_path)
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as output:
-        argv = [sys.executable, "-m", "pytest_xhyve.cli", "images"]
-        done = subprocess.run(argv, check=False, stdout=output, stderr=subprocess.PIPE)
+        argv = [sys.executable, "-m", "pytest_xhyve.cli", *arguments]
+        done = subprocess.run(argv, check=False, cwd=tmp_path, stdout=output, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (1, b"")
 
 
