@@ -35,7 +35,7 @@ def bare_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="module")
 def bare_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    disk = make_foreign_disk(tmp_path_factory.mktemp("disk") / "foreign.img")
+    disk = make_foreign_disk(tmp_path_factory.mktemp("disk") / "foreign, é=1.img")
     yield disk
     disk.unlink()
 
@@ -45,11 +45,11 @@ def test_bare_disk_becomes_a_guest_once(bare_home: Home, bare_disk: Path) -> Non
     said: list[str] = []
     with fleet_of(bare_home, said, str(bare_disk), start="cold") as fleet:
         guest = fleet.start(ForegroundRequest(GuestSpec()))
-        assert guest.image.name == "foreign"
+        assert guest.image.name == "foreign-1"
         # Only the preparation had more CPUs.
         assert guest.run("id -un; grep -c ^processor /proc/cpuinfo").stdout == "root\n1\n"
         guest.run("echo written > /written")
-    assert [line for line in said if "prepared foreign.img in" in line]
+    assert [line for line in said if "prepared foreign, é=1.img in" in line]
     assert describe_duration(bare_home).startswith("usually takes about ")
     assert find_prepared(Manifest.of_disk(bare_disk), bare_home) is not None
     assert find_prepared(Manifest.of_disk(bare_disk).with_values(cmdline="root=/dev/vda"), bare_home) is None
@@ -85,7 +85,7 @@ def test_imported_ahead_of_time(bare_home: Home, bare_disk: Path, tmp_path: Path
     assert yaml.safe_load(run_separately("import", str(printed), **home).stdout) == manifest
     assert [each for each in find_candidates(bare_home) if each.kind == "prepared disk"] == []
     (candidate,) = (each for each in find_candidates(bare_home, images=True) if each.kind == "prepared disk")
-    assert candidate.name.startswith("foreign (")
+    assert candidate.name.startswith("foreign-1 (")
 
 
 @pytest.mark.thorough

@@ -23,6 +23,11 @@ _PORT_SLOT = 0x19
 _PORTS = 8
 
 
+def option_value(value: str) -> str:
+    """*value* as a part of an option of QEMU's that has commas between its parts (qemu(1), on ``-drive file=``)."""
+    return value.replace(",", ",,")
+
+
 def device_options(machine: Machine, graphics: str) -> Iterator[str]:
     """The options for the disks, drives and cards of *machine*.
 

@@ -24,7 +24,7 @@ from pytest_xhyve.host.home import about_room
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.qemu import acceleration, sandbox
-from pytest_xhyve.hypervisors.qemu.devices import LAN_FD, device_options
+from pytest_xhyve.hypervisors.qemu.devices import LAN_FD, device_options, option_value
 from pytest_xhyve.hypervisors.qemu.firmware import Ovmf, find_ovmf
 from pytest_xhyve.hypervisors.qemu.machine import QemuMachine, Wires, lan_card
 from pytest_xhyve.hypervisors.qemu.qmp import QmpClient, QmpClosed
@@ -201,7 +201,7 @@ class Qemu:
             self._executable,
             "-nodefaults", "-no-user-config", "-display", "none",
             *(sandbox.OPTIONS if self.sandbox.works else ()),
-            "-name", f"guest={machine.name}",
+            "-name", f"guest={option_value(machine.name)}",
             "-pidfile", str(folder / PIDFILE),
             "-uuid", str(machine.uuid),
             *self._acceleration_options(),

@@ -21,6 +21,7 @@ from pytest_xhyve.host.clone import clone_file
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.hypervisors.base import HypervisorInfo
 from pytest_xhyve.hypervisors.qemu import migration
+from pytest_xhyve.hypervisors.qemu.devices import option_value
 from pytest_xhyve.hypervisors.qemu.gdb import GdbError, GdbStub
 from pytest_xhyve.hypervisors.qemu.machine import QemuMachine, Wires
 from pytest_xhyve.model.architecture import Architecture
@@ -112,7 +113,7 @@ class QemuSnapshotter:
     def _started(
         self, machine: Machine, process: GuardedProcess, folder: Path, *, shared: bool, source: Path | None
     ) -> Iterator[QemuSnapshotMachine]:
-        path = str(folder / RAM).replace(",", ",,")
+        path = option_value(str(folder / RAM))
         share = "on" if shared else "off"
         memory = f"memory-backend-file,id={RAM},size={machine.memory >> 20}M,share={share},mem-path={path}"
         options = _memory(memory)

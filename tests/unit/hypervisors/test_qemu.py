@@ -51,7 +51,7 @@ def machine(process: GuardedProcess, tmp_path: Path) -> Machine:
     kernel = tmp_path / "vmlinuz"
     kernel.write_bytes(KERNEL)
     return Machine(
-        name="g",
+        name="g, with a comma",
         uuid=UUID(int=1),
         cpus=1,
         cpu="x86-64-v2",
