@@ -66,4 +66,4 @@ def test_what_is_not_an_export(new_home: Home, typed: bytes, other: str) -> None
 def test_folder_without_exports(new_home: Home, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     done = run_separately("import", str(tmp_path))
-    assert (done.exit_code, "not found" in done.stderr) == (2, True)
+    assert (done.exit_code, "is a folder without recipe.yaml" in done.stderr) == (2, True)
