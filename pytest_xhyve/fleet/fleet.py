@@ -22,7 +22,7 @@ from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.host_files import check_host_files
 from pytest_xhyve.hypervisors.base import Hypervisor
-from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.image import Image, to_image_name
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
@@ -193,7 +193,7 @@ class Fleet:
 
         def guard(name: str, image: Image) -> AbstractContextManager[GuardedProcess]:
             # Another thread may prepare a disk of the same name.
-            folder = run_folder / f"{name}.{secrets.token_hex(4)}"
+            folder = run_folder / f"{to_image_name(name)}.{secrets.token_hex(4)}"
             return self._services.guard(guardian, folder, name, image)
 
         return RunContext(

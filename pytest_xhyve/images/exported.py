@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from pytest_xhyve.model.errors import ImageError
+from pytest_xhyve.model.image import IMAGE_NAME
 
 FORMAT = 1
 """The version of the format; a change that an older plugin cannot read raises it."""
@@ -32,7 +33,6 @@ _MOST_DISKS = 17
 _MOST_SIZE = 1 << 46
 _DIGITS = 16
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,46}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,10 @@ class ExportedImage:
         disks = {disk_name(number) for number in range(len(self.formats))}
         problems = {
             "manifest": not isinstance(self.manifest, dict) or not set(self.manifest) <= set(KEYS),
-            "name": not isinstance(self.manifest.get("name"), str) or not _NAME.fullmatch(self.manifest["name"]),
+            "name": not isinstance(self.manifest.get("name"), str) or not IMAGE_NAME.fullmatch(self.manifest["name"]),
             # Only the name of a password is exported, never the password.
             "password": self.manifest.get("password") is not None,
-            "base": self.base is not None and not (isinstance(self.base, str) and _NAME.fullmatch(self.base)),
+            "base": self.base is not None and not (isinstance(self.base, str) and IMAGE_NAME.fullmatch(self.base)),
             "formats": not 0 < len(self.formats) <= _MOST_DISKS
             or any(each != "qcow2" for each in self.formats[:-1])
             or self.formats[-1] not in ("raw", "qcow2"),

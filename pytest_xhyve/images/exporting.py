@@ -17,7 +17,7 @@ from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.exported import INITRD, KERNEL, KEY, KEYS, ExportedFile, ExportedImage, disk_name
 from pytest_xhyve.images.manifest import as_manifest
 from pytest_xhyve.model.errors import ImageError
-from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.image import Image, to_image_name
 
 IMPORTED = "imported"
 """A key of ``made`` in the manifest of an image of the catalog that was imported, and is not built again."""
@@ -118,8 +118,11 @@ def describe(image: Image, checked: Path) -> Export:
         name: ExportedFile(content.digest(checked), content.path.stat().st_size) for name, content in contents.items()
     }
     manifest = {key: value for key, value in as_manifest(image).items() if key in KEYS}
+    manifest["name"] = to_image_name(image.name)
     manifest["made"] = _plain({key: value for key, value in image.made.items() if key != IMPORTED})
-    described = ExportedImage(manifest, None if image.extends is None else image.extends.image, tuple(formats), files)
+    described = ExportedImage(
+        manifest, None if image.extends is None else to_image_name(image.extends.image), tuple(formats), files
+    )
     return Export(described, {files[name].sha256: content for name, content in contents.items()})
 
 

@@ -28,7 +28,7 @@ from pytest_xhyve.images.manifest import as_manifest, read_manifest
 from pytest_xhyve.images.publishing import new_workspace, seal, write_manifest
 from pytest_xhyve.images.recipe import find_catalog_name
 from pytest_xhyve.model.errors import ConfigurationError, ImageError
-from pytest_xhyve.model.image import Image
+from pytest_xhyve.model.image import IMAGE_NAME, Image
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.values import short_repr
 
@@ -46,7 +46,6 @@ INSTALLED = "installed"
 
 _DIGITS = 16
 _KEY = re.compile(rf"[0-9a-f]{{{_DIGITS}}}")
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,46}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +161,7 @@ class LayerStore:
 
 def saved_manifest(name: str, home_path: Path) -> Path | None:
     """The manifest of the saved guest or of the installed system *name* in the cache folder *home_path*, or None."""
-    if not _NAME.fullmatch(name):
+    if not IMAGE_NAME.fullmatch(name):
         return None
     installed = home_path / INSTALLED / name / MANIFEST
     if installed.is_file():
@@ -198,7 +197,7 @@ def check_name(name: str) -> None:
     Raises:
         ConfigurationError: it cannot, or an image of the catalog has it.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not IMAGE_NAME.fullmatch(name):
         raise ConfigurationError(
             f"{short_repr(name)} is not a name of an image: use letters, digits, dots and dashes, at most 48"
         )

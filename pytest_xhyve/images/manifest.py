@@ -15,7 +15,7 @@ from pytest_xhyve.formats.qcow2 import MAGIC
 from pytest_xhyve.images.yaml_file import load_mapping
 from pytest_xhyve.model.architecture import ARCHITECTURES, architecture_of, find_architecture, host_architecture
 from pytest_xhyve.model.errors import ConfigurationError
-from pytest_xhyve.model.image import Base, Image
+from pytest_xhyve.model.image import Base, Image, to_image_name
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import (
     Firmware,
@@ -166,7 +166,7 @@ def image_name(path: Path) -> str:
     stem = path.name
     while (shorter := Path(stem).stem) != stem and re.fullmatch(r"\.\w{1,6}", Path(stem).suffix):
         stem = shorter
-    return re.sub(r"[^A-Za-z0-9.]+", "-", stem).strip("-.")[:48] or "disk"
+    return to_image_name(stem)
 
 
 def parse_manifest(path: Path) -> Manifest:

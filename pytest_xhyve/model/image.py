@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,16 @@ from typing import Any
 from pytest_xhyve.model.machine import DiskFormat
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import Firmware
+
+IMAGE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,46}[A-Za-z0-9])?")
+"""What the name of an image looks like where it is a part of a path. A manifest may state any text on one line."""
+
+
+def to_image_name(text: str) -> str:
+    """*text* if it is such a name, otherwise a name that is like it; ``image`` if nothing of it can be in a name."""
+    if IMAGE_NAME.fullmatch(text):
+        return text
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:48].rstrip("-.") or "image"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,19 @@ def test_hostile_description_is_refused(
     with pytest.raises(XhyveError, match=message):
         import_folder(path, other, print)
     assert left_in(other) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "exported"),
+    [("../../evil", "evil"), ("/etc/evil", "etc-evil"), ("my, disk=1", "my-disk-1"), ("..", "image")],
+)
+def test_name_that_is_no_part_of_a_path(base: Image, new_home: Home, other: Home, name: str, exported: str) -> None:
+    """A manifest may state any name; that of an export is a file's."""
+    folder = new_home.path / "a" / "b"
+    path = write_folder(export(replace(base, name=name), new_home), folder, print)
+    assert path == folder / f"{exported}.json"
+    described, image = import_folder(path, other, print)
+    assert described.name == image.name == exported
 
 
 def test_image_does_not_get_another_name_than_its_file(

@@ -39,7 +39,15 @@ def test_what_cannot_become_a_guest_is_named(lines: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "image"),
-    [("ubuntu18.img", "ubuntu18"), ("a b.qcow2", "a-b"), ("debian-12.5.img", "debian-12"), (".x", "x")],
+    [
+        ("ubuntu18.img", "ubuntu18"),
+        ("our_vm.img", "our_vm"),
+        ("a b.qcow2", "a-b"),
+        ("debian-12.5.img", "debian-12"),
+        (".x", "x"),
+        ("\u4e16.img", "image"),
+        (f"{'x' * 47} y.img", "x" * 47),
+    ],
 )
 def test_image_is_named_after_its_file(name: str, image: str) -> None:
     assert image_name(Path(name)) == image
