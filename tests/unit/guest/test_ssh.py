@@ -84,6 +84,11 @@ def test_banner_is_waited_for_and_left_unread(said: bytes) -> None:
         assert connection.recv(4096).endswith(b"SSH-2.0-x\r\n")
 
 
+def test_short_messages_are_not_kept_back() -> None:
+    with listening(says(b"SSH-2.0-x\r\n")) as endpoint, wait(endpoint) or pytest.fail("no banner") as connection:
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
 def test_connections_without_a_banner_are_tried_again() -> None:
     def tell_and_close(connection: socket.socket) -> None:
         connection.sendall(b"Exceeded MaxStartups\r\n")
