@@ -33,13 +33,17 @@ from pytest_xhyve.model.values import format_size
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.live import Live
 
 _HEADS = ("GUEST", "IMAGE", "STATE", "AGE", "CPU", "MEMORY", "DISK", "TEST", "CONSOLE")
 _RIGHT = ("AGE", "CPU", "MEMORY", "DISK")
 _LAST_BYTES = 4096
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 _UP, _DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
-_END = "q"
+_CONSOLE_KEY, _SHELL_KEY, _END_KEY = "c", "s", "e"
+_GONE = "q"
+# Also Ctrl-C.
+_LEAVE = (_GONE, "\x03")
 # More than an answer of a terminal has, which comes as a whole then and is not a key.
 _CHUNK = 4096
 _KEYS = "up/down choose · c console · s shell · e end · q leave"
@@ -151,37 +155,63 @@ def watch(home: Home, interval: float) -> None:
     # Heavy, and only for a terminal.
     from rich.live import Live  # noqa: PLC0415
 
-    watching = Watch(home)
-    rows = watching.look()
-    chosen, message, cache = 0, "", watching.cache()
+    screen = _Screen(Watch(home))
     while True:
         with _keys(), Live(auto_refresh=False, screen=True) as live:
-            while True:
-                chosen = max(0, min(chosen, len(rows) - 1))
-                live.update(_render(rows, chosen, f"{cache}\n{message or _KEYS}"), refresh=True)
-                key = _read_key(interval)
-                if key:
-                    message = ""
-                if key in (_END, "\x03"):
-                    return
-                if key in _UP:
-                    chosen -= 1
-                elif key in _DOWN:
-                    chosen += 1
-                elif key == "e" and rows:
-                    guest = rows[chosen].guest
-                    # What was typed before the question does not answer it.
-                    termios.tcflush(sys.stdin, termios.TCIFLUSH)
-                    live.update(_render(rows, chosen, f"{cache}\nend {guest.name}? y or n"), refresh=True)
-                    if _read_key(None) == "y":
-                        message = f"ended {guest.name}" if kill_hypervisor(guest) else f"{guest.name} has ended already"
-                elif key in ("c", "s") and rows:
-                    break
-                if not key:
-                    rows, cache = watching.look(), watching.cache()
+            key = screen.show_until_left(live, interval)
+        if key in _LEAVE:
+            return
         # Outside of the block, as the terminal is needed.
-        message = _open(rows[chosen].guest, console=key == "c")
-        rows = watching.look()
+        screen.open_chosen(console=key == _CONSOLE_KEY)
+
+
+class _Screen:
+    """The list of the guests, with one that is chosen, and what the keys do to it."""
+
+    def __init__(self, watching: Watch) -> None:
+        self._watching = watching
+        self._chosen = 0
+        self._message = ""
+        self._look()
+
+    def show_until_left(self, live: Live, interval: float) -> str:
+        """Show the list, and look for the guests again after *interval* seconds; return the key that leaves it."""
+        while True:
+            self._chosen = max(0, min(self._chosen, len(self._rows) - 1))
+            self._show(live, self._message or _KEYS)
+            key = _read_key(interval)
+            if not key:
+                self._look()
+                continue
+            self._message = ""
+            if key in _LEAVE or (key in (_CONSOLE_KEY, _SHELL_KEY) and self._rows):
+                return key
+            if key in _UP:
+                self._chosen -= 1
+            elif key in _DOWN:
+                self._chosen += 1
+            elif key == _END_KEY and self._rows:
+                self._end_chosen(live)
+
+    def open_chosen(self, *, console: bool) -> None:
+        """Give the terminal to a console or a shell of the chosen guest."""
+        self._message = _open(self._rows[self._chosen].guest, console=console)
+        self._look()
+
+    def _look(self) -> None:
+        self._rows, self._cache = self._watching.look(), self._watching.cache()
+
+    def _show(self, live: Live, below: str) -> None:
+        live.update(_render(self._rows, self._chosen, f"{self._cache}\n{below}"), refresh=True)
+
+    def _end_chosen(self, live: Live) -> None:
+        """Ask whether to end the chosen guest, and do so."""
+        guest = self._rows[self._chosen].guest
+        # What was typed before the question does not answer it.
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)
+        self._show(live, f"end {guest.name}? y or n")
+        if _read_key(None) == "y":
+            self._message = f"ended {guest.name}" if kill_hypervisor(guest) else f"{guest.name} has ended already"
 
 
 def _open(guest: GuestRecord, *, console: bool) -> str:
@@ -235,7 +265,7 @@ def _keys() -> Iterator[None]:
 
 
 def _read_key(seconds: float | None) -> str:
-    """The next key, or nothing if none comes in *seconds*; `_END` if the terminal is gone."""
+    """The next key, or nothing if none comes in *seconds*; `_GONE` if the terminal is gone."""
     end = None if seconds is None else monotonic() + seconds
     left = None if end is None else max(0.0, end - monotonic())
     if not select.select([sys.stdin], [], [], left)[0]:
@@ -244,4 +274,4 @@ def _read_key(seconds: float | None) -> str:
         typed = os.read(sys.stdin.fileno(), _CHUNK)
     except OSError:
         typed = b""
-    return typed.decode(errors="replace") if typed else _END
+    return typed.decode(errors="replace") if typed else _GONE
