@@ -197,4 +197,7 @@ def _connect(port: int) -> socket.socket:
     except OSError:
         connection = socket.create_connection(("::1", port), timeout=_CONNECT_SECONDS)
     connection.settimeout(None)
+    with contextlib.suppress(OSError):
+        # What the guest sends goes on at once (tcp(7)). On macOS, this fails if the server has hung up.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

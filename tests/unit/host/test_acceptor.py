@@ -6,6 +6,7 @@ import contextlib
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -44,6 +45,23 @@ def is_served(connection: socket.socket, text: bytes = b"a") -> bool:
         return connection.recv(1024) == text
     except OSError:
         return False
+
+
+def test_short_messages_are_not_kept_back() -> None:
+    def say_twice(connection: socket.socket, _: Callable[[], bool]) -> None:
+        while connection.recv(1):
+            connection.sendall(b"a")
+            connection.sendall(b"b")
+
+    with accepting(1, serve=say_twice) as place, socket.create_connection(place, timeout=20) as connection:
+        begin = time.monotonic()
+        for _ in range(50):
+            connection.sendall(b"x")
+            came = 0
+            while came < 2:
+                came += len(connection.recv(2))
+        # With a delay of 40 ms for each, it is 2 s.
+        assert time.monotonic() - begin < 1
 
 
 def test_strangers_keep_nobody_out() -> None:
