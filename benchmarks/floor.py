@@ -25,6 +25,11 @@ PROGRAM = "qemu-system-x86_64"
 MACHINE = "q35"
 MACHINE_OPTIONS = "usb=off,smbus=off,sata=off,vmport=off,hpet=off"
 NETWORK_CARD = "virtio-net-pci,netdev=net0,romfile=,guest_announce=off"
+# The plugin's guests have a card for a LAN, with nothing at its end.
+SPARE_CARD = (
+    "-netdev", "hubport,id=lan0,hubid=0",
+    "-device", "virtio-net-pci,id=lan-card0,netdev=lan0,romfile=,guest_announce=off,addr=0x1a",
+)  # fmt: skip
 HOST = "127.0.0.1"
 _EMULATED_CPU = {"x86-64-v1": "qemu64", "x86-64-v2": "Nehalem", "x86-64-v3": "max"}
 _MACHINE_ID = "6d0f6b7a35c54a1b8f0d2f0c9d0e4b11"
@@ -68,15 +73,16 @@ def arguments(image: Image, accel: str, disk: Path, folder: Path) -> list[str]:
         "-device", "virtio-rng-pci",
         # The disk dies with the guest, so it need never be flushed.
         "-drive", f"if=none,id=disk0,format=qcow2,file={disk},cache=unsafe,discard=unmap",
-        "-device", "virtio-blk-pci,drive=disk0",
+        "-device", "virtio-blk-pci,id=vd0,drive=disk0",
         "-netdev", f"user,id=net0,hostfwd=tcp:{HOST}:0-:22",
         "-device", NETWORK_CARD,
+        *SPARE_CARD,
     ]
     # fmt: on
 
 
 def acceleration(accel: str) -> str:
-    return "tcg,thread=multi" if accel == "tcg" else accel
+    return "tcg,thread=multi,tb-size=128" if accel == "tcg" else accel
 
 
 def cpu_model(image: Image, accel: str) -> str:
