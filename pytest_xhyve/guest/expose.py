@@ -15,6 +15,7 @@ from pytest_xhyve.guest.connection import Connection, supervise
 from pytest_xhyve.guest.lan_setup import HOSTS
 from pytest_xhyve.guest.listeners import TABLE, find_addresses, find_inodes
 from pytest_xhyve.guest.tunnel import LOOPBACK, carry
+from pytest_xhyve.host.tcp import send_at_once
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError, XhyveWarning
 
@@ -197,7 +198,5 @@ def _connect(port: int) -> socket.socket:
     except OSError:
         connection = socket.create_connection(("::1", port), timeout=_CONNECT_SECONDS)
     connection.settimeout(None)
-    with contextlib.suppress(OSError):
-        # What the guest sends goes on at once (tcp(7)). On macOS, this fails if the server has hung up.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    send_at_once(connection)
     return connection

@@ -17,6 +17,7 @@ from pytest_xhyve.guest.pulse import HeardSocket, Pulse
 from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.guest.transport import SerialTransport
 from pytest_xhyve.host.exhaustion import is_exhausted, is_readable
+from pytest_xhyve.host.tcp import send_at_once
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import ConnectionFailed, XhyveError
@@ -139,18 +140,11 @@ def _connect(endpoint: Endpoint, end: float) -> socket.socket:
         connection = socket.create_connection(
             (endpoint.host, endpoint.port), timeout=max(0.001, min(1.0, end - monotonic()))
         )
-        try:
-            # paramiko sends short messages. Without this, the host's kernel keeps one back until the one before it is
-            # acknowledged (tcp(7)), which takes 40 ms under QEMU.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except BaseException:
-            # On macOS, the other end may have closed it.
-            connection.close()
-            raise
     except OSError as error:
         if is_exhausted(error):
             raise
         raise _NotYet from error
+    send_at_once(connection)
     return connection
 
 

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from pytest_xhyve.host.tcp import send_at_once
+
 _AGAIN_SECONDS = 0.1
 # accept(2): of the one connection, or of the host for a while.
 _PASSING = (
@@ -40,9 +42,7 @@ class Acceptor:
         most: int,
         strangers: int = 0,
     ) -> None:
-        # Connections inherit it. Without it, the host's kernel keeps the second of two short messages back until the
-        # first one is acknowledged (tcp(7)), which takes 40 ms.
-        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        send_at_once(server)
         self._server = server
         self._serve = serve
         self._name = name
