@@ -7,9 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_xhyve.host.home import Home
-from pytest_xhyve.images.distributions import (
-    Address,
-)
+from pytest_xhyve.images.distributions import Address
 from pytest_xhyve.images.manifest import Manifest, parse_manifest
 from pytest_xhyve.images.own_login import OwnLogin, explain_missing_password
 from pytest_xhyve.images.own_recipe import OwnRecipe, read_own_recipe

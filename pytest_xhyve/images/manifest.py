@@ -21,6 +21,7 @@ from pytest_xhyve.model.values import (
     Firmware,
     parse_keys,
     parse_memory,
+    parse_path,
     parse_positive_int,
     parse_user,
     short_repr,
@@ -222,10 +223,7 @@ def _check_cpu(manifest: Manifest, path: Path) -> None:
 
 
 def _file(folder: Path, value: Any) -> Path:
-    try:
-        return folder / Path(_text(value)).expanduser()
-    except RuntimeError as error:
-        raise ConfigurationError(f"{short_repr(value)} starts with the home folder of an unknown user") from error
+    return folder / parse_path(_text(value))
 
 
 def _choice(*known: str) -> Callable[[Any], str]:
