@@ -14,6 +14,7 @@ from pytest_xhyve.preparation.facts import DISK, Facts
 
 _INITRDS = ("initrd.img-{}", "initramfs-{}.img", "initrd-{}", "initrd-{}.img", "initramfs-{}", "initrd.gz-{}")
 _KERNEL = re.compile(rf"(?:vmlinuz|kernel|{'|'.join(each.kernel_file for each in ARCHITECTURES.values())})(?:-(.+))?")
+_GRUB_KERNEL, _GRUB_INITRD = "linux(?:16|efi)?", "initrd(?:16|efi)?"
 # What belongs to the screen or to the boot loader, or keeps a guest of ours from booting or from being read.
 _DROPPED = re.compile(
     r"BOOT_IMAGE=.*|initrd=.*|quiet|splash|rhgb|console=.*|vga=.*|root=.*|rootflags=.*|rootfstype=.*|ro|rw|acpi=off|"
@@ -125,9 +126,9 @@ def _entries(facts: Facts) -> list[_Entry]:
             found.append(_Entry(keys["linux"].strip(), initrds, options, f"/{path}"))
     for path in ("boot/grub/grub.cfg", "boot/grub2/grub.cfg", "boot/efi/EFI/debian/grub.cfg"):
         # The line of the initial RAM disk is behind that of the kernel.
-        for part in _parts(facts.text(path), "linux(?:16|efi)?"):
-            kernel, *parameters = _words(part, "linux(?:16|efi)?") or ("",)
-            found.append(_Entry(kernel, _words(part, "initrd(?:16|efi)?"), tuple(parameters), f"/{path}"))
+        for part in _parts(facts.text(path), _GRUB_KERNEL):
+            kernel, *parameters = _words(part, _GRUB_KERNEL) or ("",)
+            found.append(_Entry(kernel, _words(part, _GRUB_INITRD), tuple(parameters), f"/{path}"))
     for path in ("boot/extlinux/extlinux.conf", "boot/extlinux.conf", "boot/syslinux/syslinux.cfg"):
         text = facts.text(path)
         for part in _parts(text, "LABEL") or [text]:
