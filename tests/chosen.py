@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_xhyve.model.settings import Settings
@@ -26,7 +26,7 @@ class Chosen:
     def settings(self, base: Settings = Settings()) -> Settings:  # noqa: B008  # it is frozen
         """*base*, with this hypervisor."""
         executable = None if self.executable is None else str(self.executable)
-        return replace(base, hypervisor=self.name, executable=executable, start=self.start)
+        return base._replace(hypervisor=self.name, executable=executable, start=self.start)
 
     @property
     def options(self) -> list[str]:

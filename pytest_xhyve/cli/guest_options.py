@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NoReturn, get_args
 
 import click
@@ -140,7 +139,7 @@ def load_settings(typed: Mapping[str, Typed]) -> Settings:
         ConfigurationError: a value is invalid; the message names its source.
     """
     settings = Settings.load(_Values(typed))
-    return replace(settings, keep="never", start="auto" if settings.start == "both" else settings.start)
+    return settings._replace(keep="never", start="auto" if settings.start == "both" else settings.start)
 
 
 class GuestCommand(click.Command):

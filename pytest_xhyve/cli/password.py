@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.images.own_login import ask_for_password
 from pytest_xhyve.model.settings import Settings
@@ -17,4 +15,4 @@ def with_password(settings: Settings, manifest: Manifest | None) -> Settings:
     """
     if manifest is None or not manifest.needs_password:
         return settings
-    return replace(settings, password=ask_for_password(manifest))
+    return settings._replace(password=ask_for_password(manifest))

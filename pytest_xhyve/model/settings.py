@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_args
 
 from pytest_xhyve.model.errors import ConfigurationError
@@ -299,9 +299,10 @@ class OptionSource(Protocol):
         """The value in the ini file; None or an empty list if the file does not set it."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The values of all options, merged from all sources.
+
+    It is a tuple for the same reason as `Option`.
 
     Attributes:
         images: names or paths, at least one.
@@ -345,7 +346,7 @@ class Settings:
     user: str | None = None
     key: Path | None = None
     seed: Path | None = None
-    password: Secret | None = field(default=None, repr=False)
+    password: Secret | None = None
     hypervisor: HypervisorName = "auto"
     executable: str | None = None
     accel: Acceleration = "auto"
@@ -366,7 +367,7 @@ class Settings:
     boot_timeout: float = 120.0
     timeout_factor: float = 1.0
     brought: tuple[tuple[str, Path], ...] = ()
-    given: Mapping[str, str] = field(default_factory=dict, compare=False)
+    given: Mapping[str, str] = MappingProxyType({})
 
     @classmethod
     def load(cls, values: OptionSource, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -31,16 +31,8 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_session_guests,
     xhyve_ssh,
 )
-from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SHARED_RUN, SUMMARY
+from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SHARED_RUN, SUMMARY, is_worker
 from pytest_xhyve.plugin.wanted import CLUSTER_MARKER, IMAGE_FIXTURE, MARKER, restriction_arguments, wants_guest
-from pytest_xhyve.plugin.workers import (
-    PASSWORD_KEY,
-    RUN_KEY,
-    SUMMARY_KEY,
-    is_worker,
-    receive_settings,
-    worker_output,
-)
 
 # pytest finds fixtures as attributes of the plugin.
 __all__ = [
@@ -81,7 +73,8 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("xhyve", "disposable Linux guests (pytest-xhyve)")
     for option in OPTIONS:
-        takes: dict[str, Any] = {"action": "append" if option.repeatable else "store", "metavar": option.metavar}
+        is_list = option.repeatable or option.value_if_bare is not None
+        takes: dict[str, Any] = {"action": "append" if is_list else "store", "metavar": option.metavar}
         group.addoption(
             option.flag,
             dest=option.ini,
@@ -95,29 +88,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def _bare(value: str | None) -> dict[str, Any]:
     """What lets an option have *value* if it is given without one; None if it needs one."""
-    if value is None:
-        return {}
-    from pytest_xhyve.plugin.bare_option import BareOption
-
-    return {"nargs": "?", "const": value, "action": BareOption}
+    return {} if value is None else {"nargs": "?", "const": value}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     config.addinivalue_line("markers", _CLUSTER_MARKER)
     if config.getoption("xhyve_save_failures") is not None and not is_worker(config):
-        from pytest_xhyve.plugin.bare_option import TO_RUN
-        from pytest_xhyve.plugin.pytest_internals import add_to_run
+        from pytest_xhyve.plugin.bare_option import separate_from_tests
 
-        add_to_run(config, getattr(config.option, TO_RUN, []))
+        separate_from_tests(config)
     try:
-        given = receive_settings(Settings.load(config), config)
+        given = _load_settings(config)
         settings = _resolve_settings(given, config)
     except XhyveError as error:
         raise pytest.UsageError(str(error)) from error
     config.stash[SETTINGS] = settings
     if not is_worker(config):
         _register_plugins(config, given, settings)
+
+
+def _load_settings(config: pytest.Config) -> Settings:
+    given = Settings.load(config)
+    if not is_worker(config):
+        return given
+    from pytest_xhyve.plugin.workers import receive_settings
+
+    return receive_settings(given, config)
 
 
 def _resolve_settings(given: Settings, config: pytest.Config) -> Settings:
@@ -225,8 +222,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     summary = session.config.stash.get(SUMMARY, None)
     if summary is None:
         return
-    output = worker_output(session.config)
-    if output is not None:
+    if is_worker(session.config):
+        from pytest_xhyve.plugin.workers import RUN_KEY, SUMMARY_KEY, worker_output
+
+        output = worker_output(session.config)
         output[SUMMARY_KEY] = summary.to_message()
         output[RUN_KEY] = session.config.stash.get(SHARED_RUN, None)
     elif summary.leaks and session.config.stash[SETTINGS].strict and session.exitstatus == pytest.ExitCode.OK:
@@ -238,12 +237,16 @@ def pytest_configure_node(node: Any) -> None:
     """In the xdist controller, send a worker the password that the user was asked for: a worker has no terminal."""
     password = node.config.stash[SETTINGS].password
     if password is not None:
+        from pytest_xhyve.plugin.workers import PASSWORD_KEY
+
         node.workerinput[PASSWORD_KEY] = password.reveal()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """In the xdist controller, add the summary of a worker; one that crashed sends none."""
+    from pytest_xhyve.plugin.workers import RUN_KEY, SUMMARY_KEY
+
     run = getattr(node, "workeroutput", {}).get(RUN_KEY)
     if run is not None:
         from pytest_xhyve.plugin.run_guest import end_guests

@@ -1,31 +1,27 @@
-"""An option that may be given without its value, as in ``pytest --xhyve-save-failures test_it.py``."""
+"""Options that may be given without a value, as in ``pytest --xhyve-save-failures test_it.py``."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-TO_RUN = "xhyve_to_run"
-"""The attribute of pytest's options with the words that `BareOption` did not take."""
+import pytest
+
+from pytest_xhyve.model.settings import OPTIONS
+from pytest_xhyve.plugin.pytest_internals import add_to_run
 
 
-class BareOption(argparse.Action):
-    """Stores the value, unless that is what pytest is to run: argparse takes the next word for the option's value."""
+def separate_from_tests(config: pytest.Config) -> None:
+    """Let pytest run what argparse took for the value of such an option: it takes the next word, whatever that is.
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        del parser, option_string
-        if isinstance(values, str) and _names_tests(values):
-            setattr(namespace, TO_RUN, [values])
-            values = self.const
-        setattr(namespace, self.dest, values)
+    pytest collects the values of such an option in a list. Afterwards, the option has one value: the last one.
+    """
+    for option in OPTIONS:
+        values = config.getoption(option.ini) if option.value_if_bare is not None else None
+        if values is None:
+            continue
+        tests = [value for value in values if _names_tests(value)]
+        setattr(config.option, option.ini, option.value_if_bare if values[-1] in tests else values[-1])
+        add_to_run(config, tests)
 
 
 def _names_tests(word: str) -> bool:

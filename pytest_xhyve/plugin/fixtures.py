@@ -14,7 +14,6 @@ import pytest
 from pytest_xhyve.plugin.pytest_internals import suspended_capture
 from pytest_xhyve.plugin.stash import ITEM, PREWARMER, RESUMED, SETTINGS, SUMMARY
 from pytest_xhyve.plugin.wanted import stated_cluster, stated_spec
-from pytest_xhyve.plugin.workers import worker_input
 
 if TYPE_CHECKING:
     import paramiko
@@ -324,12 +323,15 @@ def _run_id(config: pytest.Config) -> str:
     """An id that all processes of the run share, and no other run has."""
     import secrets
 
+    from pytest_xhyve.plugin.workers import worker_input
+
     return worker_input(config).get("testrunuid") or secrets.token_hex(8)
 
 
 def line_printer(config: pytest.Config) -> Callable[[str], None]:
     """A function that prints a line at once, although pytest captures output."""
     from pytest_xhyve.model.text import printable
+    from pytest_xhyve.plugin.workers import worker_input
 
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     # The guests of a cluster start in threads, while pytest waits.

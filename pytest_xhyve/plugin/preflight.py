@@ -212,7 +212,7 @@ def resolve_images(settings: Settings, base: Path, *, check: bool) -> Settings:
                 raise type(error)(f"{source}: {error}") from error
             settled = image
         images.append(settled)
-    return replace(settings, images=tuple(images), password=preflight.login.password)
+    return settings._replace(images=tuple(images), password=preflight.login.password)
 
 
 def check_program(settings: Settings) -> None:
@@ -258,7 +258,7 @@ def find_problems(
     for item in sure:
         for problem in _image_problems(item, settings, preflight):
             found.setdefault(problem, []).append(item)
-    settings = replace(settings, password=preflight.login.password)
+    settings = settings._replace(password=preflight.login.password)
     return settings, [(concerned, f"{_name_tests(concerned)}: {problem}") for problem, concerned in found.items()]
 
 

@@ -5,14 +5,13 @@ The plugin imports this module only if an option of its own is set.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_xhyve.model.settings import INI, Settings
-from pytest_xhyve.plugin.workers import is_worker
+from pytest_xhyve.plugin.stash import is_worker
 
 # The options with a path, or with several; `images` may be names, and has its own step.
 _PATHS = ("recipes", "distributions", "key", "seed", "artifacts", "save_failures", "report")
@@ -48,7 +47,7 @@ def _make_paths_absolute(settings: Settings, config: pytest.Config) -> Settings:
         if name in settings.given:
             base, value = _base_folder(settings, name, config), getattr(settings, name)
             changes[name] = base / value if isinstance(value, Path) else tuple(base / path for path in value)
-    return replace(settings, **changes)
+    return settings._replace(**changes)
 
 
 def _base_folder(settings: Settings, option: str, config: pytest.Config) -> Path:

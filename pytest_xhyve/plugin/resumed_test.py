@@ -5,7 +5,6 @@ Other runs do not import this module.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,4 +33,4 @@ def pytest_configure(config: pytest.Config) -> None:
         frozen_clock=config.getoption(_FROZEN),
     )
     # The failure of this run would replace the bundle.
-    config.stash[SETTINGS] = replace(config.stash[SETTINGS], save_failures=None)
+    config.stash[SETTINGS] = config.stash[SETTINGS]._replace(save_failures=None)

@@ -1,4 +1,4 @@
-"""The keys of the plugin in the stash of a `pytest.Config`."""
+"""What the plugin keeps in a `pytest.Config`, and whether its process is a worker of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_xhyve.model.settings import Settings
-
 if TYPE_CHECKING:
     from pytest_xhyve.fleet.prewarmer import Prewarmer
+    from pytest_xhyve.model.settings import Settings
     from pytest_xhyve.plugin.resumed_guests import ResumedTest
     from pytest_xhyve.plugin.summary import RunSummary
 
-SETTINGS = pytest.StashKey[Settings]()
+SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
 """The settings of the run."""
 
 PREWARMER: pytest.StashKey[Prewarmer] = pytest.StashKey()
@@ -30,3 +29,8 @@ ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 
 SHARED_RUN = pytest.StashKey[str]()
 """In a worker of xdist that has used a guest of the whole run: the id of the run."""
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,17 @@ RUN_KEY = "xhyve_run"
 """From a worker: the id of the run if it has used a guest of the whole run."""
 
 
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this process is a worker."""
-    return hasattr(config, "workerinput")
-
-
 def worker_input(config: pytest.Config) -> dict[str, Any]:
     """What the controller has sent to this worker; empty if this process is not one."""
     sent: dict[str, Any] = getattr(config, "workerinput", {})
     return sent
 
 
-def worker_output(config: pytest.Config) -> dict[str, Any] | None:
-    """What this worker will send to the controller; None if this process is not a worker."""
-    return getattr(config, "workeroutput", None)
+def worker_output(config: pytest.Config) -> dict[str, Any]:
+    """What this worker will send to the controller."""
+    # A worker that xdist could not start has no such attribute.
+    sent: dict[str, Any] = getattr(config, "workeroutput", {})
+    return sent
 
 
 def receive_settings(settings: Settings, config: pytest.Config) -> Settings:
@@ -47,7 +43,7 @@ def receive_settings(settings: Settings, config: pytest.Config) -> Settings:
     if password is not None:
         from pytest_xhyve.model.secret import Secret
 
-        settings = replace(settings, password=Secret(password))
+        settings = settings._replace(password=Secret(password))
     if brought is not None:
-        settings = replace(settings, brought=tuple((text, Path(manifest)) for text, manifest in brought))
+        settings = settings._replace(brought=tuple((text, Path(manifest)) for text, manifest in brought))
     return settings

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,7 +185,7 @@ def test_recipe_over_a_pulled_image(home: Home, tmp_path: Path, said: list[str])
     # Without a network, and in another place.
     elsewhere = Home(tmp_path / "elsewhere")
     shutil.copytree(home.path, elsewhere.path, ignore=shutil.ignore_patterns("templates", "runs", "test-*"))
-    with closing(Fleet(replace(settings, offline=True), elsewhere, Recorder(said))) as fleet:
+    with closing(Fleet(settings._replace(offline=True), elsewhere, Recorder(said))) as fleet:
         said.clear()
         guest = fleet.start(ForegroundRequest(GuestSpec(image=str(recipe), start="cold")))
         assert guest.run("cat /db").stdout == "1\n"

@@ -235,7 +235,7 @@ def test_auto_takes_vfkit_first_if_it_works(
     for name in ("auto", "vfkit"):
         settings = Chosen("vfkit", other).settings(Settings())
         with (
-            closing(Fleet(replace(settings, hypervisor=name), home)) as fleet,
+            closing(Fleet(settings._replace(hypervisor=name), home)) as fleet,
             pytest.raises(HypervisorNotFound, match="too old"),
         ):
             assert fleet.hypervisor.info

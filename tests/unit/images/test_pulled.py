@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,7 +114,7 @@ def test_no_network(new_home: Home, site: Site) -> None:
 
 def test_header(new_home_with_proofs: Home, site: Site) -> None:
     online = Settings(images=("debian-12",))
-    offline = replace(online, offline=True)
+    offline = online._replace(offline=True)
     assert "debian-12 (not pulled yet; the first guest pulls it)" in str(header_lines(online))
     assert "--xhyve-offline forbids" in str(header_lines(offline))
     pulled = images(new_home_with_proofs, site).get(address_of("debian-12"))

@@ -21,6 +21,8 @@ pytest_plugins = ["pytester"]
         (["--xhyve-save-failures", "-q", "test_it.py"], "xhyve-failures", ["test_it.py"]),
         (["--xhyve-save-failures=there", "test_it.py"], "there", ["test_it.py"]),
         (["--xhyve-save-failures", "there", "test_it.py"], "there", ["test_it.py"]),
+        (["--xhyve-save-failures", "test_it.py", "--xhyve-save-failures=there"], "there", ["test_it.py"]),
+        (["--xhyve-save-failures=there", "test_it.py", "--xhyve-save-failures"], "xhyve-failures", ["test_it.py"]),
     ],
 )
 def test_next_word_is_run(pytester: pytest.Pytester, words: list[str], folder: str, runs: list[str]) -> None:

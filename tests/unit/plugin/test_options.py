@@ -20,13 +20,11 @@ LIGHT = {
     "pytest_xhyve.model.settings",
     "pytest_xhyve.model.values",
     "pytest_xhyve.plugin",
-    "pytest_xhyve.plugin.bare_option",
     "pytest_xhyve.plugin.fixtures",
     "pytest_xhyve.plugin.hookspecs",
     "pytest_xhyve.plugin.pytest_internals",
     "pytest_xhyve.plugin.stash",
     "pytest_xhyve.plugin.wanted",
-    "pytest_xhyve.plugin.workers",
 }
 
 

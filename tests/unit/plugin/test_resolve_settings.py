@@ -8,11 +8,10 @@ import pytest
 
 from pytest_xhyve.model.settings import OPTIONS, Settings
 from pytest_xhyve.model.values import parse_path
-from pytest_xhyve.plugin.stash import SETTINGS
+from pytest_xhyve.plugin.stash import SETTINGS, is_worker
 from pytest_xhyve.plugin.workers import (
     BROUGHT_KEY,
     PASSWORD_KEY,
-    is_worker,
     receive_settings,
     worker_input,
     worker_output,
@@ -69,5 +68,5 @@ def test_a_worker_gets_what_only_the_controller_knows(pytester: pytest.Pytester)
 
     config = pytester.parseconfig()
     assert not is_worker(config)
-    assert worker_output(config) is None
+    assert worker_output(config) == {}
     assert receive_settings(settings, config) is settings
