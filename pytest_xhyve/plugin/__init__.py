@@ -94,7 +94,7 @@ def _bare(value: str | None) -> dict[str, Any]:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     config.addinivalue_line("markers", _CLUSTER_MARKER)
-    if config.getoption("xhyve_save_failures") is not None and not is_worker(config):
+    if config.getoption("xhyve_save_failures") is not None:
         from pytest_xhyve.plugin.bare_option import separate_from_tests
 
         separate_from_tests(config)

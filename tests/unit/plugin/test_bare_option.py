@@ -31,3 +31,10 @@ def test_next_word_is_run(pytester: pytest.Pytester, words: list[str], folder: s
     config = pytester.parseconfigure(*words)
     assert config.stash[SETTINGS].save_failures == pytester.path / folder
     assert sorted(config.args) == runs
+
+
+def test_workers_run_it(pytester: pytest.Pytester) -> None:
+    """Each worker of pytest-xdist parses the command line again."""
+    pytester.makepyfile(test_it="def test_a(): pass", test_other="def test_b(): pass")
+    result = pytester.runpytest_subprocess("-n2", "--xhyve-save-failures", "test_it.py")
+    result.assert_outcomes(passed=1)
