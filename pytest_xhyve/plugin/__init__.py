@@ -73,8 +73,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("xhyve", "disposable Linux guests (pytest-xhyve)")
     for option in OPTIONS:
-        is_list = option.repeatable or option.value_if_bare is not None
-        takes: dict[str, Any] = {"action": "append" if is_list else "store", "metavar": option.metavar}
+        takes: dict[str, Any] = {"action": "append" if option.repeatable else "store", "metavar": option.metavar}
         group.addoption(
             option.flag,
             dest=option.ini,
@@ -88,16 +87,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def _bare(value: str | None) -> dict[str, Any]:
     """What lets an option have *value* if it is given without one; None if it needs one."""
-    return {} if value is None else {"nargs": "?", "const": value}
+    # A list, for `separate_from_tests`.
+    return {} if value is None else {"action": "append", "nargs": "?", "const": value}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
     config.addinivalue_line("markers", _CLUSTER_MARKER)
-    if config.getoption("xhyve_save_failures") is not None:
+    bare = [option for option in OPTIONS if option.value_if_bare is not None and config.getoption(option.ini)]
+    if bare:
         from pytest_xhyve.plugin.bare_option import separate_from_tests
 
-        separate_from_tests(config)
+        separate_from_tests(bare, config)
     try:
         given = _load_settings(config)
         settings = _resolve_settings(given, config)
@@ -222,10 +223,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     summary = session.config.stash.get(SUMMARY, None)
     if summary is None:
         return
-    if is_worker(session.config):
-        from pytest_xhyve.plugin.workers import RUN_KEY, SUMMARY_KEY, worker_output
+    from pytest_xhyve.plugin.workers import RUN_KEY, SUMMARY_KEY, worker_output
 
-        output = worker_output(session.config)
+    output = worker_output(session.config)
+    if output is not None:
         output[SUMMARY_KEY] = summary.to_message()
         output[RUN_KEY] = session.config.stash.get(SHARED_RUN, None)
     elif summary.leaks and session.config.stash[SETTINGS].strict and session.exitstatus == pytest.ExitCode.OK:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.model.settings import OPTIONS
+from pytest_xhyve.model.settings import Option
 from pytest_xhyve.plugin.pytest_internals import add_to_run
 
 
-def separate_from_tests(config: pytest.Config) -> None:
-    """Let pytest run what argparse took for the value of such an option: it takes the next word, whatever that is.
+def separate_from_tests(options: Sequence[Option], config: pytest.Config) -> None:
+    """Let pytest run what argparse took for the value of an option: it takes the next word, whatever that is.
 
-    pytest collects the values of such an option in a list. Afterwards, the option has one value: the last one.
+    Args:
+        options: those that may be given without a value, and were given; pytest has a list of the values of each.
+            Afterwards, each has one value: the last one.
+        config: has the options.
     """
-    for option in OPTIONS:
-        values = config.getoption(option.ini) if option.value_if_bare is not None else None
-        if values is None:
-            continue
+    for option in options:
+        values = config.getoption(option.ini)
         tests = [value for value in values if _names_tests(value)]
         setattr(config.option, option.ini, option.value_if_bare if values[-1] in tests else values[-1])
         add_to_run(config, tests)

@@ -28,11 +28,9 @@ def worker_input(config: pytest.Config) -> dict[str, Any]:
     return sent
 
 
-def worker_output(config: pytest.Config) -> dict[str, Any]:
-    """What this worker will send to the controller."""
-    # A worker that xdist could not start has no such attribute.
-    sent: dict[str, Any] = getattr(config, "workeroutput", {})
-    return sent
+def worker_output(config: pytest.Config) -> dict[str, Any] | None:
+    """What this worker will send to the controller; None if this process is not a worker."""
+    return getattr(config, "workeroutput", None)
 
 
 def receive_settings(settings: Settings, config: pytest.Config) -> Settings:

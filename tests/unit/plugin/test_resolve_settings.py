@@ -68,5 +68,5 @@ def test_a_worker_gets_what_only_the_controller_knows(pytester: pytest.Pytester)
 
     config = pytester.parseconfig()
     assert not is_worker(config)
-    assert worker_output(config) == {}
+    assert worker_output(config) is None
     assert receive_settings(settings, config) is settings
