@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 
+from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ConfigurationError, NotSupported
 from pytest_xhyve.model.values import short_repr
 
@@ -49,10 +50,14 @@ class CpuThrottle:
         try:
             # The process may end at any time.
             with contextlib.suppress(ProcessLookupError):
+                started = monotonic()
                 while not self._ending.wait(self._share * _PERIOD_SECONDS):
                     self._send(signal.SIGSTOP)
-                    self._ending.wait((1 - self._share) * _PERIOD_SECONDS)
+                    # On a loaded host this thread wakes up late: the process ran for longer than its part of a period.
+                    ran = monotonic() - started
+                    self._ending.wait(ran * (1 - self._share) / self._share)
                     self._send(signal.SIGCONT)
+                    started = monotonic()
         finally:
             os.close(self._process)
 
