@@ -57,7 +57,7 @@ test: $(VENV)/.done
 	$(BIN)/pytest $(BY_THE_CLOCK) -m "not thorough" -n 2
 
 test-standin: images
-	$(BIN)/pytest tests/guests tests/standin -m "standin and not thorough" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=10 $(REPORT:%=--junitxml=%-standin.xml)
+	EXAMPLES_FACTOR=1 $(BIN)/pytest tests/guests tests/standin -m "standin and not thorough" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=10 $(REPORT:%=--junitxml=%-standin.xml)
 
 test-thorough: images thorough-unit
 	$(BIN)/pytest tests/images -m thorough $(SPREAD)
@@ -65,7 +65,7 @@ test-thorough: images thorough-unit
 	$(BIN)/pytest $(BY_THE_CLOCK) -m thorough -n 2
 
 thorough-unit: $(VENV)/.done
-	$(BIN)/pytest tests/unit -m thorough $(SPREAD)
+	EXAMPLES_FACTOR=1 $(BIN)/pytest tests/unit -m "thorough or fuzz" $(SPREAD) $(MANY)
 
 # Two disks at a time.
 test-images: images

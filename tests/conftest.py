@@ -17,6 +17,7 @@ import pytest
 from homes import marks_against_templates, share
 from standin import namespace
 from standin.mac import Mac
+from strategies import examples, examples_factor
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
@@ -27,17 +28,17 @@ SECONDS: dict[str, float] = json.loads(Path(__file__).with_name("seconds.json").
 LEAN = f"-p no:hypothesispytest -p no:html -p no:metadata -p no:allure_pytest {other_plugins.WITHOUT}"
 """What a pytest that a test starts does without: to load these takes half of its time."""
 
-# Examples that start a program take as long as the machine makes them take.
 hypothesis.settings.register_profile(
-    "fuzz",
+    "this-run",
+    # Examples that start a program take as long as the machine makes them take.
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    max_examples=100 * int(os.environ.get("FUZZ_FACTOR", "1")),
+    max_examples=examples(100).max_examples,
+    # `make test` and `make thorough-unit` try the same examples in each run: a change is not blamed for what was there
+    # before. `make fuzz` looks for others.
+    derandomize=examples_factor() <= 1,
 )
-# `make test` tries the same few examples in each run: a change is not blamed for what was there before. `make fuzz`
-# looks for others.
-hypothesis.settings.register_profile("same-examples", hypothesis.settings.get_profile("fuzz"), derandomize=True)
-hypothesis.settings.load_profile("fuzz" if "FUZZ_FACTOR" in os.environ else "same-examples")
+hypothesis.settings.load_profile("this-run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,7 +88,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the property tests, for `make fuzz`."""
+    """Mark the property tests, for `make fuzz` and `make thorough-unit`."""
     if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker("fuzz")
 

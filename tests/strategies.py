@@ -20,6 +20,11 @@ users = st.from_regex(r"[a-zäß.][\w.@+-]{0,30}\$?", fullmatch=True)
 lines = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=40)
 
 
+def examples_factor() -> float:
+    """By what a run multiplies the number of examples that a property test states."""
+    return float(os.environ.get("EXAMPLES_FACTOR", "0.2"))
+
+
 def examples(number: int) -> settings:
-    """Settings for a test whose examples take long: *number* of them, and more under `make fuzz`."""
-    return settings(max_examples=number * int(os.environ.get("FUZZ_FACTOR", "1")))
+    """Settings for a test whose examples take long: *number* of them, times `examples_factor`."""
+    return settings(max_examples=max(1, round(number * examples_factor())))
