@@ -7,9 +7,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -32,6 +35,9 @@ axe.run(document, {resultTypes: ["violations"]}).then(
 @contextmanager
 def browser(folder: Path) -> Iterator[Chrome]:
     """A browser without a window, whose profile is in *folder*."""
+    # Its import takes 0.2 s of each worker, also of those that run no test of a page.
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
     assert BROWSER is not None
     options = ChromeOptions()
     options.binary_location = BROWSER

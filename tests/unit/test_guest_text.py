@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pages
 import pytest
+from call_names import end_of_name
 
 PACKAGE = pages.TOP / "pytest_xhyve"
 
@@ -89,38 +90,33 @@ KNOWN = {
 }
 
 
-def calls_that_show(source: str) -> Iterator[tuple[str, bool]]:
+@pytest.fixture(scope="module")
+def sources() -> Mapping[str, ast.Module]:
+    """Each file of the package, parsed."""
+    return {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+
+
+def calls_that_show(source: ast.AST) -> Iterator[tuple[str, bool]]:
     """The name of each call in *source* that shows text, and whether `printable` is called for its arguments."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(source):
         if isinstance(node, ast.Call):
-            parts = ast.unparse(node.func).split(".")
-            for name in {parts[-1], ".".join(parts[-2:])} & SHOWING:
+            last, both = end_of_name(node.func)
+            for name in {last, both} & SHOWING:
                 yield name, any(_is_printable(each) for argument in node.args for each in ast.walk(argument))
 
 
 def _is_printable(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func) == "printable"
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "printable"
 
 
-def places() -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
-    """How often each file makes each call that shows text; and of these, how often through `printable`."""
+def test_every_place_that_shows_text_is_known(sources: Mapping[str, ast.Module]) -> None:
     made: Counter[tuple[str, str]] = Counter()
     through: Counter[tuple[str, str]] = Counter()
-    for path in PACKAGE.rglob("*.py"):
-        for name, is_printable in calls_that_show(path.read_text()):
-            place = (path.relative_to(PACKAGE).as_posix(), name)
-            made[place] += 1
-            through[place] += is_printable
-    return made, through
-
-
-def test_every_place_that_shows_text_is_known() -> None:
-    made, _ = places()
+    for path, source in sources.items():
+        for name, is_printable in calls_that_show(source):
+            made[path, name] += 1
+            through[path, name] += is_printable
     assert made == {place: sum(reasons.values()) for place, reasons in KNOWN.items()}
-
-
-def test_no_place_goes_around_the_function() -> None:
-    _, through = places()
     assert +through == {place: reasons[PRINTABLE] for place, reasons in KNOWN.items() if PRINTABLE in reasons}
 
 
@@ -135,15 +131,15 @@ def test_no_place_goes_around_the_function() -> None:
     ],
 )
 def test_such_calls_are_found(source: str, found: list[tuple[str, bool]]) -> None:
-    assert list(calls_that_show(source)) == found
+    assert list(calls_that_show(ast.parse(source))) == found
 
 
-def test_errors_do_not_go_around_their_class() -> None:
+def test_errors_do_not_go_around_their_class(sources: Mapping[str, ast.Module]) -> None:
     """An error of ours that had a `__str__` of its own could show a guest's text as it is."""
     own = [
-        (path.relative_to(PACKAGE).as_posix(), node.name)
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        (path, node.name)
+        for path, source in sources.items()
+        for node in ast.walk(source)
         if isinstance(node, ast.ClassDef)
         and any(
             isinstance(base, ast.Name) and base.id.endswith(("Error", "Failed", "Exception")) for base in node.bases

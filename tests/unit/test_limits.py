@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pages
 import pytest
+from call_names import end_of_name
 
 PACKAGE = pages.TOP / "pytest_xhyve"
 
@@ -137,8 +138,7 @@ def waits(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
-        parts = ast.unparse(node.func).split(".")
-        last, both = parts[-1], ".".join(parts[-2:])
+        last, both = end_of_name(node.func)
         keywords = {each.arg: each.value for each in node.keywords}
         limit = keywords.get("timeout")
         has_limit = limit is not None and not _is_none(limit)

@@ -249,7 +249,13 @@ def test_reap_tells_what_it_removed(new_home: Home) -> None:
     assert run_separately("reap").stderr == "nothing to remove\n"
 
 
-@pytest.mark.parametrize("arguments", [["images"], ["show", "ubuntu18.yaml"]], ids=["images", "show"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["images"], id="images"),
+        pytest.param(["show", "ubuntu18.yaml"], marks=pytest.mark.thorough, id="show"),
+    ],
+)
 def test_reader_that_has_seen_enough(new_home: Home, tmp_path: Path, arguments: list[str]) -> None:
     write_image(tmp_path)
     reader, writer = os.pipe()

@@ -52,7 +52,9 @@ def test_pipe(new_home: Home, tmp_path: Path, other: str) -> None:
     assert yaml.safe_load(done.stdout)["name"] == "piped"
 
 
-@pytest.mark.parametrize("typed", [b"", b"x", b"\x28\xb5\x2f\xfd"])
+@pytest.mark.parametrize(
+    "typed", [b"x", *(pytest.param(typed, marks=pytest.mark.thorough) for typed in (b"", b"\x28\xb5\x2f\xfd"))]
+)
 def test_what_is_not_an_export(new_home: Home, typed: bytes, other: str) -> None:
     environment = {**os.environ, HOME_VARIABLE: other}
     done = subprocess.run(

@@ -21,6 +21,8 @@ from pytest_xhyve.model.errors import ImageError
 DISK = os.urandom(3 << 20)
 CHECKSUM = Checksum("sha256", hashlib.sha256(DISK).hexdigest())
 LIMITS = Limits(silence=0.5, tries=3, pause=0.01)
+SHORT_LIMITS = replace(LIMITS, silence=0.2)
+"""For a server that fails whatever the limits are."""
 
 
 @pytest.fixture
@@ -119,9 +121,9 @@ def test_server_that_sends_a_byte_now_and_then(tmp_path: Path, begin: bytes) -> 
     start = time.monotonic()
     with dripping(begin) as place:
         with pytest.raises(ImageError, match=r"the server sent only \d+ bytes in \d\.\d s.* \(tried 3 times\)"):
-            download(f"http://{place}/disk.img", tmp_path / "disk", CHECKSUM, print, LIMITS)
+            download(f"http://{place}/disk.img", tmp_path / "disk", CHECKSUM, print, SHORT_LIMITS)
         with pytest.raises(ImageError, match=r"the server sent only \d+ bytes in \d\.\d s.* \(tried 3 times\)"):
-            fetch_text(f"http://{place}/SHA256SUMS", LIMITS)
+            fetch_text(f"http://{place}/SHA256SUMS", SHORT_LIMITS)
     assert time.monotonic() - start < 20
 
 
@@ -156,7 +158,7 @@ def test_server_that_does_not_answer(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/disk.img"
         with pytest.raises(ImageError, match=r"does not answer \(tried 3 times\)\n  look at the network"):
-            download(url, tmp_path / "disk", CHECKSUM, print, LIMITS)
+            download(url, tmp_path / "disk", CHECKSUM, print, SHORT_LIMITS)
     with pytest.raises(ImageError, match="Connection refused"):
         download(url, tmp_path / "disk", CHECKSUM, print, LIMITS)
     with pytest.raises(ImageError, match=r"cannot download http://no\.such"):

@@ -33,6 +33,7 @@ def test_next_word_is_run(pytester: pytest.Pytester, words: list[str], folder: s
     assert sorted(config.args) == runs
 
 
+@pytest.mark.thorough
 def test_workers_run_it(pytester: pytest.Pytester) -> None:
     """Each worker of pytest-xdist parses the command line again."""
     pytester.makepyfile(test_it="def test_a(): pass", test_other="def test_b(): pass")

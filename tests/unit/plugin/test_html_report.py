@@ -105,7 +105,7 @@ def test_two_runs_write_one_page(pytester: pytest.Pytester) -> None:
 def test_page_that_cannot_be_written_is_a_usage_error(pytester: pytest.Pytester, file: str, problem: str) -> None:
     pytester.mkdir("folder")
     (pytester.path / "file").touch()
-    result = pytester.runpytest_subprocess(f"--xhyve-report={file}")
+    result = pytester.runpytest_inprocess(f"--xhyve-report={file}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert re.search(rf"--xhyve-report: cannot write .*({problem})", result.stderr.str())
 

@@ -16,11 +16,18 @@ def test_it(request):
 """
 
 
-@pytest.mark.parametrize(("options", "steps"), [((), 0), (("-v",), 1)], ids=["quiet", "verbose"])
-@pytest.mark.parametrize("workers", ["-n0", "-n1"])
-def test_steps_are_shown_with_v(pytester: pytest.Pytester, workers: str, options: tuple[str, ...], steps: int) -> None:
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (("-n0", "-v"), 1),
+        (("-n1",), 0),
+        pytest.param(("-n0",), 0, marks=pytest.mark.thorough),
+        pytest.param(("-n1", "-v"), 1, marks=pytest.mark.thorough),
+    ],
+)
+def test_steps_are_shown_with_v(pytester: pytest.Pytester, options: tuple[str, ...], steps: int) -> None:
     pytester.makepyfile(test_it=TEST)
-    result = pytester.runpytest_subprocess(workers, *options)
+    result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(passed=1)
     text = result.stdout.str() + result.stderr.str()
     assert text.count("xhyve: preparing it") == 1

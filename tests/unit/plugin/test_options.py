@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from textwrap import dedent
 
 import pytest
@@ -81,7 +80,7 @@ def test_run_without_guests_imports_few_modules_of_the_plugin(pytester: pytest.P
 
 def test_can_be_turned_off(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_guest(xhyve_guest): pass")
-    result = pytester.runpytest_subprocess("-p", "no:xhyve")
+    result = pytester.runpytest_inprocess("-p", "no:xhyve")
     result.stdout.fnmatch_lines(["*fixture 'xhyve_guest' not found*"])
 
 
@@ -116,10 +115,9 @@ def test_path_in_the_ini_file_is_relative_to_it(pytester: pytest.Pytester) -> No
         f"    assert xhyve_image == {str(pytester.path / 'ubuntu18.img')!r}\n"
     )
     pytester.chdir()
-    result = pytester.run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "below")
-    result.assert_outcomes(passed=1)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "below").assert_outcomes(passed=1)
     os.chdir(below)
-    pytester.run(sys.executable, "-m", "pytest", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
 def test_path_on_the_command_line_is_relative_to_the_folder_of_the_call(pytester: pytest.Pytester) -> None:

@@ -70,6 +70,7 @@ def test_image_that_cannot_be_brought(pytester: pytest.Pytester, new_home: Home,
     )
 
 
+@pytest.mark.thorough
 def test_run_that_names_no_image_brings_none(pytester: pytest.Pytester, new_home: Home, other: Home) -> None:
     pytester.makepyfile("def test_nothing(): pass")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--dist=load", tx(pytester, other, 1))

@@ -249,7 +249,9 @@ def test_refused_before_any_test(pytester: pytest.Pytester, folder: Path, kind: 
     check_refused(pytester.runpytest_inprocess(*kind.options), kind.words, folder)
 
 
-@pytest.mark.parametrize("name", ["ubuntu18.img", "ubuntu18.yaml", "key"])
+@pytest.mark.parametrize(
+    "name", ["ubuntu18.img", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("ubuntu18.yaml", "key"))]
+)
 def test_file_that_may_not_be_read(pytester: pytest.Pytester, folder: Path, name: str) -> None:
     write_image(folder)
     pytester.makepyfile(test_it=PLAIN)

@@ -160,7 +160,10 @@ def test_marker_overrules_an_overridden_image(guess: Guess) -> None:
     assert guess(tests, conftest=conftest) == {"test_it": [TINY]}
 
 
-def test_prewarming_is_off_unless_asked_for(pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--xhyve-prewarm=0", "-p", "no:timeout"), marks=pytest.mark.thorough)]
+)
+def test_prewarming_is_off_unless_asked_for(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
     pytester.makepyfile(
         """
         import sys
@@ -171,8 +174,7 @@ def test_prewarming_is_off_unless_asked_for(pytester: pytest.Pytester) -> None:
             assert threading.active_count() == 1
         """
     )
-    pytester.runpytest_subprocess().assert_outcomes(passed=1)
-    pytester.runpytest_subprocess("--xhyve-prewarm=0", "-p", "no:timeout").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "some"])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from browser import WIDTHS, browser, console_of, needed, open_page, opening_seconds, violations
-from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 from unit.report.test_html import BEGAN, HOSTILE, add_failure, run_of
 
 from pytest_xhyve.report.html import render
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 # A browser takes seconds to start; make thorough-unit has time for it, and CI runs that.
 pytestmark = [needed, pytest.mark.thorough]
