@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import OUTPUT, RECORD
+from pytest_xhyve.host.processes import is_running
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import NotSupported
 
@@ -37,7 +36,7 @@ class OthersProcess(GuardedProcess):
     def wait(self, timeout: float) -> int | None:
         """Wait up to *timeout* seconds until the guest ends; only its owner knows the hypervisor's exit code."""
         end = monotonic() + timeout
-        while (self._origin / RECORD).exists() and psutil.pid_exists(self.pid or 0):
+        while (self._origin / RECORD).exists() and is_running(self.pid or 0):
             if monotonic() >= end:
                 return None
             time.sleep(_LOOK_SECONDS)

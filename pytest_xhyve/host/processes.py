@@ -29,6 +29,19 @@ def find_processes(text: str) -> list[Process]:
     return [process for process in _all_processes() if text in process.command]
 
 
+def is_running(pid: int) -> bool:
+    """Whether process *pid* runs.
+
+    A process that has ended stays until its parent has waited for it (wait(2)), which the first process of a container
+    may never do. It does not run.
+    """
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        # A host may hide other users' processes (hidepid in proc(5)).
+        return psutil.pid_exists(pid)
+
+
 def find_start(pid: int) -> float | None:
     """When process *pid* started, in ticks of a clock that cannot be set; None if there is no such process.
 

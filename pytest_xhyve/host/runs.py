@@ -20,12 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from pytest_xhyve.host.guest_folder import PIDFILE, RECORD
 from pytest_xhyve.host.locks import flock_within, take_lock
 from pytest_xhyve.host.privilege import kill
-from pytest_xhyve.host.processes import find_processes, find_start
+from pytest_xhyve.host.processes import find_processes, find_start, is_running
 from pytest_xhyve.model.clock import monotonic
 
 _LOCK = ".lock"  # not a valid name of a guest
@@ -135,9 +133,9 @@ def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def live_guests(folder: Path, run: str = "*") -> list[GuestRecord]:
-    """The guests in *folder* whose process exists: of the run named *run*, or of all runs, also of dead ones."""
+    """The guests in *folder* whose process runs: of the run named *run*, or of all runs, also of dead ones."""
     records = (GuestRecord.read(path) for path in sorted(folder.glob(f"{run}/*/{RECORD}")))
-    return [record for record in records if record is not None and psutil.pid_exists(record.pid)]
+    return [record for record in records if record is not None and is_running(record.pid)]
 
 
 def kept_lans(folder: Path, run: str) -> list[Path]:
@@ -239,7 +237,7 @@ def living_runs(folder: Path) -> list[float]:
 def _try_lock(run: Path) -> int | None:
     """Take the lock of *run* and return its descriptor; None if the run has an owner."""
     creator = run.name.lstrip(".").partition("-")[0]
-    creator_lives = creator.isdecimal() and psutil.pid_exists(int(creator))
+    creator_lives = creator.isdecimal() and is_running(int(creator))
     if creator_lives and run.name.startswith("."):
         return None
     try:
@@ -266,9 +264,7 @@ def find_hypervisors_of(run: Path) -> list[int]:
 def kill_hypervisors_of(run: Path) -> None:
     """Kill the hypervisors of the guests in the folder *run*, and wait until they have ended."""
     pids = find_hypervisors_of(run)
-    processes = []
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):
-            processes.append(psutil.Process(pid))
     kill(pids)
-    psutil.wait_procs(processes, timeout=5)
+    end = monotonic() + _END_SECONDS
+    while any(map(is_running, pids)) and monotonic() < end:
+        time.sleep(_LOOK_SECONDS)

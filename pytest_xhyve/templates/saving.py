@@ -16,8 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from pytest_xhyve.formats.bundle_file import BundleWriter
 from pytest_xhyve.formats.qcow2 import read_qcow2_header
 from pytest_xhyve.guest.evidence import collect_evidence
@@ -26,6 +24,7 @@ from pytest_xhyve.guest.power import Power
 from pytest_xhyve.host.clone import DISK, create_overlay
 from pytest_xhyve.host.digests import known_digest
 from pytest_xhyve.host.exhaustion import is_readable
+from pytest_xhyve.host.processes import is_running
 from pytest_xhyve.host.qemu_img import has_qemu_img, run_qemu_img
 from pytest_xhyve.hypervisors.base import VirtualMachine
 from pytest_xhyve.images.backing import backing_files
@@ -107,7 +106,7 @@ def remove_unfinished(folder: Path) -> None:
     """Remove the files of bundles in *folder* whose process has died before they were complete."""
     for left in folder.glob(f".*{SUFFIX}.*{_NEW}"):
         pid = left.name.removesuffix(_NEW).rpartition(".")[2].partition("-")[0]
-        if not pid.isdecimal() or not psutil.pid_exists(int(pid)):
+        if not pid.isdecimal() or not is_running(int(pid)):
             left.unlink(missing_ok=True)
 
 

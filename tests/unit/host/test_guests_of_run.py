@@ -13,7 +13,7 @@ from textwrap import dedent
 
 import psutil
 import pytest
-from waiting import becomes
+from waiting import becomes, is_running
 
 from pytest_xhyve.host.runs import end_guests_of, live_guests, reap_kept
 
@@ -86,7 +86,7 @@ def test_ends_with_the_process_of_the_run(folder: Path, words: list[str]) -> Non
         assert psutil.pid_exists(guest.pid)
         run.kill()
         run.wait(10)
-        assert becomes(lambda: not psutil.pid_exists(guest.pid) and is_clean(folder), 5)
+        assert becomes(lambda: not is_running(guest.pid) and is_clean(folder), 5)
 
 
 @pytest.mark.parametrize("words", [["stays"], ["stays", "old"]], ids=["pidfd", "old"])
@@ -97,7 +97,7 @@ def test_its_maker_may_still_be_there(folder: Path, words: list[str]) -> None:
         (guest,) = live_guests(folder)
         run.kill()
         run.wait(10)
-        assert becomes(lambda: not psutil.pid_exists(guest.pid) and not guest.folder.exists(), 5)
+        assert becomes(lambda: not is_running(guest.pid) and not guest.folder.exists(), 5)
         maker.kill()
     assert becomes(lambda: is_clean(folder), 5)
 

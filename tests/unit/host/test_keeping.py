@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from textwrap import dedent
 import psutil
 import pytest
 from mounting import mounted
-from waiting import becomes
+from waiting import becomes, is_running
 
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.processes import find_start
@@ -99,7 +100,7 @@ def test_kept_guest_outlives_its_run(folder: Path) -> None:
 def test_reaping_ends_it_and_all_that_it_stood_on(folder: Path) -> None:
     with kept_guest(folder) as pids:
         assert [guest.name for guest in reap_kept(folder)] == ["kept"]
-        assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
+        assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
         assert reap_kept(folder) == []
 
 
@@ -115,7 +116,7 @@ def test_process_that_got_the_id_of_a_hypervisor_is_not_killed(folder: Path) -> 
             other.kill()
             other.wait()
         assert runs.kill_hypervisor(guest)
-        assert becomes(lambda: not psutil.pid_exists(pids[1]), 10)
+        assert becomes(lambda: not is_running(pids[1]), 10)
         assert not runs.kill_hypervisor(guest)
 
 
@@ -136,13 +137,13 @@ def test_clock_that_was_set_makes_no_owner_dead(folder: Path) -> None:
 def test_guest_that_shuts_down_leaves_nothing(folder: Path) -> None:
     with kept_guest(folder) as pids:
         os.kill(pids[1], signal.SIGTERM)
-        assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
+        assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
 
 
 def test_guest_that_nobody_could_find_is_not_kept(tmp_path: Path) -> None:
     """On a full disk, nothing can be told of it."""
     with mounted(tmp_path / "small", "size=128k") as folder, kept_guest(folder, "full") as pids:
-        assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
+        assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
 
 
 def test_guest_that_is_only_held_ends_with_its_run(folder: Path) -> None:
@@ -153,16 +154,51 @@ def test_guest_that_is_only_held_ends_with_its_run(folder: Path) -> None:
         pids = json.loads(process.stdout.readline())
         assert all(map(psutil.pid_exists, pids))
         process.kill()
-    assert becomes(lambda: not any(map(psutil.pid_exists, pids)) and not list(folder.iterdir()), 10)
+    assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
 
 
 def test_killed_guardian_leaves_what_the_next_run_removes(folder: Path) -> None:
     with kept_guest(folder) as pids:
         os.kill(pids[0], signal.SIGKILL)
-        assert becomes(lambda: not any(map(psutil.pid_exists, pids)), 10)
+        assert becomes(lambda: not any(map(is_running, pids)), 10)
         (run,) = folder.iterdir()
         assert reap_kept(folder) == []
         assert reap(folder) == [run]
+
+
+@pytest.fixture
+def ended_process() -> Iterator[int]:
+    """A process that has ended, and that nobody waits for, as in a container whose first process is no init."""
+    with subprocess.Popen(["true"]) as process:
+        assert becomes(lambda: not is_running(process.pid))
+        assert psutil.pid_exists(process.pid)
+        yield process.pid
+
+
+def test_guest_that_nobody_waits_for_has_ended(folder: Path, ended_process: int) -> None:
+    with kept_guest(folder):
+        (guest,) = live_guests(folder)
+        record = guest.folder / "guest.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"pid": ended_process}))
+        assert live_guests(folder) == []
+        begin = time.monotonic()
+        assert reap_kept(folder) == []
+        assert time.monotonic() - begin < 2
+
+
+def test_hypervisor_that_nobody_waits_for_is_killed_at_once(folder: Path) -> None:
+    run = folder / "run"
+    program = [sys.executable, "-c", "import time; time.sleep(600)", str(run / "guest" / "hypervisor.pid")]
+    with subprocess.Popen(["sh", "-c", '"$@" & exec sleep 600', "sh", *program]) as parent:
+        try:
+            assert becomes(lambda: parent.pid not in (found := runs.find_hypervisors_of(run)) and len(found) == 1)
+            (pid,) = runs.find_hypervisors_of(run)
+            begin = time.monotonic()
+            runs.kill_hypervisors_of(run)
+            assert time.monotonic() - begin < 2
+            assert not is_running(pid)
+        finally:
+            parent.kill()
 
 
 @pytest.mark.thorough
@@ -170,7 +206,7 @@ def test_another_process_with_its_number_is_spared(folder: Path) -> None:
     """The guest and its guardian are dead, and their run's folder is still there."""
     with kept_guest(folder) as pids:
         os.kill(pids[0], signal.SIGKILL)
-        assert becomes(lambda: not any(map(psutil.pid_exists, pids)), 10)
+        assert becomes(lambda: not any(map(is_running, pids)), 10)
     other = subprocess.Popen(["sleep", "600"])
     try:
         (record,) = folder.glob("*/*/guest.json")

@@ -136,7 +136,7 @@ def test_reaping_kills_a_hypervisor_that_outlived_both(run_folder: Path) -> None
     try:
         assert has_its_command_line(stray.pid)
         assert reap(run_folder) == [folder.parent]
-        assert not psutil.pid_exists(stray.pid)
+        assert not is_running(stray.pid)
         assert reader.poll() is None
     finally:
         for process in (stray, reader):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waiting import becomes
+from waiting import becomes, is_running
 
 from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import Guardian
@@ -130,4 +130,4 @@ def test_kept_switch_ends_with_its_last_guest(guardian: Guardian, run_folder: Pa
     a.close()
     assert psutil.pid_exists(pid)
     b.close()
-    assert becomes(lambda: not psutil.pid_exists(pid))
+    assert becomes(lambda: not is_running(pid))

@@ -15,7 +15,7 @@ from pathlib import Path
 import dpkt
 import psutil
 import pytest
-from waiting import becomes
+from waiting import becomes, is_running
 
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.cable import CableEnd
@@ -256,7 +256,7 @@ def _has_died(switch: Switch) -> bool:
 
 def test_switch_dies_with_the_guardian(guardian: Guardian, switch: Switch) -> None:
     os.kill(guardian.pid, signal.SIGKILL)
-    assert becomes(lambda: not psutil.pid_exists(switch.pid))
+    assert becomes(lambda: not is_running(switch.pid))
 
 
 def test_switch_is_no_guest_and_its_run_owns_it(run_folder: Path, process: GuardedProcess, switch: Switch) -> None:
@@ -280,7 +280,7 @@ def test_kept_switch_ends_with_its_last_guest(guardian: Guardian, run_folder: Pa
         assert b.receive() == b"still here"
         a.end.close()
         assert psutil.pid_exists(pid)
-    assert becomes(lambda: not psutil.pid_exists(pid))
+    assert becomes(lambda: not is_running(pid))
 
 
 def test_way_that_is_blocked(switch: Switch, cables: tuple[Cable, Cable, Cable]) -> None:
