@@ -46,6 +46,7 @@ def test_job_is_valid(job: dict[str, Any]) -> None:
         kubernetes.validate(wrong, kubernetes.latest_version(), strict=True)
 
 
+@pytest.mark.usefixtures("entry_points")
 def test_every_test_is_in_one_group(files: dict[str, str], job: dict[str, Any], pytester: pytest.Pytester) -> None:
     """Each page's file has as many parts as it asks pytest-split for, and these make up the suite."""
     pytest.importorskip("pytest_split")

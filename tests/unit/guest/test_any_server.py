@@ -23,6 +23,8 @@ from pytest_xhyve.model.errors import ConnectionFailed
 
 logging.getLogger("test.any").setLevel(logging.CRITICAL + 1)
 SECONDS = 0.5
+SILENT_SECONDS = 0.15
+"""For a server that behaves no more: how long the plugin waits does not change what it answers."""
 Spoil = Callable[[int, bytes], bytes | None]
 """Changes a chunk of bytes, of which that many came before; None hangs up."""
 
@@ -87,13 +89,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[paramiko.PKey, str, 
     return paramiko.PKey.from_path(file), pair.public, file
 
 
-def log_in(keys: tuple[paramiko.PKey, str, Path], spoil: Spoil) -> bool:
-    """Whether the plugin logs in; any error but its own fails the test."""
+def log_in(keys: tuple[paramiko.PKey, str, Path], spoil: Spoil, seconds: float = SECONDS) -> bool:
+    """Whether the plugin logs in, if no step may take more than *seconds*; any error but its own fails the test."""
     key, line, file = keys
     begin = time.monotonic()
     with spoiled_server(key, spoil) as (connection, endpoint):
         try:
-            client, _ = ssh.log_in(connection, endpoint, user="root", key=file, host_keys=[line], timeout=SECONDS)
+            client, _ = ssh.log_in(connection, endpoint, user="root", key=file, host_keys=[line], timeout=seconds)
         except (ssh.Broken, ssh.Refused, ConnectionFailed):
             return False
         else:
@@ -124,7 +126,7 @@ def test_login_ends_although_a_test_has_stopped_the_clock(
     at = int(max(sent) * part)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
-    assert not log_in(keys, lambda came, data: data if came + len(data) <= at else b"")
+    assert not log_in(keys, lambda came, data: data if came + len(data) <= at else b"", SILENT_SECONDS)
 
 
 @examples(25)
@@ -140,7 +142,7 @@ def test_any_byte_is_another(keys: tuple[paramiko.PKey, str, Path], at: int, fli
             return data
         return data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :]
 
-    log_in(keys, spoil)
+    log_in(keys, spoil, SILENT_SECONDS)
 
 
 @examples(25)
@@ -160,4 +162,4 @@ def test_any_bytes_in_the_place_of_the_rest(keys: tuple[paramiko.PKey, str, Path
         sent.append(True)
         return data[: max(0, at - came)] + more
 
-    log_in(keys, spoil)
+    log_in(keys, spoil, SILENT_SECONDS)

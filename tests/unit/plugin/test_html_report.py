@@ -110,6 +110,7 @@ def test_page_that_cannot_be_written_is_a_usage_error(pytester: pytest.Pytester,
     assert re.search(rf"--xhyve-report: cannot write .*({problem})", result.stderr.str())
 
 
+@pytest.mark.usefixtures("entry_points")
 def test_run_without_the_option_imports_nothing_of_it(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """

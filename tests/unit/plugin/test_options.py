@@ -65,6 +65,7 @@ def test_run_without_guests_imports_nothing_heavy(pytester: pytest.Pytester, mon
     assert "xhyve:" not in result.stdout.str()
 
 
+@pytest.mark.usefixtures("entry_points")
 def test_run_without_guests_imports_few_modules_of_the_plugin(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         f"""
@@ -78,6 +79,7 @@ def test_run_without_guests_imports_few_modules_of_the_plugin(pytester: pytest.P
     pytester.runpytest_subprocess("-p", "no:xdist").assert_outcomes(passed=1)
 
 
+@pytest.mark.usefixtures("entry_points")
 def test_can_be_turned_off(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_guest(xhyve_guest): pass")
     result = pytester.runpytest_inprocess("-p", "no:xhyve")

@@ -62,6 +62,7 @@ def decoded(url: str) -> str:
     return base64.b64decode(url.partition("base64,")[2]).decode()
 
 
+@pytest.mark.usefixtures("entry_points")
 @pytest.mark.parametrize("workers", ["-n0", pytest.param("-n2", marks=pytest.mark.thorough)])
 def test_both_have_all_parts(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str) -> None:
     # These plugins are left out elsewhere.
@@ -95,6 +96,7 @@ def test_both_have_all_parts(pytester: pytest.Pytester, monkeypatch: pytest.Monk
     assert not by_test["test_passes"].get("attachments")
 
 
+@pytest.mark.usefixtures("entry_points")
 def test_inactive_plugins_get_nothing(pytester: pytest.Pytester) -> None:
     assert active_reports(pytester.parseconfig()) is None
     assert active_reports(pytester.parseconfig("-p", "no:html", "-p", "no:allure_pytest")) is None

@@ -36,6 +36,7 @@ HEAD = "cold      clone    boot  teardown   total"
 ROW = "  10 ms  2.00 s     20 ms  2.03 s"
 
 
+@pytest.mark.usefixtures("entry_points")
 @pytest.mark.parametrize("arguments", [["--durations=0"], ["-q", "--durations=3"], ["-x", "--durations=1"]])
 def test_shown_with_durations(pytester: pytest.Pytester, arguments: list[str]) -> None:
     pytester.makeconftest(CONFTEST)
@@ -45,6 +46,7 @@ def test_shown_with_durations(pytester: pytest.Pytester, arguments: list[str]) -
     assert "alone" not in result.stdout.str()
 
 
+@pytest.mark.usefixtures("entry_points")
 def test_each_guest_is_shown_with_v(pytester: pytest.Pytester) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(TESTS)
