@@ -70,10 +70,15 @@ class _Guardian:
         try:
             self._serve_pytest()
             ending = [*self._guests.values(), *self._kept]
+            for guest in self._guests.values():
+                # The kernel closes the sockets of a killed pytest one after the other: this one may still be open.
+                self._selector.unregister(guest.channel.socket)
             self._guests.clear()
             self._kept = [guest for guest in ending if guest.is_kept and not guest.is_held and not guest.has_ended()]
             for guest in ending:
-                if guest not in self._kept:
+                if guest in self._kept:
+                    guest.channel.socket.close()
+                else:
                     self._remove(guest)
             if self._kept:
                 self._detach_from_pytest()
@@ -156,15 +161,17 @@ class _Guardian:
         channel = Channel(socket.socket(fileno=end))
         guest = OwnedGuest(channel, Path(message["folder"]), held, self._selector)
         self._guests[end] = guest
-        self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._handle(end))
+        self._selector.register(channel.socket, selectors.EVENT_READ, lambda: self._handle(end, guest))
         if self._control.is_short:
             guest.refuse(out_of_descriptors())
         else:
             channel.send({"ready": True})
         return True
 
-    def _handle(self, number: int) -> bool:
-        guest = self._guests[number]
+    def _handle(self, number: int, guest: OwnedGuest) -> bool:
+        if self._guests.get(number) is not guest:
+            # Another event of the same moment has removed it.
+            return True
         message, fds = guest.channel.receive()
         if message is None:
             self._selector.unregister(guest.channel.socket)
@@ -185,7 +192,7 @@ class _Guardian:
         except Exception as error:
             # The other guests go on, whatever this one meets.
             guest.refuse(error)
-        return self._handle(number) if guest.channel.pending() else True
+        return self._handle(number, guest) if guest.channel.pending() else True
 
     def _remove(self, guest: OwnedGuest) -> None:
         if self._salvage is not None and not guest.is_released and not guest.is_kept:

@@ -20,6 +20,7 @@ from mounting import mounted
 from waiting import becomes, is_running
 
 from pytest_xhyve.host import runs
+from pytest_xhyve.host.guardian import GuardedProcess, Guardian
 from pytest_xhyve.host.processes import find_start
 from pytest_xhyve.host.runs import live_guests, reap, reap_kept
 
@@ -53,9 +54,23 @@ OWNER = dedent(
                     print(json.dumps([guardian.pid, process.pid]), flush=True)
                     if "held" in sys.argv:
                         time.sleep(600)
+                    if "killed" in sys.argv:
+                        # The kernel closes the sockets of a killed process one after the other.
+                        guardian._channel.socket.close()
+                        time.sleep(0.2)
+                        os._exit(0)
         guardian.close()
     """
 )
+
+
+KEPT = {"by": "test_it", "since": 1.0, "run": "1"}
+
+
+def start(process: GuardedProcess) -> None:
+    """Start what stands for a hypervisor."""
+    program = [sys.executable, "-c", "import time; time.sleep(600)", str(process.folder / "hypervisor.pid")]
+    process.start(program, {}, {})
 
 
 @pytest.fixture
@@ -91,7 +106,7 @@ def test_kept_guest_outlives_its_run(folder: Path) -> None:
         assert all(map(psutil.pid_exists, pids))
         (guest,) = live_guests(folder)
         assert (guest.name, guest.pid, guest.ssh) == ("kept", pids[1], ("ssh", "kept"))
-        assert guest.kept == {"by": "test_it", "since": 1.0, "run": "1"}
+        assert guest.kept == KEPT
         # A run that begins takes away what dead ones left, and not this.
         assert reap(folder) == []
         assert [path.name for path in guest.folder.parent.iterdir() if path.is_dir()] == ["kept"]
@@ -155,6 +170,37 @@ def test_guest_that_is_only_held_ends_with_its_run(folder: Path) -> None:
         assert all(map(psutil.pid_exists, pids))
         process.kill()
     assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
+
+
+def test_kept_guest_outlives_a_run_that_is_killed(folder: Path) -> None:
+    with kept_guest(folder, "killed") as pids:
+        # What ends with the connections of the run ends within this time.
+        assert not becomes(lambda: not is_running(pids[1]), 0.5)
+        (guest,) = live_guests(folder)
+        assert runs.end_kept(guest)
+        assert becomes(lambda: not list(folder.iterdir()))
+
+
+def test_run_and_connection_that_end_at_the_same_moment(folder: Path) -> None:
+    about = ABOUT | {"owner": os.getpid()}
+    with subprocess.Popen(["sleep", "600"]) as run_process, runs.new_run(folder) as (run, lock):
+        guardian = Guardian(run, lock)
+        with guardian.guard(run / "kept", [], about) as kept, guardian.guard(run / "shared", [], about) as shared:
+            for process in (kept, shared):
+                start(process)
+            kept.keep({"kept": KEPT})
+            shared.keep({"run": "run-1"}, run_process=run_process.pid)
+            # The guardian sees all at once that happens while it is stopped. What waits for it lets it go on.
+            os.kill(guardian.pid, signal.SIGSTOP)
+            assert becomes(lambda: psutil.Process(guardian.pid).status() == psutil.STATUS_STOPPED)
+            run_process.kill()
+            run_process.wait(10)
+            shared.close()
+            assert becomes(lambda: not shared.folder.exists())
+            assert not becomes(lambda: not live_guests(folder), 0.2)
+        guardian.close()
+    (guest,) = live_guests(folder)
+    assert runs.end_kept(guest)
 
 
 def test_killed_guardian_leaves_what_the_next_run_removes(folder: Path) -> None:
