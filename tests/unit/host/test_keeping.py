@@ -232,6 +232,16 @@ def test_guest_that_nobody_waits_for_has_ended(folder: Path, ended_process: int)
         assert time.monotonic() - begin < 2
 
 
+def test_owner_that_nobody_waits_for_is_dead(folder: Path, ended_process: int) -> None:
+    with kept_guest(folder) as pids:
+        (guest,) = live_guests(folder)
+        record = guest.folder / "guest.json"
+        owner = {"owner": ended_process, "owner_start": find_start(ended_process)}
+        record.write_text(json.dumps(json.loads(record.read_text()) | owner))
+        assert [ended.name for ended in reap_kept(folder)] == ["kept"]
+        assert becomes(lambda: not is_running(pids[1]))
+
+
 def test_hypervisor_that_nobody_waits_for_is_killed_at_once(folder: Path) -> None:
     run = folder / "run"
     program = [sys.executable, "-c", "import time; time.sleep(600)", str(run / "guest" / "hypervisor.pid")]
