@@ -69,17 +69,12 @@ class _Guardian:
         self._selector.register(woken, selectors.EVENT_READ, lambda: self._children(woken))
         try:
             self._serve_pytest()
-            ending = [*self._guests.values(), *self._kept]
-            for guest in self._guests.values():
-                # The kernel closes the sockets of a killed pytest one after the other: this one may still be open.
-                self._selector.unregister(guest.channel.socket)
-            self._guests.clear()
-            self._kept = [guest for guest in ending if guest.is_kept and not guest.is_held and not guest.has_ended()]
-            for guest in ending:
-                if guest in self._kept:
-                    guest.channel.socket.close()
-                else:
-                    self._remove(guest)
+            # The kernel closes the sockets of a killed pytest one after the other: these may still be open.
+            for number in list(self._guests):
+                self._disconnect(number)
+            for guest in [guest for guest in self._kept if guest.is_held or guest.has_ended()]:
+                self._kept.remove(guest)
+                self._remove(guest)
             if self._kept:
                 self._detach_from_pytest()
             while self._kept:
@@ -133,8 +128,7 @@ class _Guardian:
 
     def _end_kept(self, guest: OwnedGuest) -> None:
         for number in [number for number, other in self._guests.items() if other is guest]:
-            self._selector.unregister(guest.channel.socket)
-            del self._guests[number]
+            self._stop_listening(number)
             guest.remove()
         if guest in self._kept:
             self._kept.remove(guest)
@@ -174,13 +168,7 @@ class _Guardian:
             return True
         message, fds = guest.channel.receive()
         if message is None:
-            self._selector.unregister(guest.channel.socket)
-            del self._guests[number]
-            if guest.is_kept and not guest.has_ended():
-                guest.channel.socket.close()
-                self._kept.append(guest)
-            else:
-                self._remove(guest)
+            self._disconnect(number)
             return True
         if guest.channel.is_short:
             for fd in fds:
@@ -193,6 +181,20 @@ class _Guardian:
             # The other guests go on, whatever this one meets.
             guest.refuse(error)
         return self._handle(number, guest) if guest.channel.pending() else True
+
+    def _disconnect(self, number: int) -> None:
+        """Close the connection of a guest; the guest stays only if it is kept."""
+        guest = self._stop_listening(number)
+        if guest.is_kept and not guest.has_ended():
+            guest.channel.socket.close()
+            self._kept.append(guest)
+        else:
+            self._remove(guest)
+
+    def _stop_listening(self, number: int) -> OwnedGuest:
+        guest = self._guests.pop(number)
+        self._selector.unregister(guest.channel.socket)
+        return guest
 
     def _remove(self, guest: OwnedGuest) -> None:
         if self._salvage is not None and not guest.is_released and not guest.is_kept:

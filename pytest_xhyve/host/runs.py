@@ -189,8 +189,7 @@ def end_guests_of(folder: Path, run: str) -> None:
 
 def _owner_lives(guest: GuestRecord) -> bool:
     """Whether the process that started *guest* still runs; a later process with the same id does not count."""
-    start = find_start(guest.owner)
-    return start is not None and guest.owner_start in (None, start) and is_running(guest.owner)
+    return is_running(guest.owner) and guest.owner_start in (None, find_start(guest.owner))
 
 
 def end_kept(guest: GuestRecord) -> bool:
