@@ -28,7 +28,10 @@ def has_its_command_line(pid: int) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process; one that is dead and waits for its parent to notice is none."""
+    """Whether there is such a process; one that is dead and waits for its parent to notice is none.
+
+    The product has a function like it, which this one judges.
+    """
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -17,7 +17,6 @@ import psutil
 import pytest
 from waiting import becomes, is_running
 
-from pytest_xhyve.host import guardian as guardian_room
 from pytest_xhyve.host import runs
 from pytest_xhyve.host.exhaustion import is_readable
 from pytest_xhyve.host.guardian import GuardedProcess, Guardian
@@ -218,7 +217,7 @@ def test_killed_guardian_takes_the_hypervisor_along(guardian: Guardian, process:
 def test_stopped_guardian_is_continued(
     guardian: Guardian, process: GuardedProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guardian_room, "_STOPPED_SECONDS", 0.2)
+    monkeypatch.setattr("pytest_xhyve.host.guardian._STOPPED_SECONDS", 0.2)
     os.kill(guardian.pid, signal.SIGSTOP)
     process.start(SLEEP, {}, {})
     pid = process.pid

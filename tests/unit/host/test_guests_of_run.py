@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 
-import psutil
 import pytest
 from waiting import becomes, is_running
 
@@ -83,7 +82,7 @@ def test_ends_with_the_process_of_the_run(folder: Path, words: list[str]) -> Non
         assert guest.kept is None
         # It is no guest that a person keeps.
         assert reap_kept(folder) == []
-        assert psutil.pid_exists(guest.pid)
+        assert is_running(guest.pid)
         run.kill()
         run.wait(10)
         assert becomes(lambda: not is_running(guest.pid) and is_clean(folder), 5)
@@ -111,7 +110,7 @@ def test_its_maker_is_killed(folder: Path) -> None:
         (guest,) = live_guests(folder)
         # The end of the run, as its controller does it.
         end_guests_of(folder, "another")
-        assert psutil.pid_exists(guest.pid)
+        assert is_running(guest.pid)
         end_guests_of(folder, "run-1")
         assert not guest.folder.exists()
         assert becomes(lambda: is_clean(folder), 5)

@@ -103,7 +103,7 @@ def kept_guest(folder: Path, *words: str) -> Iterator[list[int]]:
 
 def test_kept_guest_outlives_its_run(folder: Path) -> None:
     with kept_guest(folder) as pids:
-        assert all(map(psutil.pid_exists, pids))
+        assert all(map(is_running, pids))
         (guest,) = live_guests(folder)
         assert (guest.name, guest.pid, guest.ssh) == ("kept", pids[1], ("ssh", "kept"))
         assert guest.kept == KEPT
@@ -143,7 +143,7 @@ def test_clock_that_was_set_makes_no_owner_dead(folder: Path) -> None:
         alive = json.loads(record.read_text()) | {"owner": os.getpid(), "owner_start": find_start(os.getpid())}
         record.write_text(json.dumps(alive | {"started": 1.0}))
         assert reap_kept(folder) == []
-        assert all(map(psutil.pid_exists, pids))
+        assert all(map(is_running, pids))
         # A later process with the owner's number is not the owner.
         record.write_text(json.dumps(alive | {"owner_start": 1.0}))
         assert [guest.name for guest in reap_kept(folder)] == ["kept"]
@@ -167,7 +167,7 @@ def test_guest_that_is_only_held_ends_with_its_run(folder: Path) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         pids = json.loads(process.stdout.readline())
-        assert all(map(psutil.pid_exists, pids))
+        assert all(map(is_running, pids))
         process.kill()
     assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
-import psutil
 import pytest
 from waiting import becomes, has_its_command_line, is_running
 
@@ -123,7 +122,7 @@ def test_death_of_owner_and_guardian_leaves_no_process(run_folder: Path) -> None
 def test_reaping_spares_the_living(run_folder: Path) -> None:
     with owner(run_folder) as (_, pids):
         assert reap(run_folder) == []
-        assert all(map(psutil.pid_exists, pids))
+        assert all(map(is_running, pids))
 
 
 def test_reaping_kills_a_hypervisor_that_outlived_both(run_folder: Path) -> None:

@@ -128,6 +128,6 @@ def test_kept_switch_ends_with_its_last_guest(guardian: Guardian, run_folder: Pa
     a.send(EVERYBODY, b"still here")
     assert b.receive() == b"still here"
     a.close()
-    assert psutil.pid_exists(pid)
+    assert is_running(pid)
     b.close()
     assert becomes(lambda: not is_running(pid))

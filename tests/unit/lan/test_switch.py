@@ -279,7 +279,7 @@ def test_kept_switch_ends_with_its_last_guest(guardian: Guardian, run_folder: Pa
         a.send(EVERYBODY, b"still here")
         assert b.receive() == b"still here"
         a.end.close()
-        assert psutil.pid_exists(pid)
+        assert is_running(pid)
     assert becomes(lambda: not is_running(pid))
 
 

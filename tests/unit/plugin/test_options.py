@@ -49,7 +49,7 @@ def test_fixtures_are_explained(pytester: pytest.Pytester) -> None:
     assert "_xhyve_fleet" not in result.stdout.str()
 
 
-def test_run_without_guests_imports_nothing_heavy(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_without_guests_imports_nothing_heavy(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         f"""
         import sys
@@ -58,9 +58,7 @@ def test_run_without_guests_imports_nothing_heavy(pytester: pytest.Pytester, mon
             assert not {{name for name in {HEAVY!r} if name in sys.modules}}
         """
     )
-    # Other plugins of this environment may import them.
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    result = pytester.runpytest_subprocess("-p", "pytest_xhyve.plugin")
+    result = pytester.runpytest_subprocess()
     result.assert_outcomes(passed=1)
     assert "xhyve:" not in result.stdout.str()
 
