@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.kernel_watch import LAST_LINES
 from pytest_xhyve.hypervisors.base import VirtualMachine
-from pytest_xhyve.model.errors import BootFailed, BootTimeout, KernelPanic, LeaseNotFound
+from pytest_xhyve.model.errors import BootFailed, BootTimeout, KernelPanic, LeaseNotFound, XhyveError
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import SSH_PORT
 from pytest_xhyve.model.timeouts import Timeouts
@@ -33,6 +35,25 @@ def timeout_error(vm: VirtualMachine, console: Console, image: Image, timeouts: 
     return BootTimeout(
         f"{image.name} did not answer on SSH{where} within {round(seconds, 2):g} s{reason}", console=last
     )
+
+
+def note_console(error: BaseException, doing: str, console: Console, phases: Mapping[str, float] | None = None) -> None:
+    """Add to *error* what a guest's console shows, if the error did not arise from the guest.
+
+    Another plugin may end a test before a limit of this plugin is over: pytest-timeout raises an error in the middle of
+    a wait, and that error alone would not show what the guest did.
+
+    Args:
+        error: an error of any kind; one of this plugin stays as it is.
+        doing: which guest did what meanwhile.
+        console: the guest's console.
+        phases: the seconds of each phase of its start; None if it has started.
+    """
+    if isinstance(error, XhyveError):
+        return
+    state = BootFailed(doing, console=console.tail(LAST_LINES))
+    state.phases = phases or {}
+    error.add_note(str(state))
 
 
 def hints(

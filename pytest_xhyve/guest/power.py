@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_xhyve.guest.boot_errors import hints
+from pytest_xhyve.guest.boot_errors import hints, note_console
 from pytest_xhyve.guest.boot_phases import BANNER, FIRMWARE, BootPhases
 from pytest_xhyve.guest.console import Console
 from pytest_xhyve.guest.health import Health
@@ -127,6 +127,9 @@ class Power:
                 suspicion=self.health.suspicion,
                 serial_port=architecture_of(self.image.arch).console,
             )
+            raise
+        except BaseException as error:
+            note_console(error, f"guest {self.name} was starting meanwhile", self._console, progress.seconds())
             raise
         phases = {"start": started - begin, start.phase: ready - started, "banner": banner, "login": login}
         if is_boot:

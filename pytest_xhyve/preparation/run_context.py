@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from pytest_xhyve.guest.boot_errors import note_console
 from pytest_xhyve.guest.events import Events
 from pytest_xhyve.guest.guest import Guest
 from pytest_xhyve.guest.instance import Instance
@@ -95,6 +96,9 @@ class RunContext:
             guest._boot_or_restore()
             try:
                 yield guest
+            except BaseException as error:
+                note_console(error, f"guest {name} was running meanwhile", guest.console)
+                raise
             finally:
                 guest._switch_off()
 

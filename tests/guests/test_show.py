@@ -85,6 +85,18 @@ def test_reader_on_the_host_finds_what_the_helper_guest_finds(disk: Path, *, par
     }
 
 
+@pytest.mark.thorough
+def test_interrupted_look_shows_the_console(disk: Path) -> None:
+    with (
+        pytest.raises(KeyboardInterrupt) as raised,
+        fleet_of(Home.of_user(), [], start="cold") as fleet,
+        _opened(look(disk), fleet.run_context()),
+    ):
+        raise KeyboardInterrupt
+    (note,) = raised.value.__notes__
+    assert note.startswith("guest helper was running meanwhile\n  last on the console:\n")
+
+
 def test_what_is_not_plain_is_left_to_the_helper_guest(disk: Path, tmp_path: Path) -> None:
     dirty = copy_disk(disk, tmp_path / "dirty.img")
     debugfs(dirty, "feature needs_recovery")

@@ -28,6 +28,8 @@ from pytest_xhyve.images.manifest import read_manifest
 from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
+pytest_plugins = ["pytester"]
+
 pytestmark = pytest.mark.xhyve(image="tiny")
 
 
@@ -121,6 +123,27 @@ def test_time_is_up(tiny: Path, hypervisor: Chosen) -> None:
             fleet.start(ForegroundRequest(GuestSpec(image=tiny, start="cold")))
     finally:
         fleet.close()
+
+
+@pytest.mark.run_under("warm")
+def test_limit_of_another_plugin_shows_the_console(
+    pytester: pytest.Pytester, hypervisor: Chosen, tiny: Path, tmp_path: Path
+) -> None:
+    """The error of pytest-timeout knows nothing of the guest that the test has waited for."""
+    silent = changed(tiny, tmp_path, cmdline=cmdline(tiny, "init=/bin/cat"))
+    pytester.makepyfile("def test_it(xhyve_guest): pass")
+    words = [*hypervisor.options, "--xhyve-start=cold", f"--xhyve-image={silent}", "--timeout=4"]
+    result = pytester.runpytest_subprocess(*words)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *Timeout (>4.0s) from pytest-timeout.",
+            "E *guest tiny-* was starting meanwhile",
+            "E *it got as far as: *(firmware * s · kernel * s*)",
+            "E *last on the console:",
+            "E *[[]*[]] *",
+        ]
+    )
 
 
 @pytest.mark.thorough

@@ -57,6 +57,7 @@ KNOWN = {
     ("cli/progress.py", "echo"): {PRINTABLE: 2},
     ("cli/progress.py", "print"): {PRINTABLE: 1},
     ("guest/access.py", "warn"): {PRINTABLE: 1},
+    ("guest/boot_errors.py", "add_note"): {ERROR: 1},
     ("guest/chaos.py", "add_note"): {ERROR: 1},
     ("cli/resume_command.py", "UsageError"): {OURS: 2},
     ("cli/resume_test.py", "echo"): {PRINTABLE: 1},
