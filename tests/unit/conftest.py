@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import named_plugins
 import pytest
 
 from pytest_xhyve.host import runs
@@ -25,7 +27,8 @@ def lean_runs(request: pytest.FixtureRequest, lean_runs: None, monkeypatch: pyte
     """
     if "entry_points" not in request.fixturenames:
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-        monkeypatch.setenv("PYTEST_PLUGINS", "pytest_xhyve.plugin,xdist.plugin,xdist.looponfail,pytest_timeout")
+        monkeypatch.setenv("PYTEST_PLUGINS", named_plugins.__name__)
+        monkeypatch.setenv("PYTHONPATH", str(Path(named_plugins.__file__).parent), prepend=os.pathsep)
 
 
 @pytest.fixture
