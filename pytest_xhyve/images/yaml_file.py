@@ -48,7 +48,9 @@ def load_mapping(path: Path, kind: str, example: str) -> dict[str, Any]:
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
+        # What is missing at the end of the file, libyaml finds missing in the line after it.
+        last = text.count("\n", 0, -1)
+        line = f" in line {min(error.problem_mark.line, last) + 1}" if error.problem_mark is not None else ""
         raise ConfigurationError(f"{path} is not YAML{line}: {error.problem or error}") from error
     except Exception as error:
         # Besides YAMLError: errors of int(), date() and others for values that look like numbers or dates.

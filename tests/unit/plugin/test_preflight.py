@@ -146,7 +146,7 @@ KINDS = {
         ("ubuntu18.yaml: a manifest is a mapping",), prepare=lambda folder: (folder / "ubuntu18.yaml").write_text("hm")
     ),
     "no YAML": Bad(
-        ("ubuntu18.yaml is not YAML in line 1: ", "expected"),
+        ("ubuntu18.yaml is not YAML in line 1: ", "node content"),
         prepare=lambda folder: (folder / "ubuntu18.yaml").write_text("a: ["),
     ),
     "missing file": Bad(
