@@ -29,7 +29,7 @@ DISKS := cloud installed uefi subvolumes labelled
 BY_THE_CLOCK := tests/guests/test_deaths.py
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 # Unit tests mostly wait: for processes to end, for limits to pass.
-MANY := -n 6
+MANY := -n 5
 
 MAC_HYPERVISORS ?= vfkit hyperkit xhyve qemu
 MAC_IMAGES ?= $(HOME)/guests/images

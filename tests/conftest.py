@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import shutil
 import signal
@@ -22,8 +21,7 @@ from strategies import examples, examples_factor
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.images.build import build_image
 
-SECONDS: dict[str, float] = json.loads(Path(__file__).with_name("seconds.json").read_text())
-"""What each file took, as tools/record-seconds wrote it; a file that is not in it counts as long."""
+pytest_plugins = ["file_order"]
 
 LEAN = f"-p no:hypothesispytest -p no:html -p no:metadata -p no:allure_pytest {other_plugins.WITHOUT}"
 """What a pytest that a test starts does without: to load these takes half of its time."""
@@ -91,14 +89,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the property tests, for `make fuzz` and `make thorough-unit`."""
     if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
         item.add_marker("fuzz")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the longest files to xdist's workers first, so that all of them end at about the same time."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        here = Path(__file__).parent
-        items.sort(key=lambda item: -SECONDS.get(item.path.relative_to(here).as_posix(), 1e9))
 
 
 @pytest.fixture(autouse=True)
