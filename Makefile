@@ -110,8 +110,12 @@ fuzz: $(VENV)/.done
 soak: images
 	PYTHONPATH=.:tests $(BIN)/python -m soak $(SOAK_SECONDS)
 
-docs: $(VENV)/.done
+docs: site/.done
+
+# The reference comes from the code. A folder is newer, too, once a file of it is gone.
+site/.done: $(VENV)/.done $(shell find docs/. pytest_xhyve *.md ! -path '*/__pycache__*')
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --fresh-env --doctree-dir build/docs docs site
+	touch $@
 
 fix: $(VENV)/.done
 	$(BIN)/ruff check --fix .
