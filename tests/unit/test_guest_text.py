@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pages
 import pytest
@@ -92,14 +92,18 @@ KNOWN = {
 
 
 @pytest.fixture(scope="module")
-def sources() -> Mapping[str, ast.Module]:
-    """Each file of the package, parsed."""
-    return {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
+def sources() -> Mapping[str, list[ast.AST]]:
+    """The calls and the classes of each file of the package."""
+    return {path.relative_to(PACKAGE).as_posix(): parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
 
 
-def calls_that_show(source: ast.AST) -> Iterator[tuple[str, bool]]:
-    """The name of each call in *source* that shows text, and whether `printable` is called for its arguments."""
-    for node in ast.walk(source):
+def parse(source: str) -> list[ast.AST]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call | ast.ClassDef)]
+
+
+def calls_that_show(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, bool]]:
+    """The name of each call of *nodes* that shows text, and whether `printable` is called for its arguments."""
+    for node in nodes:
         if isinstance(node, ast.Call):
             last, both = end_of_name(node.func)
             for name in {last, both} & SHOWING:
@@ -110,11 +114,11 @@ def _is_printable(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "printable"
 
 
-def test_every_place_that_shows_text_is_known(sources: Mapping[str, ast.Module]) -> None:
+def test_every_place_that_shows_text_is_known(sources: Mapping[str, list[ast.AST]]) -> None:
     made: Counter[tuple[str, str]] = Counter()
     through: Counter[tuple[str, str]] = Counter()
-    for path, source in sources.items():
-        for name, is_printable in calls_that_show(source):
+    for path, nodes in sources.items():
+        for name, is_printable in calls_that_show(nodes):
             made[path, name] += 1
             through[path, name] += is_printable
     assert made == {place: sum(reasons.values()) for place, reasons in KNOWN.items()}
@@ -132,15 +136,15 @@ def test_every_place_that_shows_text_is_known(sources: Mapping[str, ast.Module])
     ],
 )
 def test_such_calls_are_found(source: str, found: list[tuple[str, bool]]) -> None:
-    assert list(calls_that_show(ast.parse(source))) == found
+    assert list(calls_that_show(parse(source))) == found
 
 
-def test_errors_do_not_go_around_their_class(sources: Mapping[str, ast.Module]) -> None:
+def test_errors_do_not_go_around_their_class(sources: Mapping[str, list[ast.AST]]) -> None:
     """An error of ours that had a `__str__` of its own could show a guest's text as it is."""
     own = [
         (path, node.name)
-        for path, source in sources.items()
-        for node in ast.walk(source)
+        for path, nodes in sources.items()
+        for node in nodes
         if isinstance(node, ast.ClassDef)
         and any(
             isinstance(base, ast.Name) and base.id.endswith(("Error", "Failed", "Exception")) for base in node.bases

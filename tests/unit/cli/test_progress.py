@@ -82,19 +82,19 @@ from pytest_xhyve.cli.progress import Progress
 assert "rich" not in sys.modules
 progress = Progress(delay=0.05)
 with progress.activity("doing it"):
-    time.sleep(1)
+    time.sleep(float(sys.argv[1]))
     progress.line("said with [brackets]")
     progress.step("half of it")
-    time.sleep(0.5)
+    time.sleep(0.3)
 print("on standard output", "rich" in sys.modules)
 """
 
 
-def on_terminal(term: str) -> tuple[str, bytes]:
-    """What the script says on a terminal as its standard error, and on standard output."""
+def on_terminal(term: str, seconds: float) -> tuple[str, bytes]:
+    """What the script, which works for *seconds*, says on a terminal as its standard error, and on standard output."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", ON_TERMINAL],
+        [sys.executable, "-c", ON_TERMINAL, str(seconds)],
         env=os.environ | {"TERM": term},
         stdout=subprocess.PIPE,
         stderr=theirs,
@@ -112,7 +112,7 @@ def on_terminal(term: str) -> tuple[str, bytes]:
 
 
 def test_terminal_has_a_line_that_goes() -> None:
-    said, output = on_terminal("xterm")
+    said, output = on_terminal("xterm", 1.0)
     assert output == b"on standard output True\n"
     # How long it has been going on is counted on, from whatever second in which a busy host comes to show the line.
     seconds = [int(shown) for shown in re.findall(r"doing it(?:: half of it)?  (\d+) s", said)]
@@ -126,6 +126,6 @@ def test_terminal_has_a_line_that_goes() -> None:
 
 
 def test_terminal_that_cannot_go_back() -> None:
-    said, output = on_terminal("dumb")
+    said, output = on_terminal("dumb", 0.2)
     assert output == b"on standard output False\n"
     assert said.splitlines() == ["doing it …", "said with [brackets]"]

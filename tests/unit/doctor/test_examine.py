@@ -102,6 +102,7 @@ def test_lines_are_as_wide_as_the_terminal() -> None:
     assert len(list(finding.lines())) == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("new_home_with_proofs")
 def test_command_with_what_is_here() -> None:
     result = call_doctor()

@@ -180,7 +180,7 @@ class TestLimits:
 
     def test_short_wait_is_not_reported(self, tmp_path: Path) -> None:
         lines: list[str] = []
-        admission = Admission(tmp_path, 1, 0.002, lines.append, HOST)
+        admission = Admission(tmp_path, 1, 0.001, lines.append, HOST)
         with holding(tmp_path, GIB, limit=1), ExitStack() as stack, pytest.raises(NoFreeSlot, match=r"waited 1 s"):
             admission.acquire(stack, GIB)
         assert lines == []

@@ -176,7 +176,7 @@ def test_long_log_keeps_head_and_tail(log: Path, console: Console) -> None:
 def test_wait_for_searches_what_is_new(log: Path, console: Console) -> None:
     add(log, b"early\n" + b"x" * (1 << 20))
     assert console.wait_for("early", timeout=5)
-    threading.Timer(0.5, add, [log, b"\nthe needle\n"]).start()
+    threading.Timer(0.1, add, [log, b"\nthe needle\n"]).start()
     start = time.process_time()
     assert console.wait_for(r"^the needle$", timeout=10)
     assert time.process_time() - start < 1

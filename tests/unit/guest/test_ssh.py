@@ -126,8 +126,8 @@ def test_a_connection_that_the_guest_has_taken_is_kept() -> None:
 def test_time_is_up() -> None:
     start = time.monotonic()
     with listening(closes) as endpoint:
-        assert wait(endpoint, 0.5) is None
-    assert wait(None, 0.5) is None
+        assert wait(endpoint, 0.2) is None
+    assert wait(None, 0.2) is None
     assert time.monotonic() - start < 5
 
 

@@ -78,7 +78,7 @@ def test_digest_that_several_remember_at_once(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(b"disk")
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: remember_digest(disk, "digest", tmp_path), range(400)))
+        list(threads.map(lambda _: remember_digest(disk, "digest", tmp_path), range(100)))
     assert remembered_digest(disk, tmp_path) == "digest"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-TESTS = 100
+TESTS = 40
 MOST_CALLS = 6
 
 

@@ -14,6 +14,7 @@ import pytest
 from fake_templates import FILES, PREPARED, fill, quiet
 from waiting import becomes
 
+from pytest_xhyve.host import locks
 from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.templates.store import ABOUT, Template, TemplateDamaged, TemplateStore
 
@@ -222,7 +223,11 @@ class TestStore:
         store.quarantine(publish(store), "third")
         assert store.find_failure(KEY) == "third"
 
-    def test_one_waits_while_another_makes(self, store: TemplateStore, folder: Path) -> None:
+    def test_one_waits_while_another_makes(
+        self, store: TemplateStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert locks.QUIET_SECONDS <= 2
+        monkeypatch.setattr(locks, "QUIET_SECONDS", 0.2)
         said: list[str] = []
         entered = threading.Event()
 
@@ -233,7 +238,8 @@ class TestStore:
         waiting = threading.Thread(target=wait_for_it)
         with store.building(KEY, quiet):
             waiting.start()
-            assert not entered.wait(2.5)
+            assert becomes(lambda: bool(said))
+            assert not entered.is_set()
         waiting.join(10)
         assert entered.is_set()
         assert [line.partition(",")[0] for line in said] == ["waiting for another process"]
