@@ -16,7 +16,7 @@ from pytest_xhyve.guest.kernel_watch import ANSWER_SECONDS
 from pytest_xhyve.hypervisors.base import VirtualMachine
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ConnectionFailed
-from pytest_xhyve.model.machine import SSH_PORT
+from pytest_xhyve.model.machine import CLOSED_PORT, SSH_PORT
 
 if TYPE_CHECKING:
     import paramiko
@@ -124,13 +124,17 @@ class Login:
         vm = self._find_machine()
         # The import of paramiko takes as long as a command; here, the guest boots meanwhile.
         from pytest_xhyve.guest import ssh  # noqa: PLC0415
+        from pytest_xhyve.guest.network_probe import NetworkProbe  # noqa: PLC0415
 
         grace = ssh.Grace(self.timeouts.refusal)
+        has_just_booted = progress is not None and may_have_booted
+        network = NetworkProbe(lambda: vm.find_endpoint(CLOSED_PORT), is_up=not has_just_booted)
         while True:
             found = ssh.wait_for_banner(
                 lambda: vm.find_endpoint(SSH_PORT),
                 lambda: vm.count_accepted(SSH_PORT),
                 self._health.check_booting,
+                network,
                 end - monotonic(),
             )
             if found is None:

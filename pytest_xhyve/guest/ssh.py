@@ -13,6 +13,7 @@ import paramiko
 from tenacity import Retrying, retry_if_exception_type, wait_exponential
 
 from pytest_xhyve.guest.connection import broken, supervise
+from pytest_xhyve.guest.network_probe import LOOK_SECONDS, NetworkProbe
 from pytest_xhyve.guest.pulse import HeardSocket, Pulse
 from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.guest.transport import SerialTransport
@@ -25,7 +26,6 @@ from pytest_xhyve.model.secret import Secret
 
 LOGGER = "pytest_xhyve.ssh"
 
-_LOOK_SECONDS = 0.1
 _BANNER_SECONDS = 60.0
 # A banner, the keys, the login.
 _STEPS = 3
@@ -64,6 +64,10 @@ class _NotYet(Exception):
     """The guest does not answer yet."""
 
 
+class _NotTaken(_NotYet):
+    """The guest itself has not accepted the connection."""
+
+
 class Client(paramiko.SSHClient):
     """A client whose errors name `Guest.ssh` after the connection was closed or lost."""
 
@@ -92,6 +96,7 @@ def wait_for_banner(
     find_endpoint: Callable[[], Endpoint | None],
     count_accepted: Callable[[], int | None],
     check_alive: Callable[[], None],
+    network: NetworkProbe,
     timeout: float,
 ) -> tuple[socket.socket, Endpoint] | None:
     """Wait until an SSH server shows its banner (RFC 4253, section 4.2), and return the connection.
@@ -104,6 +109,7 @@ def wait_for_banner(
         find_endpoint: returns the address of the server, or None if it is not known yet.
         count_accepted: returns how many connections the guest itself has accepted, or None if it accepts all.
         check_alive: called while waiting; raises an error if waiting is useless.
+        network: states when to connect, if the guest itself does not accept all connections.
         timeout: the limit in seconds.
 
     Returns:
@@ -116,10 +122,14 @@ def wait_for_banner(
         if endpoint is None:
             raise _NotYet
         before = count_accepted()
+        if before is not None and not network.may_connect():
+            raise _NotYet
         connection = _connect(endpoint, end)
         try:
             _await_banner(connection, lambda: before is None or (count_accepted() or 0) > before, check_alive, end)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, _NotTaken):
+                network.not_taken()
             connection.close()
             raise
         return connection, endpoint
@@ -154,15 +164,16 @@ def _await_banner(
     """Wait until the banner can be read, without reading it.
 
     Raises:
+        _NotTaken: the guest has not accepted the connection.
         _NotYet: there is no banner.
     """
     end = min(end, monotonic() + _BANNER_SECONDS)
     seen = b""
     while monotonic() < end:
         check_alive()
-        if not is_readable(connection, _LOOK_SECONDS):
+        if not is_readable(connection, LOOK_SECONDS):
             if not is_taken():
-                raise _NotYet
+                raise _NotTaken
             continue
         try:
             start = connection.recv(4096, socket.MSG_PEEK)
@@ -178,7 +189,7 @@ def _await_banner(
             raise _NotYet
         else:
             seen = start
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
     raise _NotYet
 
 

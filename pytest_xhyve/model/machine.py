@@ -14,6 +14,9 @@ DiskFormat = Literal["raw", "qcow2"]
 SSH_PORT = 22
 """The TCP port of SSH in every guest."""
 
+CLOSED_PORT = 1
+"""A TCP port at which nothing listens in a guest: that of tcpmux (RFC 1078), which no current system installs."""
+
 MAX_LANS = 4
 """How many LANs a guest can be on."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from socketserver import StreamRequestHandler, TCPServer
 from threading import Thread
 
@@ -12,6 +13,12 @@ import pytest
 from chosen import Chosen
 
 from pytest_xhyve import Guest, GuestFactory, NotSupported
+from pytest_xhyve.fleet.fleet import Fleet
+from pytest_xhyve.fleet.request import ForegroundRequest
+from pytest_xhyve.host.home import Home
+from pytest_xhyve.hypervisors.qemu.machine import QemuMachine
+from pytest_xhyve.model.machine import SSH_PORT
+from pytest_xhyve.model.spec import GuestSpec
 
 pytestmark = pytest.mark.xhyve(image="tiny")
 
@@ -50,6 +57,18 @@ def test_isolated_guest_reaches_nothing_but_answers(xhyve_guest: Guest, service:
     xhyve_guest.wait_for_port(7000)
     with socket.create_connection(xhyve_guest.forward(7000), timeout=10) as connection:
         assert connection.recv(100) == b"hello\n"
+
+
+@pytest.mark.run_under("warm")
+def test_no_early_connections_come_late(hypervisor: Chosen) -> None:
+    """libslirp repeats what a booting guest has missed; a guest's SSH server refuses others if many come at once."""
+    with closing(Fleet(hypervisor.settings(), Home.of_user())) as fleet:
+        guest = fleet.start(ForegroundRequest(GuestSpec(image="tiny", start="cold")))
+        machine = guest._own_power.machine
+        assert isinstance(machine, QemuMachine)
+        states = [state for state, *_, port in machine._connections() if port == str(SSH_PORT)]
+    assert "ESTABLISHED" in states
+    assert states.count("SYN_SENT") <= 5, states
 
 
 @pytest.mark.run_under("warm")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_xhyve.hypervisors.qemu.block import disk_device, node_name, port_name
 from pytest_xhyve.hypervisors.qemu.machine import LOOPBACK, lan_card
 from pytest_xhyve.hypervisors.qemu.monitor import MONITOR
-from pytest_xhyve.model.machine import Disk, Machine
+from pytest_xhyve.model.machine import CLOSED_PORT, SSH_PORT, Disk, Machine
 
 LAN_FD = 20
 """The descriptor of the first LAN's cable in QEMU; those of the others follow."""
@@ -64,7 +64,8 @@ def _cdroms(machine: Machine) -> Iterator[str]:
 
 def _cards(machine: Machine) -> Iterator[str]:
     for number, nic in enumerate(machine.nics):
-        forwards = "".join(f",hostfwd=tcp:{LOOPBACK}:0-:{port}" for port in nic.forward)
+        ports = (*nic.forward, CLOSED_PORT) if SSH_PORT in nic.forward else nic.forward
+        forwards = "".join(f",hostfwd=tcp:{LOOPBACK}:0-:{port}" for port in ports)
         # The DHCP server of a restricted network names no router, so that a connection fails at once.
         limits = "" if nic.network == "nat" else ",restrict=on,ipv6=off"
         yield from ("-netdev", f"user,id=net{number}{limits}{forwards}")

@@ -15,6 +15,7 @@ import paramiko
 import pytest
 
 from pytest_xhyve.guest import ssh
+from pytest_xhyve.guest.network_probe import NetworkProbe
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.images.keys import KeyPair, client_key
 from pytest_xhyve.model.errors import ConnectionFailed, KernelPanic
@@ -73,8 +74,9 @@ def wait(
     *,
     taken: int | None = None,
     alive: Callable[[], None] = lambda: None,
+    closed: Endpoint | None = None,
 ) -> socket.socket | None:
-    found = ssh.wait_for_banner(lambda: endpoint, lambda: taken, alive, timeout)
+    found = ssh.wait_for_banner(lambda: endpoint, lambda: taken, alive, NetworkProbe(lambda: closed), timeout)
     return None if found is None else found[0]
 
 
@@ -121,6 +123,20 @@ def test_a_connection_that_the_guest_has_taken_is_kept() -> None:
 
     with listening(slow, says(b"SSH-2.0-x\r\n")) as endpoint, wait(endpoint) or pytest.fail("no banner") as connection:
         assert connection.recv(4096) == b"SSH-2.0-slow\r\n"
+
+
+def test_nothing_connects_before_the_network_answers() -> None:
+    connected: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        connected.append(connection)
+        connection.sendall(b"SSH-2.0-x\r\n")
+
+    with listening(is_silent, is_silent, closes) as closed, listening(serve) as endpoint:
+        begin = time.monotonic()
+        with wait(endpoint, taken=0, closed=closed) or pytest.fail("no banner"):
+            assert time.monotonic() - begin > 0.2
+    assert len(connected) == 1
 
 
 def test_time_is_up() -> None:
