@@ -1,6 +1,7 @@
 # make demo           set up all that is needed, build the default image, run the examples
 # make test           set up all that is needed, then every check, and each promise shown once
 # make test-standin   the tests of guests under the stand-ins for xhyve and vfkit, and of the stand-ins
+# make test-long      the tests of guests that take longest; another test shows something of each promise in make test
 # make test-thorough  all other tests: each promise in breadth
 # make thorough-unit  the part of it that needs no guest
 # make unit           the part of make test that needs no guest
@@ -42,7 +43,7 @@ NOT_ON_A_MAC := ab_update filesystem_power_cut forgotten_fsync own_image sqlite 
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-aarch64 test-standin test-mac test-thorough thorough-unit checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz soak
+.PHONY: demo test test-aarch64 test-standin test-long test-mac test-thorough thorough-unit checks images unit lint docs fix bench test-images test-oldest test-versions wheel seconds packages clean fuzz soak
 
 demo: $(VENV)/.done
 	$(BIN)/pytest-xhyve build debian12
@@ -53,8 +54,11 @@ demo: $(VENV)/.done
 test: $(VENV)/.done
 	$(MAKE) -j2 images checks
 	$(BIN)/pytest tests/unit tests/images -m "not thorough" $(SPREAD) $(MANY) --durations=5 $(REPORT:%=--junitxml=%-unit.xml)
-	$(BIN)/pytest tests/guests -m "not thorough and not standin" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-guests.xml)
+	$(BIN)/pytest tests/guests -m "not (thorough or standin or long)" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=15 $(REPORT:%=--junitxml=%-guests.xml)
 	$(BIN)/pytest $(BY_THE_CLOCK) -m "not thorough" -n 2
+
+test-long: images
+	$(BIN)/pytest tests/guests -m "long and not (thorough or standin)" $(SPREAD) --durations=10 $(REPORT:%=--junitxml=%-long.xml)
 
 test-standin: images
 	EXAMPLES_FACTOR=1 $(BIN)/pytest tests/guests tests/standin -m "standin and not thorough" $(SPREAD) $(BY_THE_CLOCK:%=--ignore=%) --durations=10 $(REPORT:%=--junitxml=%-standin.xml)
@@ -151,8 +155,8 @@ wheel: $(VENV)/.done
 	build/wheel/bin/pytest-xhyve run tiny -- uname -r
 
 seconds:
-	$(MAKE) test test-standin test-thorough REPORT=build/tests
-	tools/record-seconds build/tests-unit.xml build/tests-guests.xml build/tests-standin.xml build/tests-thorough.xml
+	$(MAKE) test test-long test-standin test-thorough REPORT=build/tests
+	tools/record-seconds build/tests-unit.xml build/tests-guests.xml build/tests-long.xml build/tests-standin.xml build/tests-thorough.xml
 
 packages:
 	sh tools/install-packages

@@ -16,6 +16,7 @@ pytest_plugins = ["pytester"]
 OPTIONS = ("--xhyve-image=tiny", "--xhyve-hypervisor=qemu")
 
 
+@pytest.mark.long
 def test_worker_shows_that_it_waits_and_the_report_states_how_long(pytester: pytest.Pytester) -> None:
     """A second run of pytest takes its turn, too."""
     pytester.makepyfile(

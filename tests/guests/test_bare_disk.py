@@ -170,6 +170,7 @@ def test_disk_that_cannot_become_a_guest_leaves_nothing(bare_home: Home, bare_di
     assert not list(bare_home.folder(LAYERS).glob(".*"))
 
 
+@pytest.mark.long
 def test_system_that_does_not_boot(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
     broken = copy_disk(bare_disk, tmp_path / "broken.img")
     debugfs(broken, "rm /usr/sbin/init", "mkdir /etc/network")

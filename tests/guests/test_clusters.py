@@ -74,6 +74,7 @@ def test_guests_are_named_attributes_and_unknown_ones_suggest_a_name(pair: Guest
         _ = pair.clients
 
 
+@pytest.mark.long
 def test_addresses_and_names_stay_after_each_restart(fleet: Fleet, xhyve_image: str) -> None:
     with start_cluster(fleet, ClusterSpec.parse(a=xhyve_image, b=xhyve_image), "test") as (a, b):
         b.run(ping("a"), timeout=LIMIT)

@@ -52,6 +52,7 @@ def reader() -> Iterator[Home]:
 WITH_COMMANDS = [page for page in pages.PAGES if pages.blocks(page, "console")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "page",
     # The tutorial is what a newcomer meets first.

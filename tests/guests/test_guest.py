@@ -251,6 +251,7 @@ def test_get_what_changes_meanwhile(guest: Guest, folder: str, tmp_path: Path) -
     assert all("changed during the copy" in str(each.message) for each in caught)
 
 
+@pytest.mark.long
 @pytest.mark.thorough_under("xhyve")
 def test_get_keeps_holes(guest: Guest, folder: str, tmp_path: Path) -> None:
     guest.run(f"cd {folder} && truncate -s 48M file && echo end >>file")

@@ -36,6 +36,7 @@ def start(fleet: Fleet, image: str | Image, **keys: object) -> Guest:
     return fleet.start(ForegroundRequest(GuestSpec.parse(image=image, **keys)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("depth", [1, pytest.param(3, marks=pytest.mark.thorough)])
 def test_saved_guest_is_an_image(fleet: Fleet, home: Home, monkeypatch: pytest.MonkeyPatch, depth: int) -> None:
     image: str | Image = "tiny"

@@ -76,6 +76,7 @@ def test_timeout_that_ends_the_process_leaves_no_guest(pytester: pytest.Pytester
     assert becomes(lambda: not live_guests(Home.of_user().folder("runs")))
 
 
+@pytest.mark.long
 def test_rerun_gets_new_guests(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     """pytest-rerunfailures: a guest that a failed test has damaged is not used again, also if it is shared."""
     pytester.makepyfile(
@@ -244,6 +245,7 @@ def test_coroutines_use_guests_in_threads(pytester: pytest.Pytester, hypervisor:
     assert "pytest_xhyve/" not in re.sub(r"ssh -F \S+", "", result.stdout.str())
 
 
+@pytest.mark.long
 def test_guest_is_a_host_of_testinfra(pytester: pytest.Pytester, hypervisor: Chosen) -> None:
     """pytest-testinfra, in the place of its own fixture ``host``."""
     pytester.makepyfile(

@@ -137,6 +137,7 @@ def test_guest_that_restarts(doomed: Guest) -> None:
         doomed.run("true")
 
 
+@pytest.mark.long
 def test_guest_that_cannot_be_reached_any_more(doomed: Guest, tmp_path: Path) -> None:
     """Not only the command that finds it so has a limit: the later ones do not wait as long as for a boot."""
     doomed.run("(sleep 0.5; ip link set eth0 down) >/dev/null 2>&1 &")

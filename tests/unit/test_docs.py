@@ -39,6 +39,7 @@ NOT_RUN = {
     "make test",
     "make test-thorough",
     "make test-standin",
+    "make test-long",
     "make test-aarch64",
     "make unit",
     "make test-images",
