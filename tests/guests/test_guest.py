@@ -145,11 +145,12 @@ def test_lost_connection_is_made_again(guest: Guest) -> None:
 
 
 def test_commands_at_once(guest: Guest) -> None:
-    """More than the 10 sessions of OpenSSH on one connection. Dropbear 2022.83 at times exits if there are so many."""
-    count = 4 if guest.image.name.startswith("tiny") else 16
+    """More than the 10 sessions of OpenSSH on one connection. Dropbear 2022.83 may exit if several end at once."""
+    count, pause = (4, 0.3) if guest.image.name.startswith("tiny") else (16, 0.0)
     done: list[Completed] = []
     threads = [
-        threading.Thread(target=lambda n=n: done.append(guest.run(f"sleep 0.2; echo {n}"))) for n in range(count)
+        threading.Thread(target=lambda n=n: done.append(guest.run(f"sleep {0.2 + n * pause}; echo {n}")))
+        for n in range(count)
     ]
     for thread in threads:
         thread.start()
