@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -24,46 +23,48 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-@contextlib.contextmanager
-def accepting(*, closes: bool) -> Iterator[Endpoint]:
-    """As QEMU, which accepts each connection; it closes one if the guest answers by a reset."""
-    kept: list[socket.socket] = []
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    """As the port of QEMU: each connection is accepted, and nothing is said."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = server.accept()
-                    connection.close() if closes else kept.append(connection)
-
-        threading.Thread(target=serve, daemon=True).start()
-        try:
-            yield Endpoint("127.0.0.1", server.getsockname()[1])
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            for connection in kept:
-                connection.close()
+        yield server
 
 
-def test_guest_whose_network_answers(clock: list[float]) -> None:
-    with accepting(closes=True) as endpoint:
-        probe = NetworkProbe(lambda: endpoint)
+def endpoint_of(server: socket.socket) -> Endpoint:
+    return Endpoint(*server.getsockname())
+
+
+def test_guest_whose_network_answers(
+    clock: list[float], server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU closes the connection that the guest has answered by a reset."""
+
+    def close() -> None:
+        connection, _ = server.accept()
+        connection.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
+    probe = NetworkProbe(lambda: endpoint_of(server))
+    with monkeypatch.context() as patient:
+        patient.setattr(network_probe, "LOOK_SECONDS", 10.0)
         assert probe.may_connect()
+    closing.join(10)
     # It is not asked again, until it is not what it was.
     assert probe.may_connect()
     probe.not_taken()
     assert not probe.may_connect()
 
 
-def test_guest_whose_network_does_not_answer(clock: list[float]) -> None:
-    with accepting(closes=False) as endpoint:
-        assert not NetworkProbe(lambda: endpoint).may_connect()
+def test_guest_whose_network_does_not_answer(clock: list[float], server: socket.socket) -> None:
+    assert not NetworkProbe(lambda: endpoint_of(server)).may_connect()
 
 
-def test_guest_whose_firewall_drops_what_it_does_not_know(clock: list[float]) -> None:
+def test_guest_whose_firewall_drops_what_it_does_not_know(clock: list[float], server: socket.socket) -> None:
     """It is tried now and then, in a long boot less often."""
-    with accepting(closes=True) as endpoint:
-        pass
+    endpoint = endpoint_of(server)
+    # Nothing listens there any more: no answer, and no wait for it.
+    server.close()
     probe = NetworkProbe(lambda: endpoint)
     tried = []
     for tenth in range(3000):
@@ -76,12 +77,11 @@ def test_guest_whose_firewall_drops_what_it_does_not_know(clock: list[float]) ->
     assert len(tried) < 70
 
 
-def test_restored_guest_is_tried_at_once(clock: list[float]) -> None:
-    with accepting(closes=False) as endpoint:
-        probe = NetworkProbe(lambda: endpoint, is_up=True)
-        assert probe.may_connect()
-        probe.not_taken()
-        assert not probe.may_connect()
+def test_restored_guest_is_tried_at_once(clock: list[float], server: socket.socket) -> None:
+    probe = NetworkProbe(lambda: endpoint_of(server), is_up=True)
+    assert probe.may_connect()
+    probe.not_taken()
+    assert not probe.may_connect()
 
 
 def test_each_guest_without_such_a_port_is_tried(clock: list[float]) -> None:
