@@ -4,7 +4,7 @@ QEMU's user-mode network accepts each connection at once, and then sends a SYN p
 no address, that packet is lost. To close the connection does not take it back: libslirp repeats the packet after 6
 seconds, and again (tcp_connect in libslirp's src/tcp_subr.c). So each try that came too early reaches the guest later,
 as a connection that ends before its login. An SSH server that sees many of them refuses others (MaxStartups and
-PerSourcePenalties in sshd_config(5), MAX_UNAUTH_PER_IP in Dropbear's default_options.h).
+PerSourcePenalties in sshd_config(5), MAX_UNAUTH_PER_IP in Dropbear's options).
 
 At a port at which nothing listens, the guest's kernel answers a SYN packet with a reset (RFC 9293, section 3.10.7.1):
 its network is up. What comes late there costs nothing.
