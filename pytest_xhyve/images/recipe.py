@@ -129,7 +129,7 @@ def read_recipe(name: str, recipes: Path = RECIPES) -> Recipe:
     A recipe with ``extends: OTHER`` inherits the keys, ``customize`` and ``files/`` of OTHER. Its own keys and
     files take precedence; ``add_packages`` adds to the packages of OTHER.
     """
-    from pytest_xhyve.formats.yaml_text import load_foreign  # noqa: PLC0415
+    from pytest_xhyve.images.yaml_file import load_mapping  # noqa: PLC0415
 
     found = _split(name, recipes)
     if found is None:
@@ -140,7 +140,7 @@ def read_recipe(name: str, recipes: Path = RECIPES) -> Recipe:
     added: list[str] = []
     while (base := content.pop("extends", None)) is not None:
         folders.append(recipes / base)
-        content = load_foreign((folders[-1] / "recipe.yaml").read_text()) | content
+        content = load_mapping(folders[-1] / "recipe.yaml", "recipe", "summary: …") | content
         added += content.pop("add_packages", [])
     content["packages"] = tuple(
         package.format(debian=architecture.debian) for package in [*content["packages"], *added]
