@@ -12,12 +12,15 @@ its network is up. What comes late there costs nothing.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 
-from pytest_xhyve.host.exhaustion import is_exhausted, is_readable
+from pytest_xhyve.host.exhaustion import is_readable
+from pytest_xhyve.host.tcp import try_to_connect
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.clock import monotonic
+
+CONNECT_SECONDS = 1.0
+"""How long a connection may take to be accepted; a user-mode network accepts it at once."""
 
 LOOK_SECONDS = 0.1
 """How long a guest whose network is up may take to answer a connection."""
@@ -66,10 +69,8 @@ class NetworkProbe:
 
 def _is_refused(endpoint: Endpoint) -> bool:
     """Whether a connection is ended at once by the other side."""
-    try:
-        with socket.create_connection((endpoint.host, endpoint.port), timeout=1.0) as connection:
-            return is_readable(connection, LOOK_SECONDS)
-    except OSError as error:
-        if is_exhausted(error):
-            raise
+    connection = try_to_connect(endpoint.host, endpoint.port, CONNECT_SECONDS)
+    if connection is None:
         return False
+    with connection:
+        return is_readable(connection, LOOK_SECONDS)

@@ -13,12 +13,12 @@ import paramiko
 from tenacity import Retrying, retry_if_exception_type, wait_exponential
 
 from pytest_xhyve.guest.connection import broken, supervise
-from pytest_xhyve.guest.network_probe import LOOK_SECONDS, NetworkProbe
+from pytest_xhyve.guest.network_probe import CONNECT_SECONDS, LOOK_SECONDS, NetworkProbe
 from pytest_xhyve.guest.pulse import HeardSocket, Pulse
 from pytest_xhyve.guest.ssh_config import known_hosts_name
 from pytest_xhyve.guest.transport import SerialTransport
-from pytest_xhyve.host.exhaustion import is_exhausted, is_readable
-from pytest_xhyve.host.tcp import send_at_once
+from pytest_xhyve.host.exhaustion import is_readable
+from pytest_xhyve.host.tcp import try_to_connect
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import ConnectionFailed, XhyveError
@@ -146,15 +146,9 @@ def wait_for_banner(
 
 
 def _connect(endpoint: Endpoint, end: float) -> socket.socket:
-    try:
-        connection = socket.create_connection(
-            (endpoint.host, endpoint.port), timeout=max(0.001, min(1.0, end - monotonic()))
-        )
-    except OSError as error:
-        if is_exhausted(error):
-            raise
-        raise _NotYet from error
-    send_at_once(connection)
+    connection = try_to_connect(endpoint.host, endpoint.port, max(0.001, min(CONNECT_SECONDS, end - monotonic())))
+    if connection is None:
+        raise _NotYet
     return connection
 
 
