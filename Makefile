@@ -1,7 +1,7 @@
 # make demo           set up all that is needed, build the default image, run the examples
-# make test           set up all that is needed, then every check, and each promise shown once
+# make test           set up all that is needed, then every check, and nearly each promise shown once
 # make test-standin   the tests of guests under the stand-ins for xhyve and vfkit, and of the stand-ins
-# make test-long      the tests of guests that take longest; another test shows something of each promise in make test
+# make test-long      the tests of guests that take longest, for which make test has no time; CI runs them
 # make test-thorough  all other tests: each promise in breadth
 # make thorough-unit  the part of it that needs no guest
 # make unit           the part of make test that needs no guest
