@@ -20,7 +20,7 @@ def try_to_connect(host: str, port: int, timeout: float) -> socket.socket | None
         OSError: this process or the host has too many open files.
     """
     try:
-        connection = socket.create_connection((host, port), timeout)
+        connection = socket.create_connection((host, port), timeout=timeout)
     except OSError as error:
         if is_exhausted(error):
             raise
