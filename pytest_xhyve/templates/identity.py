@@ -218,21 +218,14 @@ def _lan_steps(state: AgentState, machine: Machine, place: LanPlace | None) -> d
 
 
 def _set_clock_and_seed(agent: Agent, state: AgentState, more_steps: dict[str, tuple[Call, ...]]) -> None:
-    begin = monotonic()
-    _execute(
-        agent,
-        {
-            "reseed the kernel's random numbers": reseed(state.random),
-            "set the clock": (set_clock(),),
-            **more_steps,
-        },
-    )
-    # The guest set its clock at some time between the message and the answer, so that time bounds the clock's error.
+    _execute(agent, {"reseed the kernel's random numbers": reseed(state.random), **more_steps})
+    # In a message of its own, which is short: the guest set its clock at some time between the message and the answer,
+    # so that time bounds the clock's error. Each new time wakes systemd and others, so it comes last, and rarely twice.
     for _ in range(_CLOCK_TRIES):
-        if monotonic() - begin < CLOCK_SECONDS:
-            break
         begin = monotonic()
         _execute(agent, {"set the clock": (set_clock(),)})
+        if monotonic() - begin < CLOCK_SECONDS:
+            break
     else:
         if monotonic() - begin > _MAX_CLOCK_SECONDS:
             raise IdentityError(f"the guest is too slow: it took more than {_MAX_CLOCK_SECONDS:g} s to set its clock")

@@ -16,9 +16,18 @@ from hypothesis import strategies as st
 from strategies import examples
 
 from pytest_xhyve.guest.agent import Agent, AgentError, call, execute_over_ssh
+from pytest_xhyve.guest.system_calls import number_of
 from pytest_xhyve.model.architecture import X86_64
 from pytest_xhyve.model.machine import Machine, Nic
-from pytest_xhyve.templates.identity import AgentState, IdentityError, install_agent, set_clock_and_seed, set_identity
+from pytest_xhyve.templates import identity
+from pytest_xhyve.templates.identity import (
+    CLOCK_SECONDS,
+    AgentState,
+    IdentityError,
+    install_agent,
+    set_clock_and_seed,
+    set_identity,
+)
 
 MAC = "52:54:00:00:00:01"
 MACHINE = Machine(
@@ -101,6 +110,23 @@ def test_any_result(result: int) -> None:
         install_agent(lambda _line, _data: output, X86_64, port, MAC, (), 5)
     with agent_that(answer_with(result)) as port, contextlib.suppress(IdentityError):
         set_identity(Agent(port, X86_64, 5), STATE, MACHINE, None)
+
+
+def test_clock_is_set_last_and_again_only_if_the_guest_was_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new time wakes programs of the guest, such as systemd, which then compete with the login."""
+    sent: list[list[int]] = []
+
+    def answer(port: socket.socket, message: bytes) -> None:
+        sent.append([int.from_bytes(message[at : at + 8], "little") for at in range(0, len(message) - 8, 56)])
+        answer_with(0)(port, message)
+
+    # Before and after each try; the first one is too slow.
+    times = iter([0, 2 * CLOCK_SECONDS, 1, 1 + CLOCK_SECONDS / 2])
+    monkeypatch.setattr(identity, "monotonic", lambda: next(times))
+    with agent_that(answer) as port:
+        set_identity(Agent(port, X86_64, 5), STATE, MACHINE, None)
+    host_name, clock = (number_of(name, X86_64) for name in ("sethostname", "clock_settime"))
+    assert [(host_name in calls, clock in calls) for calls in sent] == [(True, False), (False, True), (False, True)]
 
 
 @pytest.mark.parametrize(
