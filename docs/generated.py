@@ -19,8 +19,8 @@ import click
 import pytest_xhyve
 from pytest_xhyve import model
 from pytest_xhyve.cli.commands import main
+from pytest_xhyve.model.options import OPTIONS, Option
 from pytest_xhyve.model.restriction import Restriction
-from pytest_xhyve.model.settings import OPTIONS, Option
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.plugin import fixtures
 

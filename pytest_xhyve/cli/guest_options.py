@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn, get_args
 
 import click
 from click.core import ParameterSource
 
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
-from pytest_xhyve.model.settings import OPTIONS, Option, Settings
+from pytest_xhyve.model.options import OPTIONS, Option
+from pytest_xhyve.model.settings import Settings, parse
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import StartMode, parse_choice
 
@@ -52,10 +54,7 @@ ADVICE = "run `pytest-xhyve doctor` to find problems of this host"
 
 def _ours() -> list[Option]:
     options = [option for option in OPTIONS if option.name in GUEST]
-    return [
-        option._replace(help=_START, parse=parse_choice(*get_args(StartMode))) if option.name == "start" else option
-        for option in options
-    ]
+    return [option._replace(help=_START) if option.name == "start" else option for option in options]
 
 
 def _flag(option: Option) -> str:
@@ -192,11 +191,13 @@ class _Failed(click.ClickException):
 
 def _checked_by(option: Option) -> Callable[[click.Context, click.Parameter, Typed], Typed]:
     """A callback that names the option if its value is invalid; it does not convert the text."""
+    # One guest does not start both ways.
+    parse_text = parse_choice(*get_args(StartMode)) if option.name == "start" else partial(parse, option)
 
     def check(context: click.Context, param: click.Parameter, typed: Typed) -> Typed:
         try:
             for text in (typed,) if isinstance(typed, str) else typed if isinstance(typed, tuple) else ():
-                option.parse(text)
+                parse_text(text)
         except ConfigurationError as error:
             raise click.BadParameter(str(error), context, param) from error
         return typed

@@ -20,7 +20,8 @@ from pytest_xhyve.images.catalog import read_stated
 from pytest_xhyve.images.own_login import OwnLogin
 from pytest_xhyve.images.places import Places
 from pytest_xhyve.model.errors import HypervisorExited
-from pytest_xhyve.model.settings import PASSWORD_VARIABLE, Settings
+from pytest_xhyve.model.options import PASSWORD_VARIABLE
+from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 
 _LOOK_SECONDS = 0.5

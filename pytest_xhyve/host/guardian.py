@@ -29,7 +29,7 @@ from pytest_xhyve.host.guest_folder import OUTPUT
 from pytest_xhyve.host.processes import process_descriptor
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import Cancelled, HypervisorExited, HypervisorNotFound, XhyveError
-from pytest_xhyve.model.settings import PASSWORD_VARIABLE
+from pytest_xhyve.model.options import PASSWORD_VARIABLE
 
 INTERRUPTED = "interrupted"
 """The folder among the artifacts for the guests of runs that were killed."""

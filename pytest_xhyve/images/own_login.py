@@ -9,8 +9,9 @@ from pytest_xhyve.formats.private_key import find_unusable
 from pytest_xhyve.host.terminal import ask_password
 from pytest_xhyve.images.manifest import Manifest
 from pytest_xhyve.model.errors import ConfigurationError
+from pytest_xhyve.model.options import PASSWORD_VARIABLE
 from pytest_xhyve.model.secret import Secret
-from pytest_xhyve.model.settings import PASSWORD_VARIABLE, Settings
+from pytest_xhyve.model.settings import Settings
 
 USER_DATA = "user-data"
 _MAX_SEED_BYTES = 1 << 20

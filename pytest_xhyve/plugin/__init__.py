@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from pytest_xhyve.model.errors import XhyveError
-from pytest_xhyve.model.settings import OPTIONS, Settings
+from pytest_xhyve.model.options import OPTIONS, is_any_given
 from pytest_xhyve.plugin import hookspecs
 from pytest_xhyve.plugin.fixtures import (
     _xhyve_fleet,
@@ -31,7 +30,7 @@ from pytest_xhyve.plugin.fixtures import (
     xhyve_session_guests,
     xhyve_ssh,
 )
-from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SHARED_RUN, SUMMARY, is_worker
+from pytest_xhyve.plugin.stash import ITEM, SETTINGS, SHARED_RUN, SUMMARY, is_worker, settings_of
 from pytest_xhyve.plugin.wanted import CLUSTER_MARKER, IMAGE_FIXTURE, MARKER, restriction_arguments, wants_guest
 
 # pytest finds fixtures as attributes of the plugin.
@@ -99,55 +98,45 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_xhyve.plugin.bare_option import separate_from_tests
 
         separate_from_tests(bare, config)
-    try:
-        given = _load_settings(config)
-        settings = _resolve_settings(given, config)
-    except XhyveError as error:
-        raise pytest.UsageError(str(error)) from error
-    config.stash[SETTINGS] = settings
-    if not is_worker(config):
-        _register_plugins(config, given, settings)
+    images: tuple[str, ...] = ()
+    if is_worker(config) or is_any_given(config):
+        images = _read_settings(config)
+    elsewhere = (spec for spec in config.getoption("tx", None) or () if spec.rpartition("*")[2] != "popen")
+    if not is_worker(config) and any(elsewhere):
+        from pytest_xhyve.plugin.other_hosts import NAME, OtherHosts
+
+        # As the user wrote them: a path may be another one on the other host.
+        config.pluginmanager.register(OtherHosts(config, images), NAME)
 
 
-def _load_settings(config: pytest.Config) -> Settings:
-    given = Settings.load(config)
-    if not is_worker(config):
-        return given
+def _read_settings(config: pytest.Config) -> tuple[str, ...]:
+    """Read and check what the user has set; return the images, as the user wrote them, or nothing."""
+    from pytest_xhyve.model.errors import XhyveError
+    from pytest_xhyve.model.settings import Settings
+    from pytest_xhyve.plugin.resolve_settings import resolve_settings
     from pytest_xhyve.plugin.workers import receive_settings
 
-    return receive_settings(given, config)
-
-
-def _resolve_settings(given: Settings, config: pytest.Config) -> Settings:
-    if not given.given:
-        return given
-    from pytest_xhyve.plugin.resolve_settings import resolve_settings
-
-    return resolve_settings(given, config)
-
-
-def _register_plugins(config: pytest.Config, given: Settings, settings: Settings) -> None:
-    """Register what only some runs need, and of these only the process that the user started."""
-    if settings.report is not None:
+    try:
+        given = receive_settings(Settings.load(config), config)
+        settings = config.stash[SETTINGS] = resolve_settings(given, config) if given.given else given
+    except XhyveError as error:
+        raise pytest.UsageError(str(error)) from error
+    if settings.report is not None and not is_worker(config):
         from pytest_xhyve.plugin.html_report import NAME, PageWriter
 
         config.pluginmanager.register(PageWriter(settings.report, config), NAME)
-    if any(spec.rpartition("*")[2] != "popen" for spec in config.getoption("tx", None) or ()):
-        from pytest_xhyve.plugin.other_hosts import NAME as HOSTS
-        from pytest_xhyve.plugin.other_hosts import OtherHosts
-
-        # As the user wrote them: a path may be another one on the other host.
-        config.pluginmanager.register(OtherHosts(config, given.images if "image" in given.given else ()), HOSTS)
+    return given.images if "image" in given.given else ()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Show hypervisor and image in the header if an option of the plugin is set."""
-    return _header_lines(config) if config.stash[SETTINGS].given else []
+    settings = config.stash.get(SETTINGS, None)
+    return _header_lines(config) if settings is not None and settings.given else []
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
     """Show them after the collection if no option is set, but a test asks for a guest."""
-    if config.stash[SETTINGS].given or not any(wants_guest(item) for item in items):
+    if not any(wants_guest(item) for item in items) or settings_of(config).given:
         return []
     return _header_lines(config)
 
@@ -158,12 +147,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     from pytest_xhyve.plugin.parametrization import images_to_run_on, starts_either_way
 
-    images = images_to_run_on(metafunc, metafunc.config.stash[SETTINGS].images)
+    images = images_to_run_on(metafunc, settings_of(metafunc.config).images)
     if images:
         metafunc.parametrize(
             "xhyve_image", images, indirect=True, scope="session", ids=[Path(image).stem for image in images]
         )
-    if metafunc.config.stash[SETTINGS].start == "both" and starts_either_way(metafunc):
+    if settings_of(metafunc.config).start == "both" and starts_either_way(metafunc):
         metafunc.parametrize("_xhyve_start", ["cold", "warm"], indirect=True, scope="session")
 
 
@@ -179,7 +168,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if restricted and not _only_lists_fixtures(config):
         from pytest_xhyve.plugin.restricted import skip_restricted
 
-        skip_restricted(restricted, config, config.stash[SETTINGS])
+        skip_restricted(restricted, config, settings_of(config))
     resettable = [item for item in concerned if may_reset(item)]
     if resettable:
         from pytest_xhyve.plugin.shared_guests import plan_resets
@@ -194,7 +183,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if wanting:
         from pytest_xhyve.plugin.preflight import find_problems
 
-        settings, problems = find_problems(wanting, session.config.stash[SETTINGS])
+        settings, problems = find_problems(wanting, settings_of(session.config))
         session.config.stash[SETTINGS] = settings
         for concerned, problem in problems:
             _reject_tests(concerned, problem)
@@ -203,7 +192,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Let the prewarmer know which guests this test and the next ones will ask for."""
-    if item.config.stash[SETTINGS].prewarm:
+    settings = item.config.stash.get(SETTINGS, None)
+    if settings is not None and settings.prewarm:
         from pytest_xhyve.plugin.prewarm import expect_guests
 
         expect_guests(item, nextitem)
@@ -229,18 +219,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if output is not None:
         output[SUMMARY_KEY] = summary.to_message()
         output[RUN_KEY] = session.config.stash.get(SHARED_RUN, None)
-    elif summary.leaks and session.config.stash[SETTINGS].strict and session.exitstatus == pytest.ExitCode.OK:
+    elif summary.leaks and settings_of(session.config).strict and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """In the xdist controller, send a worker the password that the user was asked for: a worker has no terminal."""
-    password = node.config.stash[SETTINGS].password
-    if password is not None:
+    settings = node.config.stash.get(SETTINGS, None)
+    if settings is not None and settings.password is not None:
         from pytest_xhyve.plugin.workers import PASSWORD_KEY
 
-        node.workerinput[PASSWORD_KEY] = password.reveal()
+        node.workerinput[PASSWORD_KEY] = settings.password.reveal()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -267,7 +257,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if summary is not None:
         verbose = config.get_verbosity() > 0
         durations = verbose or config.getoption("durations") is not None
-        strict = config.stash[SETTINGS].strict
+        strict = settings_of(config).strict
         summary.summarize(terminalreporter, durations=durations, verbose=verbose, strict=strict)
         if os.environ.get("GITHUB_STEP_SUMMARY"):
             from pytest_xhyve.plugin.job_summary import write_job_summary
@@ -300,4 +290,4 @@ def _only_lists_fixtures(config: pytest.Config) -> bool:
 def _header_lines(config: pytest.Config) -> list[str]:
     from pytest_xhyve.plugin.header import header_lines
 
-    return header_lines(config.stash[SETTINGS])
+    return header_lines(settings_of(config))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.model.settings import Option
+from pytest_xhyve.model.options import Option
 from pytest_xhyve.plugin.pytest_internals import add_to_run
 
 

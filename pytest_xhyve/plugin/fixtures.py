@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_xhyve.plugin.pytest_internals import suspended_capture
-from pytest_xhyve.plugin.stash import ITEM, PREWARMER, RESUMED, SETTINGS, SUMMARY
+from pytest_xhyve.plugin.stash import ITEM, PREWARMER, RESUMED, SUMMARY, settings_of
 from pytest_xhyve.plugin.wanted import stated_cluster, stated_spec
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     from pytest_xhyve.report.leaks import find_leaks
 
     config = request.config
-    settings = config.stash[SETTINGS]
+    settings = settings_of(config)
     run = _run_id(config)
     # First, as it reports the errors of the next steps.
     reporter = _get_reporter(config, run)
@@ -70,7 +70,7 @@ def _xhyve_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
 @pytest.fixture(scope="session")
 def xhyve_image(request: pytest.FixtureRequest) -> str:
     """The image that guests are cloned from: a name or a path. Override this fixture to choose one for a folder."""
-    image: str = getattr(request, "param", request.config.stash[SETTINGS].images[0])
+    image: str = getattr(request, "param", settings_of(request.config).images[0])
     return image
 
 
@@ -311,7 +311,7 @@ def _get_reporter(config: pytest.Config, run: str) -> Reporter:
     if REPORTER not in config.stash:
         summary = config.stash.setdefault(SUMMARY, RunSummary())
         reporter = config.stash[REPORTER] = Reporter(
-            config.stash[SETTINGS], summary, line_printer(config), run, active_reports(config)
+            settings_of(config), summary, line_printer(config), run, active_reports(config)
         )
         config.pluginmanager.register(reporter, "xhyve-reporter")
         # It was registered too late for this hook of the test that is being set up.

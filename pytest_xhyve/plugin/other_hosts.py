@@ -11,7 +11,7 @@ import pytest
 from pytest_xhyve.host.home import HOME_VARIABLE
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.plugin.fixtures import line_printer
-from pytest_xhyve.plugin.stash import SETTINGS
+from pytest_xhyve.plugin.stash import settings_of
 from pytest_xhyve.plugin.workers import BROUGHT_KEY
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class OtherHosts:
             from pytest_xhyve.images.check import check_image
             from pytest_xhyve.images.exporting import describe
 
-            settings, home, report = self._config.stash[SETTINGS], Home.of_user(), line_printer(self._config)
+            settings, home, report = settings_of(self._config), Home.of_user(), line_printer(self._config)
 
             class Reporting(Events):
                 def progress(self, line: str) -> None:

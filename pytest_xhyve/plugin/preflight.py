@@ -23,7 +23,8 @@ from pytest_xhyve.images.sources import find_source, resolve_path
 from pytest_xhyve.model.architecture import architecture_of, host_architecture
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.image import Image
-from pytest_xhyve.model.settings import INI, Settings
+from pytest_xhyve.model.options import INI
+from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.plugin.selection import wanted_specs
 

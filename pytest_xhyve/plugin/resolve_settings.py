@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pytest_xhyve.model.settings import INI, Settings
+from pytest_xhyve.model.options import INI
+from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.plugin.stash import is_worker
 
 # The options with a path, or with several; `images` may be names, and has its own step.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_xhyve.plugin.resumed_guests import ResumedTest
-from pytest_xhyve.plugin.stash import RESUMED, SETTINGS
+from pytest_xhyve.plugin.stash import RESUMED, SETTINGS, settings_of
 
 _BUNDLE, _IMAGE, _KEY = "--xhyve-resume", "--xhyve-resume-image", "--xhyve-resume-key"
 _FROZEN = "--xhyve-resume-frozen"
@@ -33,4 +33,4 @@ def pytest_configure(config: pytest.Config) -> None:
         frozen_clock=config.getoption(_FROZEN),
     )
     # The failure of this run would replace the bundle.
-    config.stash[SETTINGS] = config.stash[SETTINGS]._replace(save_failures=None)
+    config.stash[SETTINGS] = settings_of(config)._replace(save_failures=None)

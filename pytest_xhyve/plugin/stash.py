@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_xhyve.plugin.summary import RunSummary
 
 SETTINGS: pytest.StashKey[Settings] = pytest.StashKey()
-"""The settings of the run."""
+"""The settings of the run, if an option is set or something has asked `settings_of`."""
 
 PREWARMER: pytest.StashKey[Prewarmer] = pytest.StashKey()
 """The prewarmer, with ``--xhyve-prewarm`` and as long as there is a fleet."""
@@ -29,6 +29,17 @@ ITEM: pytest.StashKey[pytest.Item] = pytest.StashKey()
 
 SHARED_RUN = pytest.StashKey[str]()
 """In a worker of xdist that has used a guest of the whole run: the id of the run."""
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """The settings of the run."""
+    settings = config.stash.get(SETTINGS, None)
+    if settings is None:
+        # A run that sets no option and has no guest does not import them.
+        from pytest_xhyve.model.settings import Settings
+
+        settings = config.stash[SETTINGS] = Settings()
+    return settings
 
 
 def is_worker(config: pytest.Config) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_xhyve.plugin.pytest_internals import fixture_definitions, fixture_names, parameters
-from pytest_xhyve.plugin.stash import SETTINGS
+from pytest_xhyve.plugin.stash import settings_of
 
 if TYPE_CHECKING:
     from pytest_xhyve.model.cluster import ClusterSpec
@@ -70,7 +70,7 @@ def wanted_spec(item: pytest.Item, fixture: str) -> GuestSpec | None:
     if spec.image is None:
         if not is_plugin_fixture(item, IMAGE_FIXTURE):
             return None
-        spec = spec.with_defaults(GuestSpec(image=params.get(IMAGE_FIXTURE, item.config.stash[SETTINGS].images[0])))
+        spec = spec.with_defaults(GuestSpec(image=params.get(IMAGE_FIXTURE, settings_of(item.config).images[0])))
     return spec.with_defaults(GuestSpec(start=params.get(START_FIXTURE)))
 
 
@@ -114,7 +114,7 @@ def wanted_cluster(item: pytest.Item, fixture: str) -> ClusterSpec | None:
     if any(guest.image is None for guest in spec.guests.values()):
         if not is_plugin_fixture(item, IMAGE_FIXTURE):
             return None
-        image = image or item.config.stash[SETTINGS].images[0]
+        image = image or settings_of(item.config).images[0]
     return spec.with_defaults(GuestSpec(image=image, start=params.get(START_FIXTURE)))
 
 

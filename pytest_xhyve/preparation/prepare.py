@@ -32,7 +32,7 @@ from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import BootFailed, ConfigurationError, ConnectionFailed, ImageError, NotSupported
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.machine import Disk
-from pytest_xhyve.model.settings import PASSWORD_VARIABLE
+from pytest_xhyve.model.options import PASSWORD_VARIABLE
 from pytest_xhyve.model.text import printable
 from pytest_xhyve.model.values import Firmware
 from pytest_xhyve.preparation.disk_file import DiskFile, check_unused_and_whole, copy_as_qcow2

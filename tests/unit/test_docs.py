@@ -26,8 +26,8 @@ from pytest_xhyve.doctor.findings import Finding
 from pytest_xhyve.host.runs import GuestRecord
 from pytest_xhyve.images.keys import KeyPair
 from pytest_xhyve.images.manifest import parse_manifest
+from pytest_xhyve.model.options import OPTIONS
 from pytest_xhyve.model.restriction import Restriction
-from pytest_xhyve.model.settings import OPTIONS
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.preparation.description import describe_disk
 from pytest_xhyve.preparation.disk_file import DiskFile

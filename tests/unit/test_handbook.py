@@ -12,7 +12,7 @@ import pytest
 from pytest_xhyve import Guest
 from pytest_xhyve.cli.commands import main
 from pytest_xhyve.guest.console import Console
-from pytest_xhyve.model.settings import OPTIONS
+from pytest_xhyve.model.options import OPTIONS
 
 # Which test runs a command. Those of `guest.…` are in tests/guests/test_from_the_handbook.py.
 RUN_BY = {

@@ -19,7 +19,8 @@ from pytest_xhyve.cli import guest_commands
 from pytest_xhyve.cli.guest_options import load_settings
 from pytest_xhyve.host.guest_folder import RECORD
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.model.settings import OPTIONS, Settings
+from pytest_xhyve.model.options import OPTIONS
+from pytest_xhyve.model.settings import Settings
 
 
 def parsed(command: click.Command, *words: str) -> dict[str, Any]:

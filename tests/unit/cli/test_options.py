@@ -16,7 +16,8 @@ from pytest_xhyve.cli import guest_options
 from pytest_xhyve.cli.commands import main
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.images.manifest import read_manifest
-from pytest_xhyve.model.settings import OPTIONS, Settings
+from pytest_xhyve.model.options import OPTIONS
+from pytest_xhyve.model.settings import Settings
 from pytest_xhyve.preparation import helper_guest, install
 from pytest_xhyve.preparation.installer_disc import InstallerDisc
 

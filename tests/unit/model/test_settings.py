@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_xhyve.model.errors import ConfigurationError
-from pytest_xhyve.model.settings import OPTIONS, Settings
+from pytest_xhyve.model.options import OPTIONS
+from pytest_xhyve.model.settings import EMULATION_FACTOR, PARSERS, Settings
 from pytest_xhyve.model.values import format_size, parse_positive_float, parse_positive_int, parse_size
 
 
@@ -117,3 +118,9 @@ def test_password_comes_from_the_environment() -> None:
 def test_near_miss_is_suggested() -> None:
     with pytest.raises(ConfigurationError, match="did you mean qemu"):
         Settings.load(Given({"xhyve_hypervisor": "quemu"}), {})
+
+
+def test_table_of_options_fits_what_their_texts_mean() -> None:
+    options = {option.name: option for option in OPTIONS}
+    assert options.keys() >= PARSERS.keys()
+    assert f"{EMULATION_FACTOR:g} times as long" in options["boot_timeout"].help

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_xhyve.plugin.stash import SETTINGS
+from pytest_xhyve.plugin.stash import settings_of
 
 pytest_plugins = ["pytester"]
 
@@ -29,7 +29,7 @@ def test_next_word_is_run(pytester: pytest.Pytester, words: list[str], folder: s
     pytester.makepyfile(test_it="def test_a(): pass")
     pytester.mkdir("sub").joinpath("test_other.py").touch()
     config = pytester.parseconfigure(*words)
-    assert config.stash[SETTINGS].save_failures == pytester.path / folder
+    assert settings_of(config).save_failures == pytester.path / folder
     assert sorted(config.args) == runs
 
 

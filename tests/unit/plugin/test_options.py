@@ -8,16 +8,14 @@ from textwrap import dedent
 import pytest
 from fake_images import write_image
 
-from pytest_xhyve.model.settings import OPTIONS
+from pytest_xhyve.model.options import OPTIONS
 
 HEAVY = ("paramiko", "yaml", "tenacity", "psutil", "filelock", "cryptography", "click", "platformdirs")
 
 # All modules of the package that a run without guests imports. Add one only if every run needs it.
 LIGHT = {
     "pytest_xhyve.model",
-    "pytest_xhyve.model.errors",
-    "pytest_xhyve.model.settings",
-    "pytest_xhyve.model.values",
+    "pytest_xhyve.model.options",
     "pytest_xhyve.plugin",
     "pytest_xhyve.plugin.fixtures",
     "pytest_xhyve.plugin.hookspecs",

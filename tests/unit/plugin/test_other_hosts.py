@@ -17,11 +17,11 @@ SUITE = """
     from pytest_xhyve.images.sources import find_source
     from pytest_xhyve.images.own_login import OwnLogin
     from pytest_xhyve.images.places import Places
-    from pytest_xhyve.plugin.stash import SETTINGS
+    from pytest_xhyve.plugin.stash import settings_of
 
     @pytest.mark.parametrize("number", range(2))
     def test_image_is_here(request, number):
-        settings, home = request.config.stash[SETTINGS], Home.of_user()
+        settings, home = settings_of(request.config), Home.of_user()
         (wanted,) = settings.images
         image = read_stated(wanted, OwnLogin.of(settings), Places.of(home, settings)).image()
         assert image.disk.is_relative_to(home.path)

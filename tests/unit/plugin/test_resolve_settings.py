@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_xhyve.model.settings import OPTIONS, Settings
+from pytest_xhyve.model.options import OPTIONS
+from pytest_xhyve.model.settings import PARSERS, Settings
 from pytest_xhyve.model.values import parse_path
-from pytest_xhyve.plugin.stash import SETTINGS, is_worker
+from pytest_xhyve.plugin.stash import is_worker, settings_of
 from pytest_xhyve.plugin.workers import (
     BROUGHT_KEY,
     PASSWORD_KEY,
@@ -17,7 +18,7 @@ from pytest_xhyve.plugin.workers import (
     worker_output,
 )
 
-PATHS = [option for option in OPTIONS if option.parse is parse_path]
+PATHS = [option for option in OPTIONS if PARSERS.get(option.name) is parse_path]
 
 
 class Worker:
@@ -43,7 +44,7 @@ def test_there_are_options_with_paths() -> None:
 
 def test_a_path_starts_from_the_folder_of_the_call(pytester: pytest.Pytester) -> None:
     config = pytester.parseconfigure(*(f"{option.flag}={option.name}" for option in PATHS))
-    assert paths_in(config.stash[SETTINGS]) == {option.name: pytester.path / option.name for option in PATHS}
+    assert paths_in(settings_of(config)) == {option.name: pytester.path / option.name for option in PATHS}
 
 
 def test_a_path_in_the_ini_file_starts_from_its_folder(
@@ -53,7 +54,7 @@ def test_a_path_in_the_ini_file_starts_from_its_folder(
     folder = pytester.mkdir("below")
     monkeypatch.chdir(folder)
     config = pytester.parseconfigure()
-    assert paths_in(config.stash[SETTINGS]) == {option.name: pytester.path / option.name for option in PATHS}
+    assert paths_in(settings_of(config)) == {option.name: pytester.path / option.name for option in PATHS}
 
 
 def test_a_worker_gets_what_only_the_controller_knows(pytester: pytest.Pytester) -> None:
