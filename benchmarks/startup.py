@@ -18,6 +18,7 @@ from benchmarks.measure import Clock
 
 HEAVY = ("paramiko", "yaml", "tenacity", "filelock", "psutil")
 _PLUGIN = "pytest_xhyve.plugin"
+_EMPTY = "empty_plugin"
 # Other plugins that are installed here import much of what ours might, and take longer than all that is measured.
 _OTHERS = tuple(
     word
@@ -55,8 +56,9 @@ class Pair:
 PAIRS = (
     # A blocked name is passed over before its entry point is imported (pluggy's load_setuptools_entrypoints).
     Pair("by its entry point, or -p no:xhyve", _OTHERS, (*_OTHERS, "-p", "no:xhyve"), autoload=True),
-    # Here no other plugin has imported what ours needs as well.
-    Pair("no autoload, with or without -p", ("-p", _PLUGIN), (), autoload=False),
+    # Here no other plugin has imported what ours needs as well. For any -p, pytest 9.2 reads the metadata of all
+    # packages that are installed, so both have one.
+    Pair("no autoload, by -p, or -p of an empty module", ("-p", _PLUGIN), ("-p", _EMPTY), autoload=False),
 )
 
 
@@ -138,6 +140,7 @@ def _suite() -> Iterator[Path]:
         folder = Path(name)
         (folder / "pytest.ini").write_text("[pytest]\n")
         (folder / "test_trivial.py").write_text(_TEST)
+        (folder / f"{_EMPTY}.py").touch()
         yield folder
 
 
