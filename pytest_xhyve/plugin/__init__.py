@@ -101,8 +101,8 @@ def pytest_configure(config: pytest.Config) -> None:
     images: tuple[str, ...] = ()
     if is_worker(config) or is_any_given(config):
         images = _read_settings(config)
-    elsewhere = (spec for spec in config.getoption("tx", None) or () if spec.rpartition("*")[2] != "popen")
-    if not is_worker(config) and any(elsewhere):
+    runs_elsewhere = any(spec.rpartition("*")[2] != "popen" for spec in config.getoption("tx", None) or ())
+    if runs_elsewhere and not is_worker(config):
         from pytest_xhyve.plugin.other_hosts import NAME, OtherHosts
 
         # As the user wrote them: a path may be another one on the other host.
