@@ -25,7 +25,7 @@ CONNECT_SECONDS = 1.0
 LOOK_SECONDS = 0.1
 """How long a guest whose network is up may take to answer a connection."""
 
-# A firewall may drop what it does not know, so that only the SSH server answers. It is tried after two seconds,
+# A firewall may drop what it does not know, so that only the SSH server's port answers. It is tried after two seconds,
 # and then every two seconds; in a long boot less often, by this share of the time that is over.
 _BLIND_SECONDS = 2.0
 _BLIND_SHARE = 0.05
@@ -53,6 +53,10 @@ class NetworkProbe:
         endpoint = self._find_closed_port()
         self._is_up = endpoint is None or _is_refused(endpoint)
         return self._is_up
+
+    def answered(self) -> None:
+        """The guest has ended a connection: its network is up, though its SSH server is not."""
+        self._is_up = True
 
     def not_taken(self) -> None:
         """The guest has not taken a connection: its network is not up, or not any more."""

@@ -130,6 +130,8 @@ def wait_for_banner(
         except BaseException as error:
             if isinstance(error, _NotTaken):
                 network.not_taken()
+            elif isinstance(error, _NotYet):
+                network.answered()
             connection.close()
             raise
         return connection, endpoint

@@ -17,10 +17,24 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.hypervisors.qemu.machine import QemuMachine
-from pytest_xhyve.model.machine import SSH_PORT
+from pytest_xhyve.model.machine import CLOSED_PORT, SSH_PORT
 from pytest_xhyve.model.spec import GuestSpec
 
 pytestmark = pytest.mark.xhyve(image="tiny")
+
+
+# It answers nothing from that port, as a firewall that is up before the network.
+_DROP = f"""\
+[Unit]
+DefaultDependencies=no
+Wants=network-pre.target
+Before=network-pre.target
+[Service]
+Type=oneshot
+ExecStart=ip rule add priority 1 ipproto tcp sport {CLOSED_PORT} blackhole
+[Install]
+WantedBy=sysinit.target
+"""
 
 
 class _Greeting(StreamRequestHandler):
@@ -69,6 +83,20 @@ def test_no_early_connections_come_late(hypervisor: Chosen) -> None:
         states = [state for state, *_, port in machine._connections() if port == str(SSH_PORT)]
     assert "ESTABLISHED" in states
     assert states.count("SYN_SENT") <= 5, states
+
+
+@pytest.mark.long
+@pytest.mark.run_under("warm")
+@pytest.mark.xhyve(image="debian12")
+def test_guest_boots_whose_firewall_drops_all_but_ssh(xhyve_guest: Guest) -> None:
+    """The plugin cannot see at another port that its network is up."""
+    xhyve_guest.run("cat >/etc/systemd/system/drop.service && systemctl enable drop", input=_DROP)
+    xhyve_guest.shutdown()
+    xhyve_guest.start()
+    with socket.create_connection(xhyve_guest.forward(CLOSED_PORT), timeout=10) as connection:
+        connection.settimeout(1)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
 
 
 @pytest.mark.run_under("warm")

@@ -14,7 +14,7 @@ from pathlib import Path
 import paramiko
 import pytest
 
-from pytest_xhyve.guest import ssh
+from pytest_xhyve.guest import network_probe, ssh
 from pytest_xhyve.guest.network_probe import NetworkProbe
 from pytest_xhyve.hypervisors.base import Endpoint
 from pytest_xhyve.images.keys import KeyPair, client_key
@@ -123,6 +123,19 @@ def test_a_connection_that_the_guest_has_taken_is_kept() -> None:
 
     with listening(slow, says(b"SSH-2.0-x\r\n")) as endpoint, wait(endpoint) or pytest.fail("no banner") as connection:
         assert connection.recv(4096) == b"SSH-2.0-slow\r\n"
+
+
+def test_guest_that_refuses_ssh_is_soon_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its firewall lets only SSH through, and its SSH server has not started yet."""
+    blind = 0.5
+    monkeypatch.setattr(network_probe, "_BLIND_SECONDS", blind)
+    begin = time.monotonic()
+    with (
+        listening(is_silent) as closed,
+        listening(closes, closes, closes, closes, says(b"SSH-2.0-x\r\n")) as endpoint,
+        wait(endpoint, taken=0, closed=closed) or pytest.fail("no banner"),
+    ):
+        assert blind < time.monotonic() - begin < 4 * blind
 
 
 def test_nothing_connects_before_the_network_answers() -> None:
