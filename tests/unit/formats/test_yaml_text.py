@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import yaml
@@ -15,10 +16,28 @@ def test_values_are_read() -> None:
     assert load_foreign("a: [1, x, null]\nb: {c: 2001-02-03T04:05:06Z, d: &d [1], e: *d}\n")["b"]["e"] == [1]
 
 
-@pytest.mark.parametrize("start", ["[", "{a: ", "- ", "? "])
+@pytest.mark.parametrize("start", ["[", "{a: ", "[a: ", "- ", "? "])
 def test_depth_has_a_limit(start: str) -> None:
     with pytest.raises(yaml.YAMLError):
         load_foreign(start * (MOST_BYTES // len(start)))
+
+
+def in_brackets(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+def in_lines(levels: int) -> str:
+    return "".join(f"{' ' * level}-\n" for level in range(levels))
+
+
+@pytest.mark.parametrize("nested", [in_brackets, in_lines])
+def test_as_many_levels_are_read_as_all_parsers_can(nested: Callable[[int], str]) -> None:
+    value, levels = load_foreign(nested(500)), 0
+    while value:
+        value, levels = value[0], levels + 1
+    assert levels in (499, 500)
+    with pytest.raises(yaml.YAMLError, match="more than 500 levels"):
+        load_foreign(nested(501))
 
 
 def test_pyyaml_without_libyaml() -> None:
