@@ -26,6 +26,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from pytest_xhyve.model.text import printable
+
 if TYPE_CHECKING:
     from pytest_xhyve.model.completed import Completed
     from pytest_xhyve.model.evidence import Evidence
@@ -47,9 +49,6 @@ class XhyveError(Exception):
     """Diagnostics of a guest that did not boot, for the report."""
 
     def __str__(self) -> str:
-        # Here, since a run without guests imports this module, but shows no error.
-        from pytest_xhyve.model.text import printable  # noqa: PLC0415
-
         # A message may contain what a guest sent.
         return printable(self._describe())
 

@@ -10,10 +10,11 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from pytest_xhyve.model.errors import ConfigurationError
 from pytest_xhyve.model.options import OPTIONS, PASSWORD_VARIABLE, Option, OptionSource, find_texts
+from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import (
     FAILURES_LIMIT,
     Acceleration,
@@ -34,9 +35,6 @@ from pytest_xhyve.model.values import (
     parse_size,
     parse_user,
 )
-
-if TYPE_CHECKING:
-    from pytest_xhyve.model.secret import Secret
 
 MAX_GUESTS = 200
 """The highest limit of guests; no host has memory for more. A hypervisor may have a lower limit."""
@@ -98,6 +96,8 @@ def parse(option: Option, text: str) -> Any:
 
 class Settings(NamedTuple):
     """The values of all options, merged from all sources.
+
+    It is a tuple, as `Option` is: a dataclass with so many fields takes a millisecond longer to create.
 
     Attributes:
         images: names or paths, at least one.
@@ -202,7 +202,4 @@ def _find_password(environment: Mapping[str, str]) -> Secret | None:
         raise ConfigurationError(f"{PASSWORD_VARIABLE}: the value is empty")
     if "\n" in password:
         raise ConfigurationError(f"{PASSWORD_VARIABLE}: the value has more than one line")
-    # Few runs have a password.
-    from pytest_xhyve.model.secret import Secret
-
     return Secret(password)

@@ -243,7 +243,8 @@ def parse_user(text: str) -> str:
 
 def suggest(word: str, known: Collection[str]) -> str:
     """The end of a message that suggests names similar to *word*; empty if there are none."""
-    import difflib
+    # Only messages of errors need it.
+    import difflib  # noqa: PLC0415
 
     close = difflib.get_close_matches(word, known, n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""

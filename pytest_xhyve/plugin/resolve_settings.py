@@ -1,6 +1,6 @@
 """Complete the settings of a run that has some: relative paths become absolute, and what they name is checked.
 
-The plugin imports this module only if an option of its own is set.
+The plugin imports this module only if an option of its own is set, and in workers of pytest-xdist.
 """
 
 from __future__ import annotations
