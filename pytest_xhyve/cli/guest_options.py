@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NoReturn, get_args
 
 import click
@@ -12,7 +11,7 @@ from click.core import ParameterSource
 
 from pytest_xhyve.model.errors import ConfigurationError, XhyveError
 from pytest_xhyve.model.options import OPTIONS, Option
-from pytest_xhyve.model.settings import Settings, parse
+from pytest_xhyve.model.settings import PARSERS, Settings
 from pytest_xhyve.model.spec import GuestSpec
 from pytest_xhyve.model.values import StartMode, parse_choice
 
@@ -43,6 +42,7 @@ _START = (
     "how the guest starts: cold boots it, warm restores it from a template that was booted once (and makes the "
     "template first if there is none), auto is warm if the hypervisor supports it, else cold (default: auto)"
 )
+_PARSERS = {**PARSERS, "start": parse_choice(*get_args(StartMode))}
 _FAILED = 255
 
 Typed = str | tuple[str, ...] | bool | None
@@ -191,13 +191,11 @@ class _Failed(click.ClickException):
 
 def _checked_by(option: Option) -> Callable[[click.Context, click.Parameter, Typed], Typed]:
     """A callback that names the option if its value is invalid; it does not convert the text."""
-    # One guest does not start both ways.
-    parse_text = parse_choice(*get_args(StartMode)) if option.name == "start" else partial(parse, option)
 
     def check(context: click.Context, param: click.Parameter, typed: Typed) -> Typed:
         try:
             for text in (typed,) if isinstance(typed, str) else typed if isinstance(typed, tuple) else ():
-                parse_text(text)
+                _PARSERS[option.name](text)
         except ConfigurationError as error:
             raise click.BadParameter(str(error), context, param) from error
         return typed

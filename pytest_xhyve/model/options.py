@@ -18,7 +18,6 @@ INI = "ini value"
 PASSWORD_VARIABLE = "PYTEST_XHYVE_PASSWORD"  # noqa: S105  # a name
 """The environment variable with the password of ``--xhyve-user``. It is not an option, as process lists show those."""
 
-
 # Not the colon after the scheme of an address, nor the one before its port.
 _BETWEEN_VALUES = rf"{re.escape(os.pathsep)}(?!//|[0-9]+/[^:]*#)"
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, get_args
 
 from pytest_xhyve.model.errors import ConfigurationError
-from pytest_xhyve.model.options import OPTIONS, PASSWORD_VARIABLE, Option, OptionSource, find_texts
+from pytest_xhyve.model.options import OPTIONS, PASSWORD_VARIABLE, OptionSource, find_texts
 from pytest_xhyve.model.secret import Secret
 from pytest_xhyve.model.values import (
     FAILURES_LIMIT,
@@ -52,6 +52,7 @@ def _max_guests(text: str) -> int:
 
 PARSERS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
     {
+        "image": str,
         "recipes": parse_path,
         "distributions": parse_path,
         "mirror": parse_mirror,
@@ -60,6 +61,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
         "key": parse_path,
         "seed": parse_path,
         "hypervisor": parse_choice(*get_args(HypervisorName)),
+        "executable": str,
         "accel": parse_choice(*get_args(Acceleration)),
         "start": parse_choice(*get_args(RunStartMode)),
         "cpus": parse_positive_int,
@@ -79,19 +81,7 @@ PARSERS: Mapping[str, Callable[[str], Any]] = MappingProxyType(
         "timeout_factor": parse_positive_float,
     }
 )
-"""What turns the text of an option into its value, by the option's name; raises `ConfigurationError`.
-
-The text of an option that is not here is its value.
-"""
-
-
-def parse(option: Option, text: str) -> Any:
-    """The value of *option* that *text* states.
-
-    Raises:
-        ConfigurationError: *text* is invalid.
-    """
-    return PARSERS.get(option.name, str)(text)
+"""What turns the text of an option into its value, by the option's name; raises `ConfigurationError`."""
 
 
 class Settings(NamedTuple):
@@ -183,7 +173,7 @@ class Settings(NamedTuple):
                 continue
             given[option.name] = source
             try:
-                parsed = tuple(parse(option, text) for text in texts)
+                parsed = tuple(PARSERS[option.name](text) for text in texts)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{source}: {error}") from error
             if any(text == "" for text in texts):

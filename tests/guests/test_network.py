@@ -22,8 +22,7 @@ from pytest_xhyve.model.spec import GuestSpec
 
 pytestmark = pytest.mark.xhyve(image="tiny")
 
-
-# It answers nothing from that port, as a firewall that is up before the network.
+# A guest with this unit answers nothing from that port, as behind a firewall that is up before the network.
 _DROP = f"""\
 [Unit]
 DefaultDependencies=no

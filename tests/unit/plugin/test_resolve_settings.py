@@ -18,7 +18,7 @@ from pytest_xhyve.plugin.workers import (
     worker_output,
 )
 
-PATHS = [option for option in OPTIONS if PARSERS.get(option.name) is parse_path]
+PATHS = [option for option in OPTIONS if PARSERS[option.name] is parse_path]
 
 
 class Worker:
