@@ -101,7 +101,9 @@ def test_installation_that_does_not_end(fleet: Fleet, home: Home, tmp_path: Path
     with pytest.raises(ImageError, match=r"(?s)silent for 20 s: it may wait for an answer.*Which colour\?"):
         install(iso, "mine", options, fleet.run_context())
     # As the text frontend of Debian's installer ends a question.
-    asks = write_disc(tmp_path / "asks.iso", home, """printf "1: red, 2: blue\nPrompt: '?' for help> "; sleep 600""")
+    asks = write_disc(
+        tmp_path / "asks.iso", home, """printf "1: red, 2: blue\nPrompt: '?' for help> "; /bin/busybox sleep 600"""
+    )
     with pytest.raises(ImageError, match=r"(?s)it asks a question that has no answer.*1: red, 2: blue"):
         install(asks, "mine", replace(options, question=2.0), fleet.run_context())
     with pytest.raises(ImageError, match=r"did not end within 2 s"):
