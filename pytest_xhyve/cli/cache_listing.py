@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.vanishing import changed_at
 from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.layers import LayerStore
 from pytest_xhyve.images.manifest import read_manifest
@@ -207,9 +208,9 @@ def _image_names(folder: Path | None) -> list[str]:
 def _image(name: str, folder: Path | None) -> ImageEntry:
     summary = read_recipe(name).summary
     manifest = None if folder is None else folder / f"{name}.yaml"
-    if manifest is None or not manifest.exists():
+    built = 0.0 if manifest is None else changed_at(manifest)
+    if manifest is None or not built:
         return ImageEntry(name, summary, None, None)
-    built = manifest.stat().st_mtime
     try:
         image = read_manifest(manifest)
     except ConfigurationError as error:
@@ -231,7 +232,7 @@ def _layers(home: Home) -> Iterator[LayerEntry]:
             ", ".join(layer.names) or image.name,
             layer.key,
             size_on_disk(image.manifest.parent),
-            image.manifest.stat().st_mtime,
+            changed_at(image.manifest),
             "" if image.extends is None else image.extends.image,
             None if image.extends is None else image.extends.sha256[0],
             image.sha256,

@@ -21,6 +21,7 @@ from pytest_xhyve.cli.layers_over import LayersOver
 from pytest_xhyve.cli.prune import PruneCandidate
 from pytest_xhyve.host.disk import size_on_disk
 from pytest_xhyve.host.home import Home
+from pytest_xhyve.host.vanishing import changed_at, read_at
 from pytest_xhyve.images.backing import folders_of
 from pytest_xhyve.images.files import read_if_complete
 from pytest_xhyve.images.layers import FOLDER, INSTALLED, MANIFEST
@@ -73,7 +74,7 @@ def _templates(home: Home) -> Iterator[PruneCandidate]:
         name = f"{template.image} ({template.key})"
         yield _of_store(store, "template", name, template.folder, template.last_used)
     for folder in store.leftovers():
-        yield _of_store(store, "leftover", folder.name, folder, _changed(folder))
+        yield _of_store(store, "leftover", folder.name, folder, changed_at(folder))
 
 
 def _of_store(store: TemplateStore, kind: str, name: str, folder: Path, used: float) -> PruneCandidate:
@@ -100,7 +101,7 @@ def _images(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneCan
         if path.is_dir() and path.name.startswith(".") and path.name.count(".") > 1:
             name = path.name[1:].rpartition(".")[0]
             blocked_by, away = partial(builds.blocked_by, name, None, None), partial(builds.remove, name, path)
-            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), changed_at(path), blocked_by, away)
             continue
         match = _BUILD.fullmatch(path.name)
         if match is None or not path.is_dir() or match[1] in unreadable:
@@ -111,13 +112,13 @@ def _images(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneCan
             if not current or find_catalog_name(name) is None or manifest.name != f"{name}.yaml":
                 continue
             disk = path / "disk.img"
-            used = max(disk.stat().st_atime if disk.exists() else 0.0, _changed(manifest))
+            used = max(read_at(disk), changed_at(manifest))
             blocked_by = partial(builds.blocked_by, name, path, None)
             away = partial(builds.remove_current, name, manifest, path)
             yield PruneCandidate("image", name, path, size_on_disk(path), used, blocked_by, away)
         else:
             manifest = folder / f"{name}.yaml"
-            replaced = max(_changed(path), _changed(manifest) if manifest.exists() else 0.0)
+            replaced = max(changed_at(path), changed_at(manifest))
             blocked_by, away = partial(builds.blocked_by, name, path, replaced), partial(builds.remove, name, path)
             yield PruneCandidate("earlier build", path.name, path, size_on_disk(path), replaced, blocked_by, away)
 
@@ -137,12 +138,12 @@ def _made(home: Home, over: LayersOver, *, current: bool, kind: str, name: str) 
         if image is None:
             key = path.name.removeprefix(".").partition(".")[0]
             blocked_by, away = partial(builds.blocked_by, key, None, None), partial(builds.remove, key, path)
-            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), changed_at(path), blocked_by, away)
         elif current:
             found.append((-len(folders_of(image.disk)), path, image))
     for _, path, image in sorted(found, key=lambda each: each[:2]):
         manifest, saved = path / MANIFEST, over.saved_names(path)
-        used = max(image.disk.stat().st_atime, _changed(manifest))
+        used = max(read_at(image.disk), changed_at(manifest))
         blocked_by = partial(builds.blocked_by, path.name, path, None)
         away = partial(_remove_layer, partial(builds.remove_current, path.name, manifest, path), over, path)
         shown = f"{', '.join(saved) or image.name} ({path.name})"
@@ -167,10 +168,10 @@ def _unpacked(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneC
         if path.name.startswith("."):
             key = path.name.removeprefix(".").partition(".")[0]
             blocked_by, away = partial(builds.blocked_by, key, None, None), partial(builds.remove, key, path)
-            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), changed_at(path), blocked_by, away)
         elif current:
             disk = path / "disk"
-            used = max(disk.stat().st_atime if disk.exists() else 0.0, _changed(path))
+            used = max(read_at(disk), changed_at(path))
             blocked_by = partial(builds.blocked_by, path.name, path, None)
             away = partial(builds.remove_unpacked, path.name, path)
             yield PruneCandidate("unpacked disk", path.name, path, size_on_disk(path), used, blocked_by, away)
@@ -186,10 +187,10 @@ def _installed(home: Home, over: LayersOver, *, current: bool) -> Iterator[Prune
         if path.name.startswith("."):
             name = path.name[1:].rpartition(".")[0]
             blocked_by, away = partial(builds.blocked_by, name, None, None), partial(builds.remove, name, path)
-            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), changed_at(path), blocked_by, away)
         elif current and (path / MANIFEST).exists():
             manifest = path / MANIFEST
-            used = max([_changed(manifest), *(disk.stat().st_atime for disk in path.glob("disk*"))])
+            used = max([changed_at(manifest), *(read_at(disk) for disk in path.glob("disk*"))])
             blocked_by = partial(builds.blocked_by, path.name, path, None)
             away = partial(builds.remove_current, path.name, manifest, path)
             yield PruneCandidate(_INSTALLED, path.name, path, size_on_disk(path), used, blocked_by, away)
@@ -206,11 +207,11 @@ def _pulled(home: Home, over: LayersOver, *, current: bool) -> Iterator[PruneCan
         key = path.name.removeprefix(".").partition("-")[0]
         if path.name.startswith("."):
             blocked_by, away = partial(builds.blocked_by, key, None, None), partial(builds.remove, key, path)
-            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), _changed(path), blocked_by, away)
+            yield PruneCandidate("leftover", path.name, path, size_on_disk(path), changed_at(path), blocked_by, away)
         elif current or path not in used:
             blocked_by, away = partial(builds.blocked_by, key, path, None), partial(builds.remove_unpacked, key, path)
             shown = used.get(path, path.name)
-            yield PruneCandidate("pulled disk", shown, path, size_on_disk(path), _changed(path), blocked_by, away)
+            yield PruneCandidate("pulled disk", shown, path, size_on_disk(path), changed_at(path), blocked_by, away)
 
 
 def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:
@@ -218,9 +219,9 @@ def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:
     folder = home.find_folder("checked")
     if folder is None:
         return
-    stale = [path for path in folder.glob("*.json") if _is_stale(path) and _changed(path) <= latest]
+    stale = [path for path in folder.glob("*.json") if _is_stale(path) and changed_at(path) <= latest]
     # It takes a moment to write one, so that an old one is that of a process that was killed.
-    halves = [path for path in folder.glob("*.new") if _changed(path) < min(latest, time.time() - _HALF_SECONDS)]
+    halves = [path for path in folder.glob("*.new") if changed_at(path) < min(latest, time.time() - _HALF_SECONDS)]
     if not stale and not halves:
         return
     files = halves + [file for path in stale for file in (path, path.with_suffix(".lock")) if file.exists()]
@@ -236,7 +237,7 @@ def _digests(home: Home, latest: float) -> Iterator[PruneCandidate]:
         return True
 
     size = sum(size_on_disk(file) for file in files)
-    used = max(_changed(path) for path in [*stale, *halves])
+    used = max(changed_at(path) for path in [*stale, *halves])
     yield PruneCandidate("digests", f"{len(stale)} of deleted files", folder, size, used, lambda: "", away)
 
 
@@ -248,13 +249,6 @@ def _is_stale(path: Path) -> bool:
         return True
     except FileNotFoundError:
         return False
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 from pytest_xhyve.host.digesting_file import DigestingFile
 from pytest_xhyve.host.http_pace import LEAST_BYTES, Pace
+from pytest_xhyve.host.vanishing import size_of
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import ImageError
 from pytest_xhyve.model.values import format_size
@@ -99,19 +100,19 @@ def download(
     progress = _Progress(url, report)
     failures = 0
     while True:
-        before = _size(part)
+        before = size_of(part)
         try:
             digest = _fetch(url, part, checksum.kind, progress, limits)
             break
         except _Broken as error:
             if isinstance(error, _Shorter):
                 part.unlink()
-            failures = 1 if _size(part) - before >= LEAST_BYTES else failures + 1
+            failures = 1 if size_of(part) - before >= LEAST_BYTES else failures + 1
             if failures >= limits.tries:
                 raise ImageError(
                     f"cannot download {url}: {error} (tried {limits.tries} times)\n"
                     "  look at the network, the proxy (https_proxy) or the mirror\n"
-                    f"  {format_size(_size(part))} are there, and the next try goes on from there"
+                    f"  {format_size(size_of(part))} are there, and the next try goes on from there"
                 ) from error
             time.sleep(limits.pause * 2 ** (failures - 1))
     if digest != checksum.digest:
@@ -149,7 +150,7 @@ def _fetch(url: str, part: Path, kind: str, progress: _Progress, limits: Limits)
     """Get what is missing in *part*; return the digest of the whole file, which the disk has then."""
     headers = {"Accept-Encoding": "identity"}
     tag = part.with_name(f"{part.name}.tag")
-    have = _size(part)
+    have = size_of(part)
     known = tag.read_text() if have and tag.exists() else ""
     if have and known:
         # If-Range: only if the file is still the same, else all of it (RFC 9110, section 13.1.5).
@@ -179,8 +180,8 @@ def _fetch(url: str, part: Path, kind: str, progress: _Progress, limits: Limits)
                 got += len(chunk)
                 progress.show(have + got, total)
             sink.finish()
-    if total is not None and _size(part) != total:
-        raise _Broken(f"the connection ended at byte {_size(part)} of {total}")
+    if total is not None and size_of(part) != total:
+        raise _Broken(f"the connection ended at byte {size_of(part)} of {total}")
     tag.unlink(missing_ok=True)
     return digest.hexdigest()
 
@@ -225,13 +226,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the server does not answer"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 class _Progress:

@@ -24,6 +24,7 @@ from pytest_xhyve.host.guest_folder import PIDFILE, RECORD
 from pytest_xhyve.host.locks import flock_within, take_lock
 from pytest_xhyve.host.privilege import kill
 from pytest_xhyve.host.processes import find_processes, find_start, is_running
+from pytest_xhyve.host.vanishing import find_existing
 from pytest_xhyve.model.clock import monotonic
 
 _LOCK = ".lock"  # not a valid name of a guest
@@ -134,13 +135,13 @@ def new_run(folder: Path) -> Iterator[tuple[Path, int]]:
 
 def live_guests(folder: Path, run: str = "*") -> list[GuestRecord]:
     """The guests in *folder* whose process runs: of the run named *run*, or of all runs, also of dead ones."""
-    records = (GuestRecord.read(path) for path in sorted(folder.glob(f"{run}/*/{RECORD}")))
+    records = (GuestRecord.read(path) for path in find_existing(folder, f"{run}/*/{RECORD}"))
     return [record for record in records if record is not None and is_running(record.pid)]
 
 
 def kept_lans(folder: Path, run: str) -> list[Path]:
     """The folders of the switches in *folder* that the run named *run* has kept for its kept guests."""
-    return [path.parent for path in sorted(folder.glob(f"{run}/*/{RECORD}")) if _is_kept_lan(path)]
+    return [path.parent for path in find_existing(folder, f"{run}/*/{RECORD}") if _is_kept_lan(path)]
 
 
 def _is_kept_lan(record: Path) -> bool:

@@ -27,6 +27,7 @@ from pytest_xhyve.host.digests import digest_of, remember_digest
 from pytest_xhyve.host.guardian import Guardian
 from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.locks import locked
+from pytest_xhyve.host.vanishing import changed_at
 from pytest_xhyve.images import emulator
 from pytest_xhyve.images.backing import folders_of
 from pytest_xhyve.images.exporting import IMPORTED
@@ -317,7 +318,7 @@ def _remove_unused(folder: Path, name: str, image: Image, home: Home) -> None:
     for earlier in folder.glob(f"{name}-{'[0-9a-f]' * _DIGITS}"):
         unused = earlier.is_dir() and earlier != image.disk.parent and earlier.resolve() not in used
         unused = unused and not layers_over(earlier, home)
-        if unused and time.time() - earlier.stat().st_mtime > _KEEP_SECONDS:
+        if unused and time.time() - changed_at(earlier) > _KEEP_SECONDS:
             shutil.rmtree(earlier, ignore_errors=True)
 
 

@@ -21,6 +21,7 @@ from pytest_xhyve.host.home import Home
 from pytest_xhyve.host.layer_file import LAYER_FILE
 from pytest_xhyve.host.locks import locked
 from pytest_xhyve.host.sparse_file import write_pieces
+from pytest_xhyve.host.vanishing import find_existing
 from pytest_xhyve.images.exported import DISK, INITRD, KERNEL, KEY, ExportedFile, ExportedImage, disk_name
 from pytest_xhyve.images.exporting import IMPORTED
 from pytest_xhyve.images.files import check_files, read_if_complete
@@ -202,7 +203,7 @@ def _file_names(image: ExportedImage) -> dict[str, str]:
 def _known_files(home: Home) -> Iterator[Path]:
     """The files of the images in the cache folder."""
     for room in (_IMAGES, FOLDER):
-        yield from (path for path in sorted((home.path / room).glob("[!.]*/*")) if path.is_file())
+        yield from (path for path in find_existing(home.path / room, "[!.]*/*") if path.is_file())
 
 
 def _checked(pieces: Iterable[bytes], file: ExportedFile, name: str) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_xhyve.guest.journal import read_journal
 from pytest_xhyve.host.clone import clone_file
 from pytest_xhyve.host.qemu_img import run_qemu_img
+from pytest_xhyve.host.vanishing import find_existing
 from pytest_xhyve.model.errors import XhyveError
 from pytest_xhyve.model.evidence import Evidence
 
@@ -112,7 +113,7 @@ class Artifacts:
             # Remove what an earlier run has left; users would take it for the result of this run.
             left = {folder} if (folder / _MADE).exists() else set()
             if reruns <= 0:
-                left |= {made.parents[1] for made in self._folder.glob(f"{readable}{_RERUN}*/*/{_MADE}")}
+                left |= {made.parents[1] for made in find_existing(self._folder, f"{readable}{_RERUN}*/*/{_MADE}")}
             for earlier in left:
                 shutil.rmtree(earlier)
             self._begun.add(folder)

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from pytest_xhyve.host.digests import digest_of, known_digest, remember_digest
 from pytest_xhyve.host.locks import flock_within, locked, take_lock
+from pytest_xhyve.host.vanishing import changed_at
 from pytest_xhyve.model.errors import TemplateError
 from pytest_xhyve.model.machine import Disk, DiskFormat
 from pytest_xhyve.templates.identity import AgentState
@@ -70,10 +71,7 @@ class Template:
     @property
     def last_used(self) -> float:
         """The time at which a guest was last restored from it, as `time.time` counts; 0 if the template is gone."""
-        try:
-            return (self.folder / ABOUT).stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+        return changed_at(self.folder / ABOUT)
 
 
 class TemplateStore:

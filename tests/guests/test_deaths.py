@@ -26,6 +26,7 @@ from homes import KNOWN, share
 from waiting import becomes
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.vanishing import find_existing, size_of
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.model.image import Image
 from pytest_xhyve.model.settings import Settings
@@ -138,11 +139,7 @@ def in_clone(run: Run) -> bool:
 
 
 def in_boot(run: Run) -> bool:
-    try:
-        return any(log.stat().st_size > 1000 for log in (run.home.path / "runs").glob("*/*/console.log"))
-    except FileNotFoundError:
-        # A folder was removed meanwhile: each run renames those of runs that have ended.
-        return False
+    return any(size_of(log) > 1000 for log in find_existing(run.home.path / "runs", "*/*/console.log"))
 
 
 def in_test(run: Run) -> bool:

@@ -20,6 +20,7 @@ from waiting import becomes
 from pytest_xhyve import ImageError
 from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.vanishing import find_existing
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.initrd import Entry, cpio_archive
 from pytest_xhyve.images.manifest import parse_manifest
@@ -84,7 +85,7 @@ def test_killed_installation(fleet: Fleet, home: Home, tmp_path: Path) -> None:
     folder = home.folder("installed")
     argv = [sys.executable, "-m", "pytest_xhyve.cli", "install", "--memory=256M", "--size=64M", str(waits), "mine"]
     with subprocess.Popen(argv, env={**os.environ, HOME_VARIABLE: str(home.path)}, stderr=subprocess.DEVNULL) as killed:
-        assert becomes(lambda: bool(list(folder.glob(".mine.*/disk*"))), 60)
+        assert becomes(lambda: bool(find_existing(folder, ".mine.*/disk*")), 60)
         assert becomes(lambda: any("qemu" in process.name() for process in processes_of(home)), 60)
         killed.kill()
     assert becomes(lambda: not processes_of(home), 30), processes_of(home)

@@ -19,6 +19,7 @@ from pytest_xhyve.fleet.fleet import Fleet
 from pytest_xhyve.fleet.request import ForegroundRequest
 from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.vanishing import find_existing
 from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.layers import LayerStore
 from pytest_xhyve.model.image import Image
@@ -99,7 +100,7 @@ def test_killed_while_it_saves(fleet: Fleet, home: Home) -> None:
     environment = {**os.environ, HOME_VARIABLE: str(home.path)}
     with subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
         try:
-            assert becomes(lambda: bool(list(folder.glob(".saving.*/*"))), 300)
+            assert becomes(lambda: bool(find_existing(folder, ".saving.*/*")), 300)
         finally:
             killed.kill()
     assert becomes(lambda: not processes_of(home), 30), processes_of(home)

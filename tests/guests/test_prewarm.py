@@ -273,10 +273,12 @@ import os
 import pathlib
 import time
 
+from pytest_xhyve.host.vanishing import find_existing, size_of
+
 def test_one(xhyve_guest, request):
     runs = pathlib.Path(os.environ["PYTEST_XHYVE_HOME"]) / "runs"
     end = time.monotonic() + 60
-    while len([log for log in runs.glob("*/*/{file}") if {condition}]) < 2 and time.monotonic() < end:
+    while len([log for log in find_existing(runs, "*/*/{file}") if {condition}]) < 2 and time.monotonic() < end:
         time.sleep(0.002)
     pathlib.Path("making").touch()
     {end}
@@ -285,7 +287,7 @@ def test_two(xhyve_guest): pass
 """
 STAGES = {
     "restore": ("hypervisor.log", "True", "--xhyve-start=warm"),
-    "boot": ("console.log", "log.stat().st_size > 1000", "--xhyve-start=cold"),
+    "boot": ("console.log", "size_of(log) > 1000", "--xhyve-start=cold"),
 }
 
 

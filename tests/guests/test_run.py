@@ -23,6 +23,7 @@ from chosen import Chosen
 from waiting import becomes
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.vanishing import find_existing
 
 # A tenth of it does, where the tests beside boot no guests.
 GONE_SECONDS = 5.0
@@ -228,8 +229,8 @@ def test_signal_takes_the_guest_along(cli: Cli, start: Start) -> None:
 
 def test_signal_while_it_boots(cli: Cli, start: Start) -> None:
     running = start(["run", "tiny", "--start=cold", "true"])
-    boots = "*/*/guest.json"
-    assert becomes(lambda: any((cli.home.path / "runs").glob(boots)), UP_SECONDS)
+    runs = cli.home.path / "runs"
+    assert becomes(lambda: bool(find_existing(runs, "*/*/guest.json")), UP_SECONDS)
     running.process.terminate()
     assert running.process.wait(GONE_SECONDS) == 143
     assert cli.left() == []

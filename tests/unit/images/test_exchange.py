@@ -23,6 +23,7 @@ from waiting import becomes
 
 from pytest_xhyve.host.digests import digest_of
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
+from pytest_xhyve.host.vanishing import find_existing, size_of
 from pytest_xhyve.images.backing import backing_files
 from pytest_xhyve.images.build import build_image
 from pytest_xhyve.images.check import check_image
@@ -317,7 +318,7 @@ def test_killed_import_leaves_nothing_that_is_used(base: Image, new_home: Home, 
         assert process.stdin is not None
         process.stdin.write(stream.getvalue()[: 1 << 19])
         process.stdin.flush()
-        assert becomes(lambda: any(path.stat().st_size for path in other.path.glob("layers/.*/*")))
+        assert becomes(lambda: any(size_of(path) for path in find_existing(other.path, "layers/.*/*")))
         process.send_signal(signal.SIGKILL)
     assert saved_manifest("own", other.path) is None
     assert not list(other.path.glob("layers/*/manifest.yaml"))
