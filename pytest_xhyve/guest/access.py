@@ -191,7 +191,8 @@ class GuestAccess(GuestCore):
     ) -> None:
         """Copy a file, a folder or contents into the guest, as ``cp -rH`` does: if *remote* is a folder, into it.
 
-        Missing parent folders of *remote* are created.
+        Missing parent folders of *remote* are created. Files that another process removes from the folder during the
+        copy are left out.
 
         Args:
             local: a path on the host; if it is a symbolic link, the link is followed. The text ``"folder/."`` stands

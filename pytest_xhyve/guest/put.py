@@ -149,6 +149,8 @@ def _copy(
                     archive.add(path, arcname=f"./{path.name}", filter=change)
             else:
                 archive.add(source, arcname=name, filter=change)
+                # Raises if it was removed meanwhile. The archive leaves out what is removed inside of it.
+                source.lstat()
             sparse.add(archive)
 
         feed(connection, channel, output, check, what, partial(write_archive, fill))

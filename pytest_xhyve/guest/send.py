@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Callable
 from functools import partial
@@ -70,6 +71,21 @@ def feed(
 
 
 def write_archive(fill: Callable[[tarfile.TarFile], None], stream: Input) -> None:
-    """Write the tar archive with the members that *fill* adds to *stream*."""
-    with tarfile.open(fileobj=cast(Any, stream), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK) as archive:
+    """Write the tar archive with the members that *fill* adds to *stream*.
+
+    Files that another process removes meanwhile are left out, such as those of a byte-code cache.
+    """
+    with _Archive.open(fileobj=cast(Any, stream), mode="w|", format=tarfile.GNU_FORMAT, bufsize=_CHUNK) as archive:
         fill(archive)
+
+
+class _Archive(tarfile.TarFile):
+    """An archive to which a folder can be added while its files come and go."""
+
+    def add(self, name: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        # `TarFile.add` calls itself for what is in a folder. It opens a file before it writes its header.
+        try:
+            super().add(name, *args, **kwargs)
+        except FileNotFoundError:
+            if os.path.lexists(name):
+                raise

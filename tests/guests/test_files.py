@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -194,6 +195,38 @@ def test_exclude(guest: Guest, folder: str, tmp_path: Path) -> None:
     assert guest.run("find . -type f | sort", cwd=f"{folder}/tree").stdout == "./keep/build.txt\n./src/a.py\n"
     guest.get(f"{folder}/tree", tmp_path / "back", exclude=["src/*"])
     assert sorted(path.name for path in (tmp_path / "back").rglob("*") if path.is_file()) == ["build.txt"]
+
+
+# As pytest does it for its byte code, in each worker of pytest-xdist.
+COMES_AND_GOES = """
+import sys
+from itertools import cycle
+from pathlib import Path
+
+files = [Path(sys.argv[1]) / str(number) for number in range(300)]
+for file in cycle(files):
+    if file.exists():
+        file.unlink()
+    else:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x")
+"""
+
+
+def test_files_come_and_go_during_the_copy(guest: Guest, folder: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("a", "z"):
+        (tree / name).write_text(name)
+    with subprocess.Popen([sys.executable, "-S", "-c", COMES_AND_GOES, str(tree / "cache")]) as process:
+        try:
+            for number in range(2):
+                guest.put(tree, f"{folder}/{number}")
+                assert guest.run("cat a z", cwd=f"{folder}/{number}").stdout == "az"
+                guest.sync(tree, f"{folder}/synced", delete=True)
+                assert guest.run("cat a z", cwd=f"{folder}/synced").stdout == "az"
+        finally:
+            process.kill()
 
 
 def test_what_is_in_a_folder_goes_into_another_one(guest: Guest, folder: str, tmp_path: Path) -> None:
