@@ -57,6 +57,15 @@ def find_start(pid: int) -> float | None:
         return None
 
 
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that process *pid* has used, in seconds; 0 if it has ended."""
+    try:
+        used = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return used.user + used.system
+
+
 def _all_processes() -> list[Process]:
     if sys.platform != "darwin":
         found = psutil.process_iter(["cmdline"])

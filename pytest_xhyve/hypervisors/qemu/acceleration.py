@@ -15,15 +15,21 @@ import platform
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from pytest_xhyve.host import proofs
-from pytest_xhyve.host.processes import with_parent_death_signal
+from pytest_xhyve.host.processes import cpu_seconds, with_parent_death_signal
 from pytest_xhyve.host.proofs import Proof
 from pytest_xhyve.hypervisors.qemu.proof_programs import ProofProgram, program_for
 from pytest_xhyve.model.architecture import X86_64, Architecture
+from pytest_xhyve.model.clock import monotonic
 
 PROOF_SECONDS = 2.0
+"""CPU time after which a test program that still runs counts as hung: on a busy host, QEMU waits for a CPU."""
+IDLE_SECONDS = 10.0
+"""The limit for a program that uses no CPU, in seconds."""
+_LOOK_SECONDS = 0.05
 
 
 def candidates() -> tuple[str, ...]:
@@ -67,19 +73,33 @@ def _check(executable: str, acceleration: str, program: ProofProgram) -> Proof:
         argv = [executable, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         argv += program.options(path, acceleration)
         try:
-            done = subprocess.run(
-                with_parent_death_signal(argv),
-                check=False,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=PROOF_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            return Proof(
-                False,
-                f"the host advertises {acceleration}, but a test program hung for {PROOF_SECONDS:g} s",
-            )
-    if program.has_run(done.returncode, done.stdout):
+            status, output, messages = _run(argv)
+        except subprocess.TimeoutExpired as error:
+            return Proof(False, f"the host advertises {acceleration}, but a test program hung for {error.timeout:g} s")
+    if program.has_run(status, output):
         return Proof(True, "proved by a test program")
-    output = done.stderr.decode(errors="replace").strip().splitlines()
-    return Proof(False, output[-1] if output else f"a test program ended QEMU with exit code {done.returncode}")
+    lines = messages.decode(errors="replace").strip().splitlines()
+    return Proof(False, lines[-1] if lines else f"a test program ended QEMU with exit code {status}")
+
+
+def _run(argv: list[str]) -> tuple[int, bytes, bytes]:
+    """The exit code, the standard output and the messages of a program.
+
+    Raises:
+        subprocess.TimeoutExpired: it hung, and was killed.
+    """
+    end = monotonic() + IDLE_SECONDS
+    with subprocess.Popen(
+        with_parent_death_signal(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    output, messages = process.communicate(timeout=_LOOK_SECONDS)
+                    return process.returncode, output, messages
+                if cpu_seconds(process.pid) >= PROOF_SECONDS:
+                    raise subprocess.TimeoutExpired(argv, PROOF_SECONDS)
+                if monotonic() >= end:
+                    raise subprocess.TimeoutExpired(argv, IDLE_SECONDS)
+        finally:
+            process.kill()

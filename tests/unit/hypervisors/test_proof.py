@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
+import resource
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -36,15 +36,18 @@ def qemu(architecture: Architecture) -> str:
     return found
 
 
-def prove(tmp_path: Path, architecture: Architecture, script: str) -> Proof:
-    """What is found of a program with *script*, whose answer takes no longer than may be."""
+def prove(tmp_path: Path, architecture: Architecture, script: str, accel: str = "hvf") -> Proof:
+    """What is found of a program with *script*."""
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    begin = time.monotonic()
-    proof = acceleration.prove(str(program), "11", "hvf", tmp_path, architecture)
-    assert time.monotonic() - begin <= REFUSED_SECONDS
-    return proof
+    return acceleration.prove(str(program), "11", accel, tmp_path, architecture)
+
+
+def cpu_seconds_of_children() -> float:
+    """A busy host does not change it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize(
@@ -64,9 +67,16 @@ def test_what_does_not_work(tmp_path: Path, architecture: Architecture, script: 
 
 @pytest.mark.parametrize("script", ["exec sleep 60", "trap '' TERM; printf k; while :; do sleep 60; done"])
 def test_what_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: Architecture, script: str) -> None:
-    assert acceleration.PROOF_SECONDS <= 2
-    monkeypatch.setattr(acceleration, "PROOF_SECONDS", SHORT_SECONDS)
+    assert acceleration.IDLE_SECONDS <= 10
+    monkeypatch.setattr(acceleration, "IDLE_SECONDS", SHORT_SECONDS)
     assert prove(tmp_path, architecture, script) == Proof(False, HUNG.format(SHORT_SECONDS))
+
+
+@pytest.mark.thorough
+def test_busy_host_may_keep_it_waiting(tmp_path: Path, architecture: Architecture, qemu: str) -> None:
+    """Otherwise all guests would be emulated until the host boots again."""
+    script = f'sleep {acceleration.PROOF_SECONDS + 0.2}; exec {qemu} "$@"'
+    assert prove(tmp_path, architecture, script, "tcg") == Proof(True, "proved by a test program")
 
 
 # Each of the two keeps a processor busy for 2 s.
@@ -86,7 +96,11 @@ def test_host_that_decodes_each_instruction(tmp_path: Path, architecture: Archit
         done
         exec {qemu} "$@" {one_by_one} -d exec,nochain -D /dev/null
     """
-    assert prove(tmp_path, architecture, script) == Proof(False, HUNG.format(2))
+    begin = cpu_seconds_of_children()
+    proof = prove(tmp_path, architecture, script)
+    # A very busy host gives it less than that until the other limit.
+    assert proof in (Proof(False, HUNG.format(2)), Proof(False, HUNG.format(10)))
+    assert cpu_seconds_of_children() - begin <= REFUSED_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -100,8 +114,8 @@ def test_host_that_decodes_each_instruction(tmp_path: Path, architecture: Archit
 def test_emulated_cpu_works(tmp_path: Path, architecture: Architecture, qemu: str) -> None:
     seconds = []
     for version in ("1", "2", "3"):
-        begin = time.monotonic()
+        begin = cpu_seconds_of_children()
         proof = acceleration.prove(qemu, version, "tcg", tmp_path, architecture)
-        seconds.append(time.monotonic() - begin)
+        seconds.append(cpu_seconds_of_children() - begin)
         assert proof == Proof(True, "proved by a test program")
     assert min(seconds) <= EMULATED_SECONDS
