@@ -132,12 +132,12 @@ def test_limit_of_another_plugin_shows_the_console(
     """The error of pytest-timeout knows nothing of the guest that the test has waited for."""
     silent = changed(tiny, tmp_path, cmdline=cmdline(tiny, "init=/bin/cat"))
     pytester.makepyfile("def test_it(xhyve_guest): pass")
-    words = [*hypervisor.options, "--xhyve-start=cold", f"--xhyve-image={silent}", "--timeout=3"]
+    words = [*hypervisor.options, "--xhyve-start=cold", f"--xhyve-image={silent}", "--timeout=6"]
     result = pytester.runpytest_subprocess(*words)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
         [
-            "E *Timeout (>3.0s) from pytest-timeout.",
+            "E *Timeout (>6.0s) from pytest-timeout.",
             "E *guest tiny-* was starting meanwhile",
             "E *it got as far as: *(firmware * s · kernel * s*)",
             "E *last on the console:",

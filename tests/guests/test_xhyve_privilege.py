@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from standin.mac import Mac
-from waiting import becomes
+from waiting import becomes, is_running
 
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
 from pytest_xhyve.host.privilege import sudoers_line
@@ -131,8 +131,8 @@ def test_by_sudo_and_killed(mac: Mac, user: pwd.struct_passwd, place: Path, sudo
     program = mac.install(place / "xhyve", "head")
     sudoers.write_text(rule(program))
     (told,) = run_as_user(user, place, program, "die")
-    assert becomes(lambda: not psutil.pid_exists(told["pid"]), 5)
-    assert becomes(lambda: not list((place / "home" / "runs").iterdir()), 5)
+    assert becomes(lambda: not is_running(told["pid"]))
+    assert becomes(lambda: not list((place / "home" / "runs").iterdir()))
 
 
 @pytest.mark.thorough

@@ -56,7 +56,8 @@ def test_failure_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_step_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(on_terminal=False, delay=SOON)
+    # On a busy host, the step needs a moment.
+    progress = Progress(on_terminal=False, delay=10 * SOON)
     progress.step("of nothing")
     with progress.activity("doing it"):
         progress.step("half of it")
@@ -82,6 +83,8 @@ from pytest_xhyve.cli.progress import Progress
 assert "rich" not in sys.modules
 progress = Progress(delay=0.05)
 with progress.activity("doing it"):
+    while progress._shown is None:
+        time.sleep(0.01)
     time.sleep(float(sys.argv[1]))
     progress.line("said with [brackets]")
     progress.step("half of it")
@@ -91,7 +94,10 @@ print("on standard output", "rich" in sys.modules)
 
 
 def on_terminal(term: str, seconds: float) -> tuple[str, bytes]:
-    """What the script, which works for *seconds*, says on a terminal as its standard error, and on standard output."""
+    """What the script says on a terminal as its standard error, and on standard output.
+
+    It works for *seconds* more once the terminal shows what it does.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", ON_TERMINAL, str(seconds)],
@@ -126,6 +132,6 @@ def test_terminal_has_a_line_that_goes() -> None:
 
 
 def test_terminal_that_cannot_go_back() -> None:
-    said, output = on_terminal("dumb", 0.2)
+    said, output = on_terminal("dumb", 0)
     assert output == b"on standard output False\n"
     assert said.splitlines() == ["doing it …", "said with [brackets]"]
