@@ -63,8 +63,9 @@ def open_page(chrome: Chrome, page: Path, width: int = 1280, *, dark: bool = Fal
 
 
 def console_of(chrome: Chrome) -> Sequence[str]:
-    """What the browser has complained about since the last call."""
-    return [str(entry["message"]) for entry in chrome.get_log("browser")]  # type: ignore[no-untyped-call]
+    """What the browser has complained about since the last call, but not of its own pages, as that of a new tab."""
+    messages = [str(entry["message"]) for entry in chrome.get_log("browser")]  # type: ignore[no-untyped-call]
+    return [message for message in messages if not message.startswith("chrome://")]
 
 
 def violations(chrome: Chrome) -> Sequence[str]:

@@ -64,8 +64,16 @@ def test_bare_disk_becomes_a_guest_once(bare_home: Home, bare_disk: Path) -> Non
     assert layer.stat().st_size < 64 << 20
 
 
-def test_content_decides_and_not_the_path(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
-    moved = copy_disk(bare_disk, tmp_path / "moved.img")
+@pytest.fixture
+def prepared_disk(bare_home: Home, bare_disk: Path) -> Path:
+    """The disk, with its layer in the cache folder."""
+    with fleet_of(bare_home, [], str(bare_disk)) as fleet:
+        fleet.catalog.find(bare_disk)
+    return bare_disk
+
+
+def test_content_decides_and_not_the_path(bare_home: Home, prepared_disk: Path, tmp_path: Path) -> None:
+    moved = copy_disk(prepared_disk, tmp_path / "moved.img")
     said: list[str] = []
     with fleet_of(bare_home, said, str(moved), start="cold") as fleet:
         fleet.catalog.find(moved)
@@ -141,9 +149,9 @@ def test_format_that_qemu_cannot_restore(bare_home: Home, bare_disk: Path, tmp_p
 
 
 @pytest.mark.thorough
-def test_compressed_disk(bare_home: Home, bare_disk: Path, tmp_path: Path) -> None:
+def test_compressed_disk(bare_home: Home, prepared_disk: Path, tmp_path: Path) -> None:
     disk = tmp_path / "small.img.zst"
-    subprocess.run(["zstd", "-q", "-1", bare_disk, "-o", disk], check=True)
+    subprocess.run(["zstd", "-q", "-1", prepared_disk, "-o", disk], check=True)
     before = digest_of(disk)
     said: list[str] = []
     with fleet_of(bare_home, said, str(disk), start="cold") as fleet:
