@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_xhyve.guest.connection import Connection, supervise
 from pytest_xhyve.guest.lan_setup import HOSTS
 from pytest_xhyve.guest.listeners import TABLE, find_addresses, find_inodes
-from pytest_xhyve.guest.tunnel import LOOPBACK, carry
+from pytest_xhyve.guest.tunnel import LOOPBACK, carry, hang_up
 from pytest_xhyve.host.tcp import send_at_once
 from pytest_xhyve.model.clock import monotonic
 from pytest_xhyve.model.errors import XhyveError, XhyveWarning
@@ -179,13 +179,13 @@ class ExposedPorts:
             ).start()
         except RuntimeError:
             # The host lets this process start no more threads.
-            channel.close()
+            hang_up(channel)
 
     def _carry(self, channel: paramiko.Channel, guest_port: int) -> None:
         try:
             connection = _connect(self.ports[guest_port])
         except (KeyError, OSError):
-            channel.close()
+            hang_up(channel)
             return
         with connection:
             carry(connection, channel)

@@ -133,11 +133,20 @@ def carry(connection: socket.socket, channel: paramiko.Channel) -> None:
         copying.start()
     except RuntimeError:
         # The host lets this process start no more threads.
-        channel.close()
+        hang_up(channel)
         return
     _copy(connection.recv, channel.sendall, channel)
     copying.join()
-    channel.close()
+    hang_up(channel)
+
+
+def hang_up(channel: paramiko.Channel) -> None:
+    """Close *channel*; the SSH connection may be at its end, which paramiko's own thread may not have noticed."""
+    # paramiko is slow to import, and only needed from the first connection on.
+    import paramiko  # noqa: PLC0415
+
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        channel.close()
 
 
 def _copy(

@@ -8,7 +8,7 @@ import pytest
 from loopback_ssh import Server, transport_to
 
 from pytest_xhyve.guest.expose import ExposedPorts
-from pytest_xhyve.guest.tunnel import Tunnel, carry
+from pytest_xhyve.guest.tunnel import Tunnel, carry, hang_up
 from pytest_xhyve.model.errors import XhyveError
 
 
@@ -53,6 +53,15 @@ def test_connections_go_through_and_back() -> None:
             socket.create_connection(place, timeout=5)
     assert set(server.asked) == {("127.0.0.53", 80)}
     assert place[0] == "127.0.0.1"
+
+
+def test_channel_of_an_ssh_connection_that_has_just_ended() -> None:
+    """paramiko's own thread, which marks the channels as closed, has not noticed it yet."""
+    with transport_to(_Server(allowed=True)) as transport:
+        channel = transport.open_channel("direct-tcpip", ("127.0.0.53", 80), ("127.0.0.1", 0), timeout=20)
+        transport.packetizer.close()
+        hang_up(channel)
+        assert channel.closed
 
 
 def test_connection_for_which_there_is_no_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
