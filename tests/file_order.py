@@ -38,8 +38,10 @@ def order(times: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, float
     """
     waiting = {name for name, took in times.items() if took.get(_CPU, 0.0) < took["seconds"] / 2}
     for kind in (waiting, times.keys() - waiting):
-        total, over = sum(times[name]["seconds"] for name in kind), 0.0
-        for name in sorted(kind, key=lambda name: (-times[name]["seconds"], name)):
+        longest_first = sorted(kind, key=lambda name: (-times[name]["seconds"], name))
+        # All workers must collect the same order. A sum in the order of a set is rounded in another way in each.
+        total, over = sum(times[name]["seconds"] for name in longest_first), 0.0
+        for name in longest_first:
             yield name, over / total if total else 0.0
             over += times[name]["seconds"]
 
