@@ -1,4 +1,4 @@
-"""`pytest-xhyve images` and `pytest-xhyve prune`: what they show, what goes, and what has to stay."""
+"""`pytest-xhyve prune`: what goes, and what has to stay."""
 
 from __future__ import annotations
 
@@ -6,54 +6,30 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from command_line import run_separately
-from fake_images import qcow2, write_image
+from fake_cache import (
+    CURRENT,
+    EARLIER,
+    LONG_AGO,
+    living_run,
+    store_of,
+    write_build,
+    write_layer,
+    write_prepared,
+    write_template,
+)
+from fake_images import qcow2
 from filelock import FileLock
 
 from pytest_xhyve.cli.prune import Pruned, remove
 from pytest_xhyve.cli.prune_candidates import find_candidates
-from pytest_xhyve.host import runs
-from pytest_xhyve.host.digests import digest_of, known_digest, remember_digest
-from pytest_xhyve.host.guest_folder import RECORD
+from pytest_xhyve.host.digests import known_digest, remember_digest
 from pytest_xhyve.host.home import HOME_VARIABLE, Home
-from pytest_xhyve.model.machine import Disk
 from pytest_xhyve.model.values import format_size
-from pytest_xhyve.templates.identity import AgentState
-from pytest_xhyve.templates.store import Template, TemplateStore
-
-LONG_AGO = time.time() - 30 * 86400
-CURRENT, EARLIER = "tiny-0123456789ab", "tiny-ba9876543210"
-
-
-def store_of(home: Home) -> TemplateStore:
-    return TemplateStore(home.folder("templates"), home.folder("checked"))
-
-
-def write_template(home: Home, key: str = "57c71a1aa0fac907", image: str = "tiny", used: float = LONG_AGO) -> Template:
-    store = store_of(home)
-    with store.workspace(key) as workspace:
-        disk = workspace / "disk.raw"
-        disk.write_bytes(os.urandom(1 << 16))
-        store.publish(workspace, key, image, [Disk(disk, "raw")], AgentState(3, 4, "eth0", 5))
-    [template] = [template for template in store.all() if template.key == key]
-    for path in [*template.folder.iterdir(), template.folder]:
-        os.utime(path, (used, used))
-    return template
-
-
-def write_prepared(home: Home, key: str = "0123456789abcdef") -> Path:
-    """What was made of a user's disk."""
-    folder = home.folder("prepared") / key
-    folder.mkdir()
-    write_image(folder, "manifest")
-    return folder
 
 
 def test_prepared_disk_goes_with_the_images(new_home: Home) -> None:
@@ -72,41 +48,6 @@ def test_prepared_disk_goes_with_the_images(new_home: Home) -> None:
     assert [path for path in new_home.folder("prepared").iterdir() if path.is_dir()] == []
 
 
-def write_build(home: Home, *, replaced: float = LONG_AGO) -> tuple[Path, Path]:
-    """The image ``tiny``, built twice; the folders of both."""
-    images = home.folder("images")
-    current, earlier = images / CURRENT, images / EARLIER
-    for folder in (current, earlier):
-        folder.mkdir()
-        fake = write_image(folder, "disk")
-        content: dict[str, Any] = yaml.safe_load(fake.read_text())
-        fake.unlink()
-    for key in ("disk", "kernel", "initrd", "key"):
-        content[key] = f"{CURRENT}/{content[key]}"
-    (images / "tiny.yaml").write_text(yaml.safe_dump(content))
-    for path in (images / "tiny.yaml", current / "disk.img", current, earlier):
-        os.utime(path, (replaced, replaced))
-    return current, earlier
-
-
-@contextmanager
-def living_run(home: Home, image_disk: Path | None = None) -> Iterator[None]:
-    """A run, with a guest that reads from *image_disk*."""
-    with runs.new_run(home.folder("runs")) as (folder, _):
-        if image_disk is not None:
-            (folder / "guest").mkdir()
-            about: dict[str, Any] = {
-                "name": "guest",
-                "image": "tiny",
-                "image_disk": str(image_disk),
-                "uuid": "",
-                "hypervisor": "qemu",
-            }
-            about |= {"pid": os.getpid(), "owner": os.getpid(), "started": time.time()}
-            (folder / "guest" / RECORD).write_text(json.dumps(about))
-        yield
-
-
 def prune(*arguments: str) -> dict[str, Any]:
     """What is removed and kept, as pairs of kind and name."""
     done = run_separately("prune", "--json", *arguments)
@@ -114,41 +55,6 @@ def prune(*arguments: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(done.stdout)
     assert content["freed"] == sum(piece["bytes"] for piece in content["removed"])
     return {which: {(piece["kind"], piece["name"]): piece for piece in content[which]} for which in ("removed", "kept")}
-
-
-def test_images_of_a_folder_that_nothing_has_used(new_home: Home) -> None:
-    done = run_separately("images")
-    assert done.exit_code == 0
-    lines = done.stdout.splitlines()
-    assert lines[0].split() == ["IMAGE", "STATE", "SIZE", "BUILT", "SUMMARY"]
-    assert [line.split()[0] for line in lines[1:5]] == ["debian12", "debian12-tools", "tiny", "tiny-partitioned"]
-    assert all("not built" in line for line in lines[1:5])
-    assert lines[-1] == "no templates"
-    assert not new_home.path.exists()
-
-
-def test_images_and_templates(new_home: Home) -> None:
-    write_build(new_home)
-    template = write_template(new_home)
-    lines = run_separately("images").stdout.splitlines()
-    [tiny] = [line.split() for line in lines if line.startswith("tiny ") and "built" in line]
-    assert tiny[1:4] == ["built", "72", "KiB"]
-    assert lines[-1].split()[:2] == ["tiny", "unused"]
-    assert lines[-1].endswith(template.key)
-    with store_of(new_home).using(template.key):
-        assert "in use" in run_separately("images").stdout
-        content = json.loads(run_separately("images", "--json").stdout)
-    [shown] = content["templates"]
-    assert (shown["key"], shown["bytes"], shown["in_use"]) == (template.key, template.size, True)
-    by_name = {image["name"]: image for image in content["images"]}
-    assert by_name["tiny"]["built_at"].endswith("+00:00")
-    assert (by_name["debian12"]["built"], by_name["debian12"]["bytes"]) == (False, None)
-
-
-def test_damaged_image_is_said_to_be(new_home: Home) -> None:
-    current, _ = write_build(new_home)
-    (current / "disk.img").unlink()
-    assert "damaged" in run_separately("images").stdout
 
 
 @pytest.mark.parametrize("arguments", [["images"], ["prune"], ["prune", "--dry-run"]])
@@ -352,20 +258,6 @@ def test_nobody_is_kept_waiting_by_the_question(new_home: Home) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.close(fd)
-
-
-def write_layer(home: Home, key: str, base: Path, name: str) -> Path:
-    """A layer over the disk *base*."""
-    folder = home.folder("layers") / key
-    folder.mkdir()
-    manifest = write_image(folder, "manifest")
-    content: dict[str, Any] = yaml.safe_load(manifest.read_text())
-    disk = qcow2(folder / "layer.qcow2", os.path.relpath(base, folder))
-    digest = known_digest(base, home.folder("checked"))
-    content |= {"name": name, "disk": disk.name, "size": disk.stat().st_size, "sha256": digest_of(disk)}
-    manifest.write_text(yaml.safe_dump(content | {"extends": {"image": base.parent.name, "sha256": [digest]}}))
-    (folder / "manifest.img").unlink()
-    return folder
 
 
 def test_layers_are_listed_as_a_tree_and_go_with_the_images(new_home: Home) -> None:
