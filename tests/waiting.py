@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 
-def becomes(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def becomes(condition: Callable[[], bool], seconds: float = 2.0) -> bool:
     """Whether *condition* comes true within *seconds*."""
     end = time.monotonic() + seconds
     while not condition():

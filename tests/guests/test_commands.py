@@ -188,7 +188,7 @@ def test_output_is_logged_while_the_command_runs(guest: Guest, caplog: pytest.Lo
     caplog.clear()
     running = threading.Thread(target=guest.run, args=["echo first; cat /tmp/go; rm /tmp/go"], kwargs={"stream": True})
     running.start()
-    assert becomes(lambda: caplog.messages == [f"{guest.name} stdout: first"])
+    assert becomes(lambda: caplog.messages == [f"{guest.name} stdout: first"], 10)
     guest.run("echo second > /tmp/go")
     running.join()
     assert f"{guest.name} stdout: second" in caplog.messages

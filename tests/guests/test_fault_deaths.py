@@ -172,7 +172,7 @@ def test_nothing_is_left(victim: str, tmp_path: Path) -> None:
         assert run.poll() is None, "the suite did not get so far"
         (guardian,) = (process for process in processes() if "guardian_process" in " ".join(process.cmdline()))
         os.kill(run.pid if victim == "pytest" else guardian.pid, signal.SIGKILL)
-        assert becomes(lambda: not processes())
+        assert becomes(lambda: not processes(), 5)
     finally:
         run.kill()
         run.wait()

@@ -126,7 +126,7 @@ def test_kill_9_spares_what_was_kept(pytester: pytest.Pytester) -> None:
     )
     pytester.runpytest_subprocess("--xhyve-image=tiny", "--xhyve-keep=on-failure")
     runs = Home.of_user().folder("runs")
-    assert becomes(lambda: [guest.name for guest in live_guests(runs) if guest.owner != os.getpid()] == ["tiny-0"])
+    assert becomes(lambda: [guest.name for guest in live_guests(runs) if guest.owner != os.getpid()] == ["tiny-0"], 5)
     (guest,) = kept_guests()
     assert subprocess.run([*guest.ssh, "true"], check=False).returncode == 0
     assert json.loads((guest.folder / "guest.json").read_text())["kept"]["by"] == "test_it.py::test_fails"

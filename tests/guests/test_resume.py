@@ -295,7 +295,7 @@ def test_killed_run_leaves_no_half_bundle(pytester: pytest.Pytester, hypervisor:
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "test_it.py/saved: Not a directory" in done.stderr
     runs = Home.of_user().folder("runs")
-    assert becomes(lambda: all(guest.owner == os.getpid() for guest in live_guests(runs)))
+    assert becomes(lambda: all(guest.owner == os.getpid() for guest in live_guests(runs)), 5)
 
 
 @pytest.mark.thorough

@@ -159,7 +159,7 @@ def test_maker_is_killed(pytester: pytest.Pytester) -> None:
     assert len(notes(pytester.path, "set-up")) == 1
     assert len({note["pid"] for note in made}) == 2
     assert len({note["uuid"] for note in made}) == 1
-    assert becomes(nothing_is_left)
+    assert becomes(nothing_is_left, 2)
 
 
 @pytest.mark.thorough
@@ -184,11 +184,11 @@ def test_controller_is_killed(pytester: pytest.Pytester) -> None:
         run.send_signal(signal.SIGKILL)
         run.wait(10)
         try:
-            assert becomes(lambda: not run_guests())
+            assert becomes(lambda: not run_guests(), 2)
         finally:
             # The workers, which end late.
             os.killpg(run.pid, signal.SIGKILL)
-    assert becomes(nothing_is_left)
+    assert becomes(nothing_is_left, 5)
 
 
 FAILS = """
@@ -230,7 +230,7 @@ def test_set_up_fails(pytester: pytest.Pytester, hook: str, messages: list[str])
     for message in messages:
         # In any order, as each worker reports its own.
         done.stdout.fnmatch_lines([message])
-    assert becomes(nothing_is_left)
+    assert becomes(nothing_is_left, 2)
 
 
 @pytest.mark.thorough

@@ -168,7 +168,7 @@ def kill_maker(other_home: Home, stage: str) -> Path:
     finally:
         os.kill(maker.pid, signal.SIGKILL)
         maker.wait()
-    assert becomes(lambda: not processes_of(other_home)), processes_of(other_home)
+    assert becomes(lambda: not processes_of(other_home), 10), processes_of(other_home)
     assert templates(other_home) == []
     (left,) = folder.glob(".*")
     return left

@@ -133,7 +133,7 @@ def test_killed_worker_frees_its_guest_within_two_seconds(pytester: pytest.Pytes
         assert becomes(lambda: desk.waiting() == ["test_next"], 60)
         assert desk.holding() == ["test_dies"]
         (pytester.path / "die").touch()
-        assert becomes(lambda: desk.holding() == ["test_next"])
+        assert becomes(lambda: desk.holding() == ["test_next"], 2)
         output, _ = run.communicate(timeout=120)
     assert "1 failed, 1 passed" in output, output
     assert not live_guests(Home.of_user().path / "runs")

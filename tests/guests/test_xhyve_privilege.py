@@ -131,8 +131,8 @@ def test_by_sudo_and_killed(mac: Mac, user: pwd.struct_passwd, place: Path, sudo
     program = mac.install(place / "xhyve", "head")
     sudoers.write_text(rule(program))
     (told,) = run_as_user(user, place, program, "die")
-    assert becomes(lambda: not is_running(told["pid"]))
-    assert becomes(lambda: not list((place / "home" / "runs").iterdir()))
+    assert becomes(lambda: not is_running(told["pid"]), 5)
+    assert becomes(lambda: not list((place / "home" / "runs").iterdir()), 5)
 
 
 @pytest.mark.thorough

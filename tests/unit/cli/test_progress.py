@@ -26,7 +26,7 @@ def is_shown(capsys: pytest.CaptureFixture[str], text: str) -> bool:
         seen += capsys.readouterr().err
         return text in seen
 
-    return becomes(look)
+    return becomes(look, 10)
 
 
 def test_what_is_quick_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def test_what_will_not_end_is_killed(tmp_path: Path) -> None:
     with running(
         [SH, "-c", f"trap '' TERM; touch {ready}; while :; do sleep 0.05; done"], TerminationSignals()
     ) as client:
-        assert becomes(ready.exists)
+        assert becomes(ready.exists, 10)
     assert client.wait(0) == 137
 
 

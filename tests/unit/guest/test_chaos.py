@@ -65,6 +65,6 @@ def test_series_goes_on_after_a_fault_that_cannot_be_injected() -> None:
 
     series = [PlannedFault(name, 0.01, 0.01, "1") for name in ("first", "off", "ended", "last")]
     with Chaos("it", inject, iter(series)) as chaos:
-        assert becomes(lambda: len(chaos.injected) == 2)
+        assert becomes(lambda: len(chaos.injected) == 2, 10)
     assert chaos.injected == ("first", "last")
     assert chaos.skipped == ("off: the guest is off", "ended: no such process")

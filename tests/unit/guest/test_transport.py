@@ -94,7 +94,7 @@ def test_guest_opens_a_bounded_number_of_connections() -> None:
         transport.open_session(timeout=10).close()
         taken[0].close()
         opened[0].close()
-        assert becomes(lambda: opens(server) is not None)
+        assert becomes(lambda: opens(server) is not None, 10)
 
 
 def opens(server: paramiko.Transport) -> paramiko.Channel | None:

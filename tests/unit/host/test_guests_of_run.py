@@ -85,7 +85,7 @@ def test_ends_with_the_process_of_the_run(folder: Path, words: list[str]) -> Non
         assert is_running(guest.pid)
         run.kill()
         run.wait(10)
-        assert becomes(lambda: not is_running(guest.pid) and is_clean(folder))
+        assert becomes(lambda: not is_running(guest.pid) and is_clean(folder), 5)
 
 
 @pytest.mark.parametrize("words", [["stays"], ["stays", "old"]], ids=["pidfd", "old"])
@@ -96,9 +96,9 @@ def test_its_maker_may_still_be_there(folder: Path, words: list[str]) -> None:
         (guest,) = live_guests(folder)
         run.kill()
         run.wait(10)
-        assert becomes(lambda: not is_running(guest.pid) and not guest.folder.exists())
+        assert becomes(lambda: not is_running(guest.pid) and not guest.folder.exists(), 5)
         maker.kill()
-    assert becomes(lambda: is_clean(folder))
+    assert becomes(lambda: is_clean(folder), 5)
 
 
 def test_its_maker_is_killed(folder: Path) -> None:
@@ -113,7 +113,7 @@ def test_its_maker_is_killed(folder: Path) -> None:
         assert is_running(guest.pid)
         end_guests_of(folder, "run-1")
         assert not guest.folder.exists()
-        assert becomes(lambda: is_clean(folder))
+        assert becomes(lambda: is_clean(folder), 5)
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system reports no ends of processes")
@@ -122,4 +122,4 @@ def test_run_has_ended_already(folder: Path) -> None:
         pass
     with make(folder, run.pid) as maker:
         assert maker.communicate(timeout=30)[0] == "it has ended\n"
-    assert becomes(lambda: is_clean(folder))
+    assert becomes(lambda: is_clean(folder), 5)

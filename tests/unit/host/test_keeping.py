@@ -115,7 +115,7 @@ def test_kept_guest_outlives_its_run(folder: Path) -> None:
 def test_reaping_ends_it_and_all_that_it_stood_on(folder: Path) -> None:
     with kept_guest(folder) as pids:
         assert [guest.name for guest in reap_kept(folder)] == ["kept"]
-        assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()))
+        assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
         assert reap_kept(folder) == []
 
 
@@ -131,7 +131,7 @@ def test_process_that_got_the_id_of_a_hypervisor_is_not_killed(folder: Path) -> 
             other.kill()
             other.wait()
         assert runs.kill_hypervisor(guest)
-        assert becomes(lambda: not is_running(pids[1]))
+        assert becomes(lambda: not is_running(pids[1]), 10)
         assert not runs.kill_hypervisor(guest)
 
 
@@ -152,13 +152,13 @@ def test_clock_that_was_set_makes_no_owner_dead(folder: Path) -> None:
 def test_guest_that_shuts_down_leaves_nothing(folder: Path) -> None:
     with kept_guest(folder) as pids:
         os.kill(pids[1], signal.SIGTERM)
-        assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()))
+        assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
 
 
 def test_guest_that_nobody_could_find_is_not_kept(tmp_path: Path) -> None:
     """On a full disk, nothing can be told of it."""
     with mounted(tmp_path / "small", "size=128k") as folder, kept_guest(folder, "full") as pids:
-        assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()))
+        assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
 
 
 def test_guest_that_is_only_held_ends_with_its_run(folder: Path) -> None:
@@ -169,7 +169,7 @@ def test_guest_that_is_only_held_ends_with_its_run(folder: Path) -> None:
         pids = json.loads(process.stdout.readline())
         assert all(map(is_running, pids))
         process.kill()
-    assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()))
+    assert becomes(lambda: not any(map(is_running, pids)) and not list(folder.iterdir()), 10)
 
 
 def test_kept_guest_outlives_a_run_that_is_killed(folder: Path) -> None:
@@ -206,7 +206,7 @@ def test_run_and_connection_that_end_at_the_same_moment(folder: Path) -> None:
 def test_killed_guardian_leaves_what_the_next_run_removes(folder: Path) -> None:
     with kept_guest(folder) as pids:
         os.kill(pids[0], signal.SIGKILL)
-        assert becomes(lambda: not any(map(is_running, pids)))
+        assert becomes(lambda: not any(map(is_running, pids)), 10)
         (run,) = folder.iterdir()
         assert reap_kept(folder) == []
         assert reap(folder) == [run]
@@ -262,7 +262,7 @@ def test_another_process_with_its_number_is_spared(folder: Path) -> None:
     """The guest and its guardian are dead, and their run's folder is still there."""
     with kept_guest(folder) as pids:
         os.kill(pids[0], signal.SIGKILL)
-        assert becomes(lambda: not any(map(is_running, pids)))
+        assert becomes(lambda: not any(map(is_running, pids)), 10)
     other = subprocess.Popen(["sleep", "600"])
     try:
         (record,) = folder.glob("*/*/guest.json")

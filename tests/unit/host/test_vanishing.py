@@ -40,7 +40,7 @@ def busy(tmp_path: Path) -> Iterator[Path]:
     (stays / RECORD).write_text('{"lan": "a", "kept": true}')
     with subprocess.Popen([sys.executable, "-S", "-c", COMES_AND_GOES, str(tmp_path)]) as process:
         try:
-            assert becomes(lambda: any(tmp_path.glob("1-*")))
+            assert becomes(lambda: any(tmp_path.glob("1-*")), 10)
             yield tmp_path
         finally:
             process.kill()

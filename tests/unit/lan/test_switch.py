@@ -303,7 +303,7 @@ def test_late_frames_arrive_in_time(switch: Switch, cables: tuple[Cable, Cable, 
     a.send(EVERYBODY, b"text")
     assert c.receive() == b"text"
     assert b.receive() == b"text"
-    assert 0.1 <= time.monotonic() - begin < 1
+    assert 0.1 <= time.monotonic() - begin < 0.3
     switch.impair([("a", "b")], Impairment())
     a.send(EVERYBODY, b"now")
     assert b.receive() == b"now"
