@@ -15,6 +15,7 @@ from pathlib import Path
 from tenacity import Retrying, retry_if_result, wait_exponential
 
 from pytest_xhyve.host.bounded_log import HEAD_BYTES, TAIL_BYTES
+from pytest_xhyve.host.vanishing import size_of
 from pytest_xhyve.model.clock import monotonic, stop_at
 from pytest_xhyve.model.errors import WaitTimeout
 
@@ -95,10 +96,7 @@ class Console:
     @property
     def size(self) -> int:
         """How many bytes arrived so far."""
-        try:
-            return self._log.stat().st_size
-        except FileNotFoundError:
-            return 0
+        return size_of(self._log)
 
     def read(self, start: int = 0) -> bytes:
         """The output from the byte *start* on; if the log exceeds 8 MiB, its middle is omitted."""

@@ -6,7 +6,8 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import paramiko
 
 from pytest_xhyve.guest.listeners import TABLE, find_loopback_address
 from pytest_xhyve.guest.waits import Try
@@ -14,10 +15,6 @@ from pytest_xhyve.host.acceptor import Acceptor
 from pytest_xhyve.hypervisors.base import Endpoint, VirtualMachine
 from pytest_xhyve.model.errors import NotSupported, XhyveError
 from pytest_xhyve.model.machine import SSH_PORT
-
-if TYPE_CHECKING:
-    import paramiko
-
 
 LOOPBACK = "127.0.0.1"
 _OPENING_SECONDS = 20.0
@@ -142,9 +139,6 @@ def carry(connection: socket.socket, channel: paramiko.Channel) -> None:
 
 def hang_up(channel: paramiko.Channel) -> None:
     """Close *channel*; the SSH connection may be at its end, which paramiko's own thread may not have noticed."""
-    # paramiko is slow to import, and only needed from the first connection on.
-    import paramiko  # noqa: PLC0415
-
     with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
         channel.close()
 

@@ -1,4 +1,4 @@
-"""Look at files that another process may remove at any time; a file that is gone raises nothing."""
+"""Look at files that another process makes or removes at any time; a missing one raises nothing."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def find_existing(folder: Path, pattern: str) -> list[Path]:
 
 
 def size_of(path: Path) -> int:
-    """The size of the file at *path* in bytes; 0 if it is gone."""
+    """The size of the file at *path* in bytes; 0 if it is missing."""
     status = _look_at(path)
     return 0 if status is None else status.st_size
 
 
 def changed_at(path: Path) -> float:
-    """When the content of *path* was last changed, in seconds as `time.time` counts them; 0 if it is gone."""
+    """When the content of *path* was last changed, in seconds as `time.time` counts them; 0 if it is missing."""
     status = _look_at(path)
     return 0.0 if status is None else status.st_mtime
 
 
 def read_at(path: Path) -> float:
-    """When the content of *path* was last read, in seconds as `time.time` counts them; 0 if it is gone."""
+    """When the content of *path* was last read, in seconds as `time.time` counts them; 0 if it is missing."""
     status = _look_at(path)
     return 0.0 if status is None else status.st_atime
 

@@ -350,11 +350,8 @@ def _key_of(folder: Path) -> str:
 
 
 def _is_recent(path: Path) -> bool:
-    try:
-        # A time in the future is that of a clock that was set back since.
-        return 0 <= time.time() - path.stat().st_mtime < _FAILURE_SECONDS
-    except FileNotFoundError:
-        return False
+    # A time in the future is that of a clock that was set back since.
+    return 0 <= time.time() - changed_at(path) < _FAILURE_SECONDS
 
 
 def _digest(about: dict[str, Any]) -> str:

@@ -26,9 +26,9 @@ from pytest_xhyve.model.architecture import X86_64, Architecture
 from pytest_xhyve.model.clock import monotonic
 
 PROOF_SECONDS = 2.0
-"""CPU time after which a test program that still runs counts as hung: on a busy host, QEMU waits for a CPU."""
+"""After so much CPU time, a test program that still runs counts as hung; on a busy host, QEMU waits for a CPU."""
 IDLE_SECONDS = 10.0
-"""The limit for a program that uses no CPU, in seconds."""
+"""The limit by the clock, for a program that uses no CPU."""
 _LOOK_SECONDS = 0.05
 
 

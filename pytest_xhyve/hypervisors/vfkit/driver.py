@@ -21,6 +21,7 @@ from pytest_xhyve.host.cable import CableEnd
 from pytest_xhyve.host.guardian import GuardedProcess
 from pytest_xhyve.host.guest_folder import OUTPUT
 from pytest_xhyve.host.proofs import Proof
+from pytest_xhyve.host.vanishing import size_of
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.leased import LeasedHypervisor
 from pytest_xhyve.hypervisors.unpacked_kernel import with_loadable_kernel
@@ -114,7 +115,7 @@ class Vfkit(LeasedHypervisor):
                 before = leases.read_leases()
                 # vfkit that was killed has left it, and another does not start then (pkg/rest/rest.go).
                 rest_socket(process.folder).unlink(missing_ok=True)
-                offset = _size(process.folder / OUTPUT)
+                offset = size_of(process.folder / OUTPUT)
                 process.start(
                     [self._executable, *argv_for(machine, process.folder)],
                     {"hypervisor": "vfkit", "uuid": str(machine.uuid)},
@@ -156,10 +157,6 @@ def _lan_descriptors(ends: Sequence[CableEnd]) -> dict[int, int]:
     """The numbers that the descriptors of *ends* get in vfkit. It only holds those by which the switch sees its end."""
     sockets = [end.frames for end in ends] + [end.life for end in ends if end.life is not None]
     return {LAN_FD + number: each.fileno() for number, each in enumerate(sockets)}
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _read(path: Path, offset: int) -> bytes:

@@ -21,6 +21,7 @@ from pytest_xhyve.host.guest_folder import CONSOLE, PIDFILE
 from pytest_xhyve.host.privilege import Privilege, find_privilege, run_to_end
 from pytest_xhyve.host.processes import find_processes
 from pytest_xhyve.host.proofs import Proof
+from pytest_xhyve.host.vanishing import size_of
 from pytest_xhyve.hypervisors.base import HypervisorInfo, Identity
 from pytest_xhyve.hypervisors.leased import LeasedHypervisor
 from pytest_xhyve.hypervisors.xhyve import vmnet
@@ -170,9 +171,9 @@ class Xhyve(LeasedHypervisor):
         """
         end = monotonic() + _SET_UP_SECONDS
         log = process.folder / CONSOLE
-        before = log.stat().st_size if log.exists() else 0
+        before = size_of(log)
         while not fcntl.fcntl(console, fcntl.F_GETFL) & os.O_NONBLOCK:
-            if log.exists() and log.stat().st_size > before:
+            if size_of(log) > before:
                 return
             status = process.wait(_LOOK_SECONDS)
             if status is not None:
